@@ -1,0 +1,63 @@
+"""Files and folders that are whole or absent: written under a temporary name beside the target, then renamed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cellfm.errors import InputError
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it takes the name `path` when the block ends well, and is removed otherwise.
+
+    Raises
+    ------
+    InputError
+        `path` cannot be written (no such folder, no permission, disk full); what was there before is untouched.
+    """
+    path = Path(path)
+    with _writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        # The suffix stays, because writers choose the format by it.
+        partial = Path(folder) / path.name
+        yield partial
+        os.replace(partial, path)
+
+
+@contextmanager
+def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to fill; it takes the name `path` when the block ends well.
+
+    Raises
+    ------
+    InputError
+        `path` exists and `overwrite` is false, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already. Choose another name or pass overwrite=True.")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            partial, previous = Path(folder) / "new", Path(folder) / "old"
+            partial.mkdir()
+            yield partial
+            if path.exists():
+                os.replace(path, previous)
+            os.replace(partial, path)
+            if previous.is_file():
+                previous.unlink()
+            elif previous.exists():
+                shutil.rmtree(previous)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"Could not write {path}: {reason}. Nothing was changed.") from error

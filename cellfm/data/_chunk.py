@@ -1,0 +1,85 @@
+"""Ragged tokens to arrays of one shape: cells cut into chunks, with CLS in front."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellfm.data._tokenize import TokenBatch
+
+CHUNK = 64
+"""Tokens of a chunk: short enough to waste little, long enough for fast products."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Tokens of some cells, in `n_chunks` chunks of `length` tokens: the arrays that the network takes."""
+
+    gene_ids: np.ndarray
+    """(n_chunks, length) int32: 0 for CLS and padding."""
+    values: np.ndarray
+    """(n_chunks, length) float32."""
+    mask: np.ndarray
+    """(n_chunks, length) float32: 1 for CLS and genes, 0 for padding."""
+    chunk_cell: np.ndarray
+    """(n_chunks,) int32: which of the cells each chunk belongs to."""
+    cls_row: np.ndarray
+    """(n_slots,) int32: where each cell's CLS stands among all tokens; 0 for slots without a cell."""
+    token_row: np.ndarray
+    """(n_tokens,) int64: where each of the cells' genes stands among all tokens."""
+
+
+def chunks_of(n_genes: np.ndarray, length: int = CHUNK) -> np.ndarray:
+    """Chunks that cells of `n_genes` genes need, CLS included."""
+    return -(-(n_genes + 1) // length)
+
+
+def chunk_cells(
+    batch: TokenBatch, cells: np.ndarray, *, n_chunks: int | None = None, n_slots: int | None = None, length: int = CHUNK
+) -> Chunks:
+    """Lay some `cells` out in chunks.
+
+    Parameters
+    ----------
+    n_chunks, n_slots
+        Shape to fill up to; by default just what the cells need. What is left over belongs to no cell: its mask is 0.
+    """
+    n_genes = batch.lengths[cells]
+    needed = chunks_of(n_genes, length)
+    first = np.cumsum(needed) - needed  # first chunk of each cell
+    n_chunks = int(needed.sum()) if n_chunks is None else n_chunks
+    n_slots = len(cells) if n_slots is None else n_slots
+
+    cls_row = np.zeros(n_slots, np.int32)
+    cls_row[: len(cells)] = first * length
+    chunk_cell = np.zeros(n_chunks, np.int32)
+    chunk_cell[: int(needed.sum())] = np.repeat(np.arange(len(cells)), needed)
+
+    # The genes of a cell follow its CLS without a gap, because its chunks do.
+    ends = np.cumsum(n_genes)
+    within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - n_genes, n_genes)
+    source = np.repeat(batch.indptr[cells], n_genes) + within
+    token_row = np.repeat(first * length + 1, n_genes) + within
+
+    gene_ids = np.zeros(n_chunks * length, np.int32)
+    values = np.zeros(n_chunks * length, np.float32)
+    mask = np.zeros(n_chunks * length, np.float32)
+    gene_ids[token_row] = batch.gene_ids[source]
+    values[token_row] = batch.values[source]
+    mask[token_row] = 1
+    mask[cls_row[: len(cells)]] = 1
+    shape = (n_chunks, length)
+    return Chunks(gene_ids.reshape(shape), values.reshape(shape), mask.reshape(shape), chunk_cell, cls_row, token_row)
+
+
+def fill_batches(n_genes: np.ndarray, *, n_chunks: int, n_slots: int, length: int = CHUNK) -> Iterator[np.ndarray]:
+    """Split cells, in their order, into batches that fit into `n_chunks` chunks and `n_slots` cells."""
+    needed = chunks_of(n_genes, length)
+    ends = np.cumsum(needed)
+    start = 0
+    while start < len(needed):
+        taken = ends[start - 1] if start else 0
+        stop = int(np.searchsorted(ends, taken + n_chunks, side="right"))
+        stop = min(max(stop, start + 1), start + n_slots)
+        yield np.arange(start, stop)
+        start = stop

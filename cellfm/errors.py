@@ -1,0 +1,21 @@
+"""Errors that the user can mend: each message says what was expected, what was found and what to do."""
+
+
+class InputError(ValueError):
+    """Data, an argument or a file cannot be used as it is."""
+
+
+class MissingKeyError(InputError, KeyError):
+    """A name asked for is not there; the message lists the names that are."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of the message, with its line breaks escaped.
+        return str(self.args[0])
+
+
+class CheckpointError(InputError):
+    """A weight file or model directory is damaged, incomplete or does not fit the model."""
+
+
+class DownloadError(InputError):
+    """Something that has to come from the network could not be fetched."""

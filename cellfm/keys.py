@@ -1,0 +1,57 @@
+"""Every AnnData key that cellfm reads or writes: one frozen dataclass per result.
+
+``docs/conventions.md`` is generated from this file.
+"""
+
+from dataclasses import dataclass
+
+RUN = "cellfm"
+"""`uns` entry that holds the facts of every run."""
+
+
+@dataclass(frozen=True)
+class EmbedKeys:
+    """Cell embeddings, written by `cf.tl.embed`."""
+
+    obsm: str = "X_cellfm"
+    """float32, (n_obs, d_model): one embedding a cell, NaN for cells without any known gene."""
+    uns: str = RUN
+    """dict: the facts of the run under the name of the embedding."""
+
+
+@dataclass(frozen=True)
+class GeneKeys:
+    """Gene names, written by `cf.pp.harmonize_genes` and `cf.pp.prepare`."""
+
+    original: str = "cellfm_original_name"
+    """`var`, str: the name the gene came with."""
+    matched: str = "cellfm_match"
+    """`var`, categorical: how the gene was found (symbol, ensembl, previous, alias, none)."""
+    uns: str = "genes"
+    """`uns["cellfm"]["genes"]`, dict: how many genes were matched, renamed, merged and left alone."""
+
+
+@dataclass(frozen=True)
+class CountKeys:
+    """Recovered counts, written by `cf.pp.recover_counts`."""
+
+    layer: str = "counts"
+    """`layers`, float32 CSR, (n_obs, n_vars): whole numbers."""
+    recovered: str = "cellfm_counts_recovered"
+    """`obs`, bool: False where the values do not come from whole numbers (only with ``errors="flag"``)."""
+
+
+EMBED = EmbedKeys()
+GENES = GeneKeys()
+COUNTS = CountKeys()
+
+GENE_COLUMNS = (
+    "feature_name",
+    "gene_symbols",
+    "gene_symbol",
+    "gene_name",
+    "gene_ids",
+    "ensembl_id",
+    "feature_id",
+)
+"""Columns of `var` that are searched for gene names beside `var_names`."""

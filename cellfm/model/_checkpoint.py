@@ -1,0 +1,116 @@
+"""Our own model format: a folder of ``config.json``, ``vocabulary.tsv`` and ``model.safetensors``."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
+
+from cellfm._atomic import whole_folder
+from cellfm.config import ModelConfig
+from cellfm.errors import CheckpointError, InputError
+from cellfm.model._parameters import Weights, parameter_shapes
+from cellfm.model._published import check_parameter
+from cellfm.vocab import FILE_NAME as VOCABULARY_FILE
+from cellfm.vocab import Vocabulary
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1
+
+
+def write_model(
+    folder: Path,
+    config: ModelConfig,
+    vocab: Vocabulary,
+    weights: Weights,
+    *,
+    name: str,
+    overwrite: bool = False,
+    half: bool = False,
+) -> str:
+    """Write a model folder, whole or not at all.
+
+    Parameters
+    ----------
+    half
+        Store the gene table in float16: half the size, for models that ship in a package.
+
+    Returns
+    -------
+    The SHA-256 of the weights file.
+    """
+    stored = {key: np.ascontiguousarray(value) for key, value in weights.items()}
+    if half:
+        stored["embed.gene"] = stored["embed.gene"].astype(np.float16)
+    with whole_folder(folder, overwrite=overwrite) as partial:
+        save_file(stored, partial / WEIGHTS_FILE)
+        vocab.save(partial)
+        weights_hash = _file_hash(partial / WEIGHTS_FILE)
+        facts = {
+            "format": FORMAT,
+            "name": name,
+            "vocabulary_sha256": vocab.hash,
+            "weights_sha256": weights_hash,
+            "model": dataclasses.asdict(config),
+        }
+        (partial / CONFIG_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+    return weights_hash
+
+
+def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, Weights, dict[str, Any]]:
+    """Read a model folder: configuration, vocabulary, weights (float32) and the facts beside them.
+
+    Raises
+    ------
+    CheckpointError
+        A file is missing or damaged, or the parts do not belong together.
+    """
+    facts = read_facts(folder)
+    config = ModelConfig.from_dict(facts["model"])
+    vocab = Vocabulary.load(folder / VOCABULARY_FILE)
+    if vocab.hash != facts["vocabulary_sha256"] or len(vocab) != config.n_genes:
+        raise CheckpointError(f"{folder}: the vocabulary is not the one that the weights were trained with.")
+    path = folder / WEIGHTS_FILE
+    if not path.exists():
+        raise CheckpointError(f"{folder}: {WEIGHTS_FILE} is missing.")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != facts["weights_sha256"]:
+        raise CheckpointError(f"{path} is damaged or incomplete: its checksum is not the one in {CONFIG_FILE}.")
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}.") from None
+    del content
+    shapes = parameter_shapes(config)
+    if tensors.keys() != shapes.keys():
+        odd = sorted(tensors.keys() ^ shapes.keys())[:5]
+        raise CheckpointError(f"{path}: missing or surplus parameters: {', '.join(odd)}.")
+    weights = {name: check_parameter(tensors.pop(name), name, shape, path) for name, shape in shapes.items()}
+    return config, vocab, weights, facts
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` says of a model folder."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        raise InputError(f"{folder} is not a model folder: it holds no {CONFIG_FILE}.")
+    try:
+        facts = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
+    needed = {"format", "name", "vocabulary_sha256", "weights_sha256", "model"}
+    if not isinstance(facts, dict) or not needed <= facts.keys() or not isinstance(facts["model"], dict):
+        raise CheckpointError(f"{path} lacks entries; expected {', '.join(sorted(needed))}.")
+    if facts["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {facts['format']!r}; this version of cellfm reads format {FORMAT}.")
+    return facts
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,197 @@
+"""MindSpore's ``.ckpt`` files, read without MindSpore: only the tensors asked for are ever in memory.
+
+The file is a protobuf message ``Checkpoint { repeated Value { tag = 1; TensorProto tensor = 2 } value = 1 }`` with
+``TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }``; large tensors are split
+into several values of the same tag. MindSpore's own reader holds the file twice and stops at 2 GB, two thirds of
+which are optimizer state.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from cellfm.errors import CheckpointError
+
+_DTYPES = {
+    "Float16": np.float16,
+    "Float32": np.float32,
+    "Float64": np.float64,
+    "Int32": np.int32,
+    "Int64": np.int64,
+    "Bool": np.bool_,
+}
+_LENGTH_DELIMITED = 2
+_VARINT = 0
+_MAX_NAME = 4096
+_CRC_FOOTER = 17  # b"crc_num" and ten bytes, written when MindSpore is asked for a checksum
+
+
+@dataclass
+class _Entry:
+    """Where a tensor lies in the file."""
+
+    name: str = ""
+    type_name: str = ""
+    shape: tuple[int, ...] = ()
+    pieces: list[tuple[int, int]] = field(default_factory=list)  # (offset, length)
+
+
+def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read the tensors whose name passes `keep`.
+
+    Returns
+    -------
+    The tensors by name, and the names that were passed over.
+
+    Raises
+    ------
+    CheckpointError
+        The file is no MindSpore checkpoint, is cut short or damaged.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    passed_over: list[str] = []
+    with path.open("rb") as file:
+        try:
+            entries = _entries(file, path.stat().st_size)
+        except _Malformed as error:
+            raise CheckpointError(
+                f"{path} is not a whole MindSpore checkpoint: {error}. "
+                "It may be cut short by a broken download, damaged, or another kind of file."
+            ) from None
+        for entry in entries:
+            if keep(entry.name):
+                tensors[entry.name] = _read_tensor(file, entry, path)
+            else:
+                passed_over.append(entry.name)
+    return tensors, passed_over
+
+
+class _Malformed(Exception):
+    """The bytes do not follow the format."""
+
+
+def _entries(file: BinaryIO, size: int) -> list[_Entry]:
+    """Find every tensor; joins the pieces of split ones."""
+    found: dict[str, _Entry] = {}
+    position = 0
+    while position < size:
+        if size - position == _CRC_FOOTER and file.read(7) == b"crc_num":
+            break
+        file.seek(position)
+        number, wire = _tag(file)
+        if (number, wire) != (1, _LENGTH_DELIMITED):
+            raise _Malformed(f"unexpected field {number} at byte {position:,}")
+        length = _varint(file)
+        start = file.tell()
+        if length > size - start:
+            raise _Malformed(f"it ends at byte {size:,}, inside an entry that should reach byte {start + length:,}")
+        entry = _value(file, start + length)
+        known = found.setdefault(entry.name, entry)
+        if known is not entry:
+            if (known.shape, known.type_name) != (entry.shape, entry.type_name):
+                raise _Malformed(f"two different tensors are named {entry.name!r}")
+            known.pieces += entry.pieces
+        position = start + length
+    if not found:
+        raise _Malformed("it holds no tensors")
+    return list(found.values())
+
+
+def _value(file: BinaryIO, end: int) -> _Entry:
+    entry = _Entry()
+    for number, length in _fields(file, end):
+        if number == 1:
+            entry.name = _text(file, length)
+        elif number == 2:
+            _tensor(file, file.tell() + length, entry)
+        else:
+            raise _Malformed(f"unexpected field {number} in an entry")
+    if not entry.name or not entry.type_name:
+        raise _Malformed("an entry has no name or no tensor")
+    return entry
+
+
+def _tensor(file: BinaryIO, end: int, entry: _Entry) -> None:
+    shape: list[int] = []
+    while file.tell() < end:
+        number, wire = _tag(file)
+        if number == 1 and wire == _VARINT:
+            shape.append(_varint(file))
+            continue
+        length = _length(file, wire, end)
+        if number == 2:
+            entry.type_name = _text(file, length)
+        elif number == 3:
+            entry.pieces.append((file.tell(), length))
+            file.seek(length, 1)
+        else:
+            raise _Malformed(f"unexpected field {number} in a tensor")
+    entry.shape = tuple(shape)
+
+
+def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
+    """Number and length of each length-delimited field up to `end`; the reader of a field consumes it."""
+    while file.tell() < end:
+        number, wire = _tag(file)
+        yield number, _length(file, wire, end)
+
+
+def _tag(file: BinaryIO) -> tuple[int, int]:
+    key = _varint(file)
+    return key >> 3, key & 7
+
+
+def _length(file: BinaryIO, wire: int, end: int) -> int:
+    if wire != _LENGTH_DELIMITED:
+        raise _Malformed(f"unexpected wire type {wire}")
+    length = _varint(file)
+    if length > end - file.tell():
+        raise _Malformed("a field is longer than the entry that holds it")
+    return length
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
+        if not byte:
+            raise _Malformed("it ends inside a number")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise _Malformed("a number is too long")
+
+
+def _text(file: BinaryIO, length: int) -> str:
+    if length > _MAX_NAME:
+        raise _Malformed("a name is too long")
+    try:
+        return file.read(length).decode()
+    except UnicodeDecodeError:
+        raise _Malformed("a name is not text") from None
+
+
+def _read_tensor(file: BinaryIO, entry: _Entry, path: Path) -> np.ndarray:
+    if entry.type_name not in _DTYPES:
+        raise CheckpointError(f"{path}: {entry.name!r} has the type {entry.type_name!r}, which is not read here.")
+    dtype = np.dtype(_DTYPES[entry.type_name])
+    held = sum(length for _, length in entry.pieces)
+    expected = dtype.itemsize
+    for extent in entry.shape:
+        expected *= extent
+    if held != expected:
+        raise CheckpointError(
+            f"{path}: {entry.name!r} of shape {entry.shape} needs {expected:,} bytes but holds {held:,}; "
+            "the file is damaged."
+        )
+    content = bytearray(held)
+    view, filled = memoryview(content), 0
+    for offset, length in entry.pieces:
+        file.seek(offset)
+        if file.readinto(view[filled : filled + length]) != length:  # type: ignore[attr-defined]
+            raise CheckpointError(f"{path} ends inside {entry.name!r}.")
+        filled += length
+    return np.frombuffer(content, dtype).reshape(entry.shape)

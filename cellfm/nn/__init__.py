@@ -1,0 +1,30 @@
+"""The network, in MindSpore: mathematics only, no AnnData, no files."""
+
+import os
+
+import numpy as np
+
+from cellfm.errors import InputError
+
+if int(np.__version__.split(".")[0]) >= 2:
+    raise InputError(
+        f"MindSpore 2.10 needs NumPy 1, but NumPy {np.__version__} is installed: its results cannot be trusted. "
+        "Install with: pip install 'numpy>=1.26,<2'"
+    )
+os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at its import
+
+from cellfm.nn._build import build_network, name_parameters, network_weights  # noqa: E402
+from cellfm.nn._inference import CellEncoder  # noqa: E402
+from cellfm.nn._lora import add_lora, merge_lora  # noqa: E402
+from cellfm.nn._network import CellFMNetwork, Outputs  # noqa: E402
+
+__all__ = [
+    "CellEncoder",
+    "CellFMNetwork",
+    "Outputs",
+    "add_lora",
+    "build_network",
+    "merge_lora",
+    "name_parameters",
+    "network_weights",
+]

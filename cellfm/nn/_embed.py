@@ -1,0 +1,53 @@
+"""Tokens: a gene's identity plus its expression value (paper, Methods, "Embedding")."""
+
+import mindspore as ms
+from mindspore import nn, ops
+from mindspore.common.initializer import initializer
+
+from cellfm.config import ModelConfig
+from cellfm.nn._layout import Layout, is_gene
+from cellfm.nn._linear import Linear
+
+LEAKY_SLOPE = 0.2
+
+
+class ValueEmbedding(nn.Cell):
+    """A scalar as a soft choice among the rows of a table: ``Wt softmax(W3 v + a v)``, ``v = LeakyReLU(W1 x)``."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.expand = Linear(1, config.d_value)
+        self.mix = Linear(config.d_value, config.d_value)
+        self.skip = ms.Parameter(initializer("zeros", (1, 1), ms.float32))
+        self.table = Linear(config.d_value, config.d_model)
+
+    def construct(self, values: ms.Tensor) -> ms.Tensor:
+        expanded = ops.leaky_relu(self.expand(values.expand_dims(-1)), LEAKY_SLOPE)  # (c, s, w)
+        choice = ops.softmax(self.mix(expanded) + self.skip * expanded, -1)  # (c, s, w)
+        return self.table(choice)  # (c, s, d)
+
+
+class TokenEmbedding(nn.Cell):
+    """Gene table, value embedding and CLS. Row 0 of the gene table is padding and stays zero."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d = config.d_model
+        self.gene = ms.Parameter(initializer("zeros", (config.n_gene_rows, d), ms.float32))
+        self.value = ValueEmbedding(config)
+        self.hidden = ms.Parameter(initializer("zeros", (1, 1, d), ms.float32))
+        self.zero = ms.Parameter(initializer("zeros", (1, 1, d), ms.float32))  # read by zero modelling only
+        self.cls = ms.Parameter(initializer("zeros", (1, 1, d), ms.float32))
+
+    def construct(self, values: ms.Tensor, visible: ms.Tensor, layout: Layout) -> ms.Tensor:
+        """(c, s) values to (c, s, d) tokens; hidden values (`visible` 0) are replaced by one learned vector."""
+        gene_ids, mask, _, _ = layout
+        shown = visible.expand_dims(-1)  # (c, s, 1)
+        value = shown * self.value(values) + (1 - shown) * self.hidden
+        gene = is_gene(layout).expand_dims(-1)  # (c, s, 1)
+        cls = mask.expand_dims(-1) - gene
+        return (self.genes(gene_ids) + value) * gene + self.cls * cls
+
+    def genes(self, gene_ids: ms.Tensor) -> ms.Tensor:
+        """Rows of the gene table, (c, s, d)."""
+        return ops.gather(self.gene, gene_ids, 0)

@@ -1,0 +1,56 @@
+"""Low-rank adapters (LoRA), wrapped around a network from outside (paper, Methods, "LoRA")."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+from mindspore.common.initializer import initializer
+
+from cellfm.nn._linear import Linear
+from cellfm.nn._network import CellFMNetwork
+
+ATTENTION = ("query", "key", "value", "gate", "output")
+GLU = ("gate", "value", "output")
+
+
+class LoRALinear(nn.Cell):
+    """``W x + B (A x)``; `A` normal, `B` zero at the start, so that nothing changes before training."""
+
+    def __init__(self, linear: Linear, rank: int, generator: np.random.Generator) -> None:
+        super().__init__()
+        self.base = linear
+        self.a = Linear(linear.d_in, rank)
+        self.b = Linear(rank, linear.d_out)
+        start = generator.standard_normal((rank, linear.d_in)) / np.sqrt(linear.d_in)
+        self.a.weight = ms.Parameter(ms.Tensor(start.astype(np.float32)))
+
+    def construct(self, x: ms.Tensor) -> ms.Tensor:
+        return self.base(x) + self.b(self.a(x))
+
+    def merged(self) -> Linear:
+        """One layer with the same output."""
+        merged = Linear(self.base.d_in, self.base.d_out)
+        weight = self.base.weight.asnumpy() + self.b.weight.asnumpy() @ self.a.weight.asnumpy()
+        merged.weight = ms.Parameter(ms.Tensor(weight))
+        return merged
+
+
+def add_lora(network: CellFMNetwork, rank: int, *, random_state: int = 0) -> None:
+    """Put an adapter around every projection of attention and SGLU, in place."""
+    generator = np.random.default_rng(random_state)
+    for sublayer, name in _projections(network):
+        setattr(sublayer, name, LoRALinear(getattr(sublayer, name), rank, generator))
+
+
+def merge_lora(network: CellFMNetwork) -> None:
+    """Add every adapter to the weights it adapts, in place: the same output, the plain network again."""
+    for sublayer, name in _projections(network):
+        setattr(sublayer, name, getattr(sublayer, name).merged())
+
+
+def _projections(network: CellFMNetwork) -> list[tuple[nn.Cell, str]]:
+    return [
+        (sublayer, name)
+        for layer in network.backbone.layers
+        for sublayer, names in ((layer.attention, ATTENTION), (layer.glu, GLU))
+        for name in names
+    ]

@@ -1,0 +1,49 @@
+"""Gated multi-head attention in its linear form (paper, Methods, "Gated multi-head attention")."""
+
+import mindspore as ms
+from mindspore import nn, ops
+
+from cellfm.config import ModelConfig
+from cellfm.nn._layout import Layout, sum_by_cell
+from cellfm.nn._linear import Linear
+from cellfm.nn._norm import rms_norm
+
+
+class GatedRetention(nn.Cell):
+    """``rms(Q (K^T V)) * U`` for each head: linear in the number of tokens, because ``K^T V`` comes first."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        d = config.d_model
+        self.n_heads = config.n_heads
+        self.d_head = config.d_head
+        self.scale = config.d_head**-0.5
+        self.query = Linear(d, d)
+        self.key = Linear(d, d)
+        self.value = Linear(d, d)
+        self.gate = Linear(d, d)
+        self.output = Linear(d, d)
+
+    def remember(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
+        """``K^T V`` of each cell, (b, h, k, k), from its tokens `x`, (c, s, d).
+
+        `key_mask` (c, s, 1) is 1 where a token may be read. `value_scale` (c, 1, 1), one over the root of the cell's
+        number of genes, cancels in the norm like the scales of Q and K; they only keep the sums small.
+        """
+        k = self.split_heads(ops.relu(self.key(x)) * key_mask * self.scale)  # (c, h, s, k)
+        v = self.split_heads(self.value(x) * value_scale)  # (c, h, s, k)
+        return sum_by_cell(ops.matmul(k.swapaxes(2, 3), v), layout)
+
+    def read(self, readers: ms.Tensor, memory: ms.Tensor) -> ms.Tensor:
+        """What `readers` (r, m, d) find in the `memory` (r, h, k, k) of their cell, (r, m, d)."""
+        q = self.split_heads(ops.relu(self.query(readers)) * self.scale)  # (r, h, m, k)
+        found = rms_norm(ops.matmul(q, memory))  # (r, h, m, k)
+        return self.output(self.join_heads(found) * ops.silu(self.gate(readers)))
+
+    def split_heads(self, x: ms.Tensor) -> ms.Tensor:
+        c, s, _ = x.shape
+        return x.reshape((c, s, self.n_heads, self.d_head)).swapaxes(1, 2)  # (c, h, s, k)
+
+    def join_heads(self, x: ms.Tensor) -> ms.Tensor:
+        c, _, s, _ = x.shape
+        return x.swapaxes(1, 2).reshape((c, s, self.n_heads * self.d_head))  # (c, s, d)

@@ -1,0 +1,71 @@
+"""Settings of a session: where downloads are kept, on what the model runs, how much is said."""
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_dir
+
+from cellfm import _logging
+from cellfm.errors import InputError
+
+DEVICES = ("auto", "CPU", "Ascend")
+VERBOSITIES = ("error", "warning", "info", "debug")
+
+
+class Settings:
+    """Settings of this session, reached as `cf.settings`.
+
+    Attributes
+    ----------
+    cache_dir
+        Folder for downloaded and converted models. The environment variable ``CELLFM_CACHE_DIR`` sets it at start.
+    device
+        ``"auto"`` (an Ascend NPU where MindSpore finds one, else the CPU), ``"CPU"`` or ``"Ascend"``.
+        ``CELLFM_DEVICE`` sets it at start.
+    verbosity
+        ``"error"``, ``"warning"`` (default), ``"info"`` or ``"debug"``; the numbers 0 to 3 mean the same.
+    """
+
+    def __init__(self) -> None:
+        self._cache_dir = Path(os.environ.get("CELLFM_CACHE_DIR") or user_cache_dir("cellfm"))
+        self._device = os.environ.get("CELLFM_DEVICE") or "auto"
+        self._verbosity = "warning"
+
+    @property
+    def cache_dir(self) -> Path:
+        return self._cache_dir
+
+    @cache_dir.setter
+    def cache_dir(self, value: str | Path) -> None:
+        self._cache_dir = Path(value).expanduser()
+
+    @property
+    def device(self) -> str:
+        if self._device not in DEVICES:  # the environment variable may hold anything
+            raise InputError(f"CELLFM_DEVICE is {self._device!r}; it must be one of {', '.join(DEVICES)}.")
+        return self._device
+
+    @device.setter
+    def device(self, value: str) -> None:
+        if value not in DEVICES:
+            raise InputError(f"device must be one of {', '.join(DEVICES)}, not {value!r}.")
+        self._device = value
+
+    @property
+    def verbosity(self) -> str:
+        return self._verbosity
+
+    @verbosity.setter
+    def verbosity(self, value: str | int) -> None:
+        if isinstance(value, int) and 0 <= value < len(VERBOSITIES):
+            value = VERBOSITIES[value]
+        if value not in VERBOSITIES:
+            raise InputError(f"verbosity must be one of {', '.join(VERBOSITIES)} or 0 to 3, not {value!r}.")
+        self._verbosity = str(value)
+        _logging.set_level(self._verbosity)
+
+    def __repr__(self) -> str:
+        return f"Settings(cache_dir={str(self.cache_dir)!r}, device={self.device!r}, verbosity={self.verbosity!r})"
+
+
+settings = Settings()

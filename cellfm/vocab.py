@@ -1,0 +1,96 @@
+"""The gene vocabulary of a model: symbols and Ensembl ids to rows of the gene table."""
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellfm.errors import CheckpointError, InputError
+
+FILE_NAME = "vocabulary.tsv"
+_COLUMNS = ("symbol", "ensembl_id", "biotype")
+_ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$")
+# What the published vocabulary tables call the columns that we need.
+_PUBLISHED_COLUMNS = {"HGNC_gene": "symbol", "biotype": "biotype"}
+
+
+class Vocabulary:
+    """Genes in the order of a model's gene table; a gene's id is its place here plus 1, and 0 is padding.
+
+    Parameters
+    ----------
+    genes
+        One row a gene: `symbol` (unique), and where known `ensembl_id` (without version) and `biotype`.
+    """
+
+    def __init__(self, genes: pd.DataFrame) -> None:
+        if "symbol" not in genes:
+            raise InputError(f"A vocabulary needs a column 'symbol'; found {', '.join(map(str, genes.columns))}.")
+        table = genes.reindex(columns=list(_COLUMNS)).fillna("").astype(str).reset_index(drop=True)
+        if not len(table):
+            raise InputError("The vocabulary holds no genes.")
+        twice = table["symbol"][table["symbol"].duplicated() | (table["symbol"] == "")]
+        if len(twice):
+            raise InputError(f"Gene symbols of a vocabulary must be unique and not empty; found {twice.iloc[0]!r} again.")
+        self.genes = table
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def __repr__(self) -> str:
+        known = int((self.genes["ensembl_id"] != "").sum())
+        return f"Vocabulary of {len(self):,} genes, {known:,} with an Ensembl id (hash {self.hash[:12]})"
+
+    @property
+    def symbols(self) -> np.ndarray:
+        """Symbols in the order of the ids, from id 1."""
+        return self.genes["symbol"].to_numpy()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the symbols in their order: what decides whether weights fit."""
+        return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()
+
+    @cached_property
+    def _id_of_symbol(self) -> dict[str, int]:
+        return {symbol: i for i, symbol in enumerate(self.symbols, start=1)}
+
+    @cached_property
+    def _id_of_ensembl(self) -> dict[str, int]:
+        ids = enumerate(self.genes["ensembl_id"], start=1)
+        return {ensembl: i for i, ensembl in ids if ensembl}
+
+    def find_symbols(self, names: np.ndarray) -> np.ndarray:
+        """Gene ids of symbols, int32; 0 where unknown."""
+        return np.fromiter((self._id_of_symbol.get(name, 0) for name in names), np.int32, len(names))
+
+    def find_ensembl(self, names: np.ndarray) -> np.ndarray:
+        """Gene ids of human Ensembl ids, with or without version, int32; 0 where unknown."""
+        return np.fromiter((self._id_of_ensembl.get(strip_version(name), 0) for name in names), np.int32, len(names))
+
+    def save(self, folder: Path) -> None:
+        self.genes.to_csv(folder / FILE_NAME, sep="\t", index=False)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        """Read a vocabulary: ours (a model directory or its TSV file) or a published CSV table."""
+        path = Path(path)
+        path = path / FILE_NAME if path.is_dir() else path
+        if not path.exists():
+            raise InputError(f"No vocabulary at {path}: expected a file {FILE_NAME} or a published gene table (.csv).")
+        try:
+            table = pd.read_csv(
+                path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False, na_values=[""]
+            )
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path} is not a table of genes: {error}.") from None
+        return cls(table.rename(columns=_PUBLISHED_COLUMNS))
+
+
+def strip_version(name: str) -> str:
+    """``ENSG00000141510.18`` to ``ENSG00000141510``; anything else unchanged."""
+    match = _ENSEMBL.match(name)
+    return match.group(1) if match else name
