@@ -1,0 +1,32 @@
+"""CellFM for scverse: embed cells, read genes, annotate, integrate, predict perturbations.
+
+`cf.pp` prepares data, `cf.tl` runs the model, `cf.pl` draws what was stored; `cf.load_model` loads weights.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from cellfm.settings import settings
+
+if TYPE_CHECKING:
+    from cellfm import data, model, pl, pp, tl
+    from cellfm.model import load_model
+
+__version__ = version("cellfm")
+__all__ = ["__version__", "data", "load_model", "model", "pl", "pp", "settings", "tl"]
+
+_LAZY = ("data", "model", "pl", "pp", "tl")
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: importing cellfm costs nothing, and MindSpore only comes with the first computation.
+    if name in _LAZY:
+        return import_module(f"cellfm.{name}")
+    if name == "load_model":
+        return import_module("cellfm.model").load_model
+    raise AttributeError(f"module 'cellfm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

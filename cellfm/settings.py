@@ -69,3 +69,10 @@ class Settings:
 
 
 settings = Settings()
+
+
+def model_folder(name: str) -> Path:
+    """Where a model that goes by a name is kept: in the package or in the cache."""
+    if name == "mini":
+        return Path(__file__).parent / "models" / "mini"
+    return settings.cache_dir / "models" / name

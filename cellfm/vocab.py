@@ -34,7 +34,9 @@ class Vocabulary:
             raise InputError("The vocabulary holds no genes.")
         twice = table["symbol"][table["symbol"].duplicated() | (table["symbol"] == "")]
         if len(twice):
-            raise InputError(f"Gene symbols of a vocabulary must be unique and not empty; found {twice.iloc[0]!r} again.")
+            raise InputError(
+                f"Gene symbols of a vocabulary must be unique and not empty; found {twice.iloc[0]!r} again."
+            )
         self.genes = table
 
     def __len__(self) -> int:

@@ -35,7 +35,12 @@ def chunks_of(n_genes: np.ndarray, length: int = CHUNK) -> np.ndarray:
 
 
 def chunk_cells(
-    batch: TokenBatch, cells: np.ndarray, *, n_chunks: int | None = None, n_slots: int | None = None, length: int = CHUNK
+    batch: TokenBatch,
+    cells: np.ndarray,
+    *,
+    n_chunks: int | None = None,
+    n_slots: int | None = None,
+    length: int = CHUNK,
 ) -> Chunks:
     """Lay some `cells` out in chunks.
 
@@ -73,13 +78,21 @@ def chunk_cells(
 
 
 def fill_batches(n_genes: np.ndarray, *, n_chunks: int, n_slots: int, length: int = CHUNK) -> Iterator[np.ndarray]:
-    """Split cells, in their order, into batches that fit into `n_chunks` chunks and `n_slots` cells."""
+    """Split cells into batches that fill `n_chunks` chunks, at most `n_slots` cells each: the largest that fits first.
+
+    Cells of one size keep their order. A cell must not need more than `n_chunks`.
+    """
     needed = chunks_of(n_genes, length)
-    ends = np.cumsum(needed)
-    start = 0
-    while start < len(needed):
-        taken = ends[start - 1] if start else 0
-        stop = int(np.searchsorted(ends, taken + n_chunks, side="right"))
-        stop = min(max(stop, start + 1), start + n_slots)
-        yield np.arange(start, stop)
-        start = stop
+    sizes, counts = np.unique(-needed, return_counts=True)  # from the largest
+    sizes, ends = -sizes, np.cumsum(counts)
+    order = np.argsort(-needed, kind="stable")
+    waiting = ends - counts  # the next cell of each size, as a place in `order`
+    while (waiting < ends).any():
+        batch: list[np.ndarray] = []
+        free, slots = n_chunks, n_slots
+        for i, size in enumerate(sizes):
+            taken = min(free // size, slots, ends[i] - waiting[i])
+            batch.append(order[waiting[i] : waiting[i] + taken])
+            waiting[i] += taken
+            free, slots = free - taken * size, slots - taken
+        yield np.concatenate(batch)

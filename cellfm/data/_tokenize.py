@@ -121,9 +121,7 @@ def _cap_depth(counts: sp.csr_matrix) -> np.ndarray:
     return np.rint(data / np.repeat(factor, np.diff(counts.indptr))).astype(np.float32)
 
 
-def _sample(
-    indptr: np.ndarray, ids: np.ndarray, data: np.ndarray, max_genes: int, random_state: int
-) -> np.ndarray:
+def _sample(indptr: np.ndarray, ids: np.ndarray, data: np.ndarray, max_genes: int, random_state: int) -> np.ndarray:
     """Which tokens to keep: in long cells `max_genes`, without replacement, with probability as log1p(count).
 
     Every token draws ``log(u) / weight`` with a `u` hashed from cell and gene, and the largest stay: the same law as

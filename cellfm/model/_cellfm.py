@@ -1,0 +1,129 @@
+"""CellFM: a configuration, a vocabulary and a network that turn tokens into embeddings."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from cellfm.config import ModelConfig
+from cellfm.data import TokenBatch
+from cellfm.errors import InputError
+from cellfm.model._checkpoint import write_model
+from cellfm.model._parameters import Weights, initial_weights
+from cellfm.vocab import Vocabulary
+
+if TYPE_CHECKING:
+    from cellfm.model._engine import Engine
+
+Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the network says of cells; what was not asked for is None."""
+
+    cell: np.ndarray | None = None
+    """(n_cells, d_model) float32: the CLS token; NaN for cells without tokens."""
+    tokens: np.ndarray | None = None
+    """(n_tokens, d_model) float32: the genes in their context, in the order of the batch."""
+    gene_wise: np.ndarray | None = None
+    """(n_tokens,) float32: expression read from each gene's token."""
+    cell_wise: np.ndarray | None = None
+    """(n_tokens,) float32: expression read from the cell's embedding."""
+
+
+class CellFM:
+    """A CellFM model.
+
+    Parameters
+    ----------
+    config
+        Shape of the network.
+    vocab
+        Its genes.
+    weights
+        Arrays by parameter name; drawn anew with `random_state` if not given.
+    name
+        What the records of a run call it.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab: Vocabulary,
+        weights: Weights | None = None,
+        *,
+        name: str = "unnamed",
+        weights_hash: str = "",
+        random_state: int = 0,
+    ) -> None:
+        if config.n_genes != len(vocab):
+            raise InputError(f"The configuration has {config.n_genes:,} genes, the vocabulary {len(vocab):,}.")
+        self.config = config
+        self.vocab = vocab
+        self.name = name
+        self.weights_hash = weights_hash
+        self._weights = initial_weights(config, random_state) if weights is None else weights
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        c = self.config
+        adapters = f", adapters of rank {c.lora_rank}" if c.lora_rank else ""
+        return (
+            f"CellFM {self.name!r}: {c.n_layers} layers, width {c.d_model}, {c.n_heads} heads{adapters}, "
+            f"{self.n_parameters / 1e6:.1f} M parameters\n  {self.vocab!r}"
+        )
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(array.size for array in self._weights.values())
+
+    @property
+    def weights(self) -> Weights:
+        """Arrays by parameter name."""
+        return self._weights
+
+    @cached_property
+    def _engine(self) -> "Engine":
+        from cellfm.model._engine import Engine  # the first use of MindSpore
+
+        return Engine(self.config, self._weights)
+
+    def encode(
+        self,
+        batch: TokenBatch,
+        *,
+        outputs: Sequence[Output] = ("cell",),
+        batch_size: int | None = None,
+    ) -> Encoded:
+        """Run the network over cells.
+
+        Parameters
+        ----------
+        batch
+            Tokens of the cells.
+        outputs
+            Which fields of `Encoded` to compute; `"cell"` alone needs much less work than the others.
+        batch_size
+            Cells computed at once; by default as many as the machine does fastest. It changes no result.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size must be 1 or more, not {batch_size}.")
+        with self._lock:  # the compiled network serves one thread at a time
+            return Encoded(**self._engine.run(batch, tuple(outputs), batch_size))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a model folder: ``config.json``, ``vocabulary.tsv`` and ``model.safetensors``.
+
+        Raises
+        ------
+        InputError
+            The folder exists and `overwrite` is false, or cannot be written.
+        """
+        self.weights_hash = write_model(
+            Path(path), self.config, self.vocab, self._weights, name=self.name, overwrite=overwrite
+        )

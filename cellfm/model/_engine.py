@@ -1,0 +1,81 @@
+"""The compiled network: ragged tokens in, ragged arrays out. The only user of MindSpore outside `nn` and `train`."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from cellfm.config import ModelConfig
+from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, fill_batches
+from cellfm.model._parameters import Weights
+from cellfm.nn import CellEncoder, Outputs, build_network, use_device
+
+# Chunks computed at once. Wide networks are fastest while a layer's temporaries stay near the caches, narrow ones
+# need more tokens to be worth a call (benchmarks/README.md).
+_WIDE = 512
+_CHUNKS_WIDE = 33
+_CHUNKS_NARROW = 96
+_GENES_OF_A_CELL = 1024  # what a cell is taken to hold when the user asks for a number of cells
+
+
+class Engine:
+    """Runs a network over cells in batches of one shape, compiled once."""
+
+    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+        use_device()
+        self.config = config
+        self._network = build_network(config, weights)
+        self._encoder = _compiled(CellEncoder(self._network))
+        self._network = _compiled(self._network)
+
+    def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
+        """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
+        results = self._empty(batch, outputs)
+        n_chunks, n_slots = self._shape(batch, batch_size)
+        for cells in fill_batches(batch.lengths, n_chunks=n_chunks, n_slots=n_slots):
+            chunks = chunk_cells(batch, cells, n_chunks=n_chunks, n_slots=n_slots)
+            if outputs == ("cell",):
+                results["cell"][cells] = self._encode_cells(chunks)[: len(cells)]
+            else:
+                self._encode_all(chunks, batch, cells, results)
+        if "cell" in results:
+            results["cell"][batch.lengths == 0] = np.nan
+        return results
+
+    def _empty(self, batch: TokenBatch, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+        d, n_tokens = self.config.d_model, len(batch.gene_ids)
+        shapes = {"cell": (batch.n_cells, d), "tokens": (n_tokens, d), "gene_wise": n_tokens, "cell_wise": n_tokens}
+        return {name: np.empty(shapes[name], np.float32) for name in outputs}
+
+    def _shape(self, batch: TokenBatch, batch_size: int | None) -> tuple[int, int]:
+        """Chunks and cells of a batch: fixed by the model and the user, but no more than the cells can fill."""
+        needed = chunks_of(batch.lengths)
+        if batch_size is None:
+            n_chunks = _CHUNKS_WIDE if self.config.d_model >= _WIDE else _CHUNKS_NARROW
+        else:
+            n_chunks = batch_size * int(chunks_of(np.array(_GENES_OF_A_CELL)))
+        enough = 1 << int(max(needed.sum() - 1, 0)).bit_length()  # a power of two: few shapes to compile
+        n_chunks = max(min(n_chunks, enough), int(needed.max(initial=1)))
+        return n_chunks, min(n_chunks, batch_size or n_chunks)
+
+    def _encode_cells(self, chunks: Chunks) -> np.ndarray:
+        arrays = (chunks.gene_ids, chunks.values, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+        return self._encoder(*map(ms.Tensor, arrays)).asnumpy()
+
+    def _encode_all(self, chunks: Chunks, batch: TokenBatch, cells: np.ndarray, results: dict[str, np.ndarray]) -> None:
+        visible = np.ones_like(chunks.mask)
+        arrays = (chunks.gene_ids, chunks.values, visible, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+        computed = Outputs(*self._network(*map(ms.Tensor, arrays)))
+        lengths = batch.lengths[cells]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        target = np.repeat(batch.indptr[cells], lengths) + within
+        for name, result in results.items():
+            array = getattr(computed, name).asnumpy()
+            if name == "cell":
+                result[cells] = array[: len(cells)]
+            else:
+                result[target] = array.reshape(-1, *array.shape[2:])[chunks.token_row]
+
+
+def _compiled(cell: nn.Cell) -> nn.Cell:
+    cell.construct = ms.jit(cell.construct)
+    return cell

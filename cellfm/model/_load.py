@@ -1,0 +1,63 @@
+"""`load_model`: a model by name or path."""
+
+from pathlib import Path
+
+from cellfm.errors import InputError
+from cellfm.model._cellfm import CellFM
+from cellfm.model._checkpoint import read_model
+from cellfm.model._published import read_published
+from cellfm.settings import model_folder
+from cellfm.vocab import Vocabulary
+
+
+def load_model(
+    model: str | Path = "mini", vocabulary: str | Path | Vocabulary | None = None, *, n_heads: int | None = None
+) -> CellFM:
+    """Load a CellFM model.
+
+    Parameters
+    ----------
+    model
+        ``"mini"`` (ships with the package), ``"80M"`` or ``"800M"`` (the published weights, fetched and converted on
+        first use), a model folder, or a MindSpore ``.ckpt`` file with CellFM weights.
+    vocabulary
+        Gene table of a ``.ckpt`` file: a published ``.csv``, a ``vocabulary.tsv`` or a `Vocabulary`.
+    n_heads
+        Heads of a ``.ckpt`` file whose width is not a published one: the only number that its shapes do not tell.
+
+    Raises
+    ------
+    InputError
+        No such model; a ``.ckpt`` without `vocabulary` or `n_heads`.
+    CheckpointError
+        The file is damaged, or does not fit the vocabulary.
+    DownloadError
+        Published weights could not be fetched.
+    """
+    if str(model) in ("80M", "800M"):
+        from cellfm.model._hub import ensure_published
+
+        return _from_folder(ensure_published(str(model)))
+    folder = model_folder(str(model)) if str(model) == "mini" else Path(model).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder)
+    if not folder.exists():
+        raise InputError(f"No model {str(model)!r}: expected 'mini', '80M', '800M', a model folder or a .ckpt file.")
+    if vocabulary is None:
+        raise InputError(
+            f"{folder.name} holds weights without gene names: pass vocabulary=, the .csv table that belongs to them "
+            "(expand_gene_info.csv for the 80M checkpoint, gene_info.csv for the 800M one)."
+        )
+    vocab = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
+    config, weights = read_published(folder, vocab, n_heads)
+    return CellFM(config, vocab, weights, name=folder.stem)
+
+
+def resolve_model(model: str | Path | CellFM) -> CellFM:
+    """A model from a name, a path or a model."""
+    return load_model(model) if isinstance(model, str | Path) else model
+
+
+def _from_folder(folder: Path) -> CellFM:
+    config, vocab, weights, facts = read_model(folder)
+    return CellFM(config, vocab, weights, name=facts["name"], weights_hash=facts["weights_sha256"])

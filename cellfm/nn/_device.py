@@ -1,0 +1,30 @@
+"""Where the network runs."""
+
+import os
+
+import mindspore as ms
+
+from cellfm.errors import InputError
+from cellfm.settings import settings
+
+
+def use_device() -> str:
+    """Put MindSpore on the device of `cf.settings.device`; returns its name.
+
+    Raises
+    ------
+    InputError
+        The device asked for is not there.
+    """
+    name = settings.device
+    # Asking MindSpore loads its NPU libraries and complains where they are not; without CANN there is no NPU.
+    available = "ASCEND_HOME_PATH" in os.environ and ms.hal.is_available("Ascend")
+    if name == "auto":
+        name = "Ascend" if available else "CPU"
+    if name == "Ascend" and not available:
+        raise InputError(
+            "cf.settings.device is 'Ascend', but there is no Ascend NPU here that MindSpore can use (is CANN's "
+            "set_env.sh sourced?). Use 'CPU' or 'auto'."
+        )
+    ms.set_device(name)
+    return name
