@@ -56,7 +56,7 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
     with path.open("rb") as file:
         try:
             entries = _entries(file, path.stat().st_size)
-        except _Malformed as error:
+        except _FormatError as error:
             raise CheckpointError(
                 f"{path} is not a whole MindSpore checkpoint: {error}. "
                 "It may be cut short by a broken download, damaged, or another kind of file."
@@ -69,7 +69,7 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
     return tensors, passed_over
 
 
-class _Malformed(Exception):
+class _FormatError(Exception):
     """The bytes do not follow the format."""
 
 
@@ -83,20 +83,20 @@ def _entries(file: BinaryIO, size: int) -> list[_Entry]:
         file.seek(position)
         number, wire = _tag(file)
         if (number, wire) != (1, _LENGTH_DELIMITED):
-            raise _Malformed(f"unexpected field {number} at byte {position:,}")
+            raise _FormatError(f"unexpected field {number} at byte {position:,}")
         length = _varint(file)
         start = file.tell()
         if length > size - start:
-            raise _Malformed(f"it ends at byte {size:,}, inside an entry that should reach byte {start + length:,}")
+            raise _FormatError(f"it ends at byte {size:,}, inside an entry that should reach byte {start + length:,}")
         entry = _value(file, start + length)
         known = found.setdefault(entry.name, entry)
         if known is not entry:
             if (known.shape, known.type_name) != (entry.shape, entry.type_name):
-                raise _Malformed(f"two different tensors are named {entry.name!r}")
+                raise _FormatError(f"two different tensors are named {entry.name!r}")
             known.pieces += entry.pieces
         position = start + length
     if not found:
-        raise _Malformed("it holds no tensors")
+        raise _FormatError("it holds no tensors")
     return list(found.values())
 
 
@@ -108,9 +108,9 @@ def _value(file: BinaryIO, end: int) -> _Entry:
         elif number == 2:
             _tensor(file, file.tell() + length, entry)
         else:
-            raise _Malformed(f"unexpected field {number} in an entry")
+            raise _FormatError(f"unexpected field {number} in an entry")
     if not entry.name or not entry.type_name:
-        raise _Malformed("an entry has no name or no tensor")
+        raise _FormatError("an entry has no name or no tensor")
     return entry
 
 
@@ -128,7 +128,7 @@ def _tensor(file: BinaryIO, end: int, entry: _Entry) -> None:
             entry.pieces.append((file.tell(), length))
             file.seek(length, 1)
         else:
-            raise _Malformed(f"unexpected field {number} in a tensor")
+            raise _FormatError(f"unexpected field {number} in a tensor")
     entry.shape = tuple(shape)
 
 
@@ -146,10 +146,10 @@ def _tag(file: BinaryIO) -> tuple[int, int]:
 
 def _length(file: BinaryIO, wire: int, end: int) -> int:
     if wire != _LENGTH_DELIMITED:
-        raise _Malformed(f"unexpected wire type {wire}")
+        raise _FormatError(f"unexpected wire type {wire}")
     length = _varint(file)
     if length > end - file.tell():
-        raise _Malformed("a field is longer than the entry that holds it")
+        raise _FormatError("a field is longer than the entry that holds it")
     return length
 
 
@@ -158,20 +158,20 @@ def _varint(file: BinaryIO) -> int:
     for shift in range(0, 64, 7):
         byte = file.read(1)
         if not byte:
-            raise _Malformed("it ends inside a number")
+            raise _FormatError("it ends inside a number")
         value |= (byte[0] & 0x7F) << shift
         if byte[0] < 0x80:
             return value
-    raise _Malformed("a number is too long")
+    raise _FormatError("a number is too long")
 
 
 def _text(file: BinaryIO, length: int) -> str:
     if length > _MAX_NAME:
-        raise _Malformed("a name is too long")
+        raise _FormatError("a name is too long")
     try:
         return file.read(length).decode()
     except UnicodeDecodeError:
-        raise _Malformed("a name is not text") from None
+        raise _FormatError("a name is not text") from None
 
 
 def _read_tensor(file: BinaryIO, entry: _Entry, path: Path) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import nn
 
 from cellfm.config import ModelConfig
-from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, fill_batches
+from cellfm.data import Chunks, TokenBatch, chunk_cells, chunks_of, fill_batches
 from cellfm.model._parameters import Weights
 from cellfm.nn import CellEncoder, Outputs, build_network, use_device
 

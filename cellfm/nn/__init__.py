@@ -13,11 +13,11 @@ if int(np.__version__.split(".")[0]) >= 2:
     )
 os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at its import
 
-from cellfm.nn._build import build_network, name_parameters, network_weights  # noqa: E402
-from cellfm.nn._device import use_device  # noqa: E402
-from cellfm.nn._inference import CellEncoder  # noqa: E402
-from cellfm.nn._lora import add_lora, merge_lora  # noqa: E402
-from cellfm.nn._network import CellFMNetwork, Outputs  # noqa: E402
+from cellfm.nn._build import build_network, name_parameters, network_weights
+from cellfm.nn._device import use_device
+from cellfm.nn._inference import CellEncoder
+from cellfm.nn._lora import add_lora, merge_lora
+from cellfm.nn._network import CellFMNetwork, Outputs
 
 __all__ = [
     "CellEncoder",

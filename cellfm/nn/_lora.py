@@ -3,7 +3,6 @@
 import mindspore as ms
 import numpy as np
 from mindspore import nn
-from mindspore.common.initializer import initializer
 
 from cellfm.nn._linear import Linear
 from cellfm.nn._network import CellFMNetwork
