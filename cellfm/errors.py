@@ -19,3 +19,7 @@ class CheckpointError(InputError):
 
 class DownloadError(InputError):
     """Something that has to come from the network could not be fetched."""
+
+
+class DataWarning(UserWarning):
+    """The result may be poorer than the user expects; the message says why, with numbers."""

@@ -23,6 +23,7 @@ class Engine:
     def __init__(self, config: ModelConfig, weights: Weights) -> None:
         use_device()
         self.config = config
+        self._shapes: set[int] = set()
         self._network = build_network(config, weights)
         self._encoder = _compiled(CellEncoder(self._network))
         self._network = _compiled(self._network)
@@ -53,8 +54,12 @@ class Engine:
             n_chunks = _CHUNKS_WIDE if self.config.d_model >= _WIDE else _CHUNKS_NARROW
         else:
             n_chunks = batch_size * int(chunks_of(np.array(_GENES_OF_A_CELL)))
-        enough = 1 << int(max(needed.sum() - 1, 0)).bit_length()  # a power of two: few shapes to compile
-        n_chunks = max(min(n_chunks, enough), int(needed.max(initial=1)))
+        n_chunks = max(n_chunks, int(needed.max(initial=1)))
+        enough = min(n_chunks, 1 << int(max(needed.sum() - 1, 0)).bit_length())  # a power of two: few shapes
+        enough = max(enough, int(needed.max(initial=1)))
+        # A few cells ride along in a larger shape that is compiled already.
+        n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)
+        self._shapes.add(n_chunks)
         return n_chunks, min(n_chunks, batch_size or n_chunks)
 
     def _encode_cells(self, chunks: Chunks) -> np.ndarray:

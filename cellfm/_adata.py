@@ -1,0 +1,173 @@
+"""The border to AnnData: picks the table and the matrix, says what is wrong with them, and records runs."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm.data import Values, describe
+from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.keys import RUN
+
+BLOCK_CELLS = 2048
+"""Cells read at once: bounds the memory that reading takes."""
+_SAMPLE_CELLS = 512
+
+
+def select(data: AnnData | MuData, modality: str = "rna") -> AnnData:
+    """The table to work on: `data` itself, or one modality of a MuData.
+
+    Raises
+    ------
+    MissingKeyError
+        The MuData has no such modality.
+    InputError
+        Something else was passed, or the table has no cells or no genes.
+    """
+    if isinstance(data, MuData):
+        if modality not in data.mod:
+            raise MissingKeyError(
+                f"No modality {modality!r}; there are: {', '.join(data.mod)}. Pass modality= with one of them."
+            )
+        data = data.mod[modality]
+    if not isinstance(data, AnnData):
+        raise InputError(f"Expected an AnnData or MuData object, found {type(data).__name__}.")
+    for size, what in ((data.n_obs, "cells"), (data.n_vars, "genes")):
+        if not size:
+            raise InputError(f"The data hold no {what}: their shape is {data.n_obs} cells x {data.n_vars} genes.")
+    return data
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Cells x genes, in memory or on disk, read in blocks of rows."""
+
+    values: Any
+    """What holds the numbers: NumPy, SciPy, or a dataset on disk."""
+    var: pd.DataFrame
+    """The table of genes that belongs to it."""
+    name: str
+    """How the user finds it: ``adata.X``, ``adata.layers['counts']``, ``adata.raw.X``."""
+
+    @property
+    def n_cells(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.values, np.ndarray) or sp.issparse(self.values)
+
+    def rows(self, start: int, stop: int) -> sp.csr_matrix:
+        """Some cells as CSR."""
+        return _to_csr(self.values[start:stop])
+
+    def blocks(self, n_cells: int = BLOCK_CELLS) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """All cells, in order, in blocks."""
+        for start in range(0, self.n_cells, n_cells):
+            stop = min(start + n_cells, self.n_cells)
+            yield slice(start, stop), self.rows(start, stop)
+
+    def describe(self) -> Values:
+        """What the values are: all of them in memory, a sample of those on disk."""
+        if self.in_memory:
+            return describe(self.values.data if sp.issparse(self.values) else self.values)
+        starts = sorted({0, self.n_cells // 2, max(0, self.n_cells - _SAMPLE_CELLS)})
+        parts = [self.rows(start, min(start + _SAMPLE_CELLS, self.n_cells)).data for start in starts]
+        return describe(np.concatenate(parts))
+
+
+def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
+    """The matrix that a user names: X, a layer, or ``"raw"``.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such layer; the message lists those there are.
+    """
+    if layer is None or layer == "X":
+        if adata.X is None:
+            raise MissingKeyError(f"adata.X is empty; pass layer= with one of: {_layers(adata)}.")
+        return Matrix(_sliceable(adata.X), adata.var, "adata.X")
+    if layer in adata.layers:
+        return Matrix(_sliceable(adata.layers[layer]), adata.var, f"adata.layers[{layer!r}]")
+    if layer == "raw" and adata.raw is not None:
+        return Matrix(_sliceable(adata.raw.X), adata.raw.var, "adata.raw.X")
+    raise MissingKeyError(f"No layer {layer!r}; there are: {_layers(adata)}.")
+
+
+def require_counts(matrix: Matrix, adata: AnnData) -> None:
+    """Refuse a matrix that holds no counts, with what it holds and where counts may be found.
+
+    Raises
+    ------
+    InputError
+        The values are not whole numbers of 0 and above, or all are zero.
+    """
+    found = matrix.describe()
+    if found.kind == "counts":
+        return
+    message = f"No counts found: {matrix.name} has {found}. CellFM takes raw counts. "
+    elsewhere = [name for name in _matrices(adata) if _holds_counts(adata, name, matrix.name)]
+    if found.kind == "not finite":
+        message += "Find out where these come from, or pass layer= with a matrix of finite counts."
+    elif elsewhere:
+        options = " or ".join(f"layer={name!r}" for name in elsewhere)
+        message += f"Counts are there under another name: pass {options}."
+    elif found.kind == "log-normalised":
+        message += "Pass layer=... with the counts, or call cf.pp.recover_counts(adata) first."
+    elif found.kind == "empty":
+        message += "Every value is zero: pass layer=... with the counts."
+    else:
+        message += "Counts cannot be regained from these: pass layer=... with the counts, or load the raw data."
+    raise InputError(message)
+
+
+def record_run(adata: AnnData, key: str, **facts: str | int | float | bool | None) -> None:
+    """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it."""
+    runs = dict(adata.uns.get(RUN, {}))
+    runs[key] = {"cellfm_version": version("cellfm")} | {k: v for k, v in facts.items() if v is not None}
+    adata.uns[RUN] = runs
+
+
+def warn(message: str) -> None:
+    """Tell the user that a result may be poorer than expected; points at the caller of the tool."""
+    warnings.warn(message, DataWarning, stacklevel=3)
+
+
+def _sliceable(values: Any) -> Any:
+    """Something whose rows can be taken cheaply: column-wise sparse matrices in memory are turned round once."""
+    if sp.issparse(values):
+        if values.dtype == np.float16:  # which SciPy cannot slice
+            values = type(values)((values.data.astype(np.float32), values.indices, values.indptr), shape=values.shape)
+        return sp.csr_matrix(values)
+    return values
+
+
+def _to_csr(block: Any) -> sp.csr_matrix:
+    block = block.compute() if hasattr(block, "compute") else block
+    if not sp.issparse(block):
+        block = np.asarray(block)
+        block = block.astype(np.float32) if block.dtype == np.float16 else block
+    matrix = sp.csr_matrix(block)
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _layers(adata: AnnData) -> str:
+    return ", ".join(map(repr, _matrices(adata)))
+
+
+def _matrices(adata: AnnData) -> list[str]:
+    return ["X", *adata.layers, *(["raw"] if adata.raw is not None else [])]
+
+
+def _holds_counts(adata: AnnData, layer: str, not_this: str) -> bool:
+    matrix = read_matrix(adata, layer)
+    return matrix.name != not_this and matrix.describe().kind == "counts"

@@ -1,0 +1,148 @@
+"""Which gene of a vocabulary each row of `var` is, by whatever name it goes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import GENE_COLUMNS
+from cellfm.vocab import Vocabulary
+
+MIN_KNOWN_GENES = 200
+"""Fewer known genes say too little of a cell."""
+
+HOW = ("symbol", "ensembl", "previous", "alias", "none")
+"""How a gene was found."""
+
+
+@dataclass(frozen=True)
+class GeneMatch:
+    """Genes of a table in terms of a vocabulary."""
+
+    ids: np.ndarray
+    """(n_vars,) int32: id in the vocabulary, 0 where unknown."""
+    how: np.ndarray
+    """(n_vars,) str: one of `HOW`."""
+    names: np.ndarray
+    """(n_vars,) str: the names that matched best."""
+    column: str
+    """Where those names stand: ``"var_names"`` or a column of `var`."""
+
+    @property
+    def n_matched(self) -> int:
+        return int((self.ids > 0).sum())
+
+    @property
+    def n_distinct(self) -> int:
+        """Genes of the vocabulary that are there at least once."""
+        return len(np.unique(self.ids[self.ids > 0]))
+
+
+def find_genes(
+    var: pd.DataFrame,
+    vocab: Vocabulary,
+    *,
+    gene_key: str | None = None,
+    synonyms: Mapping[str, tuple[str, str]] | None = None,
+) -> GeneMatch:
+    """Match genes by symbol or Ensembl id (with or without version).
+
+    Parameters
+    ----------
+    gene_key
+        Column of `var` to read; by default the one of `var_names` and the usual columns that matches best, and for
+        genes without a match there the others.
+    synonyms
+        Approved symbol and kind (``"previous"`` or ``"alias"``) of other names.
+
+    Raises
+    ------
+    MissingKeyError
+        `gene_key` is not a column of `var`.
+    """
+    columns = _name_columns(var, gene_key)
+    found = {column: _match(names, vocab) for column, names in columns.items()}
+    order = sorted(columns, key=lambda column: -(found[column][0] > 0).sum())  # stable: var_names win a draw
+    best = order[0]
+    ids, how = found[best]
+    for column in order[1:]:
+        other_ids, other_how = found[column]
+        new = (ids == 0) & (other_ids > 0)
+        ids[new], how[new] = other_ids[new], other_how[new]
+    if synonyms:
+        _match_synonyms(columns[best], ids, how, vocab, synonyms)
+    return GeneMatch(ids, how, columns[best], best)
+
+
+def require_genes(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -> None:
+    """Refuse data with too few known genes, with what the names look like and what to do.
+
+    Raises
+    ------
+    InputError
+        Fewer than `least` genes of the vocabulary are there.
+    """
+    if match.n_distinct >= least:
+        return
+    shown = ", ".join(repr(name) for name in match.names[:5])
+    message = (
+        f"Only {match.n_distinct:,} of the {len(match.ids):,} genes in {where} are known to the model "
+        f"(at least {least:,} are needed). {match.column} holds names like {shown}; expected human gene symbols such "
+        "as 'CD3E' or Ensembl ids such as 'ENSG00000198851'. "
+    )
+    raise InputError(message + _advice(match, vocab))
+
+
+def _name_columns(var: pd.DataFrame, gene_key: str | None) -> dict[str, np.ndarray]:
+    def text(values: pd.Index | pd.Series) -> np.ndarray:
+        return values.astype(str).to_numpy(dtype=object)
+
+    if gene_key is not None:
+        if gene_key not in var:
+            there = ", ".join(map(str, var.columns)) or "none"
+            raise MissingKeyError(f"gene_key {gene_key!r} is not a column of var. Columns: {there}.")
+        return {gene_key: text(var[gene_key])}
+    columns = {"var_names": text(var.index)}
+    columns.update({column: text(var[column]) for column in GENE_COLUMNS if column in var})
+    return columns
+
+
+def _match(names: np.ndarray, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    ids = vocab.find_symbols(names)
+    how = np.where(ids > 0, "symbol", "none").astype(object)
+    missing = np.flatnonzero(ids == 0)
+    ensembl = vocab.find_ensembl(names[missing])
+    ids[missing] = ensembl
+    how[missing[ensembl > 0]] = "ensembl"
+    return ids, how
+
+
+def _match_synonyms(
+    names: np.ndarray, ids: np.ndarray, how: np.ndarray, vocab: Vocabulary, synonyms: Mapping[str, tuple[str, str]]
+) -> None:
+    """Fill in genes that go by a previous symbol or an alias, in place."""
+    other = [(i, *synonyms[names[i]]) for i in np.flatnonzero(ids == 0) if names[i] in synonyms]
+    approved = vocab.find_symbols(np.array([symbol for _, symbol, _ in other], dtype=object))
+    for (i, _, kind), gene_id in zip(other, approved, strict=True):
+        if gene_id:
+            ids[i], how[i] = gene_id, kind
+
+
+def _advice(match: GeneMatch, vocab: Vocabulary) -> str:
+    names = match.names
+    mouse = sum(str(name).startswith("ENSMUSG") for name in names)
+    upper = np.array([str(name).upper() for name in names], dtype=object)
+    in_capitals = int((vocab.find_symbols(upper) > 0).sum())
+    if mouse or in_capitals > max(match.n_matched, 0):
+        return (
+            "These look like mouse genes, and the model knows human ones. Map them to their human orthologues first; "
+            "for human genes in other capitals, set adata.var_names = adata.var_names.str.upper()."
+        )
+    if len(names) and sum(str(name).isdigit() for name in names) > len(names) / 2:
+        return "These are numbers: pass gene_key= with the column of var that holds the gene names."
+    return (
+        "Pass gene_key= with the column of var that holds gene names, or map old names with "
+        "cf.pp.harmonize_genes(adata, hgnc=...)."
+    )
