@@ -1,0 +1,119 @@
+"""What every test may count on: no network, a folder of its own to work in, no screen, a small model and small data."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm.config import ModelConfig
+from cellfm.model import CellFM
+from cellfm.settings import settings
+from cellfm.vocab import Vocabulary
+
+mpl.use("Agg")
+
+TESTS = Path(__file__).resolve().parent
+# Made absolute here, because the tests run in another folder.
+GOLDEN = Path(os.environ.get("CELLFM_GOLDEN") or TESTS / "data" / "golden").absolute()
+LOOPBACK = {"localhost", "127.0.0.1", "::1", "", None}
+N_GENES = 300
+N_UNKNOWN = 20
+N_CELLS = 40
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Work in an empty folder (MindSpore leaves ``rank_0`` where it stands) and keep downloads in another."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("work"))
+        patch.setenv("CELLFM_CACHE_DIR", str(cache))  # for the processes that tests start
+        patch.setattr(settings, "_cache_dir", cache)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Fail as a machine without network does, at once: only this machine can be reached."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def connect_here(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:  # type: ignore[index]
+            raise OSError(f"The tests have no network; something tried to reach {address!r}.")
+        connect(self, address)  # type: ignore[arg-type]
+
+    def look_up_here(host: str | bytes | None, *args: object, **kwargs: object) -> list:
+        if (host.decode() if isinstance(host, bytes) else host) not in LOOPBACK:
+            raise socket.gaierror(f"The tests have no network; something asked for {host!r}.")
+        return look_up(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        patch.setattr(socket, "getaddrinfo", look_up_here)
+        # For the processes that tests start: a proxy that is not there.
+        patch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+        patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        yield
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Where the golden data are: ``CELLFM_GOLDEN``, by default those in the repository."""
+    if not GOLDEN.is_dir():
+        pytest.fail(f"No golden data at {GOLDEN}; CELLFM_GOLDEN may point elsewhere.")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets, kept beside the checkout and not in it."""
+    folder = TESTS.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data sets, which are not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_vocab() -> Vocabulary:
+    """300 genes; all but the last ten have an Ensembl id."""
+    ensembl = [f"ENSG{i:011d}" if i < N_GENES - 10 else "" for i in range(N_GENES)]
+    symbols = [f"GENE{i}" for i in range(N_GENES)]
+    return Vocabulary(pd.DataFrame({"symbol": symbols, "ensembl_id": ensembl}))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_vocab: Vocabulary) -> CellFM:
+    """A model with random weights: two layers, width 16, over `tiny_vocab`."""
+    config = ModelConfig(n_layers=2, d_model=16, n_heads=2, n_genes=N_GENES, d_value=16)
+    return CellFM(config, tiny_vocab, name="tiny", random_state=7)
+
+
+@pytest.fixture
+def tiny_adata(tiny_vocab: Vocabulary) -> AnnData:
+    """Counts of 40 cells over the genes of `tiny_vocab` and 20 unknown ones.
+
+    `obs["label"]` has two kinds of cells that differ in a third of their genes, `obs["batch"]` two halves that differ
+    in depth; every cell expresses more than 200 known genes.
+    """
+    generator = np.random.default_rng(0)
+    label = np.arange(N_CELLS) % 2  # 0 or 1
+    batch = np.arange(N_CELLS) // (N_CELLS // 2)  # 0 or 1
+    n_vars = N_GENES + N_UNKNOWN
+    mean = np.tile(generator.gamma(2.0, 2.0, n_vars), (N_CELLS, 1))
+    mean[:, : n_vars // 3] *= np.where(label, 3.0, 1.0)[:, None]
+    mean *= np.where(batch, 1.5, 1.0)[:, None]
+    counts = generator.poisson(mean + 0.5).astype(np.float32)
+    groups = {
+        "label": pd.Categorical.from_codes(label, ["A", "B"]),
+        "batch": pd.Categorical.from_codes(batch, ["one", "two"]),
+    }
+    obs = pd.DataFrame(groups, index=[f"cell{i}" for i in range(N_CELLS)])
+    names = [*tiny_vocab.symbols, *(f"UNKNOWN{i}" for i in range(N_UNKNOWN))]
+    return AnnData(sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=names))
