@@ -1,0 +1,213 @@
+"""The house keeps its floors: imports, file sizes, signatures, docstrings and manners, read from the source."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import cellfm as cf
+
+PACKAGE = Path(cf.__file__).parent
+FLOORS = (
+    ("errors", "keys", "config", "settings", "_logging", "_progress", "_atomic"),
+    ("vocab", "_adata", "_genes", "data"),
+    ("nn",),
+    ("model",),
+    ("train",),
+    ("pp", "tl", "pl"),
+    ("cli", "__main__", "_demo", "_doctor"),
+)
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+WITHOUT_MINDSPORE = (*FLOORS[0], *FLOORS[1], "pp", "pl")
+# CellFM builds its network at the first use, so that models can be named and checked without MindSpore.
+ON_FIRST_USE = {("cellfm.model._cellfm", "cellfm.model._engine")}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}
+MAX_LINES = 400
+IMPORT_SECONDS = 1.0
+HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
+# What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
+DATA = ("data", "adata", "reference")
+MODEL = ("model", "annotator", "reference")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {module_name(path): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
+FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def statements(tree: ast.AST, *, inside_functions: bool) -> Iterator[ast.AST]:
+    """Everything that is run, but for what stands under ``if TYPE_CHECKING``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not inside_functions:
+            continue
+        yield node
+        yield from statements(node, inside_functions=inside_functions)
+
+
+def imports(module: str, *, inside_functions: bool = True) -> set[str]:
+    """Modules that a module imports; names taken from a package count as its modules where they are."""
+    found = set()
+    for node in statements(TREES[module], inside_functions=inside_functions):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in TREES else str(node.module))
+    return found
+
+
+def reached(module: str, *, inside_functions: bool) -> set[str]:
+    """Everything that is imported sooner or later with a module, the packages it lies in included."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name.startswith("cellfm."):
+            waiting.append(name.rpartition(".")[0])
+        if name in TREES:
+            new = imports(name, inside_functions=inside_functions)
+            waiting += [other for other in new if (name, other) not in ON_FIRST_USE]
+    return seen
+
+
+def room(module: str) -> str:
+    """``cellfm.nn._glu`` is in the room ``nn``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+INSIDE = sorted(name for name in TREES if room(name))
+
+
+def test_every_file_has_a_floor():
+    assert {room(name) for name in INSIDE} <= FLOOR_OF.keys()
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_imports_go_down(module: str):
+    floor = FLOOR_OF[room(module)]
+    for other in imports(module):
+        if other == "cellfm" or other.startswith("cellfm."):
+            assert room(other), f"{module} imports the package as a whole, which stands above it"
+            same_house = FLOOR_OF[room(other)] == floor and (room(other) == room(module) or floor < FLOOR_OF["pp"])
+            command_line = floor == FLOOR_OF["cli"]
+            assert FLOOR_OF[room(other)] < floor or same_house or command_line, f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", [name for name in INSIDE if re.match(r"cellfm\.(pp|tl|pl)\.", name)])
+def test_tools_do_not_import_each_other(module: str):
+    assert not [other for other in imports(module) if re.match(r"cellfm\.(pp|tl|pl)\b", other)]
+
+
+@pytest.mark.parametrize("module", [name for name in INSIDE if room(name) in WITHOUT_MINDSPORE])
+def test_only_the_model_side_knows_mindspore(module: str):
+    assert not [name for name in reached(module, inside_functions=True) if name.split(".")[0] == "mindspore"]
+
+
+@pytest.mark.parametrize("module", [name for name in INSIDE if room(name) == "nn"])
+def test_the_network_sees_no_data_and_no_files(module: str):
+    foreign = {"anndata", "mudata", "pandas", "scanpy", "scipy", "pathlib", "h5py", "safetensors"}
+    assert not {name.split(".")[0] for name in imports(module)} & foreign
+
+
+def test_loading_models_needs_no_mindspore_until_they_run():
+    at_import = reached("cellfm.model", inside_functions=False) | reached("cellfm.tl", inside_functions=False)
+    assert not [name for name in at_import if name.split(".")[0] == "mindspore"]
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_files_are_short_named_for_what_they_own_and_say_it(module: str):
+    path, tree = FILES[module], TREES[module]
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+    assert not FORBIDDEN_NAMES & set(path.relative_to(PACKAGE).with_suffix("").parts)
+    docstring = ast.get_docstring(tree)
+    assert docstring
+    assert docstring.splitlines()[0].strip()
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_nothing_unpickles_and_only_the_command_line_prints(module: str):
+    assert not {name.split(".")[0] for name in imports(module)} & {"pickle", "dill", "joblib", "cloudpickle", "torch"}
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            allowed_pickle = [key for key in node.keywords if key.arg == "allow_pickle"]
+            assert not [key for key in allowed_pickle if ast.unparse(key.value) != "False"], called
+            assert not re.search(r"\b(read_pickle|torch\.load|eval|exec)$", called), called
+            assert called != "print" or module == "cellfm.cli", f"{module} prints"
+        assert not isinstance(node, ast.Assert), f"{module} checks with assert, which python -O leaves out"
+
+
+def tools() -> Iterator[tuple[str, Callable]]:
+    for name in ("pp", "tl", "pl"):
+        if f"cellfm.{name}" in TREES:
+            namespace = importlib.import_module(f"cellfm.{name}")
+            for public in namespace.__all__:
+                if inspect.isfunction(getattr(namespace, public)):
+                    yield f"{name}.{public}", getattr(namespace, public)
+
+
+TOOLS = dict(tools())
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_signatures_are_sentences(name: str):
+    first, *others = inspect.signature(TOOLS[name]).parameters.values()
+    assert first.name in (*DATA, *MODEL)
+    by_place = [parameter.name for parameter in others if parameter.kind is not parameter.KEYWORD_ONLY]
+    assert not by_place or (len(by_place) == 1 and by_place[0] in MODEL), f"{by_place} must be given by name"
+    for parameter in others:
+        assert parameter.kind is not parameter.VAR_KEYWORD
+        assert parameter.annotation is not parameter.empty
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_docstrings_explain_every_parameter(name: str):
+    docstring = inspect.getdoc(TOOLS[name]) or ""
+    sections = re.findall(r"^(\w+)\n-+$", docstring, re.MULTILINE)
+    assert sections[:2] == ["Parameters", "Returns"], "needs the sections Parameters and Returns, in numpydoc's form"
+    explained = docstring.split("Parameters\n----------\n")[1].split("\n\nReturns\n")[0]
+    entries = [entry for line in re.findall(r"^(\w[^\n]*)$", explained, re.MULTILINE) for entry in line.split(", ")]
+    assert [entry.split(" :")[0] for entry in entries] == list(inspect.signature(TOOLS[name]).parameters)
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_docstrings_name_the_keys_that_the_source_uses(name: str):
+    docstring = inspect.getdoc(TOOLS[name]) or ""
+    keys = importlib.import_module("cellfm.keys")
+    for node in ast.walk(TREES[TOOLS[name].__module__]):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id.isupper():
+            key = getattr(getattr(keys, node.value.id, None), node.attr, None)
+            assert not isinstance(key, str) or key in docstring, f"{key!r} is not in the docstring"
+
+
+def test_importing_cellfm_is_quick_and_brings_nothing_heavy(tmp_path: Path):
+    code = (
+        "import sys, time, json; start = time.perf_counter(); import cellfm; seconds = time.perf_counter() - start;"
+        f"json.dump([seconds, [name for name in {HEAVY!r} if name in sys.modules]], sys.stdout)"
+    )
+    seconds = []
+    for _ in range(3):
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert not ran.stderr
+        took, heavy = json.loads(ran.stdout)
+        assert not heavy
+        seconds.append(took)
+    assert min(seconds) < IMPORT_SECONDS
