@@ -1,5 +1,6 @@
 """The border to AnnData: picks the table and the matrix, says what is wrong with them, and records runs."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -137,8 +138,11 @@ def record_run(adata: AnnData, key: str, **facts: str | int | float | bool | Non
 
 
 def warn(message: str) -> None:
-    """Tell the user that a result may be poorer than expected; points at the caller of the tool."""
-    warnings.warn(message, DataWarning, stacklevel=3)
+    """Tell the user that a result may be poorer than expected; points at the line that called into cellfm."""
+    frame, depth = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("cellfm."):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, DataWarning, stacklevel=depth - 1)
 
 
 def _sliceable(values: Any) -> Any:
