@@ -47,7 +47,12 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
             yield partial
             if path.exists():
                 os.replace(path, previous)
-            os.replace(partial, path)
+            try:
+                os.replace(partial, path)
+            except OSError:
+                if previous.exists():
+                    os.replace(previous, path)
+                raise
             if previous.is_file():
                 previous.unlink()
             elif previous.exists():

@@ -48,7 +48,11 @@ def write_model(
     if half:
         stored["embed.gene"] = stored["embed.gene"].astype(np.float16)
     with whole_folder(folder, overwrite=overwrite) as partial:
-        save_file(stored, partial / WEIGHTS_FILE)
+        try:
+            save_file(stored, partial / WEIGHTS_FILE)
+        except SafetensorError as error:  # a full disk, say
+            raise OSError(str(error)) from error
+        (partial / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to its owner alone
         vocab.save(partial)
         weights_hash = _file_hash(partial / WEIGHTS_FILE)
         facts = {

@@ -26,17 +26,35 @@ _DTYPES = {
 _LENGTH_DELIMITED = 2
 _VARINT = 0
 _MAX_NAME = 4096
+_MAX_DIMENSIONS = 32  # of a NumPy array
+_MAX_EXTENT = 1 << 40
 _CRC_FOOTER = 17  # b"crc_num" and ten bytes, written when MindSpore is asked for a checksum
 
 
 @dataclass
-class _Entry:
+class Entry:
     """Where a tensor lies in the file."""
 
     name: str = ""
     type_name: str = ""
     shape: tuple[int, ...] = ()
     pieces: list[tuple[int, int]] = field(default_factory=list)  # (offset, length)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(length for _, length in self.pieces)
+
+
+def list_ckpt(path: Path) -> list[Entry]:
+    """Find every tensor of a file; no tensor is read.
+
+    Raises
+    ------
+    CheckpointError
+        As for `read_ckpt`.
+    """
+    with path.open("rb") as file:
+        return _list(file, path)
 
 
 def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -54,14 +72,7 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
     tensors: dict[str, np.ndarray] = {}
     passed_over: list[str] = []
     with path.open("rb") as file:
-        try:
-            entries = _entries(file, path.stat().st_size)
-        except _FormatError as error:
-            raise CheckpointError(
-                f"{path} is not a whole MindSpore checkpoint: {error}. "
-                "It may be cut short by a broken download, damaged, or another kind of file."
-            ) from None
-        for entry in entries:
+        for entry in _list(file, path):
             if keep(entry.name):
                 tensors[entry.name] = _read_tensor(file, entry, path)
             else:
@@ -73,14 +84,26 @@ class _FormatError(Exception):
     """The bytes do not follow the format."""
 
 
-def _entries(file: BinaryIO, size: int) -> list[_Entry]:
+def _list(file: BinaryIO, path: Path) -> list[Entry]:
+    try:
+        return _entries(file, path.stat().st_size)
+    except _FormatError as error:
+        raise CheckpointError(
+            f"{path} is not a whole MindSpore checkpoint: {error}. "
+            "It may be cut short by a broken download, damaged, or another kind of file."
+        ) from None
+
+
+def _entries(file: BinaryIO, size: int) -> list[Entry]:
     """Find every tensor; joins the pieces of split ones."""
-    found: dict[str, _Entry] = {}
+    found: dict[str, Entry] = {}
     position = 0
     while position < size:
-        if size - position == _CRC_FOOTER and file.read(7) == b"crc_num":
-            break
         file.seek(position)
+        if size - position == _CRC_FOOTER:
+            if file.read(7) == b"crc_num":
+                break
+            file.seek(position)
         number, wire = _tag(file)
         if (number, wire) != (1, _LENGTH_DELIMITED):
             raise _FormatError(f"unexpected field {number} at byte {position:,}")
@@ -100,8 +123,8 @@ def _entries(file: BinaryIO, size: int) -> list[_Entry]:
     return list(found.values())
 
 
-def _value(file: BinaryIO, end: int) -> _Entry:
-    entry = _Entry()
+def _value(file: BinaryIO, end: int) -> Entry:
+    entry = Entry()
     for number, length in _fields(file, end):
         if number == 1:
             entry.name = _text(file, length)
@@ -114,7 +137,7 @@ def _value(file: BinaryIO, end: int) -> _Entry:
     return entry
 
 
-def _tensor(file: BinaryIO, end: int, entry: _Entry) -> None:
+def _tensor(file: BinaryIO, end: int, entry: Entry) -> None:
     shape: list[int] = []
     while file.tell() < end:
         number, wire = _tag(file)
@@ -129,6 +152,8 @@ def _tensor(file: BinaryIO, end: int, entry: _Entry) -> None:
             file.seek(length, 1)
         else:
             raise _FormatError(f"unexpected field {number} in a tensor")
+    if len(shape) > _MAX_DIMENSIONS or max(shape, default=0) > _MAX_EXTENT:
+        raise _FormatError(f"a tensor of {len(shape)} dimensions, up to {max(shape):,}, cannot be")
     entry.shape = tuple(shape)
 
 
@@ -174,11 +199,11 @@ def _text(file: BinaryIO, length: int) -> str:
         raise _FormatError("a name is not text") from None
 
 
-def _read_tensor(file: BinaryIO, entry: _Entry, path: Path) -> np.ndarray:
+def _read_tensor(file: BinaryIO, entry: Entry, path: Path) -> np.ndarray:
     if entry.type_name not in _DTYPES:
         raise CheckpointError(f"{path}: {entry.name!r} has the type {entry.type_name!r}, which is not read here.")
     dtype = np.dtype(_DTYPES[entry.type_name])
-    held = sum(length for _, length in entry.pieces)
+    held = entry.n_bytes
     expected = dtype.itemsize
     for extent in entry.shape:
         expected *= extent

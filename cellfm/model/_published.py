@@ -105,6 +105,8 @@ def _infer_config(tensors: Weights, vocab: Vocabulary, n_heads: int | None, path
     if not layers:
         raise CheckpointError(f"{path}: no layers 'encoder.0. ...'; this is not a CellFM checkpoint.")
     adapter = tensors.get("encoder.0.attn.lora_q.A.weight")
+    if adapter is not None and adapter.ndim != 2:
+        raise CheckpointError(f"{path}: 'encoder.0.attn.lora_q.A.weight' has the shape {adapter.shape}, no matrix.")
     if n_heads is None:
         n_heads = next((known.n_heads for known in PUBLISHED.values() if known.d_model == d_model), None)
     if n_heads is None:

@@ -1,0 +1,212 @@
+"""Files of cells: what kind a file is (told by its content), reading and writing it."""
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cellfm._atomic import whole_file, whole_folder
+from cellfm.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+    from anndata import AnnData
+    from mudata import MuData
+
+CellFormat = Literal["h5ad", "h5mu", "zarr", "10x h5", "10x mtx"]
+
+CELL_SUFFIXES = (".h5ad", ".zarr", ".h5mu")
+"""What cells can be written to."""
+_READ = "Read are .h5ad, .h5mu, .zarr, 10x Genomics .h5 and 10x Genomics folders with matrix.mtx."
+_MATRIX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
+_MAGIC = {
+    b"\x1f\x8b": "gzip-compressed; unpack it first",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"BZh": "bzip2-compressed; unpack it first",
+    b"%%MatrixMarket": "a matrix in Matrix Market format; pass the folder that holds it with its genes and barcodes",
+    b"RDX": "an R data file; export it from R, for instance with zellkonverter::writeH5AD",
+    b"%PDF": "a PDF document",
+}
+
+
+def cell_format(path: Path) -> CellFormat:
+    """What kind of file or folder of cells `path` is, told by its content.
+
+    Raises
+    ------
+    InputError
+        There is nothing at `path`, or it is something else; the message says what it seems to be.
+    """
+    if path.is_dir():
+        return _format_of_folder(path)
+    if not path.exists():
+        raise InputError(f"No file {path}.")
+    import h5py
+
+    try:
+        if not h5py.is_hdf5(path):
+            with path.open("rb") as file:
+                raise InputError(f"{path} is not a file of cells: it is {_kind_of(file.read(4096))}. {_READ}")
+        with h5py.File(path) as file:
+            return _format_of_hdf5(file, path)
+    except (OSError, RuntimeError) as error:
+        raise _damaged(path, "HDF5", error) from error
+
+
+def read_cells(path: Path, *, backed: bool = False) -> "AnnData | MuData":
+    """Read cells.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad``, ``.h5mu``, ``.zarr`` or 10x Genomics ``.h5`` file, or a 10x Genomics folder with ``matrix.mtx``.
+    backed
+        Leave X in the file; ``.h5ad`` only.
+
+    Returns
+    -------
+    MuData for ``.h5mu``, AnnData otherwise. Gene names stay as they are, also where two genes share one.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, or something else; the message says what it seems to be and what is read.
+    """
+    path = Path(path)
+    kind = cell_format(path)
+    if backed and kind != "h5ad":
+        raise InputError(f"{path} is {kind}; only h5ad can be read with backed=True.")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(Variable|Observation) names are not unique", UserWarning)
+            return _read(path, kind, backed)
+    except Exception as error:
+        raise _damaged(path, kind, error) from error
+
+
+def check_writable(path: Path, suffixes: tuple[str, ...] = CELL_SUFFIXES) -> None:
+    """Find out, before any long work, whether a file can be written.
+
+    Raises
+    ------
+    InputError
+        The suffix is none of `suffixes`, the folder is missing or refuses, or something else goes by that name.
+    """
+    path = Path(path)
+    if path.suffix not in suffixes:
+        raise InputError(f"{path}: the name must end in {', '.join(suffixes)}, which chooses the format.")
+    if path.is_dir() and (path.suffix != ".zarr" or (any(path.iterdir()) and not _is_zarr(path))):
+        raise InputError(f"{path} is a folder; choose another name.")
+    if path.suffix == ".zarr" and path.is_file():
+        raise InputError(f"{path} is a file, but a .zarr is a folder; choose another name.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def write_cells(data: "AnnData | MuData", path: Path) -> None:
+    """Write cells to ``.h5ad``, ``.h5mu`` or ``.zarr``, by the suffix; whole or not at all, in place of what was there.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written, or the format does not fit: MuData goes to ``.h5mu`` or ``.zarr``.
+    """
+    from mudata import MuData
+
+    path = Path(path)
+    check_writable(path)
+    if isinstance(data, MuData) != (path.suffix == ".h5mu") and path.suffix != ".zarr":
+        fitting = ".h5mu or .zarr" if isinstance(data, MuData) else ".h5ad or .zarr"
+        raise InputError(f"{path}: {type(data).__name__} is written to {fitting}.")
+    whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else whole_file(path)
+    with whole as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
+        try:
+            getattr(data, f"write_{path.suffix[1:]}")(partial)
+        except RuntimeError as error:  # how HDF5 reports a full disk
+            raise OSError(str(error)) from error
+
+
+def _read(path: Path, kind: CellFormat, backed: bool) -> "AnnData | MuData":
+    import anndata
+
+    if kind == "h5ad":
+        return anndata.read_h5ad(path, backed="r" if backed else None)
+    if kind == "zarr":
+        return anndata.read_zarr(path)
+    if kind == "h5mu":
+        import mudata
+
+        return mudata.read_h5mu(path)
+    import scanpy
+
+    if kind == "10x h5":
+        return scanpy.read_10x_h5(path)
+    matrix = _matrices(path)[0].name
+    return scanpy.read_10x_mtx(path, make_unique=False, prefix=matrix[: matrix.index("matrix.mtx")] or None)
+
+
+def _format_of_hdf5(file: "h5py.File", path: Path) -> CellFormat:
+    encoding = file.attrs.get("encoding-type", "")
+    if encoding == "MuData" or "mod" in file:
+        return "h5mu"
+    if encoding == "anndata" or {"obs", "var"} <= file.keys():
+        return "h5ad"
+    groups = [file[name] for name in file]
+    if any(hasattr(group, "keys") and {"data", "indices", "indptr"} <= group.keys() for group in groups):
+        return "10x h5"
+    if {"row_attrs", "col_attrs"} <= file.keys():
+        found = "a loom file; convert it with scanpy.read_loom and write_h5ad"
+    else:
+        found = f"an HDF5 file of another kind, with {', '.join(map(repr, list(file)[:5])) or 'nothing'} in it"
+    raise InputError(f"{path} is not a file of cells: it is {found}. {_READ}")
+
+
+def _format_of_folder(path: Path) -> CellFormat:
+    if _is_zarr(path):
+        return "zarr"
+    found = _matrices(path)
+    if len(found) == 1:
+        return "10x mtx"
+    if found:
+        names = ", ".join(matrix.name for matrix in found)
+        raise InputError(f"{path} holds several matrices ({names}); put each sample into a folder of its own.")
+    raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr. {_READ}")
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).exists() for name in (".zgroup", "zarr.json"))
+
+
+def _matrices(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.name.endswith(_MATRIX_NAMES))
+
+
+def _kind_of(head: bytes) -> str:
+    """What a file seems to be, from its first bytes."""
+    if not head:
+        return "empty"
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else only the last character was cut
+            return "binary data of an unknown kind, or damaged"
+        text = head[: error.start].decode()
+    line = text.lstrip().split("\n", 1)[0][:60]
+    table = "\t" in line or "," in line
+    return f"text{', perhaps a table' if table else ''}, and begins with {line!r}"
+
+
+def _damaged(path: Path, kind: str, error: Exception) -> InputError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"{path} looks like {kind} but cannot be read: {reason}. It may be cut short or damaged; get it anew. {_READ}"
+    )

@@ -1,0 +1,105 @@
+"""Conversion between MindSpore's ``.ckpt`` files with the published names and our model folders."""
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from cellfm._atomic import whole_file
+from cellfm.errors import InputError
+from cellfm.model._checkpoint import read_model, write_model
+from cellfm.model._parameters import Weights
+from cellfm.model._published import published_name, read_published
+from cellfm.vocab import Vocabulary
+
+SUFFIX = ".ckpt"
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    vocabulary: str | Path | Vocabulary | None = None,
+    n_heads: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Convert a published or fine-tuned ``.ckpt`` file to a model folder, or a model folder to a ``.ckpt`` file.
+
+    There and back gives the same bits. Training state of the file is left out.
+
+    Parameters
+    ----------
+    source
+        A ``.ckpt`` file or a model folder: it decides the direction.
+    target
+        The folder or the ``.ckpt`` file to write.
+    vocabulary
+        Gene table of a ``.ckpt`` file: a published ``.csv``, a ``vocabulary.tsv``, a model folder or a `Vocabulary`.
+        A model folder brings its own.
+    n_heads
+        Heads of a ``.ckpt`` file whose width is not a published one.
+    overwrite
+        Replace what is at `target`.
+
+    Returns
+    -------
+    `target`.
+
+    Raises
+    ------
+    InputError
+        Something needed is missing or of the wrong kind, `target` exists or cannot be written.
+    CheckpointError
+        The source is damaged, or does not fit the vocabulary.
+    """
+    source, target = Path(source).expanduser(), Path(target).expanduser()
+    if not source.exists():
+        raise InputError(f"No {source}: expected a {SUFFIX} file or a model folder.")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists already. Choose another name or overwrite it (overwrite=True, --overwrite).")
+    if source.is_dir():
+        _to_file(source, target, vocabulary, n_heads)
+    else:
+        _to_folder(source, target, vocabulary, n_heads, overwrite)
+    return target
+
+
+def write_ckpt(path: Path, weights: Weights) -> None:
+    """Write weights under their published names with MindSpore, whole or not at all."""
+    import_module("cellfm.nn")  # checks NumPy and quietens MindSpore before its import
+    import mindspore as ms
+
+    parameters = [
+        {"name": published_name(name), "data": ms.Tensor(np.ascontiguousarray(array))}
+        for name, array in weights.items()
+    ]
+    with whole_file(path) as partial:
+        try:
+            ms.save_checkpoint(parameters, str(partial))
+        except (RuntimeError, ValueError) as error:
+            raise OSError(str(error)) from error
+        partial.chmod(0o644)  # MindSpore leaves it read-only
+
+
+def _to_file(source: Path, target: Path, vocabulary: object, n_heads: int | None) -> None:
+    if target.suffix != SUFFIX or target.is_dir():
+        raise InputError(f"{source} is a model folder and becomes a {SUFFIX} file; {target} is not the name of one.")
+    if vocabulary is not None or n_heads is not None:
+        raise InputError(f"{source} is a model folder, which knows its vocabulary and heads: leave both out.")
+    _, _, weights, _ = read_model(source)
+    write_ckpt(target, weights)
+
+
+def _to_folder(
+    source: Path, target: Path, vocabulary: str | Path | Vocabulary | None, n_heads: int | None, overwrite: bool
+) -> None:
+    if target.suffix == SUFFIX or target.is_file():
+        raise InputError(f"{source} is a file and becomes a model folder; {target} is not the name of one.")
+    if vocabulary is None:
+        raise InputError(
+            f"{source} holds weights without gene names: give the table that belongs to them (vocabulary=, "
+            "--vocabulary), which is expand_gene_info.csv for the 80M checkpoint, gene_info.csv for the 800M one."
+        )
+    vocab = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
+    config, weights = read_published(source, vocab, n_heads)
+    write_model(target, config, vocab, weights, name=target.name, overwrite=overwrite)

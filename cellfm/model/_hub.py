@@ -1,0 +1,191 @@
+"""The published models: fetched from where their authors keep them, checked, and converted into the cache."""
+
+import hashlib
+import os
+import shutil
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellfm._atomic import whole_file
+from cellfm._logging import logger
+from cellfm.config import PUBLISHED
+from cellfm.errors import CheckpointError, DownloadError, InputError
+from cellfm.model._checkpoint import CONFIG_FILE, write_model
+from cellfm.model._published import read_published
+from cellfm.settings import model_folder, settings
+from cellfm.vocab import Vocabulary
+
+WEIGHTS_REPOSITORY = "ShangguanNingyuan/CellFM"
+TABLES_REPOSITORY = "biomed-AI/CellFM"
+LICENCE = (
+    "The CellFM {name} weights are the work of the CellFM authors and are licensed CC BY-NC-ND 4.0: give credit, no "
+    "commercial use, no sharing of changed weights. cellfm is an independent implementation and does not ship them."
+)
+_GITHUB = "https://raw.githubusercontent.com"
+_TIMEOUT = 10  # seconds without an answer
+_MAX_TABLE = 64 << 20  # bytes; the tables hold a few
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The files of a published model."""
+
+    weights: str
+    table: str
+    vocabulary_sha256: str
+    """Of the symbols in their order: in another order, every gene would be read as another one."""
+
+
+_SOURCES = {
+    "80M": _Source(
+        "CellFM_80M_weight.ckpt",
+        "csv/expand_gene_info.csv",
+        "a7be956265459d205769564f03509f8e924a9b5f070dd3257105449b032dd84e",
+    ),
+    "800M": _Source(
+        "base_weight.ckpt",
+        "csv/gene_info.csv",
+        "424ddb0b2a85803396162c2c3b3b3d39ab01de97ffb95fd624e362a216f68fc6",
+    ),
+}
+
+
+def ensure_published(name: str) -> Path:
+    """The folder of a published model; fetches and converts it on first use.
+
+    The environment variables ``HF_ENDPOINT`` and ``CELLFM_GITHUB_ENDPOINT`` name mirrors of Hugging Face and of
+    ``https://raw.githubusercontent.com``. An interrupted download goes on where it stopped.
+
+    Parameters
+    ----------
+    name
+        ``"80M"`` or ``"800M"``.
+
+    Raises
+    ------
+    DownloadError
+        A file could not be fetched or is not the expected one; the message lists the steps by hand.
+    """
+    if name not in _SOURCES:
+        raise InputError(f"No published model {name!r}; there are: {', '.join(_SOURCES)}.")
+    folder = model_folder(name)
+    if (folder / CONFIG_FILE).exists():
+        return folder
+    source, downloads = _SOURCES[name], settings.cache_dir / "downloads" / name
+    logger.warning(LICENCE.format(name=name))
+    table = downloads / Path(source.table).name
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        # The small file first: what is wrong with the network shows before the large one.
+        fetch_table(source.table, table)
+        vocab = _check_table(table, name)
+        weights = fetch_weights(source.weights, downloads)
+        config, arrays = read_published(weights, vocab)
+    except (OSError, InputError) as error:
+        raise DownloadError(f"The CellFM {name} model could not be fetched. {error}\n{_by_hand(name)}") from error
+    if config != PUBLISHED[name]:
+        raise DownloadError(f"{source.weights} is not the CellFM {name} model: it has {config}.\n{_by_hand(name)}")
+    write_model(folder, config, vocab, arrays, name=name, overwrite=True)
+    shutil.rmtree(downloads, ignore_errors=True)  # two thirds of it were training state
+    return folder
+
+
+def fetch_weights(file: str, folder: Path) -> Path:
+    """Download a file of the weights' repository into `folder`, and check it where its checksum is known."""
+    from huggingface_hub import constants, hf_hub_download
+
+    logger.info("Downloading %s of %s from %s.", file, WEIGHTS_REPOSITORY, constants.ENDPOINT)
+    try:
+        _reach(constants.ENDPOINT)
+        path = Path(hf_hub_download(WEIGHTS_REPOSITORY, file, cache_dir=folder, etag_timeout=_TIMEOUT))
+    except Exception as error:
+        # What is raised offline depends on the version of huggingface_hub and of the HTTP library below it.
+        raise DownloadError(
+            f"Downloading {file} of the Hugging Face repository {WEIGHTS_REPOSITORY} failed "
+            f"({type(error).__name__}: {_first_line(error)})."
+        ) from error
+    checksum = path.resolve().name  # huggingface_hub names what it stores by its SHA-256, where it can link to it
+    if len(checksum) == 64 and _sha256(path) != checksum:
+        path.resolve().unlink()
+        raise DownloadError(f"{file} arrived damaged: its checksum is not {checksum}. It was removed; try again.")
+    return path
+
+
+def _reach(endpoint: str) -> None:
+    """Raise OSError where there is no way to a server; huggingface_hub would try for a minute or more."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_TIMEOUT).close()  # noqa: S310
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # huggingface_hub brings its own certificates
+            raise
+
+
+def fetch_table(file: str, target: Path) -> None:
+    """Download a file of the tables' repository to `target`, whole or not at all."""
+    url = f"{_github_endpoint()}/{TABLES_REPOSITORY}/HEAD/{file}"
+    logger.info("Downloading %s.", url)
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 (the scheme is checked)
+            content = answer.read(_MAX_TABLE + 1)
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DownloadError(
+            f"Downloading {file} of the GitHub repository {TABLES_REPOSITORY} failed ({url}: {reason})."
+        ) from error
+    if len(content) > _MAX_TABLE:
+        raise DownloadError(f"{url} is larger than {_MAX_TABLE >> 20} MB: this is no gene table.")
+    with whole_file(target) as partial:
+        partial.write_bytes(content)
+
+
+def _github_endpoint() -> str:
+    endpoint = (os.environ.get("CELLFM_GITHUB_ENDPOINT") or _GITHUB).rstrip("/")
+    parts = urllib.parse.urlsplit(endpoint)
+    local = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not local:
+        raise DownloadError(f"CELLFM_GITHUB_ENDPOINT is {endpoint!r}; it must begin with https://.")
+    return endpoint
+
+
+def _check_table(path: Path, name: str) -> Vocabulary:
+    expected = PUBLISHED[name].n_genes
+    try:
+        vocab = Vocabulary.load(path)
+    except InputError as error:
+        raise DownloadError(f"{path.name} arrived as something else than a table of genes: {error}") from error
+    if len(vocab) != expected:
+        raise DownloadError(f"{path.name} holds {len(vocab):,} genes; the {name} model has {expected:,}.")
+    if vocab.hash != _SOURCES[name].vocabulary_sha256:
+        raise CheckpointError(
+            f"{path.name} lists other genes, or in another order, than the {name} model was trained with: every gene "
+            "could be taken for another one."
+        )
+    return vocab
+
+
+def _by_hand(name: str) -> str:
+    source = _SOURCES[name]
+    table = Path(source.table).name
+    return (
+        "By hand, on a computer with network:\n"
+        f"  1. download {source.weights} from https://huggingface.co/{WEIGHTS_REPOSITORY}\n"
+        f"  2. download {table} from https://github.com/{TABLES_REPOSITORY} ({source.table})\n"
+        f"  3. cellfm convert {source.weights} --vocabulary {table} -o FOLDER\n"
+        '  4. cf.load_model("FOLDER")\n'
+        "Mirrors: set HF_ENDPOINT for step 1, CELLFM_GITHUB_ENDPOINT for step 2."
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
