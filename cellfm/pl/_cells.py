@@ -1,0 +1,102 @@
+"""`cf.pl.cells`: cells in two dimensions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from anndata import AnnData
+from matplotlib.axes import Axes
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.pl._figure import finish
+
+
+def cells(
+    data: AnnData | MuData,
+    *,
+    color: str | Sequence[str] | None = None,
+    basis: str = "X_umap",
+    modality: str = "rna",
+    title: str | Sequence[str] | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    **kwargs: Any,
+) -> Axes | list[Axes]:
+    """Draw cells in two dimensions, one panel for each colouring.
+
+    Parameters
+    ----------
+    data
+        Cells with a two-dimensional `obsm` entry, as `scanpy.tl.umap` leaves it; see the example.
+    color
+        Column of `obs` or gene to colour by; several give several panels.
+    basis
+        The `obsm` entry to draw; reads ``obsm["X_umap"]`` by default.
+    modality
+        Table of a MuData.
+    title
+        Title of each panel; by default what it is coloured by.
+    ax
+        Axes to draw on; only with at most one colouring.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+    kwargs
+        Passed to `scanpy.pl.embedding`.
+
+    Returns
+    -------
+    The axes; a list of them for several colourings.
+
+    Raises
+    ------
+    MissingKeyError
+        No such `obsm` entry, column or gene; the message lists what there is.
+
+    Examples
+    --------
+    >>> cf.tl.embed(adata)  # doctest: +SKIP
+    >>> sc.pp.neighbors(adata, use_rep="X_cellfm")  # doctest: +SKIP
+    >>> sc.tl.umap(adata)  # doctest: +SKIP
+    >>> cf.pl.cells(adata, color="cell_type")  # doctest: +SKIP
+    """
+    import scanpy as sc  # slow to import
+
+    adata = select(data, modality)
+    if basis not in adata.obsm:
+        there = ", ".join(adata.obsm) or "nothing"
+        raise MissingKeyError(
+            f"No obsm[{basis!r}]; there is: {there}. Make one with sc.pp.neighbors(adata, use_rep='X_cellfm') and "
+            "sc.tl.umap(adata)."
+        )
+    colors = [color] if color is None or isinstance(color, str) else list(color)
+    titles = [title] if title is None or isinstance(title, str) else list(title)
+    titles = titles * len(colors) if titles == [None] else titles
+    _check(adata, colors, titles, ax)
+    if ax is not None:
+        axes = [ax]
+    else:
+        # Room for the legends beside each panel.
+        _, grid = plt.subplots(1, len(colors), figsize=(6 * len(colors), 4), squeeze=False, layout="constrained")
+        axes = list(grid[0])
+    for axis, one, heading in zip(axes, colors, titles, strict=True):
+        sc.pl.embedding(adata, basis=basis, color=one, title=heading, ax=axis, show=False, **kwargs)
+    finish(axes[0], show=show, save=save)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def _check(adata: AnnData, colors: list, titles: list, ax: Axes | None) -> None:
+    genes = adata.var_names if adata.raw is None else adata.raw.var_names.union(adata.var_names)
+    for one in colors:
+        if one is not None and one not in adata.obs and one not in genes:
+            columns = ", ".join(map(str, adata.obs.columns)) or "none"
+            raise MissingKeyError(f"{one!r} is neither a column of obs nor a gene. Columns: {columns}.")
+    if ax is not None and len(colors) > 1:
+        raise InputError(f"ax= takes one colouring, not {len(colors)}.")
+    if len(titles) != len(colors):
+        raise InputError(f"{len(titles)} titles for {len(colors)} panels; pass one for each.")
