@@ -1,0 +1,43 @@
+"""How the documentation is built: ``sphinx-build -W -b html docs docs/_build/html``, without network."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["CELLFM_CACHE_DIR"] = "~/.cache/cellfm"  # no folder of the machine that builds ends up in the pages
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from importlib.metadata import version as installed_version
+
+project = "cellfm"
+author = "the cellfm developers"
+copyright = author
+release = version = installed_version("cellfm")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "keys_table",
+    "namespace",
+]
+exclude_patterns = ["_build", "_ext"]
+
+default_role = "py:obj"
+autosummary_generate = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 88
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = ["Returns"]  # prose and lists of keys, which would be taken for types
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"cellfm {release}"
+html_static_path = ["_static"]
