@@ -1,9 +1,10 @@
 """Cells as arrays: kinds of values, tokens, chunks, files. Never MindSpore."""
 
 from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, fill_batches
-from cellfm.data._read import CELL_SUFFIXES, cell_format, check_writable, read_cells, write_cells
+from cellfm.data._read import cell_format, read_cells
 from cellfm.data._tokenize import TokenBatch, tokenize
 from cellfm.data._values import Values, describe
+from cellfm.data._write import CELL_SUFFIXES, check_writable, write_cells, write_copy
 
 __all__ = [
     "CELL_SUFFIXES",
@@ -20,4 +21,5 @@ __all__ = [
     "read_cells",
     "tokenize",
     "write_cells",
+    "write_copy",
 ]

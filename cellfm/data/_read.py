@@ -1,11 +1,9 @@
-"""Files of cells: what kind a file is (told by its content), reading and writing it."""
+"""Files of cells: what kind a file is, told by its content, and reading it."""
 
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cellfm._atomic import whole_file, whole_folder
 from cellfm.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
 
 CellFormat = Literal["h5ad", "h5mu", "zarr", "10x h5", "10x mtx"]
 
-CELL_SUFFIXES = (".h5ad", ".zarr", ".h5mu")
-"""What cells can be written to."""
 _READ = "Read are .h5ad, .h5mu, .zarr, 10x Genomics .h5 and 10x Genomics folders with matrix.mtx."
 _MATRIX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
 _MAGIC = {
@@ -84,54 +80,6 @@ def read_cells(path: Path, *, backed: bool = False) -> "AnnData | MuData":
         raise _damaged(path, kind, error) from error
 
 
-def check_writable(path: Path, suffixes: tuple[str, ...] = CELL_SUFFIXES) -> None:
-    """Find out, before any long work, whether a file can be written.
-
-    Raises
-    ------
-    InputError
-        The suffix is none of `suffixes`, the folder is missing or refuses, or something else goes by that name.
-    """
-    path = Path(path)
-    if path.suffix not in suffixes:
-        raise InputError(f"{path}: the name must end in {', '.join(suffixes)}, which chooses the format.")
-    if path.is_dir() and (path.suffix != ".zarr" or (any(path.iterdir()) and not _is_zarr(path))):
-        raise InputError(f"{path} is a folder; choose another name.")
-    if path.suffix == ".zarr" and path.is_file():
-        raise InputError(f"{path} is a file, but a .zarr is a folder; choose another name.")
-    if not path.parent.is_dir():
-        raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def write_cells(data: "AnnData | MuData", path: Path) -> None:
-    """Write cells to ``.h5ad``, ``.h5mu`` or ``.zarr``, by the suffix; whole or not at all, in place of what was there.
-
-    Raises
-    ------
-    InputError
-        The file cannot be written, or the format does not fit: MuData goes to ``.h5mu`` or ``.zarr``.
-    """
-    from mudata import MuData
-
-    path = Path(path)
-    check_writable(path)
-    if isinstance(data, MuData) != (path.suffix == ".h5mu") and path.suffix != ".zarr":
-        fitting = ".h5mu or .zarr" if isinstance(data, MuData) else ".h5ad or .zarr"
-        raise InputError(f"{path}: {type(data).__name__} is written to {fitting}.")
-    whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else whole_file(path)
-    with whole as partial, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
-        try:
-            getattr(data, f"write_{path.suffix[1:]}")(partial)
-        except RuntimeError as error:  # how HDF5 reports a full disk
-            raise OSError(str(error)) from error
-
-
 def _read(path: Path, kind: CellFormat, backed: bool) -> "AnnData | MuData":
     import anndata
 
@@ -168,7 +116,7 @@ def _format_of_hdf5(file: "h5py.File", path: Path) -> CellFormat:
 
 
 def _format_of_folder(path: Path) -> CellFormat:
-    if _is_zarr(path):
+    if is_zarr(path):
         return "zarr"
     found = _matrices(path)
     if len(found) == 1:
@@ -179,7 +127,8 @@ def _format_of_folder(path: Path) -> CellFormat:
     raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr. {_READ}")
 
 
-def _is_zarr(path: Path) -> bool:
+def is_zarr(path: Path) -> bool:
+    """Whether a folder holds zarr, of format 2 or 3."""
     return any((path / name).exists() for name in (".zgroup", "zarr.json"))
 
 

@@ -50,6 +50,11 @@ def published_name(name: str) -> str:
     return f"{sublayer}.{letter}_proj.weight"
 
 
+def is_training_state(name: str) -> bool:
+    """Whether an entry of a published file is known and of no use after training."""
+    return _TRAINING_ONLY.match(_PREFIX.sub("", name)) is not None
+
+
 def read_published(path: Path, vocab: Vocabulary, n_heads: int | None = None) -> tuple[ModelConfig, Weights]:
     """Read a published or fine-tuned ``.ckpt``; width, layers, adapters and vocabulary size come from its shapes.
 
@@ -60,7 +65,7 @@ def read_published(path: Path, vocab: Vocabulary, n_heads: int | None = None) ->
     InputError
         `n_heads` is needed, because no published model has this width.
     """
-    tensors, passed_over = read_ckpt(path, lambda name: not _TRAINING_ONLY.match(_PREFIX.sub("", name)))
+    tensors, passed_over = read_ckpt(path, lambda name: not is_training_state(name))
     if passed_over:
         logger.info("%s: passed over %d entries of training state.", path.name, len(passed_over))
     tensors = _without_prefix(tensors, path)

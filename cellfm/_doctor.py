@@ -1,0 +1,160 @@
+"""What `cellfm doctor` looks at: Python, packages, MindSpore, the device, the models, disk and memory. No network."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from cellfm.errors import InputError
+from cellfm.settings import model_folder, settings
+
+Status = Literal["ok", "warning", "problem"]
+
+_GIB = 1 << 30
+_ENOUGH_DISK = 2 * _GIB
+_ENOUGH_MEMORY = 4 * _GIB
+_PATIENCE = 180  # seconds for MindSpore to start; a slow disk needs them
+# In a process of its own: a crash of MindSpore is then reported and not suffered.
+_PROBE = """
+import json
+from cellfm.nn import use_device
+import mindspore as ms
+device = use_device()
+ones = ms.ops.ones((64, 64), ms.float32)
+print(json.dumps([device, float((ones @ ones + 1).sum().asnumpy())]))
+"""
+_EXPECTED = 64.0 * 64 * 65
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    status: Status
+    detail: str
+    cure: str = ""
+    """What to do; empty where nothing is wrong."""
+
+
+def diagnose() -> list[Finding]:
+    """Look at everything that cellfm needs to run; takes as long as MindSpore needs to start."""
+    return [_python(), *_packages(), *_mindspore(), _mini(), _cache(), _memory()]
+
+
+def _python() -> Finding:
+    from packaging.specifiers import SpecifierSet
+
+    version, needed = platform.python_version(), metadata.metadata("cellfm")["Requires-Python"]
+    if SpecifierSet(needed).contains(version, prereleases=True):
+        return Finding("Python", "ok", f"{version} at {sys.executable}")
+    return Finding("Python", "problem", f"{version}; needed is {needed}", "Make an environment with Python 3.11.")
+
+
+def _packages() -> list[Finding]:
+    from packaging.requirements import Requirement
+
+    needed = [Requirement(line) for line in metadata.requires("cellfm") or []]
+    return [_package(r.name, r.specifier) for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+
+
+def _package(name: str, needed: object) -> Finding:
+    cure = f"pip install '{name}{needed}'"
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Finding(name, "problem", f"not installed; needed is {needed}", cure)
+    if needed.contains(version, prereleases=True):  # type: ignore[attr-defined]
+        return Finding(name, "ok", version)
+    reason = "; MindSpore is built against NumPy 1, its results cannot be trusted" if name == "numpy" else ""
+    return Finding(name, "problem", f"{version}; needed is {needed}{reason}", cure)
+
+
+def _mindspore() -> list[Finding]:
+    try:
+        ran = subprocess.run(  # noqa: S603 (our own program)
+            [sys.executable, "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            cwd=tempfile.gettempdir(),  # MindSpore leaves folders where it stands
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return [_broken(f"gave no answer within {_PATIENCE} s")]
+    if ran.returncode < 0:
+        return [_broken(f"crashed with signal {-ran.returncode}")]
+    if ran.returncode:
+        return [_broken((ran.stderr.strip().splitlines() or ["no message"])[-1])]
+    device, total = json.loads(ran.stdout.strip().splitlines()[-1])
+    if total != _EXPECTED:
+        return [_broken(f"computes wrongly on {device}: {total} instead of {_EXPECTED}")]
+    return [Finding("MindSpore runs", "ok", "a first product is right"), Finding("device", "ok", device)]
+
+
+def _broken(detail: str) -> Finding:
+    return Finding(
+        "MindSpore runs",
+        "problem",
+        detail,
+        "Mend what is said above of the packages, or install anew: pip install --force-reinstall cellfm. Where the "
+        "device is to blame, set CELLFM_DEVICE=CPU.",
+    )
+
+
+def _mini() -> Finding:
+    folder = model_folder("mini")
+    try:
+        from cellfm.model import load_model
+
+        model = load_model("mini")
+    except (InputError, ImportError, OSError) as error:
+        cure = "Install cellfm again: pip install --force-reinstall --no-deps cellfm"
+        return Finding("model 'mini'", "problem", f"{error} (looked in {folder})", cure)
+    return Finding("model 'mini'", "ok", str(model).splitlines()[0])
+
+
+def _cache() -> Finding:
+    folder = settings.cache_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        cure = "Set CELLFM_CACHE_DIR to a folder that you may write to."
+        return Finding("cache folder", "problem", f"{folder} cannot be written: {error.strerror or error}", cure)
+    free = shutil.disk_usage(folder).free
+    detail = f"{folder}, {free / _GIB:.1f} GiB free"
+    if free < _ENOUGH_DISK:
+        cure = "Converting a published model needs 1.5 GB (80M) or 13 GB (800M): make room, or set CELLFM_CACHE_DIR."
+        return Finding("cache folder", "warning", detail, cure)
+    return Finding("cache folder", "ok", detail)
+
+
+def _memory() -> Finding:
+    free = _free_memory()
+    if free is None:
+        return Finding("memory", "ok", "cannot be told on this system")
+    detail = f"{free / _GIB:.1f} GiB free"
+    if free < _ENOUGH_MEMORY:
+        return Finding("memory", "warning", detail, "Close other programs, use the model 'mini' or a small batch_size.")
+    return Finding("memory", "ok", detail)
+
+
+def _free_memory() -> int | None:
+    """Bytes that a new program can have, or None where the system does not tell."""
+    limits = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+        group = Path("/sys/fs/cgroup")  # what a container may have
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # another system, or no limit
+        pass
+    return min(limits, default=None)

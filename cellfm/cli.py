@@ -1,0 +1,251 @@
+"""The command line: ``cellfm demo | embed | info | convert | doctor``. One parser, one short function a command."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellfm.errors import DataWarning, InputError
+from cellfm.keys import EMBED
+from cellfm.settings import model_folder, settings
+
+# Everything heavy is imported by the command that needs it, so that --help is quick.
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_PICTURES = (".png", ".pdf", ".svg")
+_MIN_CELLS_OF_PLOT = 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0, 1 (`doctor` found a problem), 2 (the user can mend it) or 130."""
+    args = _parser().parse_args(argv)
+    settings.verbosity = "warning" if args.quiet else "info"
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # those of other packages say nothing to who uses a command
+            warnings.simplefilter("default", DataWarning)
+            warnings.showwarning = _show_warning
+        try:
+            return args.run(args)
+        except KeyboardInterrupt:
+            print("cellfm: stopped", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except (InputError, OSError) as error:
+            print(f"cellfm: {error}", file=sys.stderr)
+            return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("cellfm", description="CellFM, a foundation model of single cells.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and stop")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="embed real cells that come with scanpy, and draw them")
+    demo.add_argument("-o", "--output", type=Path, default=Path("cellfm-demo"), metavar="FOLDER")
+    demo.set_defaults(run=_demo)
+
+    embed = commands.add_parser("embed", help="add embeddings to a file of cells")
+    embed.add_argument("input", type=Path, metavar="IN", help=".h5ad, .h5mu, .zarr, 10x .h5 or 10x folder with counts")
+    embed.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write")
+    embed.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
+    embed.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    embed.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once; fewer need less memory")
+    embed.add_argument("--key-added", default=EMBED.obsm, metavar="KEY", help="name of the embedding in obsm")
+    embed.add_argument("--plot", type=Path, metavar="FILE", help="also draw a UMAP of the embedding (png, pdf, svg)")
+    embed.add_argument("--color", metavar="COLUMN", help="column of obs to colour the plot by")
+    embed.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    embed.set_defaults(run=_embed)
+
+    info = commands.add_parser("info", help="tell what a file of cells, a .ckpt file or a model holds")
+    info.add_argument("what", metavar="FILE|MODEL")
+    info.set_defaults(run=_info)
+
+    convert = commands.add_parser("convert", help="convert a .ckpt file to a model folder, or back")
+    convert.add_argument("source", type=Path, metavar="SOURCE", help=".ckpt file or model folder")
+    convert.add_argument("-o", "--output", type=Path, required=True, metavar="TARGET", help="folder or .ckpt file")
+    convert.add_argument("--vocabulary", type=Path, metavar="TABLE", help="gene table of a .ckpt file (.csv or .tsv)")
+    convert.add_argument("--n-heads", type=int, metavar="N", help="heads, where the width is not a published one")
+    convert.add_argument("--overwrite", action="store_true", help="replace what is there")
+    convert.set_defaults(run=_convert)
+
+    doctor = commands.add_parser("doctor", help="look for what is wrong with the installation")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Reads the version only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"cellfm {version('cellfm')}\n")
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from cellfm._demo import run_demo
+
+    run_demo(args.output)
+    return 0
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from cellfm._adata import select
+    from cellfm.data import cell_format, check_writable, read_cells, write_cells, write_copy
+    from cellfm.model import load_model
+    from cellfm.tl import embed
+
+    check_writable(args.output)
+    if args.plot:
+        check_writable(args.plot, _PICTURES)
+    on_disk = cell_format(args.input) == "h5ad" and args.output.suffix == ".h5ad"
+    model = load_model(args.model)
+    data = read_cells(args.input, backed=on_disk)
+    if args.output.suffix == ".h5ad":
+        data = select(data, args.modality)  # one table of a .h5mu
+    embed(
+        data,
+        model,
+        layer=args.layer,
+        batch_size=args.batch_size,
+        key_added=args.key_added,
+        modality=args.modality,
+    )
+    cells = select(data, args.modality)
+    picture = _reduced(cells, args.key_added, args.color) if args.plot else None
+    if on_disk:
+        write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
+    else:
+        write_cells(data, args.output)
+    print(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
+    if picture is not None:
+        from cellfm.pl import cells as draw_cells
+
+        draw_cells(picture, color=args.color, save=args.plot, show=False)
+        print(f"{args.plot}: UMAP of the embedding")
+    return 0
+
+
+def _reduced(cells: "AnnData", key: str, color: str | None) -> "AnnData":
+    """The cells that have an embedding, with its UMAP and without their counts."""
+    import numpy as np
+    import scanpy as sc
+    from anndata import AnnData
+
+    if color is not None and color not in cells.obs:
+        raise InputError(f"--color {color}: no such column of obs; there are: {', '.join(cells.obs) or 'none'}.")
+    embedded = np.isfinite(cells.obsm[key]).all(axis=1)
+    if embedded.sum() < _MIN_CELLS_OF_PLOT:
+        raise InputError(f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {embedded.sum()}.")
+    reduced = AnnData(obs=cells.obs[embedded], obsm={key: cells.obsm[key][embedded]})
+    sc.pp.neighbors(reduced, use_rep=key)
+    sc.tl.umap(reduced)
+    return reduced
+
+
+def _info(args: argparse.Namespace) -> int:
+    from cellfm.config import PUBLISHED
+
+    folder = model_folder(args.what) if args.what in ("mini", *PUBLISHED) else Path(args.what).expanduser()
+    if args.what in PUBLISHED and not folder.exists():
+        raise InputError(f"The model {args.what} is not here yet; cellfm.load_model({args.what!r}) fetches it.")
+    if (folder / "config.json").exists():
+        lines = _model_lines(folder)
+    elif folder.suffix == ".ckpt" and folder.is_file():
+        lines = _ckpt_lines(folder)
+    else:
+        lines = _cell_lines(folder)
+    for line in lines:
+        print(line)
+    return 0
+
+
+def _model_lines(folder: Path) -> Iterator[str]:
+    from cellfm.config import PUBLISHED
+    from cellfm.model import load_model
+    from cellfm.model._hub import LICENCE
+
+    model = load_model(folder)
+    yield repr(model)
+    yield f"folder: {folder}"
+    yield f"weights: SHA-256 {model.weights_hash}, verified"
+    yield f"vocabulary: SHA-256 {model.vocab.hash}, verified"
+    yield f"config: {model.config.to_json()}"
+    for name, config in PUBLISHED.items():
+        if config == model.config:
+            yield f"licence: has the shape of a published model. {LICENCE.format(name=name)}"
+
+
+def _ckpt_lines(path: Path) -> Iterator[str]:
+    from cellfm.model._ckpt import list_ckpt
+    from cellfm.model._published import is_training_state
+
+    entries = list_ckpt(path)
+    training = [entry for entry in entries if is_training_state(entry.name)]
+    yield f"{path}: MindSpore checkpoint, {len(entries)} tensors, {sum(e.n_bytes for e in entries) / 1e6:,.1f} MB"
+    yield f"training state, passed over on loading: {len(training)} tensors, marked *"
+    for entry in entries:
+        yield f"{'*' if entry in training else ' '} {entry.name}  {entry.type_name}  {entry.shape}"
+
+
+def _cell_lines(path: Path) -> Iterator[str]:
+    from cellfm.data import cell_format, read_cells
+
+    kind = cell_format(path)
+    data = read_cells(path, backed=kind == "h5ad")
+    tables = data.mod if kind == "h5mu" else {"": data}
+    for modality, cells in tables.items():
+        name = f", modality {modality!r}" if modality else ""
+        yield f"{path}: {kind}{name}, {cells.n_obs:,} cells x {cells.n_vars:,} genes"
+        yield from _table_lines(cells)
+
+
+def _table_lines(cells: "AnnData") -> Iterator[str]:
+    from cellfm._adata import read_matrix
+
+    raw = ["raw"] if cells.raw is not None else []
+    layers = [*(["X"] if cells.X is not None else []), *cells.layers, *raw]
+    found = {layer: read_matrix(cells, layer).describe() for layer in layers}
+    for layer, values in found.items():
+        yield f"  {layer}: {values}"
+    counts = [layer for layer, values in found.items() if values.kind == "counts"]
+    yield f"  counts: {' and '.join(counts) or 'none found'}"
+    yield f"  genes: {', '.join(map(str, cells.var_names[:5]))} ..."
+    yield f"  var: {', '.join(cells.var) or 'no columns'}"
+    yield f"  obs: {', '.join(cells.obs) or 'no columns'}"
+    yield f"  obsm: {', '.join(cells.obsm) or 'nothing'}"
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from cellfm.model._convert import convert
+
+    convert(args.source, args.output, vocabulary=args.vocabulary, n_heads=args.n_heads, overwrite=args.overwrite)
+    print(f"{args.output} written")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from cellfm._doctor import diagnose
+
+    findings = diagnose()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        print(f"{finding.name:{width}}  {finding.status:7}  {finding.detail}")
+        if finding.cure:
+            print(f"{'':{width}}  {'':7}  cure: {finding.cure}")
+    problems = sum(finding.status == "problem" for finding in findings)
+    warned = sum(finding.status == "warning" for finding in findings)
+    print(f"\n{problems} problems, {warned} warnings" if problems or warned else "\nall is well")
+    return 1 if problems else 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"Warning: {message}", file=sys.stderr)

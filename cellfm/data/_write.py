@@ -1,0 +1,109 @@
+"""Writing cells: whole or not at all, and refused before any long work where it cannot be."""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellfm._atomic import whole_file, whole_folder
+from cellfm.data._read import is_zarr
+from cellfm.errors import InputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+CELL_SUFFIXES = (".h5ad", ".zarr", ".h5mu")
+"""What cells can be written to."""
+
+
+def check_writable(path: Path, suffixes: tuple[str, ...] = CELL_SUFFIXES) -> None:
+    """Find out, before any long work, whether a file can be written.
+
+    Raises
+    ------
+    InputError
+        The suffix is none of `suffixes`, the folder is missing or refuses, or something else goes by that name.
+    """
+    path = Path(path)
+    if path.suffix not in suffixes:
+        raise InputError(f"{path}: the name must end in {', '.join(suffixes)}, which chooses the format.")
+    if path.is_dir() and (path.suffix != ".zarr" or (any(path.iterdir()) and not is_zarr(path))):
+        raise InputError(f"{path} is a folder; choose another name.")
+    if path.suffix == ".zarr" and path.is_file():
+        raise InputError(f"{path} is a file, but a .zarr is a folder; choose another name.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def write_cells(data: "AnnData | MuData", path: Path) -> None:
+    """Write cells to ``.h5ad``, ``.h5mu`` or ``.zarr``, by the suffix; whole or not at all, in place of what was there.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written, or the format does not fit: MuData goes to ``.h5mu`` or ``.zarr``.
+    """
+    from mudata import MuData
+
+    path = Path(path)
+    check_writable(path)
+    if isinstance(data, MuData) != (path.suffix == ".h5mu") and path.suffix != ".zarr":
+        fitting = ".h5mu or .zarr" if isinstance(data, MuData) else ".h5ad or .zarr"
+        raise InputError(f"{path}: {type(data).__name__} is written to {fitting}.")
+    whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else whole_file(path)
+    with whole as partial, _hdf5_errors(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
+        getattr(data, f"write_{path.suffix[1:]}")(partial)
+
+
+def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str) -> None:
+    """Write a copy of an ``.h5ad`` file with one more entry in `obsm` and in `uns`; X never comes into memory.
+
+    Parameters
+    ----------
+    source
+        The file that `data` were read from; it may be `path` itself.
+    data
+        The cells with the new entries.
+    obsm, uns
+        Keys of the entries; what the file held under them is replaced.
+
+    Raises
+    ------
+    InputError
+        The file cannot be written.
+    """
+    import h5py
+    from anndata.io import write_elem
+
+    with h5py.File(source) as file:
+        current = file.attrs.get("encoding-type") == "anndata"
+    if not current:  # from before anndata 0.7, whose obsm is a table
+        write_cells(data.to_memory(), path)
+        return
+    data.file.close()  # an open file cannot be replaced everywhere
+    with whole_file(path) as partial, _hdf5_errors():
+        shutil.copyfile(source, partial)
+        with h5py.File(partial, "r+") as file:
+            for name, entries, key in (("obsm", data.obsm, obsm), ("uns", data.uns, uns)):
+                if name not in file:
+                    write_elem(file, name, {})
+                write_elem(file[name], key, entries[key])
+
+
+@contextmanager
+def _hdf5_errors() -> Iterator[None]:
+    """HDF5 reports a full disk as RuntimeError when it closes a file."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
