@@ -37,26 +37,27 @@ def value_of(expression: ast.expr, constants: dict[str, str]) -> str:
     return ", ".join(f"`{value}`" for value in ([values] if isinstance(values, str) else values))
 
 
+def table(title: str, header: str, rows: list[str]) -> str:
+    rule = "|---" * (header.count("|") - 1) + "|"
+    return "\n".join([f"**{one_line(title)}**", "", header, rule, *rows])
+
+
 def markdown(source: str) -> str:
     """One table for each class of keys, and one for the constants beside them."""
-    tree = ast.parse(source)
+    body = ast.parse(source).body
     constants: dict[str, str] = {}
     lone = []
-    for name, expression, text in documented(tree.body):
+    for name, expression, text in documented(body):
         constants[name] = value_of(expression, constants)
         lone.append(f"| {constants[name]} | {one_line(text)} |")
     parts = []
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            rows = [
-                f"| {value_of(expression, constants)} | `{name}` | {one_line(text)} |"
-                for name, expression, text in documented(node.body)
-            ]
-            intro = ast.get_docstring(node) or node.name
-            parts.append(
-                "\n".join([f"**{one_line(intro)}**", "", "| key | field | what it holds |", "|---|---|---|", *rows])
-            )
-    parts.append("\n".join(["**Names shared by all**", "", "| key | what it is |", "|---|---|", *lone]))
+    for result in (node for node in body if isinstance(node, ast.ClassDef)):
+        rows = [
+            f"| {value_of(expression, constants)} | `{name}` | {one_line(text)} |"
+            for name, expression, text in documented(result.body)
+        ]
+        parts.append(table(ast.get_docstring(result) or result.name, "| key | field | what it holds |", rows))
+    parts.append(table("Names shared by all", "| key | what it is |", lone))
     return "\n\n".join(parts)
 
 
