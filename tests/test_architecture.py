@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import cellfm as cf
 PACKAGE = Path(cf.__file__).parent
 FLOORS = (
     ("errors", "keys", "config", "settings", "_logging", "_progress", "_atomic"),
-    ("vocab", "_adata", "_genes", "_harmonize", "_hgnc", "data"),
+    ("vocab", "_adata", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
     ("nn",),
     ("model",),
     ("train",),
@@ -128,6 +129,12 @@ def test_tools_do_not_import_each_other(module: str):
 @pytest.mark.parametrize("module", [name for name in INSIDE if room(name) in WITHOUT_MINDSPORE])
 def test_only_the_model_side_knows_mindspore(module: str):
     assert not [name for name in reached(module, inside_functions=True) if name.split(".")[0] == "mindspore"]
+
+
+def test_all_that_is_without_mindspore_is_type_checked():
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    checked = {Path(file).stem for file in settings["tool"]["mypy"]["files"]}
+    assert checked == set(WITHOUT_MINDSPORE)
 
 
 @pytest.mark.parametrize("module", [name for name in INSIDE if room(name) == "nn"])
