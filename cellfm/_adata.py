@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import mudata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -32,6 +33,14 @@ def select(data: AnnData | MuData, modality: str = "rna") -> AnnData:
     InputError
         Something else was passed, or the table has no cells or no genes.
     """
+    adata = pick_table(data, modality)
+    if problem := size_problem(adata):
+        raise InputError(problem)
+    return adata
+
+
+def pick_table(data: AnnData | MuData, modality: str = "rna") -> AnnData:
+    """As `select`, for tables of any size."""
     if isinstance(data, MuData):
         if modality not in data.mod:
             raise MissingKeyError(
@@ -40,10 +49,37 @@ def select(data: AnnData | MuData, modality: str = "rna") -> AnnData:
         data = data.mod[modality]
     if not isinstance(data, AnnData):
         raise InputError(f"Expected an AnnData or MuData object, found {type(data).__name__}.")
-    for size, what in ((data.n_obs, "cells"), (data.n_vars, "genes")):
-        if not size:
-            raise InputError(f"The data hold no {what}: their shape is {data.n_obs} cells x {data.n_vars} genes.")
     return data
+
+
+def size_problem(adata: AnnData) -> str | None:
+    """What is wrong with a table without cells or genes; None where nothing is."""
+    for size, what in ((adata.n_obs, "cells"), (adata.n_vars, "genes")):
+        if not size:
+            return f"The data hold no {what}: their shape is {adata.n_obs} cells x {adata.n_vars} genes."
+    return None
+
+
+def require_in_memory(adata: AnnData, verb: str) -> None:
+    """Refuse data on disk, which cannot be changed in place.
+
+    Raises
+    ------
+    InputError
+        The data are backed.
+    """
+    if adata.isbacked:
+        raise InputError(
+            f"{verb} changes the data, and these are backed by {adata.filename}: call adata = adata.to_memory() first. "
+            "cf.pp.check and cf.tl.embed read backed data as they are."
+        )
+
+
+def refresh(data: AnnData | MuData) -> None:
+    """Let a MuData know that cells or genes of a modality have changed."""
+    if isinstance(data, MuData):
+        with mudata.set_options(pull_on_update=False):
+            data.update()
 
 
 @dataclass(frozen=True)
@@ -111,11 +147,16 @@ def require_counts(matrix: Matrix, adata: AnnData) -> None:
     InputError
         The values are not whole numbers of 0 and above, or all are zero.
     """
-    found = matrix.describe()
+    if problem := counts_problem(matrix.describe(), matrix.name, adata):
+        raise InputError(problem)
+
+
+def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
+    """What is wrong with a matrix that holds no counts, and where counts may be found; None where nothing is."""
     if found.kind == "counts":
-        return
-    message = f"No counts found: {matrix.name} has {found}. CellFM takes raw counts. "
-    elsewhere = [name for name in _matrices(adata) if _holds_counts(adata, name, matrix.name)]
+        return None
+    message = f"No counts found: {matrix} has {found}. CellFM takes raw counts. "
+    elsewhere = [name for name in _matrices(adata) if _holds_counts(adata, name, matrix)]
     if found.kind == "not finite":
         message += "Find out where these come from, or pass layer= with a matrix of finite counts."
     elif elsewhere:
@@ -127,7 +168,7 @@ def require_counts(matrix: Matrix, adata: AnnData) -> None:
         message += "Every value is zero: pass layer=... with the counts."
     else:
         message += "Counts cannot be regained from these: pass layer=... with the counts, or load the raw data."
-    raise InputError(message)
+    return message
 
 
 def record_run(adata: AnnData, key: str, **facts: str | int | float | bool | None) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import GENE_COLUMNS
-from cellfm.vocab import Vocabulary
+from cellfm.vocab import Vocabulary, strip_version
 
 MIN_KNOWN_GENES = 200
 """Fewer known genes say too little of a cell."""
@@ -55,7 +55,8 @@ def find_genes(
         Column of `var` to read; by default the one of `var_names` and the usual columns that matches best, and for
         genes without a match there the others.
     synonyms
-        Approved symbol and kind (``"previous"`` or ``"alias"``) of other names.
+        Approved symbol and kind (``"previous"``, ``"alias"`` or ``"ensembl"``) of other names. They also bridge to
+        genes for which the vocabulary itself uses another name than the approved symbol.
 
     Raises
     ------
@@ -72,7 +73,9 @@ def find_genes(
         new = (ids == 0) & (other_ids > 0)
         ids[new], how[new] = other_ids[new], other_how[new]
     if synonyms:
-        _match_synonyms(columns[best], ids, how, vocab, synonyms)
+        bridge = _outdated(vocab, synonyms)
+        for column in order:
+            _match_synonyms(columns[column], ids, how, vocab, synonyms, bridge)
     return GeneMatch(ids, how, columns[best], best)
 
 
@@ -84,15 +87,21 @@ def require_genes(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -
     InputError
         Fewer than `least` genes of the vocabulary are there.
     """
+    if problem := genes_problem(match, vocab, least, where):
+        raise InputError(problem)
+
+
+def genes_problem(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -> str | None:
+    """What is wrong with data with too few known genes; None where nothing is."""
     if match.n_distinct >= least:
-        return
+        return None
     shown = ", ".join(repr(name) for name in match.names[:5])
     message = (
         f"Only {match.n_distinct:,} of the {len(match.ids):,} genes in {where} are known to the model "
         f"(at least {least:,} are needed). {match.column} holds names like {shown}; expected human gene symbols such "
         "as 'CD3E' or Ensembl ids such as 'ENSG00000198851'. "
     )
-    raise InputError(message + _advice(match, vocab))
+    return message + _advice(match, vocab)
 
 
 def _name_columns(var: pd.DataFrame, gene_key: str | None) -> dict[str, np.ndarray]:
@@ -120,14 +129,36 @@ def _match(names: np.ndarray, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray
 
 
 def _match_synonyms(
-    names: np.ndarray, ids: np.ndarray, how: np.ndarray, vocab: Vocabulary, synonyms: Mapping[str, tuple[str, str]]
+    names: np.ndarray,
+    ids: np.ndarray,
+    how: np.ndarray,
+    vocab: Vocabulary,
+    synonyms: Mapping[str, tuple[str, str]],
+    bridge: Mapping[str, tuple[int, str]],
 ) -> None:
-    """Fill in genes that go by a previous symbol or an alias, in place."""
-    other = [(i, *synonyms[names[i]]) for i in np.flatnonzero(ids == 0) if names[i] in synonyms]
-    approved = vocab.find_symbols(np.array([symbol for _, symbol, _ in other], dtype=object))
-    for (i, _, kind), gene_id in zip(other, approved, strict=True):
-        if gene_id:
-            ids[i], how[i] = gene_id, kind
+    """Fill in genes that go by another name than in the vocabulary, in place."""
+    missing = np.flatnonzero(ids == 0)
+    # The approved symbol of each name; a name without one may be approved itself.
+    approved = [synonyms.get(strip_version(names[i]), (names[i], "")) for i in missing]
+    known = vocab.find_symbols(np.array([symbol for symbol, _ in approved], dtype=object))
+    for i, (symbol, kind), gene_id in zip(missing, approved, known, strict=True):
+        bridged, bridge_kind = bridge.get(symbol, (0, ""))
+        if gene_id or bridged:
+            ids[i], how[i] = gene_id or bridged, kind or bridge_kind
+
+
+def _outdated(vocab: Vocabulary, synonyms: Mapping[str, tuple[str, str]]) -> dict[str, tuple[int, str]]:
+    """Approved symbols of the genes for which a vocabulary uses a previous symbol or an alias, with their ids."""
+    bridge: dict[str, tuple[int, str]] = {}
+    for kind in ("alias", "previous"):  # previous symbols overwrite aliases
+        found: dict[str, list[int]] = {}
+        for gene_id, symbol in enumerate(vocab.symbols, start=1):
+            approved, how = synonyms.get(symbol, ("", ""))
+            if how == kind:
+                found.setdefault(approved, []).append(gene_id)
+        bridge.update({approved: (ids[0], kind) for approved, ids in found.items() if len(ids) == 1})
+    own = set(vocab.symbols)
+    return {approved: target for approved, target in bridge.items() if approved not in own}
 
 
 def _advice(match: GeneMatch, vocab: Vocabulary) -> str:

@@ -4,11 +4,13 @@ import hashlib
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from cellfm.errors import CheckpointError, InputError
+from cellfm.settings import model_folder
 
 FILE_NAME = "vocabulary.tsv"
 _COLUMNS = ("symbol", "ensembl_id", "biotype")
@@ -90,6 +92,51 @@ class Vocabulary:
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path} is not a table of genes: {error}.") from None
         return cls(table.rename(columns=_PUBLISHED_COLUMNS))
+
+
+class HasVocabulary(Protocol):
+    """Anything that has a vocabulary, such as a model."""
+
+    vocab: Vocabulary
+
+
+def resolve_vocabulary(model: str | Path | Vocabulary | HasVocabulary) -> Vocabulary:
+    """The vocabulary of a model, without loading its weights.
+
+    Parameters
+    ----------
+    model
+        A name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model folder or of
+        a vocabulary table, a `Vocabulary`, or anything with a `vocab`.
+
+    Raises
+    ------
+    InputError
+        No such model or table.
+    """
+    if isinstance(model, Vocabulary):
+        return model
+    if not isinstance(model, str | Path):
+        vocab = getattr(model, "vocab", None)
+        if not isinstance(vocab, Vocabulary):
+            raise InputError(f"Expected a model, its name, its path or a Vocabulary, found {type(model).__name__}.")
+        return vocab
+    if str(model) in ("mini", "80M", "800M"):
+        folder = model_folder(str(model))
+        if not (folder / FILE_NAME).is_file():
+            raise InputError(
+                f"The model {str(model)!r} is not here yet: there is no {folder / FILE_NAME}. Call "
+                f"cf.load_model({str(model)!r}) once, or pass the path of a model folder or of a vocabulary table."
+            )
+        return Vocabulary.load(folder)
+    path = Path(model).expanduser()
+    if path.suffix == ".ckpt":
+        raise InputError(f"{path.name} holds weights without gene names: pass the .csv table that belongs to it.")
+    if not path.exists():
+        raise InputError(
+            f"No model {str(model)!r}: expected 'mini', '80M', '800M', a model folder or a vocabulary table."
+        )
+    return Vocabulary.load(path)
 
 
 def strip_version(name: str) -> str:

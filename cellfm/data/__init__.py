@@ -2,6 +2,7 @@
 
 from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, fill_batches
 from cellfm.data._read import cell_format, read_cells
+from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
 from cellfm.data._tokenize import TokenBatch, tokenize
 from cellfm.data._values import Values, describe
 from cellfm.data._write import CELL_SUFFIXES, check_writable, write_cells, write_copy
@@ -9,16 +10,22 @@ from cellfm.data._write import CELL_SUFFIXES, check_writable, write_cells, write
 __all__ = [
     "CELL_SUFFIXES",
     "CHUNK",
+    "ENOUGH_BITS",
     "Chunks",
+    "Precision",
+    "Recovered",
     "TokenBatch",
     "Values",
     "cell_format",
     "check_writable",
+    "choose_scale",
     "chunk_cells",
     "chunks_of",
     "describe",
     "fill_batches",
     "read_cells",
+    "recover",
+    "stored_precision",
     "tokenize",
     "write_cells",
     "write_copy",

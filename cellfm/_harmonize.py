@@ -1,0 +1,215 @@
+"""Genes under the model's names: the plan, the matrices with equal genes added up, and writing both to AnnData."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm._adata import record_run
+from cellfm._genes import HOW, GeneMatch, find_genes
+from cellfm._hgnc import Synonyms
+from cellfm.data import describe
+from cellfm.errors import InputError
+from cellfm.keys import GENES
+from cellfm.vocab import Vocabulary, strip_version
+
+_NAMELESS = ("", "nan", "None", "NA", "<NA>")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """New names of genes, and which of them become the same."""
+
+    match: GeneMatch
+    """The genes in terms of the vocabulary."""
+    old: np.ndarray
+    """(n_vars,) str: the names in `var_names`."""
+    new: np.ndarray
+    """(n_vars,) str: symbol of the vocabulary, else approved symbol, else the old name."""
+    target: np.ndarray
+    """(n_vars,) int: where the gene stands among the different ones."""
+    kept: np.ndarray
+    """(n_distinct,) int: the first row of each different gene."""
+    ambiguous: np.ndarray
+    """(n_vars,) bool: the name stands for several genes, and none of them was chosen."""
+
+    @property
+    def renamed(self) -> np.ndarray:
+        """(n_vars,) bool: the name changes."""
+        return self.old != self.new
+
+    @property
+    def n_merged(self) -> int:
+        """Rows that go into another one."""
+        return len(self.old) - len(self.kept)
+
+    @property
+    def merged(self) -> dict[str, tuple[str, ...]]:
+        """New name to the old ones, for genes of several rows."""
+        shared = np.bincount(self.target, minlength=len(self.kept))[self.target] > 1
+        names: dict[str, tuple[str, ...]] = {}
+        for old, new in zip(self.old[shared], self.new[shared], strict=True):
+            names[new] = (*names.get(new, ()), old)
+        return names
+
+
+def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene_key: str | None = None) -> Naming:
+    """Plan the new names: nothing is changed."""
+    match = find_genes(var, vocab, gene_key=gene_key, synonyms=synonyms.names)
+    old = var.index.astype(str).to_numpy(dtype=object)
+    known = match.ids > 0
+    new = old.copy()
+    new[known] = vocab.symbols[match.ids[known] - 1]
+    for i in np.flatnonzero(~known):
+        for name in (match.names[i], old[i]):
+            if strip_version(name) in synonyms.names:
+                new[i] = synonyms.names[strip_version(name)][0]
+                break
+    _keep_apart(new, known)
+    target, _ = pd.factorize(new)
+    _, kept = np.unique(target, return_index=True)
+    ambiguous = ~known & np.array([name in synonyms.ambiguous for name in match.names], bool)
+    return Naming(match, old, new, target, kept, ambiguous)
+
+
+def merge_matrices(adata: AnnData, naming: Naming) -> dict[str | None, Any]:
+    """X (under None) and every layer with equal genes added up; empty where no genes are equal.
+
+    Raises
+    ------
+    InputError
+        A matrix holds values that cannot be added up: negative ones, or no numbers.
+    """
+    if not naming.n_merged:
+        return {}
+    base = (adata.uns.get("log1p") or {}).get("base") or math.e  # scanpy keeps it there
+    merged: dict[str | None, Any] = {}
+    for layer, values in _matrices(adata):
+        name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+        if not (isinstance(values, np.ndarray) or sp.issparse(values)):
+            raise InputError(f"{name} is a {type(values).__name__}: call adata = adata.to_memory() first.")
+        merged[layer] = merge_columns(values, naming.target, name, base)
+    return merged
+
+
+def merge_columns(values: Any, target: np.ndarray, name: str, base: float = math.e) -> Any:
+    """Add up columns with the same `target`, logarithms on the linear scale; the other columns are copied as they are.
+
+    Parameters
+    ----------
+    values
+        (n_cells, n_vars), NumPy or SciPy; the format stays, and so does the type where it can hold the sums.
+    target
+        (n_vars,) place of each column in the result.
+    name
+        What to call the matrix in messages.
+    base
+        Of the logarithm, for values after log1p.
+    """
+    found = describe(values.data if sp.issparse(values) else values)
+    if found.kind in ("negative", "not finite"):
+        raise InputError(
+            f"Genes that go by several names have to be added up, and {name} has {found}: such values cannot be added. "
+            f"Remove that matrix, or start from the counts."
+        )
+    work = _wide(values)
+    shared = np.bincount(target)[target] > 1
+    alone = _place(target, np.flatnonzero(~shared), work.dtype)
+    columns = np.flatnonzero(shared)
+    together = sp.csr_matrix(work[:, columns]) if sp.issparse(work) else work[:, columns]
+    scale = math.log(base)
+    if found.kind == "log-normalised":
+        together = _apply(together, lambda x: np.expm1(x * scale))
+    together = together @ _place(target, columns, work.dtype)[columns]
+    if found.kind == "log-normalised":
+        together = _apply(together, lambda x: np.log1p(x) / scale)
+    result = work @ alone + together
+    result = result.asformat(values.format) if sp.issparse(values) else np.asarray(result)
+    return result.astype(_fitting(values.dtype, result))
+
+
+def write_genes(
+    adata: AnnData, naming: Naming, merged: dict[str | None, Any], vocab: Vocabulary, hgnc: str | None
+) -> None:
+    """Put the new names and the merged matrices in place, and record what was done."""
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
+    original = adata.var[GENES.original].astype(str).to_numpy() if GENES.original in adata.var else naming.old
+    if naming.n_merged:
+        adata._inplace_subset_var(naming.kept)
+        for layer, values in merged.items():
+            if layer is None:
+                adata.X = values
+            else:
+                adata.layers[layer] = values
+    adata.var[GENES.original] = original[naming.kept]
+    adata.var[GENES.matched] = pd.Categorical(naming.match.how[naming.kept], categories=HOW)
+    adata.var_names = pd.Index(naming.new[naming.kept], name=adata.var_names.name)
+    known = naming.match.how
+    record_run(
+        adata,
+        GENES.uns,
+        vocabulary_sha256=vocab.hash,
+        hgnc_sha256=hgnc,
+        column=naming.match.column,
+        n_genes=len(naming.old),
+        **{f"n_{how}": int((known == how).sum()) for how in HOW},
+        n_renamed=int(naming.renamed.sum()),
+        n_merged=naming.n_merged,
+        n_ambiguous=int(naming.ambiguous.sum()),
+    )
+
+
+def _keep_apart(new: np.ndarray, known: np.ndarray) -> None:
+    """Change names, in place, of unknown genes that are called nothing, or like a known gene."""
+    taken = set(new)
+    symbols = set(new[known])
+    for i in np.flatnonzero(~known):
+        if new[i] in symbols or new[i] in _NAMELESS:
+            name = next(name for n in range(1, len(new) + 2) if (name := f"{new[i]}-{n}") not in taken)
+            taken.add(name)
+            new[i] = name
+
+
+def _matrices(adata: AnnData) -> Iterable[tuple[str | None, Any]]:
+    if adata.X is not None:
+        yield None, adata.X
+    yield from adata.layers.items()
+
+
+def _wide(values: Any) -> Any:
+    """The values in a type that sums fit into."""
+    if values.dtype.kind in "iub":
+        return values.astype(np.int64)
+    if values.dtype != np.float16:
+        return values
+    if sp.issparse(values):  # SciPy can build but not multiply these
+        return type(values)((values.data.astype(np.float32), values.indices, values.indptr), shape=values.shape)
+    return values.astype(np.float32)
+
+
+def _fitting(dtype: np.dtype, values: Any) -> np.dtype:
+    """`dtype`, or what else the values need."""
+    if dtype.kind == "b":
+        return dtype
+    if dtype.kind in "iu":
+        return np.result_type(dtype, np.min_scalar_type(int(values.max()))) if values.shape[0] else dtype
+    return values.dtype
+
+
+def _place(target: np.ndarray, columns: np.ndarray, dtype: np.dtype) -> sp.csr_matrix:
+    """(n_vars, n_distinct): ones that put some columns where they belong."""
+    ones = np.ones(len(columns), dtype)
+    return sp.csr_matrix((ones, (columns, target[columns])), (len(target), int(target.max()) + 1))
+
+
+def _apply(values: Any, function: Any) -> Any:
+    """Apply a function that leaves 0 alone."""
+    if not sp.issparse(values):
+        return function(values)
+    return sp.csr_matrix((function(values.data), values.indices, values.indptr), shape=values.shape)

@@ -1,0 +1,131 @@
+"""Inspecting data block by block: kinds of values, known genes, depth; what is wrong and what to do."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm._adata import Matrix, counts_problem, read_matrix, size_problem
+from cellfm._genes import HOW, MIN_KNOWN_GENES, genes_problem
+from cellfm._harmonize import Naming, name_genes
+from cellfm._hgnc import Synonyms
+from cellfm._report import Depth, Report
+from cellfm.data import Values, describe
+from cellfm.vocab import Vocabulary
+
+# From what rules a matrix out to what says nothing: one block decides for all.
+_KINDS = ("not finite", "negative", "normalised", "log-normalised", "counts", "empty")
+
+
+def inspect_data(
+    adata: AnnData,
+    vocab: Vocabulary,
+    synonyms: Synonyms,
+    *,
+    layer: str | None = None,
+    gene_key: str | None = None,
+    min_genes: int = MIN_KNOWN_GENES,
+) -> Report:
+    """Look at all values and names; `min_genes` is what a cell should express.
+
+    Raises
+    ------
+    MissingKeyError
+        No such layer or column.
+    """
+    matrix = read_matrix(adata, layer)
+    naming = name_genes(matrix.var, vocab, synonyms, gene_key=gene_key)
+    ids = naming.match.ids
+    found: list[Values] = []
+    known: list[np.ndarray] = [np.zeros(0, np.int64)]
+    depth: list[np.ndarray] = [np.zeros(0)]
+    known_depth = 0.0
+    for _, block in matrix.blocks():
+        found.append(describe(block.data))
+        known.append(count_known(block, ids))
+        if found[-1].kind not in ("not finite", "negative"):
+            depth.append(block @ np.ones(len(ids)))
+            known_depth += float((block @ (ids > 0).astype(np.float64)).sum())
+    values = min(found, key=lambda f: _KINDS.index(f.kind), default=Values("empty", 0.0))
+    per_cell, depths = np.concatenate(known), np.concatenate(depth)
+    summable = values.kind not in ("not finite", "negative") and depths.sum() > 0
+    how = naming.match.how
+    n_few, n_empty = int((per_cell < min_genes).sum()), int((per_cell == 0).sum())
+    return Report(
+        matrix=matrix.name,
+        values=str(values),
+        n_cells=matrix.n_cells,
+        n_genes=len(ids),
+        column=naming.match.column,
+        matched={kind: int((how == kind).sum()) for kind in HOW if kind != "none"},
+        n_known=naming.match.n_distinct,
+        min_genes=min_genes,
+        renamed=dict(zip(naming.old[naming.renamed], naming.new[naming.renamed], strict=True)),
+        merged=naming.merged,
+        ambiguous=tuple(naming.match.names[naming.ambiguous]),
+        dropped=tuple(naming.old[ids == 0]),
+        share_of_counts=known_depth / float(depths.sum()) if summable else None,
+        n_few=n_few,
+        n_empty=n_empty,
+        depth=Depth(float(depths.min()), float(np.median(depths)), float(depths.max())) if summable else None,
+        genes_per_cell=float(np.median(per_cell)) if len(per_cell) else None,
+        problems=tuple(_problems(adata, matrix, values, naming, vocab)),
+        advice=tuple(_advice(adata, naming, synonyms, n_few, n_empty, min_genes)),
+    )
+
+
+def count_known(block: sp.csr_matrix, gene_ids: np.ndarray) -> np.ndarray:
+    """(n_cells,) known genes with a value above 0; columns of one gene count once."""
+    n_cells = block.shape[0]
+    ids = gene_ids[block.indices].astype(np.int64)
+    rows = np.repeat(np.arange(n_cells), np.diff(block.indptr))
+    token = (ids > 0) & (block.data > 0)
+    rows, ids = rows[token], ids[token]
+    known = gene_ids[gene_ids > 0]
+    if len(np.unique(known)) < len(known):
+        width = int(gene_ids.max()) + 1
+        rows = np.unique(rows * width + ids) // width
+    return np.bincount(rows, minlength=n_cells)
+
+
+def _problems(adata: AnnData, matrix: Matrix, values: Values, naming: Naming, vocab: Vocabulary) -> Iterable[str]:
+    if problem := size_problem(adata):
+        yield problem
+        return
+    if problem := counts_problem(values, matrix.name, adata):
+        yield problem
+    where = "adata.raw.var" if matrix.name == "adata.raw.X" else "adata.var"
+    if problem := genes_problem(naming.match, vocab, MIN_KNOWN_GENES, where):
+        yield problem
+
+
+def _advice(
+    adata: AnnData, naming: Naming, synonyms: Synonyms, n_few: int, n_empty: int, min_genes: int
+) -> Iterable[str]:
+    n_vars, n_matched = len(naming.old), naming.match.n_matched
+    if n_matched < n_vars / 2:
+        yield (
+            f"The model knows {n_matched:,} of {n_vars:,} genes ({n_matched / max(n_vars, 1):.0%}); the others are "
+            "left out."
+        )
+    if n_matched < n_vars and not len(synonyms):
+        yield "Pass hgnc='download', or the path of the HGNC table, to match previous symbols and aliases too."
+    if naming.ambiguous.any():
+        yield (
+            f"{int(naming.ambiguous.sum()):,} names stand for several genes and are left out. Ensembl ids in a column "
+            "of var would tell which they are."
+        )
+    if naming.n_merged:
+        yield (
+            f"{naming.n_merged:,} genes are the same as another one under the model's names; "
+            "cf.pp.harmonize_genes(adata) and cf.tl.embed add their counts up."
+        )
+    if n_few:
+        yield (
+            f"{n_few:,} of {adata.n_obs:,} cells express fewer than {min_genes} known genes, {n_empty:,} of them none. "
+            "cf.pp.prepare(adata) removes them; cf.tl.embed keeps them, with NaN for cells without any."
+        )
+    if not adata.obs_names.is_unique:
+        n_repeated = int(adata.obs_names.duplicated().sum())
+        yield f"{n_repeated:,} cell names occur more than once, which is allowed: the order of the cells is kept."

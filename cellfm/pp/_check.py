@@ -1,0 +1,64 @@
+"""`cf.pp.check`: can the model take these data?"""
+
+from pathlib import Path
+
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import pick_table
+from cellfm._hgnc import load_synonyms
+from cellfm._inspect import inspect_data
+from cellfm._report import Report
+from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
+
+
+def check(
+    data: AnnData | MuData,
+    *,
+    model: str | Path | Vocabulary | HasVocabulary = "mini",
+    layer: str | None = None,
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    modality: str = "rna",
+) -> Report:
+    """Look at data before they go to a model: counts or not, known genes, empty cells.
+
+    All values are read, those of backed data block by block. Bad data never raise: they become lines of
+    `Report.problems` (what keeps the model from taking them) and `Report.advice` (what makes the answer poorer).
+
+    Parameters
+    ----------
+    data
+        Cells x genes. With MuData, the table `modality`.
+    model
+        A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model
+        folder or of a vocabulary table. Only the vocabulary is read.
+    layer
+        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases: path of the HGNC complete set, ``"download"``, or None for the one
+        that was fetched before, if any.
+    modality
+        Table of a MuData.
+
+    Returns
+    -------
+    A `Report`: shown as a table; its fields hold the figures, and `ok` says whether there are no problems. Nothing is
+    written.
+
+    Raises
+    ------
+    InputError
+        `data`, `model` or `hgnc` is none of these things.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+
+    Examples
+    --------
+    >>> import cellfm as cf, scanpy as sc
+    >>> cf.pp.check(sc.read_h5ad("cells.h5ad"))  # doctest: +SKIP
+    """
+    adata = pick_table(data, modality)
+    return inspect_data(adata, resolve_vocabulary(model), load_synonyms(hgnc), layer=layer, gene_key=gene_key)

@@ -1,0 +1,100 @@
+"""`cf.pp.harmonize_genes`: genes under the names that the model uses."""
+
+from pathlib import Path
+
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import refresh, require_in_memory, select
+from cellfm._harmonize import merge_matrices, name_genes, write_genes
+from cellfm._hgnc import load_synonyms
+from cellfm._logging import logger
+from cellfm.keys import GENES, RUN
+from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
+
+
+def harmonize_genes(
+    data: AnnData | MuData,
+    *,
+    model: str | Path | Vocabulary | HasVocabulary = "mini",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    modality: str = "rna",
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Rename genes to the symbols of the model, and add up those that become the same.
+
+    A gene is found by symbol or Ensembl id (with or without version) in `var_names` or one of the usual columns of
+    `var`, and with `hgnc` by previous symbol or alias. A gene that the model does not know takes the approved symbol,
+    where `hgnc` tells it, and keeps its name otherwise. Where several rows are one gene, the first stays and X and
+    every layer hold the sum: of the values, or of ``expm1`` of them for log-normalised matrices (the base is that in
+    ``uns["log1p"]``, by default e). Cells, `obs`, `obsm`, `obsp`, `uns`, the order of cells and genes, and `raw` stay
+    as they are. A second run changes nothing.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, in memory. With MuData, the table `modality`.
+    model
+        A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model
+        folder or of a vocabulary table. Only the vocabulary is read.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases: path of the HGNC complete set, ``"download"`` (fetched into
+        `cf.settings.cache_dir`), or None for the one that was fetched before, if any.
+    modality
+        Table of a MuData.
+    copy
+        Return a copy instead of changing `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `var_names`
+        The new names, each of them once.
+    `var["cellfm_original_name"]`
+        str: the name the gene came with.
+    `var["cellfm_match"]`
+        categorical: how the gene was found (symbol, ensembl, previous, alias, none).
+    `uns["cellfm"]["genes"]`
+        dict: how many genes were found in which way, renamed and merged; hashes of the vocabulary and the HGNC table.
+
+    Raises
+    ------
+    InputError
+        Backed data; genes have to be added up and a matrix holds negative values or NaN; no cells, no genes; a table
+        that is not HGNC's.
+    MissingKeyError
+        No such modality or column; the message lists those there are.
+    DownloadError
+        The HGNC table could not be fetched.
+
+    Examples
+    --------
+    >>> import cellfm as cf, scanpy as sc
+    >>> adata = sc.read_h5ad("cells.h5ad")  # doctest: +SKIP
+    >>> cf.pp.harmonize_genes(adata, hgnc="download")  # doctest: +SKIP
+    >>> adata.var["cellfm_match"].value_counts()  # doctest: +SKIP
+    """
+    adata = select(data, modality)
+    require_in_memory(adata, "cf.pp.harmonize_genes")
+    vocab = resolve_vocabulary(model)
+    synonyms = load_synonyms(hgnc)
+    naming = name_genes(adata.var, vocab, synonyms, gene_key=gene_key)
+    merged = merge_matrices(adata, naming)
+    result = data.copy() if copy else data
+    write_genes(select(result, modality), naming, merged, vocab, synonyms.sha256)
+    refresh(result)
+    logger.info(
+        "renamed %d of %d genes and added %d to others; added var[%r], var[%r] and uns[%r][%r].",
+        int(naming.renamed.sum()),
+        len(naming.old),
+        naming.n_merged,
+        GENES.original,
+        GENES.matched,
+        RUN,
+        GENES.uns,
+    )
+    return result if copy else None

@@ -1,0 +1,122 @@
+"""`cf.pp.prepare`: check, harmonise genes, leave out poor cells."""
+
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import read_matrix, refresh, require_in_memory, select, warn
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._harmonize import merge_matrices, name_genes, write_genes
+from cellfm._hgnc import load_synonyms
+from cellfm._inspect import count_known, inspect_data
+from cellfm._logging import logger
+from cellfm.errors import InputError
+from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
+
+
+def prepare(
+    data: AnnData | MuData,
+    *,
+    model: str | Path | Vocabulary | HasVocabulary = "mini",
+    layer: str | None = None,
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    min_genes: int = MIN_KNOWN_GENES,
+    modality: str = "rna",
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Make data ready for a model: check them, rename genes, remove cells with few known genes.
+
+    The same as `cf.pp.check`, which must find no problem, `cf.pp.harmonize_genes`, and a filter: **cells that express
+    fewer than `min_genes` genes that the model knows are removed**, and a warning says how many. Nothing is changed
+    where anything fails.
+
+    Parameters
+    ----------
+    data
+        Counts, cells x genes, in memory. With MuData, the table `modality`.
+    model
+        A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model
+        folder or of a vocabulary table. Only the vocabulary is read.
+    layer
+        Layer with the counts; by default X.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases: path of the HGNC complete set, ``"download"``, or None for the one
+        that was fetched before, if any.
+    min_genes
+        Known genes that a cell must express to stay; 0 keeps all cells.
+    modality
+        Table of a MuData.
+    copy
+        Return a copy instead of changing `data`.
+
+    Returns
+    -------
+    None, or the copy. Removes cells, and sets:
+
+    `var_names`
+        The model's names, each of them once.
+    `var["cellfm_original_name"]`
+        str: the name the gene came with.
+    `var["cellfm_match"]`
+        categorical: how the gene was found (symbol, ensembl, previous, alias, none).
+    `uns["cellfm"]["genes"]`
+        dict: how many genes were found in which way, renamed and merged; hashes of the vocabulary and the HGNC table.
+
+    Raises
+    ------
+    InputError
+        What `cf.pp.check` calls a problem (no counts, too few known genes, no cells, no genes); no cell would stay;
+        backed data; `layer="raw"`.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+    DownloadError
+        The HGNC table could not be fetched.
+
+    Warns
+    -----
+    DataWarning
+        Cells were removed.
+
+    Examples
+    --------
+    >>> import cellfm as cf, scanpy as sc
+    >>> adata = sc.read_h5ad("cells.h5ad")  # doctest: +SKIP
+    >>> cf.pp.prepare(adata)  # doctest: +SKIP
+    """
+    adata = select(data, modality)
+    require_in_memory(adata, "cf.pp.prepare")
+    if layer == "raw" and "raw" not in adata.layers:
+        raise InputError("adata.raw cannot be changed: call adata = adata.raw.to_adata() first, and leave out layer=.")
+    vocab = resolve_vocabulary(model)
+    synonyms = load_synonyms(hgnc)
+    report = inspect_data(adata, vocab, synonyms, layer=layer, gene_key=gene_key, min_genes=min_genes)
+    if report.problems:
+        raise InputError("\n".join(report.problems))
+    if report.n_few == report.n_cells:
+        raise InputError(
+            f"All {report.n_cells:,} cells express fewer than {min_genes} genes that the model knows (the median is "
+            f"{report.genes_per_cell:.6g}). Pass a smaller min_genes=; 0 keeps all cells."
+        )
+    naming = name_genes(adata.var, vocab, synonyms, gene_key=gene_key)
+    merged = merge_matrices(adata, naming)
+    blocks = read_matrix(adata, layer).blocks()
+    kept = np.concatenate([count_known(block, naming.match.ids) >= min_genes for _, block in blocks])
+
+    if not kept.all():  # said before anything is changed, as the warning may be made an error
+        warn(
+            f"{report.n_few:,} of {report.n_cells:,} cells are removed: they express fewer than {min_genes} genes that "
+            "the model knows. min_genes= sets the limit; 0 keeps all cells."
+        )
+    result = data.copy() if copy else data
+    adata = select(result, modality)
+    write_genes(adata, naming, merged, vocab, synonyms.sha256)
+    if not kept.all():
+        adata._inplace_subset_obs(kept)
+    refresh(result)
+    logger.info("kept %d of %d cells and %d genes.", int(kept.sum()), len(kept), adata.n_vars)
+    return result if copy else None

@@ -1,0 +1,209 @@
+"""`cf.pp.recover_counts`: counts out of log-normalised values."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import Matrix, read_matrix, refresh, require_in_memory, select, warn
+from cellfm._logging import logger
+from cellfm.data import ENOUGH_BITS, Precision, Recovered, choose_scale, describe, recover, stored_precision
+from cellfm.errors import InputError
+from cellfm.keys import COUNTS
+
+_SAMPLE_CELLS = 64
+_SAMPLES = 4
+_ENOUGH_TOGETHER = 30.0
+"""Bits that settle a matrix as a whole."""
+_FEW = 0.1
+"""Share of cells that may fail while cells that tell little are still believed."""
+_WORDS = {
+    "log": "log1p",
+    "log2": "log1p to base 2",
+    "log10": "log1p to base 10",
+    "linear": "normalisation without logarithm",
+}
+
+
+def recover_counts(
+    data: AnnData | MuData,
+    *,
+    layer: str | None = None,
+    key_added: str = COUNTS.layer,
+    modality: str = "rna",
+    errors: Literal["raise", "flag"] = "raise",
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Regain counts from values that were divided by the depth of the cell, with or without log1p after that.
+
+    Within a cell such values are whole multiples of one unit: the normalised value of one count. The unit is found
+    for each cell by itself, with its smallest value as 1 to 5 counts, and every value must be a multiple of it within
+    the rounding of what is stored (values rounded to a few decimals are fine). Natural logarithms, those to base 2 and
+    10, and none are tried on a sample of cells. Where values are no multiples (scaled, batch-corrected, smoothed or
+    imputed data, TPM), no counts are made up.
+
+    Parameters
+    ----------
+    data
+        Normalised values, cells x genes. With MuData, the table `modality`.
+    layer
+        Layer with the values; ``"raw"`` means `adata.raw`, whose genes must be those of `adata`; by default X.
+    key_added
+        Layer to write.
+    modality
+        Table of a MuData.
+    errors
+        ``"raise"`` refuses the data if any cell fails; ``"flag"`` recovers the others and marks those that failed: for
+        them the smallest value is taken for one count and the rest rounded, which are no counts.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `layers["counts"]`
+        float32 CSR, (n_obs, n_vars): whole numbers.
+    `obs["cellfm_counts_recovered"]`
+        bool: False for cells that failed; only with ``errors="flag"``.
+
+    Raises
+    ------
+    InputError
+        The values are counts already, negative, not finite, no multiples of one unit, or too few to tell; `adata.raw`
+        has other genes.
+    MissingKeyError
+        No such layer or modality; the message lists those there are.
+
+    Warns
+    -----
+    DataWarning
+        Cells failed (with ``errors="flag"``), or large values are stored too roughly to tell their last digits.
+
+    Examples
+    --------
+    >>> import cellfm as cf, scanpy as sc
+    >>> adata = sc.datasets.pbmc68k_reduced()  # doctest: +SKIP
+    >>> cf.pp.recover_counts(adata, layer="raw")  # doctest: +SKIP
+    >>> cf.tl.embed(adata, layer="counts")  # doctest: +SKIP
+    """
+    if errors not in ("raise", "flag"):
+        raise InputError(f"errors must be 'raise' or 'flag', not {errors!r}.")
+    adata = select(data, modality)
+    if copy:
+        require_in_memory(adata, "copy=True of cf.pp.recover_counts")
+    matrix = read_matrix(adata, layer)
+    if not matrix.var.index.equals(adata.var_names):
+        raise InputError(
+            f"{matrix.name} has {len(matrix.var):,} genes that are not those of adata ({adata.n_vars:,}): call "
+            "adata = adata.raw.to_adata() first, then cf.pp.recover_counts(adata)."
+        )
+    _check_values(matrix)
+    sample = _sample(matrix)
+    precision = stored_precision(sample.data)
+    scale = choose_scale(sample, precision)
+    parts = [recover(block, scale, precision) for _, block in matrix.blocks()]
+    recovered = _judge(parts, matrix, adata, scale, precision, errors)
+
+    result = data.copy() if copy else data
+    adata = select(result, modality)
+    adata.layers[key_added] = sp.vstack([part.counts for part in parts], format="csr")
+    if errors == "flag":
+        adata.obs[COUNTS.recovered] = recovered
+    refresh(result)
+    logger.info(
+        "recovered the counts of %d of %d cells (undoing %s); added layers[%r].",
+        int(recovered.sum()),
+        len(recovered),
+        _WORDS[scale],
+        key_added,
+    )
+    return result if copy else None
+
+
+def _check_values(matrix: Matrix) -> None:
+    """Refuse what cannot be normalised counts; all values are read."""
+    kinds: set[str] = set()
+    bad = np.zeros(matrix.n_cells, bool)
+    shown = ""
+    for span, block in matrix.blocks():
+        found = describe(block.data)
+        kinds.add(found.kind)
+        if found.kind in ("negative", "not finite"):
+            wrong = ~(block.data >= 0) | ~np.isfinite(block.data)
+            rows = np.repeat(np.arange(span.start, span.stop), np.diff(block.indptr))
+            bad[rows[wrong]] = True
+            shown = shown or str(found)
+    if bad.any():
+        raise InputError(
+            f"Counts cannot be regained from {matrix.name}: {int(bad.sum()):,} of {len(bad):,} cells have {shown}. "
+            "Pass layer= with the log-normalised values (layer='raw' means adata.raw), or load the raw data."
+        )
+    if kinds <= {"empty"}:
+        raise InputError(f"{matrix.name} has nothing but zeros: there are no counts to regain. Load the raw data.")
+    if kinds <= {"counts", "empty"}:
+        raise InputError(f"{matrix.name} has whole numbers already: use them as counts, nothing has to be regained.")
+
+
+def _sample(matrix: Matrix) -> sp.csr_matrix:
+    """Cells from all over the matrix; those with values, as long as there are some."""
+    n = matrix.n_cells
+    starts = sorted({int(start) for start in np.linspace(0, max(0, n - _SAMPLE_CELLS), _SAMPLES)})
+    sample = sp.vstack([matrix.rows(start, min(start + _SAMPLE_CELLS, n)) for start in starts], format="csr")
+    if sample.nnz:
+        return sample
+    return next(block for _, block in matrix.blocks() if block.nnz)
+
+
+def _judge(
+    parts: list[Recovered], matrix: Matrix, adata: AnnData, scale: str, precision: Precision, errors: str
+) -> np.ndarray:
+    """(n_cells,) bool: whose counts are recovered.
+
+    A cell that fits may tell little by itself (all its values may be one count); it is believed if the matrix as a
+    whole has proved to hold counts.
+    """
+    fits, bits, filled = _pooled(parts)
+    n_cells, n_failed = len(fits), int((~fits).sum())
+    informative = int((bits > 0).sum()) + n_failed
+    whole = bits.sum() >= _ENOUGH_TOGETHER and n_failed <= _FEW * informative
+    recovered = fits if whole else (fits & (bits >= ENOUGH_BITS)) | ~filled
+    some = bool((recovered & filled).any())
+    rounded = f" (to within {precision.step:g})" if precision.step else ""
+    if n_failed and (errors == "raise" or not some):
+        first = adata.obs_names[int(np.flatnonzero(~fits)[0])]
+        raise InputError(
+            f"Counts cannot be regained from {matrix.name}: in {n_failed:,} of {n_cells:,} cells (the first is "
+            f"{first!r}) the values are no whole multiples of one unit, as after batch correction, smoothing or "
+            f"scaling of genes. Natural, base 2 and base 10 logarithms and none were tried; {_WORDS[scale]} fits best. "
+            "Pass layer= with other values, or load the raw data."
+            + (" Or pass errors='flag' to recover the other cells." if some else "")
+        )
+    if not n_failed and not whole:
+        raise InputError(
+            f"The values of {matrix.name} are too few or stored too roughly{rounded} to tell whether they were counts. "
+            "Pass layer= with other values, or load the raw data."
+        )
+    if n_failed:
+        warn(
+            f"The counts of {n_cells - int(recovered.sum()):,} of {n_cells:,} cells could not be regained; "
+            f"obs[{COUNTS.recovered!r}] is False for them."
+        )
+    n_loose = sum(part.n_loose for part in parts)
+    if n_loose:
+        n_values = sum(part.counts.nnz for part in parts)
+        warn(
+            f"{n_loose:,} of {n_values:,} values of {matrix.name} are stored too roughly{rounded} to tell the last "
+            "digit of their count; the nearest was taken."
+        )
+    return recovered
+
+
+def _pooled(parts: list[Recovered]) -> Iterator[np.ndarray]:
+    """What all blocks say: which cells fit, how much that says, which hold anything."""
+    yield np.concatenate([part.fits for part in parts])
+    yield np.concatenate([part.bits for part in parts])
+    yield np.concatenate([~np.isnan(part.unit) for part in parts])
