@@ -11,9 +11,13 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
+from anndata import AnnData
 
 import cellfm as cf
+from cellfm.model import CellFM
 
 PACKAGE = Path(cf.__file__).parent
 FLOORS = (
@@ -214,6 +218,25 @@ def test_docstrings_name_the_keys_that_the_source_uses(name: str):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id.isupper():
             key = getattr(getattr(keys, node.value.id, None), node.attr, None)
             assert not isinstance(key, str) or key in docstring, f"{key!r} is not in the docstring"
+
+
+def stored(adata: AnnData) -> set[str]:
+    slots = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "uns")
+    return {f'{slot}["{key}"]' for slot in slots for key in getattr(adata, slot)}
+
+
+@pytest.mark.parametrize("name", [name for name in TOOLS if not name.startswith("pl.")])
+def test_docstrings_name_every_key_that_is_written(name: str, tiny_adata: AnnData, tiny_model: CellFM):
+    if name == "pp.recover_counts":
+        depth = np.asarray(tiny_adata.X.sum(1))
+        tiny_adata.X = sp.csr_matrix(tiny_adata.X.multiply(1e4 / depth)).log1p()
+    before = stored(tiny_adata)
+    with_model = {"model": tiny_model} if "model" in inspect.signature(TOOLS[name]).parameters else {}
+    TOOLS[name](tiny_adata, **with_model)
+    written = stored(tiny_adata) - before
+    assert written or name == "pp.check"
+    docstring = inspect.getdoc(TOOLS[name]) or ""
+    assert not [key for key in written if key not in docstring]
 
 
 def test_importing_cellfm_is_quick_and_brings_nothing_heavy(tmp_path: Path):
