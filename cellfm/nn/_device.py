@@ -26,5 +26,12 @@ def use_device() -> str:
             "cf.settings.device is 'Ascend', but there is no Ascend NPU here that MindSpore can use (is CANN's "
             "set_env.sh sourced?). Use 'CPU' or 'auto'."
         )
-    ms.set_device(name)
+    if ms.get_context("device_target") != name:
+        try:
+            ms.set_device(name)
+        except RuntimeError as error:
+            raise InputError(
+                f"MindSpore already runs on another device in this process and cannot move to {name}: set "
+                "cf.settings.device before anything is computed."
+            ) from error
     return name
