@@ -25,7 +25,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext"]
 
-default_role = "py:obj"
+default_role = "literal"  # names in docstrings are mostly parameters, and the same name means many things
 autosummary_generate = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
