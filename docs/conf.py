@@ -33,6 +33,9 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+suppress_warnings = [
+    "ref.python"
+]  # "(n_cells,) bool" is taken for a type, and n_cells for one of the fields of this name
 napoleon_custom_sections = ["Returns"]  # prose and lists of keys, which would be taken for types
 
 myst_enable_extensions = ["dollarmath", "deflist"]
