@@ -70,6 +70,8 @@ def choose_scale(values: sp.csr_matrix, precision: Precision) -> Scale:
         if log is None or largest * log < _LARGEST_LOGARITHM:
             result = recover(values, scale, precision)
             tried[scale] = (int(result.fits.sum()), float(result.bits.sum()))
+            if result.fits.all() and result.bits.sum() > ENOUGH_BITS * len(result.bits):
+                return scale
     return max(tried, key=lambda scale: tried[scale])  # the first of equals
 
 

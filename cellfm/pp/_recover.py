@@ -20,6 +20,8 @@ _ENOUGH_TOGETHER = 30.0
 """Bits that settle a matrix as a whole."""
 _FEW = 0.1
 """Share of cells that may fail while cells that tell little are still believed."""
+_CHANCE = 0.01
+"""Share of cells whose unit may happen to be a power of ten."""
 _WORDS = {
     "log": "log1p",
     "log2": "log1p to base 2",
@@ -43,7 +45,8 @@ def recover_counts(
     for each cell by itself, with its smallest value as 1 to 5 counts, and every value must be a multiple of it within
     the rounding of what is stored (values rounded to a few decimals are fine). Natural logarithms, those to base 2 and
     10, and none are tried on a sample of cells. Where values are no multiples (scaled, batch-corrected, smoothed or
-    imputed data, TPM), no counts are made up.
+    imputed data, TPM), no counts are made up. One thing cannot be known: where all counts of a cell share a divisor, as
+    in a cell with nothing but twos, they come out divided by it.
 
     Parameters
     ----------
@@ -166,7 +169,11 @@ def _judge(
     A cell that fits may tell little by itself (all its values may be one count); it is believed if the matrix as a
     whole has proved to hold counts.
     """
-    fits, bits, filled = _pooled(parts)
+    fits, bits, unit = _pooled(parts)
+    filled = ~np.isnan(unit)
+    decimal = filled & fits & _decimal(unit)
+    if decimal.sum() > max(1, _CHANCE * filled.sum()):  # TPM that were rounded before the logarithm, say
+        fits, bits = fits & ~decimal, np.where(decimal, 0.0, bits)
     n_cells, n_failed = len(fits), int((~fits).sum())
     informative = int((bits > 0).sum()) + n_failed
     whole = bits.sum() >= _ENOUGH_TOGETHER and n_failed <= _FEW * informative
@@ -177,8 +184,9 @@ def _judge(
         first = adata.obs_names[int(np.flatnonzero(~fits)[0])]
         raise InputError(
             f"Counts cannot be regained from {matrix.name}: in {n_failed:,} of {n_cells:,} cells (the first is "
-            f"{first!r}) the values are no whole multiples of one unit, as after batch correction, smoothing or "
-            f"scaling of genes. Natural, base 2 and base 10 logarithms and none were tried; {_WORDS[scale]} fits best. "
+            f"{first!r}) the values are no whole multiples of one count, as after batch correction, smoothing, "
+            "scaling of genes or division by gene length. Natural, base 2 and base 10 logarithms and none were tried; "
+            f"{_WORDS[scale]} fits best. "
             "Pass layer= with other values, or load the raw data."
             + (" Or pass errors='flag' to recover the other cells." if some else "")
         )
@@ -203,7 +211,14 @@ def _judge(
 
 
 def _pooled(parts: list[Recovered]) -> Iterator[np.ndarray]:
-    """What all blocks say: which cells fit, how much that says, which hold anything."""
+    """What all blocks say: which cells fit, how much that says, their units."""
     yield np.concatenate([part.fits for part in parts])
     yield np.concatenate([part.bits for part in parts])
-    yield np.concatenate([~np.isnan(part.unit) for part in parts])
+    yield np.concatenate([part.unit for part in parts])
+
+
+def _decimal(unit: np.ndarray) -> np.ndarray:
+    """Whether a unit is 0.1, 0.01, ...: the last decimal of rounded values more likely than one count."""
+    exponent = np.log10(unit)
+    nearest = np.rint(exponent)
+    return (nearest < 0) & (np.abs(exponent - nearest) < 1e-5)
