@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import json
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from cellfm.errors import InputError
 
@@ -68,6 +68,17 @@ class ModelConfig(_Config):
         Most genes of a cell that become tokens; more are sampled.
     lora_rank
         Rank of the low-rank adapters, 0 for none.
+    feed_forward
+        ``"sglu"`` as published, or ``"ffn"``: a plain feed-forward network of as many parameters (an ablation).
+    norm
+        ``"deepnorm"`` as published, or ``"prenorm"``: LayerNorm before each sublayer (an ablation).
+    retention
+        ``"linear"`` as published, or ``"decay"``: RetNet's parallel form, in which what a token reads fades with the
+        distance in gene ids; its cost grows with the square of the genes (an ablation).
+    depth_tokens
+        Two more tokens after CLS that tell the depth before and after thinning (pretraining option).
+    zero_modelling
+        Heads that say whether a gene is expressed at all (pretraining option).
     """
 
     n_layers: int
@@ -77,11 +88,24 @@ class ModelConfig(_Config):
     d_value: int = 256
     max_genes: int = 2048
     lora_rank: int = 0
+    feed_forward: Literal["sglu", "ffn"] = "sglu"
+    norm: Literal["deepnorm", "prenorm"] = "deepnorm"
+    retention: Literal["linear", "decay"] = "linear"
+    depth_tokens: bool = False
+    zero_modelling: bool = False
 
     def __post_init__(self) -> None:
         for field in ("n_layers", "d_model", "n_heads", "n_genes", "d_value", "max_genes"):
             self._check(_is_count(getattr(self, field)), field, "a whole number above 0")
         self._check(_is_count(self.lora_rank, least=0), "lora_rank", "a whole number, 0 or more")
+        for field, choices in (
+            ("feed_forward", ("sglu", "ffn")),
+            ("norm", ("deepnorm", "prenorm")),
+            ("retention", ("linear", "decay")),
+            ("depth_tokens", (False, True)),
+            ("zero_modelling", (False, True)),
+        ):
+            self._check(getattr(self, field) in choices, field, f"one of {choices}")
         self._check(self.d_model % self.n_heads == 0, "n_heads", f"a divisor of d_model = {self.d_model}")
 
     @property
@@ -92,6 +116,21 @@ class ModelConfig(_Config):
     @property
     def d_head(self) -> int:
         return self.d_model // self.n_heads
+
+    @property
+    def d_inner(self) -> int:
+        """Inner width of the plain feed-forward network: as many parameters as the SGLU's three matrices."""
+        return 3 * self.d_model // 2
+
+    @property
+    def n_special(self) -> int:
+        """Tokens of a cell that are no genes: CLS and, if asked for, two for depth."""
+        return 3 if self.depth_tokens else 1
+
+    @property
+    def is_published_form(self) -> bool:
+        """Whether the layers are those of the published network, for which there are shorter ways."""
+        return self.norm == "deepnorm" and self.retention == "linear"
 
 
 PUBLISHED = {

@@ -1,6 +1,6 @@
 """Cells as arrays: kinds of values, tokens, chunks, files. Never MindSpore."""
 
-from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, fill_batches
+from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
 from cellfm.data._tokenize import TokenBatch, tokenize
@@ -21,6 +21,7 @@ __all__ = [
     "choose_scale",
     "chunk_cells",
     "chunks_of",
+    "depth_values",
     "describe",
     "fill_batches",
     "read_cells",

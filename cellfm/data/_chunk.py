@@ -16,11 +16,11 @@ class Chunks:
     """Tokens of some cells, in `n_chunks` chunks of `length` tokens: the arrays that the network takes."""
 
     gene_ids: np.ndarray
-    """(n_chunks, length) int32: 0 for CLS and padding."""
+    """(n_chunks, length) int32: 0 for CLS and padding, -1, -2 ... for the tokens between CLS and the genes."""
     values: np.ndarray
     """(n_chunks, length) float32."""
     mask: np.ndarray
-    """(n_chunks, length) float32: 1 for CLS and genes, 0 for padding."""
+    """(n_chunks, length) float32: 1 for tokens, 0 for padding."""
     chunk_cell: np.ndarray
     """(n_chunks,) int32: which of the cells each chunk belongs to."""
     cls_row: np.ndarray
@@ -29,9 +29,9 @@ class Chunks:
     """(n_tokens,) int64: where each of the cells' genes stands among all tokens."""
 
 
-def chunks_of(n_genes: np.ndarray, length: int = CHUNK) -> np.ndarray:
-    """Chunks that cells of `n_genes` genes need, CLS included."""
-    return -(-(n_genes + 1) // length)
+def chunks_of(n_genes: np.ndarray, length: int = CHUNK, n_special: int = 1) -> np.ndarray:
+    """Chunks that cells of `n_genes` genes and `n_special` other tokens (CLS) need."""
+    return -(-(n_genes + n_special) // length)
 
 
 def chunk_cells(
@@ -41,6 +41,7 @@ def chunk_cells(
     n_chunks: int | None = None,
     n_slots: int | None = None,
     length: int = CHUNK,
+    specials: np.ndarray | None = None,
 ) -> Chunks:
     """Lay some `cells` out in chunks.
 
@@ -48,9 +49,12 @@ def chunk_cells(
     ----------
     n_chunks, n_slots
         Shape to fill up to; by default just what the cells need. What is left over belongs to no cell: its mask is 0.
+    specials
+        (len(cells), n) values of tokens that stand between CLS and the genes of each cell.
     """
     n_genes = batch.lengths[cells]
-    needed = chunks_of(n_genes, length)
+    n_special = 1 if specials is None else 1 + specials.shape[1]
+    needed = chunks_of(n_genes, length, n_special)
     first = np.cumsum(needed) - needed  # first chunk of each cell
     n_chunks = int(needed.sum()) if n_chunks is None else n_chunks
     n_slots = len(cells) if n_slots is None else n_slots
@@ -64,7 +68,7 @@ def chunk_cells(
     ends = np.cumsum(n_genes)
     within = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - n_genes, n_genes)
     source = np.repeat(batch.indptr[cells], n_genes) + within
-    token_row = np.repeat(first * length + 1, n_genes) + within
+    token_row = np.repeat(first * length + n_special, n_genes) + within
 
     gene_ids = np.zeros(n_chunks * length, np.int32)
     values = np.zeros(n_chunks * length, np.float32)
@@ -72,17 +76,27 @@ def chunk_cells(
     gene_ids[token_row] = batch.gene_ids[source]
     values[token_row] = batch.values[source]
     mask[token_row] = 1
-    mask[cls_row[: len(cells)]] = 1
+    mask[first * length] = 1
+    for i in range(n_special - 1):
+        row = first * length + i + 1
+        gene_ids[row], mask[row], values[row] = -1 - i, 1, specials[:, i]
     shape = (n_chunks, length)
     return Chunks(gene_ids.reshape(shape), values.reshape(shape), mask.reshape(shape), chunk_cell, cls_row, token_row)
 
 
-def fill_batches(n_genes: np.ndarray, *, n_chunks: int, n_slots: int, length: int = CHUNK) -> Iterator[np.ndarray]:
+def depth_values(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """(n_cells, 2) values of the two depth tokens: log1p of thousands of counts before and after thinning."""
+    return np.log1p(np.stack((before, after), 1) / 1000).astype(np.float32)
+
+
+def fill_batches(
+    n_genes: np.ndarray, *, n_chunks: int, n_slots: int, length: int = CHUNK, n_special: int = 1
+) -> Iterator[np.ndarray]:
     """Split cells into batches that fill `n_chunks` chunks, at most `n_slots` cells each: the largest that fits first.
 
     Cells of one size keep their order. A cell must not need more than `n_chunks`.
     """
-    needed = chunks_of(n_genes, length)
+    needed = chunks_of(n_genes, length, n_special)
     sizes, counts = np.unique(-needed, return_counts=True)  # from the largest
     sizes, ends = -sizes, np.cumsum(counts)
     order = np.argsort(-needed, kind="stable")

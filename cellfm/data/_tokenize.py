@@ -24,6 +24,8 @@ class TokenBatch:
     """(n_tokens,) int32, none of them 0."""
     values: np.ndarray
     """(n_tokens,) float32."""
+    depth: np.ndarray | None = None
+    """(n_cells,) float32: counts of all measured genes, after the cap."""
 
     @property
     def n_cells(self) -> int:
@@ -69,6 +71,7 @@ def tokenize(
         data = _cap_depth(counts)
     else:
         data = counts.data.astype(np.float32, copy=False)
+    depth = _sums(data, counts.indptr).astype(np.float32)
     ids = np.asarray(gene_ids, np.int32)[counts.indices]
     token = np.flatnonzero((ids > 0) & (data > 0))  # the stored values that become tokens
     indptr = np.searchsorted(token, counts.indptr).astype(np.int64)
@@ -85,7 +88,7 @@ def tokenize(
         kept = _sample(indptr, ids, data, max_genes, random_state)
         ids, given = ids[kept], given[kept]
         indptr = np.concatenate(([0], np.cumsum(np.minimum(lengths, max_genes))))
-    return TokenBatch(indptr, ids, given)
+    return TokenBatch(indptr, ids, given, depth)
 
 
 def _sums(data: np.ndarray, indptr: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import nn
 
 from cellfm.config import ModelConfig
-from cellfm.data import Chunks, TokenBatch, chunk_cells, chunks_of, fill_batches
+from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.model._parameters import Weights
 from cellfm.nn import CellEncoder, Outputs, build_network, use_device
 
@@ -25,16 +25,26 @@ class Engine:
         self.config = config
         self._shapes: set[int] = set()
         self._network = build_network(config, weights)
-        self._encoder = _compiled(CellEncoder(self._network))
+        self._encoder = _compiled(CellEncoder(self._network)) if config.is_published_form else None
+        # Decay needs all tokens of a cell in one chunk.
+        length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
+        self._cut = {"length": length, "n_special": config.n_special}
         self._network = _compiled(self._network)
 
     def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
         results = self._empty(batch, outputs)
         n_chunks, n_slots = self._shape(batch, batch_size)
-        for cells in fill_batches(batch.lengths, n_chunks=n_chunks, n_slots=n_slots):
-            chunks = chunk_cells(batch, cells, n_chunks=n_chunks, n_slots=n_slots)
-            if outputs == ("cell",):
+        for cells in fill_batches(batch.lengths, n_chunks=n_chunks, n_slots=n_slots, **self._cut):
+            chunks = chunk_cells(
+                batch,
+                cells,
+                n_chunks=n_chunks,
+                n_slots=n_slots,
+                length=self._cut["length"],
+                specials=depth_values(batch.depth[cells], batch.depth[cells]) if self.config.depth_tokens else None,
+            )
+            if outputs == ("cell",) and self._encoder is not None:
                 results["cell"][cells] = self._encode_cells(chunks)[: len(cells)]
             else:
                 self._encode_all(chunks, batch, cells, results)
@@ -49,11 +59,11 @@ class Engine:
 
     def _shape(self, batch: TokenBatch, batch_size: int | None) -> tuple[int, int]:
         """Chunks and cells of a batch: fixed by the model and the user, but no more than the cells can fill."""
-        needed = chunks_of(batch.lengths)
+        needed = chunks_of(batch.lengths, **self._cut)
         if batch_size is None:
             n_chunks = _CHUNKS_WIDE if self.config.d_model >= _WIDE else _CHUNKS_NARROW
         else:
-            n_chunks = batch_size * int(chunks_of(np.array(_GENES_OF_A_CELL)))
+            n_chunks = batch_size * int(chunks_of(np.array(_GENES_OF_A_CELL), **self._cut))
         n_chunks = max(n_chunks, int(needed.max(initial=1)))
         enough = min(n_chunks, 1 << int(max(needed.sum() - 1, 0)).bit_length())  # a power of two: few shapes
         enough = max(enough, int(needed.max(initial=1)))

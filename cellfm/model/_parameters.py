@@ -7,11 +7,16 @@ from cellfm.config import ModelConfig
 Weights = dict[str, np.ndarray]
 """Arrays by parameter name, as `CellFMNetwork` names them."""
 
-PROJECTIONS = (
-    *(f"attention.{name}" for name in ("query", "key", "value", "gate", "output")),
-    *(f"glu.{name}" for name in ("gate", "value", "output")),
-)
-"""The projections of a layer: those that adapters (LoRA) wrap."""
+_ATTENTION = tuple(f"attention.{name}" for name in ("query", "key", "value", "gate", "output"))
+
+
+def projections(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Name and shape of the projections of a layer: those that adapters (LoRA) wrap."""
+    d, inner = config.d_model, config.d_inner
+    shapes = dict.fromkeys(_ATTENTION, (d, d))
+    if config.feed_forward == "ffn":
+        return shapes | {"glu.inner": (inner, d), "glu.output": (d, inner)}
+    return shapes | dict.fromkeys(("glu.gate", "glu.value", "glu.output"), (d, d))
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -30,15 +35,22 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "gene_decoder.output.weight": (1, d),
         "cell_decoder.inner.weight": (d, d),
     }
+    if config.depth_tokens:
+        shapes["embed.depth"] = (2, d)
+        for part in ("skip", "expand.weight", "mix.weight", "table.weight"):
+            shapes[f"embed.depth_value.{part}"] = shapes[f"embed.value.{part}"]
+    if config.zero_modelling:
+        shapes["gene_decoder.expressed.weight"] = (1, d)
+        shapes["cell_decoder.expressed.weight"] = (d, d)
     for i in range(config.n_layers):
         layer = f"backbone.layers.{i}"
-        for projection in PROJECTIONS:
+        for projection, shape in projections(config).items():
             if r:
-                shapes[f"{layer}.{projection}.base.weight"] = (d, d)
-                shapes[f"{layer}.{projection}.a.weight"] = (r, d)
-                shapes[f"{layer}.{projection}.b.weight"] = (d, r)
+                shapes[f"{layer}.{projection}.base.weight"] = shape
+                shapes[f"{layer}.{projection}.a.weight"] = (r, shape[1])
+                shapes[f"{layer}.{projection}.b.weight"] = (shape[0], r)
             else:
-                shapes[f"{layer}.{projection}.weight"] = (d, d)
+                shapes[f"{layer}.{projection}.weight"] = shape
         for norm in ("norm1", "norm2"):
             shapes[f"{layer}.{norm}.gamma"] = (d,)
             shapes[f"{layer}.{norm}.beta"] = (d,)
@@ -69,7 +81,7 @@ def initial_weights(config: ModelConfig, random_state: int = 0) -> Weights:
 
 
 def _gain(name: str, deep: float) -> float:
-    if name in ("embed.gene", "embed.cls"):
+    if name in ("embed.gene", "embed.cls", "embed.depth"):
         return 0.5
     in_layer = name.startswith("backbone.")
     shallow = ".query." in name or ".key." in name

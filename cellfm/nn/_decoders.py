@@ -15,9 +15,18 @@ class GeneDecoder(nn.Cell):
         super().__init__()
         self.inner = Linear(config.d_model, config.d_model)
         self.output = Linear(config.d_model, 1)
+        if config.zero_modelling:
+            self.expressed = Linear(config.d_model, 1)
 
     def construct(self, tokens: ms.Tensor) -> ms.Tensor:
-        return self.output(ops.leaky_relu(self.inner(tokens), LEAKY_SLOPE)).squeeze(-1)
+        return self.output(self.hidden(tokens)).squeeze(-1)
+
+    def expressed_logit(self, tokens: ms.Tensor) -> ms.Tensor:
+        """How sure it is that the gene is expressed at all, (c, s)."""
+        return self.expressed(self.hidden(tokens)).squeeze(-1)
+
+    def hidden(self, tokens: ms.Tensor) -> ms.Tensor:
+        return ops.leaky_relu(self.inner(tokens), LEAKY_SLOPE)
 
 
 class CellDecoder(nn.Cell):
@@ -26,7 +35,13 @@ class CellDecoder(nn.Cell):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.inner = Linear(config.d_model, config.d_model)
+        if config.zero_modelling:
+            self.expressed = Linear(config.d_model, config.d_model)
 
     def construct(self, genes: ms.Tensor, cls: ms.Tensor) -> ms.Tensor:
         """`genes` (c, s, d) are rows of the gene table, `cls` (c, d) the CLS token of the chunk's cell."""
         return ops.matmul(ops.sigmoid(self.inner(genes)), cls.expand_dims(-1)).squeeze(-1)
+
+    def expressed_logit(self, genes: ms.Tensor, cls: ms.Tensor) -> ms.Tensor:
+        """How sure the cell is to express each gene at all, (c, s)."""
+        return ops.matmul(ops.sigmoid(self.expressed(genes)), cls.expand_dims(-1)).squeeze(-1)

@@ -38,16 +38,32 @@ class TokenEmbedding(nn.Cell):
         self.hidden = ms.Parameter(initializer("zeros", (1, 1, d), ms.float32))
         self.zero = ms.Parameter(initializer("zeros", (1, 1, d), ms.float32))  # read by zero modelling only
         self.cls = ms.Parameter(initializer("zeros", (1, 1, d), ms.float32))
+        self.zero_modelling = config.zero_modelling
+        self.depth_tokens = config.depth_tokens
+        if config.depth_tokens:
+            self.depth = ms.Parameter(initializer("zeros", (2, d), ms.float32))
+            self.depth_value = ValueEmbedding(config)
 
     def construct(self, values: ms.Tensor, visible: ms.Tensor, layout: Layout) -> ms.Tensor:
         """(c, s) values to (c, s, d) tokens; hidden values (`visible` 0) are replaced by one learned vector."""
         gene_ids, mask, _, _ = layout
         shown = visible.expand_dims(-1)  # (c, s, 1)
-        value = shown * self.value(values) + (1 - shown) * self.hidden
+        value = self.value(values)
+        if self.zero_modelling:
+            zero = (values == 0).astype(ms.float32).expand_dims(-1)
+            value = zero * self.zero + (1 - zero) * value
+        value = shown * value + (1 - shown) * self.hidden
         gene = is_gene(layout).expand_dims(-1)  # (c, s, 1)
-        cls = mask.expand_dims(-1) - gene
-        return (self.genes(gene_ids) + value) * gene + self.cls * cls
+        cls = (mask * (gene_ids == 0)).expand_dims(-1)
+        tokens = (self.genes(gene_ids) + value) * gene + self.cls * cls
+        return tokens + self.depths(values, gene_ids) if self.depth_tokens else tokens
 
     def genes(self, gene_ids: ms.Tensor) -> ms.Tensor:
         """Rows of the gene table, (c, s, d)."""
-        return ops.gather(self.gene, gene_ids, 0)
+        return ops.gather(self.gene, ops.maximum(gene_ids, 0), 0)
+
+    def depths(self, values: ms.Tensor, gene_ids: ms.Tensor) -> ms.Tensor:
+        """The tokens of depth before and after thinning, (c, s, d), zero elsewhere."""
+        is_depth = (gene_ids < 0).astype(ms.float32).expand_dims(-1)  # (c, s, 1)
+        which = ops.gather(self.depth, ops.maximum(-1 - gene_ids, 0), 0)
+        return (which + self.depth_value(values)) * is_depth

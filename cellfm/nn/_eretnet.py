@@ -4,8 +4,9 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from cellfm.config import ModelConfig
+from cellfm.nn._ablations import DecayRetention, FeedForward
 from cellfm.nn._glu import SGLU
-from cellfm.nn._layout import Layout, is_gene, sum_by_cell, to_chunks
+from cellfm.nn._layout import Layout, cls_of, is_gene, sum_by_cell, to_chunks
 from cellfm.nn._norm import layer_norm
 from cellfm.nn._retention import GatedRetention
 
@@ -16,21 +17,34 @@ class ERetNetLayer(nn.Cell):
     def __init__(self, config: ModelConfig, dropout: float) -> None:
         super().__init__()
         self.alpha = (2 * config.n_layers) ** 0.25
-        self.attention = GatedRetention(config)
-        self.glu = SGLU(config)
+        self.attention = GatedRetention(config) if config.retention == "linear" else DecayRetention(config)
+        self.glu = SGLU(config) if config.feed_forward == "sglu" else FeedForward(config)
         self.norm1 = layer_norm(config.d_model)
         self.norm2 = layer_norm(config.d_model)
         self.dropout = nn.Dropout(p=dropout)
 
     def construct(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
         """New tokens for all, (c, s, d)."""
-        memory = self.attention.remember(x, key_mask, value_scale, layout)
-        return self.update(x, to_chunks(memory, layout))
+        return self.add(x, self.attention(x, key_mask, value_scale, layout))
 
-    def update(self, readers: ms.Tensor, memory: ms.Tensor) -> ms.Tensor:
-        """New tokens for `readers` (r, m, d), which read the `memory` (r, h, k, k) of their cell."""
-        y = self.norm1(self.alpha * readers + self.dropout(self.attention.read(readers, memory)))
+    def cls_only(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
+        """The new CLS token of each cell, (b, d): it reads all tokens `x`, but nothing else is computed."""
+        cls = cls_of(x, layout).expand_dims(1)  # (b, 1, d)
+        memory = self.attention.remember(x, key_mask, value_scale, layout)
+        return self.add(cls, self.attention.read(cls, memory)).squeeze(1)
+
+    def add(self, x: ms.Tensor, read: ms.Tensor) -> ms.Tensor:
+        """Join tokens and what they read, both (r, m, d)."""
+        y = self.norm1(self.alpha * x + self.dropout(read))
         return self.norm2(self.alpha * y + self.dropout(self.glu(y)))
+
+
+class PreNormLayer(ERetNetLayer):
+    """RetNet's layer: ``y = x + MHA(LN(x))``, ``x' = y + SGLU(LN(y))`` (the paper's ablation of DeepNorm)."""
+
+    def construct(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
+        y = x + self.dropout(self.attention(self.norm1(x), key_mask, value_scale, layout))
+        return y + self.dropout(self.glu(self.norm2(y)))
 
 
 class ERetNet(nn.Cell):
@@ -39,7 +53,8 @@ class ERetNet(nn.Cell):
     def __init__(self, config: ModelConfig, dropout: float) -> None:
         super().__init__()
         self.n_blind = config.n_layers // 2
-        self.layers = nn.CellList([ERetNetLayer(config, dropout * i / config.n_layers) for i in range(config.n_layers)])
+        layer = ERetNetLayer if config.norm == "deepnorm" else PreNormLayer
+        self.layers = nn.CellList([layer(config, dropout * i / config.n_layers) for i in range(config.n_layers)])
 
     def construct(self, x: ms.Tensor, visible: ms.Tensor, layout: Layout) -> ms.Tensor:
         scale = value_scale(layout)

@@ -8,7 +8,6 @@ import mindspore as ms
 from mindspore import nn
 
 from cellfm.nn._eretnet import value_scale
-from cellfm.nn._layout import cls_of
 from cellfm.nn._network import CellFMNetwork
 
 
@@ -29,6 +28,4 @@ class CellEncoder(nn.Cell):
         x = self.embed(values, mask, layout)
         for layer in self.layers[:-1]:
             x = layer(x, keys, scale, layout)
-        last = self.layers[-1]
-        memory = last.attention.remember(x, keys, scale, layout)  # (b, h, k, k)
-        return last.update(cls_of(x, layout).expand_dims(1), memory).squeeze(1)
+        return self.layers[-1].cls_only(x, keys, scale, layout)

@@ -13,8 +13,8 @@ from mindspore import ops
 Layout = tuple[ms.Tensor, ms.Tensor, ms.Tensor, ms.Tensor]
 """Which tokens there are, and whose (a plain tuple: MindSpore's compiler does not see through named ones).
 
-- gene_ids, (c, s) int32: rows of the gene table; 0 for CLS and padding.
-- mask, (c, s) float32: 1 for CLS and genes, 0 for padding.
+- gene_ids, (c, s) int32: rows of the gene table; 0 for CLS and padding, -1 and -2 for the two depth tokens.
+- mask, (c, s) float32: 1 for tokens, 0 for padding.
 - chunk_cell, (c,) int32: the cell of each chunk.
 - cls_row, (b,) int32: where each cell's CLS stands among the c * s tokens.
 """

@@ -7,9 +7,6 @@ from mindspore import nn
 from cellfm.nn._linear import Linear
 from cellfm.nn._network import CellFMNetwork
 
-ATTENTION = ("query", "key", "value", "gate", "output")
-GLU = ("gate", "value", "output")
-
 
 class LoRALinear(nn.Cell):
     """``W x + B (A x)``; `A` normal, `B` zero at the start, so that nothing changes before training."""
@@ -47,9 +44,11 @@ def merge_lora(network: CellFMNetwork) -> None:
 
 
 def _projections(network: CellFMNetwork) -> list[tuple[nn.Cell, str]]:
+    """Where the projections are: each is an attribute of a sublayer."""
     return [
         (sublayer, name)
         for layer in network.backbone.layers
-        for sublayer, names in ((layer.attention, ATTENTION), (layer.glu, GLU))
-        for name in names
+        for sublayer in (layer.attention, layer.glu)
+        for name, cell in sublayer.name_cells().items()
+        if isinstance(cell, Linear | LoRALinear)
     ]

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import mindspore as ms
-from mindspore import nn
+from mindspore import nn, ops
 
 from cellfm.config import ModelConfig
 from cellfm.nn._decoders import CellDecoder, GeneDecoder
@@ -72,3 +72,10 @@ class CellFMNetwork(nn.Cell):
         cell = cls_of(tokens, layout)
         cell_wise = self.cell_decoder(self.embed.genes(gene_ids), to_chunks(cell, layout))
         return cell, tokens, self.gene_decoder(tokens), cell_wise
+
+    def expressed_logits(
+        self, gene_ids: ms.Tensor, tokens: ms.Tensor, cell: ms.Tensor, chunk_cell: ms.Tensor
+    ) -> tuple[ms.Tensor, ms.Tensor]:
+        """Whether genes are expressed at all, (c, s), read from their tokens and from the cell (zero modelling)."""
+        genes, cls = self.embed.genes(gene_ids), ops.gather(cell, chunk_cell, 0)
+        return self.gene_decoder.expressed_logit(tokens), self.cell_decoder.expressed_logit(genes, cls)

@@ -4,7 +4,7 @@ import mindspore as ms
 from mindspore import nn, ops
 
 from cellfm.config import ModelConfig
-from cellfm.nn._layout import Layout, sum_by_cell
+from cellfm.nn._layout import Layout, sum_by_cell, to_chunks
 from cellfm.nn._linear import Linear
 from cellfm.nn._norm import rms_norm
 
@@ -23,6 +23,11 @@ class GatedRetention(nn.Cell):
         self.value = Linear(d, d)
         self.gate = Linear(d, d)
         self.output = Linear(d, d)
+
+    def construct(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
+        """What all tokens `x` (c, s, d) read from those of their cell, (c, s, d); arguments as for `remember`."""
+        memory = self.remember(x, key_mask, value_scale, layout)
+        return self.read(x, to_chunks(memory, layout))
 
     def remember(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
         """``K^T V`` of each cell, (b, h, k, k), from its tokens `x`, (c, s, d).
