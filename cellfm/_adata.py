@@ -75,6 +75,12 @@ def require_in_memory(adata: AnnData, verb: str) -> None:
         )
 
 
+def copied(data: AnnData | MuData) -> AnnData | MuData:
+    """A copy; that of a MuData pulls no columns from its modalities."""
+    with mudata.set_options(pull_on_update=False):
+        return data.copy()
+
+
 def refresh(data: AnnData | MuData) -> None:
     """Let a MuData know that cells or genes of a modality have changed."""
     if isinstance(data, MuData):

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from mudata import MuData
 
-from cellfm._adata import record_run
+from cellfm._adata import record_run, refresh
 from cellfm._genes import HOW, GeneMatch, find_genes
 from cellfm._hgnc import Synonyms
 from cellfm.data import describe
@@ -134,9 +135,14 @@ def merge_columns(values: Any, target: np.ndarray, name: str, base: float = math
 
 
 def write_genes(
-    adata: AnnData, naming: Naming, merged: dict[str | None, Any], vocab: Vocabulary, hgnc: str | None
+    data: AnnData | MuData,
+    adata: AnnData,
+    naming: Naming,
+    merged: dict[str | None, Any],
+    vocab: Vocabulary,
+    hgnc: str | None,
 ) -> None:
-    """Put the new names and the merged matrices in place, and record what was done."""
+    """Put the new names and the merged matrices into `adata`, which is `data` or a table of it, and record the run."""
     if adata.is_view:
         adata._init_as_actual(adata.copy())
     original = adata.var[GENES.original].astype(str).to_numpy() if GENES.original in adata.var else naming.old
@@ -147,6 +153,7 @@ def write_genes(
                 adata.X = values
             else:
                 adata.layers[layer] = values
+        refresh(data)  # a MuData cannot follow genes that are left out and renamed at once
     adata.var[GENES.original] = original[naming.kept]
     adata.var[GENES.matched] = pd.Categorical(naming.match.how[naming.kept], categories=HOW)
     adata.var_names = pd.Index(naming.new[naming.kept], name=adata.var_names.name)
@@ -163,6 +170,7 @@ def write_genes(
         n_merged=naming.n_merged,
         n_ambiguous=int(naming.ambiguous.sum()),
     )
+    refresh(data)
 
 
 def _keep_apart(new: np.ndarray, known: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import refresh, require_in_memory, select
+from cellfm._adata import copied, require_in_memory, select
 from cellfm._harmonize import merge_matrices, name_genes, write_genes
 from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
@@ -84,9 +84,8 @@ def harmonize_genes(
     synonyms = load_synonyms(hgnc)
     naming = name_genes(adata.var, vocab, synonyms, gene_key=gene_key)
     merged = merge_matrices(adata, naming)
-    result = data.copy() if copy else data
-    write_genes(select(result, modality), naming, merged, vocab, synonyms.sha256)
-    refresh(result)
+    result = copied(data) if copy else data
+    write_genes(result, select(result, modality), naming, merged, vocab, synonyms.sha256)
     logger.info(
         "renamed %d of %d genes and added %d to others; added var[%r], var[%r] and uns[%r][%r].",
         int(naming.renamed.sum()),

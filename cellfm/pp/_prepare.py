@@ -6,7 +6,7 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import read_matrix, refresh, require_in_memory, select, warn
+from cellfm._adata import copied, read_matrix, refresh, require_in_memory, select, warn
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._harmonize import merge_matrices, name_genes, write_genes
 from cellfm._hgnc import load_synonyms
@@ -112,11 +112,11 @@ def prepare(
             f"{report.n_few:,} of {report.n_cells:,} cells are removed: they express fewer than {min_genes} genes that "
             "the model knows. min_genes= sets the limit; 0 keeps all cells."
         )
-    result = data.copy() if copy else data
+    result = copied(data) if copy else data
     adata = select(result, modality)
-    write_genes(adata, naming, merged, vocab, synonyms.sha256)
+    write_genes(result, adata, naming, merged, vocab, synonyms.sha256)
     if not kept.all():
         adata._inplace_subset_obs(kept)
-    refresh(result)
+        refresh(result)
     logger.info("kept %d of %d cells and %d genes.", int(kept.sum()), len(kept), adata.n_vars)
     return result if copy else None

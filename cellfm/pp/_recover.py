@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, read_matrix, refresh, require_in_memory, select, warn
+from cellfm._adata import Matrix, copied, read_matrix, refresh, require_in_memory, select, warn
 from cellfm._logging import logger
 from cellfm.data import ENOUGH_BITS, Precision, Recovered, choose_scale, describe, recover, stored_precision
 from cellfm.errors import InputError
@@ -111,7 +111,7 @@ def recover_counts(
     parts = [recover(block, scale, precision) for _, block in matrix.blocks()]
     recovered = _judge(parts, matrix, adata, scale, precision, errors)
 
-    result = data.copy() if copy else data
+    result = copied(data) if copy else data
     adata = select(result, modality)
     adata.layers[key_added] = sp.vstack([part.counts for part in parts], format="csr")
     if errors == "flag":

@@ -1,0 +1,142 @@
+"""The border to AnnData: every kind of storage gives the same rows, and messages say what was found."""
+
+from pathlib import Path
+
+import anndata as ad
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm._adata import read_matrix, record_run, require_counts, require_in_memory, select
+from cellfm.errors import InputError, MissingKeyError
+
+COUNTS = np.random.default_rng(0).poisson(1.0, (7, 5)).astype(np.float32)
+STORED = {
+    "dense": np.asarray,
+    "Fortran": np.asfortranarray,
+    "CSR": sp.csr_matrix,
+    "CSC": sp.csc_matrix,
+    "CSR array": sp.csr_array,
+}
+
+
+def with_layers() -> AnnData:
+    adata = AnnData(np.log1p(COUNTS / 3), layers={"counts": COUNTS, "scaled": COUNTS - 1})
+    adata.raw = AnnData(COUNTS)
+    return adata
+
+
+@pytest.fixture
+def mdata() -> mudata.MuData:
+    with mudata.set_options(pull_on_update=False):
+        proteins = AnnData(COUNTS[:, :2], var=pd.DataFrame(index=["P1", "P2"]))
+        return mudata.MuData({"rna": AnnData(COUNTS), "protein": proteins})
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64])
+def test_rows_are_the_same_however_they_are_stored(stored: str, dtype: type):
+    values = STORED[stored](COUNTS)
+    if sp.issparse(values):
+        values.data = values.data.astype(dtype)  # SciPy itself refuses to convert to float16
+    else:
+        values = values.astype(dtype)
+    matrix = read_matrix(AnnData(values))
+    assert matrix.describe().kind == "counts"
+    spans, blocks = zip(*matrix.blocks(3), strict=True)
+    assert [(span.start, span.stop) for span in spans] == [(0, 3), (3, 6), (6, 7)]
+    np.testing.assert_array_equal(sp.vstack(blocks).toarray(), COUNTS)
+
+
+@pytest.mark.parametrize("stored", ["dense", "CSR", "CSC"])
+def test_rows_on_disk_are_those_in_memory(stored: str, tmp_path: Path):
+    AnnData(STORED[stored](COUNTS)).write_h5ad(tmp_path / "cells.h5ad")
+    adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    matrix = read_matrix(adata)
+    assert not matrix.in_memory
+    assert matrix.describe().kind == "counts"
+    np.testing.assert_array_equal(sp.vstack([block for _, block in matrix.blocks(3)]).toarray(), COUNTS)
+    adata.file.close()
+
+
+def test_the_matrix_is_the_one_that_was_named():
+    adata = with_layers()
+    for layer, name in (
+        (None, "adata.X"),
+        ("X", "adata.X"),
+        ("counts", "adata.layers['counts']"),
+        ("raw", "adata.raw.X"),
+    ):
+        assert read_matrix(adata, layer).name == name
+
+
+def test_a_missing_layer_lists_those_there_are():
+    with pytest.raises(MissingKeyError, match=r"No layer 'count'; there are: 'X', 'counts', 'scaled', 'raw'\."):
+        read_matrix(with_layers(), "count")
+    with pytest.raises(MissingKeyError, match=r"No layer 'raw'; there are: 'X'\."):
+        read_matrix(AnnData(COUNTS), "raw")
+    with pytest.raises(MissingKeyError, match=r"adata.X is empty; pass layer= with one of: .*'counts'"):
+        read_matrix(AnnData(None, layers={"counts": COUNTS}, shape=COUNTS.shape))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.log1p(COUNTS / 3), r"adata.X has values like .* as after log-normalisation.*recover_counts"),
+        (COUNTS - 1, r"negative values like -1, as after scaling"),
+        (np.where(COUNTS > 2, np.nan, COUNTS), r"no finite numbers \(nan\)"),
+        (np.where(COUNTS > 2, np.inf, COUNTS), r"no finite numbers \(inf\)"),
+        (COUNTS * 0, "nothing but zeros"),
+        (COUNTS * 1000 / 7, "as after normalisation"),
+    ],
+)
+def test_what_is_no_count_is_refused_by_what_it_is(values: np.ndarray, message: str):
+    for stored in (values, sp.csr_matrix(values)):
+        adata = AnnData(stored)
+        with pytest.raises(InputError, match=message):
+            require_counts(read_matrix(adata), adata)
+
+
+def test_counts_elsewhere_are_pointed_to_and_not_taken():
+    adata = with_layers()
+    with pytest.raises(InputError, match="pass layer='counts' or layer='raw'"):
+        require_counts(read_matrix(adata), adata)
+
+
+def test_a_modality_is_picked(mdata: mudata.MuData):
+    assert select(mdata) is mdata.mod["rna"]
+    assert select(mdata, "protein").n_vars == 2
+    with pytest.raises(MissingKeyError, match="No modality 'atac'; there are: rna, protein"):
+        select(mdata, "atac")
+
+
+@pytest.mark.parametrize(("data", "found"), [(COUNTS, "ndarray"), (pd.DataFrame(COUNTS), "DataFrame"), (None, "None")])
+def test_other_objects_are_refused(data: object, found: str):
+    with pytest.raises(InputError, match=f"AnnData or MuData object, found {found}"):
+        select(data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("shape", "what"), [((0, 5), "cells"), ((5, 0), "genes")])
+def test_empty_tables_are_refused(shape: tuple[int, int], what: str):
+    with pytest.raises(InputError, match=f"hold no {what}"):
+        select(AnnData(np.zeros(shape, np.float32)))
+
+
+def test_data_on_disk_cannot_be_changed(tmp_path: Path):
+    AnnData(COUNTS).write_h5ad(tmp_path / "cells.h5ad")
+    adata = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    with pytest.raises(InputError, match=r"this changes the data.*to_memory\(\)"):
+        require_in_memory(adata, "this")
+    adata.file.close()
+
+
+def test_records_add_up_and_can_be_saved(tmp_path: Path):
+    adata = AnnData(COUNTS)
+    record_run(adata, "one", seed=1, missing=None)
+    record_run(adata, "two", name="x")
+    assert adata.uns["cellfm"]["one"].keys() == {"cellfm_version", "seed"}
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert ad.read_h5ad(tmp_path / "cells.h5ad").uns["cellfm"]["two"]["name"] == "x"
