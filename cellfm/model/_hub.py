@@ -1,6 +1,7 @@
 """The published models: fetched from where their authors keep them, checked, and converted into the cache."""
 
 import hashlib
+import http.client
 import os
 import shutil
 import ssl
@@ -133,7 +134,9 @@ def fetch_table(file: str, target: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 (the scheme is checked)
             content = answer.read(_MAX_TABLE + 1)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         reason = getattr(error, "reason", None) or error
         raise DownloadError(
             f"Downloading {file} of the GitHub repository {TABLES_REPOSITORY} failed ({url}: {reason})."
