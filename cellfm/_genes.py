@@ -136,15 +136,26 @@ def _match_synonyms(
     synonyms: Mapping[str, tuple[str, str]],
     bridge: Mapping[str, tuple[int, str]],
 ) -> None:
-    """Fill in genes that go by another name than in the vocabulary, in place."""
+    """Fill in genes that go by another name than in the vocabulary, in place.
+
+    An alias of a gene that is there under a better name is not followed: the two are different genes in these data.
+    """
     missing = np.flatnonzero(ids == 0)
     # The approved symbol of each name; a name without one may be approved itself.
     approved = [synonyms.get(strip_version(names[i]), (names[i], "")) for i in missing]
-    known = vocab.find_symbols(np.array([symbol for symbol, _ in approved], dtype=object))
-    for i, (symbol, kind), gene_id in zip(missing, approved, known, strict=True):
+    direct = vocab.find_symbols(np.array([symbol for symbol, _ in approved], dtype=object))
+    aliases = []
+    for i, (symbol, kind), gene_id in zip(missing, approved, direct, strict=True):
         bridged, bridge_kind = bridge.get(symbol, (0, ""))
-        if gene_id or bridged:
-            ids[i], how[i] = gene_id or bridged, kind or bridge_kind
+        target, kind = gene_id or bridged, kind or bridge_kind
+        if target and kind == "alias":
+            aliases.append((i, target))
+        elif target:
+            ids[i], how[i] = target, kind
+    there = set(ids[ids > 0])
+    for i, target in aliases:
+        if target not in there:
+            ids[i], how[i] = target, "alias"
 
 
 def _outdated(vocab: Vocabulary, synonyms: Mapping[str, tuple[str, str]]) -> dict[str, tuple[int, str]]:

@@ -66,10 +66,12 @@ def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene
     known = match.ids > 0
     new = old.copy()
     new[known] = vocab.symbols[match.ids[known] - 1]
+    there = {*old, *match.names, *new[known]}
     for i in np.flatnonzero(~known):
         for name in (match.names[i], old[i]):
-            if strip_version(name) in synonyms.names:
-                new[i] = synonyms.names[strip_version(name)][0]
+            symbol, kind = synonyms.names.get(strip_version(name), ("", ""))
+            if symbol and not (kind == "alias" and symbol in there):
+                new[i] = symbol
                 break
     _keep_apart(new, known)
     target, _ = pd.factorize(new)

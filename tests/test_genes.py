@@ -73,18 +73,26 @@ def test_names_of_any_type_are_read():
 
 
 def test_previous_symbols_and_aliases_match_with_a_table_only():
-    var = table(["TP53", "MLL", "HRX", "OTHER"])
-    assert find_genes(var, VOCAB).ids.tolist() == [1, 0, 0, 0]
+    var = table(["TP53", "MLL", "OTHER"])
+    assert find_genes(var, VOCAB).ids.tolist() == [1, 0, 0]
     match = find_genes(var, VOCAB, synonyms=SYNONYMS)
-    assert match.ids.tolist() == [1, 3, 3, 0]
-    assert match.how.tolist() == ["symbol", "previous", "alias", "none"]
+    assert match.ids.tolist() == [1, 3, 0]
+    assert match.how.tolist() == ["symbol", "previous", "none"]
+    match = find_genes(table(["HRX"]), VOCAB, synonyms=SYNONYMS)
+    assert (match.ids.tolist(), match.how.tolist()) == ([3], ["alias"])
+
+
+def test_an_alias_of_a_gene_that_is_there_is_not_followed():
+    assert find_genes(table(["HRX", "KMT2A"]), VOCAB, synonyms=SYNONYMS).ids.tolist() == [0, 3]
+    assert find_genes(table(["MLL", "KMT2A"]), VOCAB, synonyms=SYNONYMS).ids.tolist() == [3, 3]
 
 
 def test_a_vocabulary_with_old_symbols_is_reached_by_the_new_ones():
-    var = table(["SEPTIN1", "LARP", "ENSG00000180096.2", "MARCHF1", "SEPT1"])
-    match = find_genes(var, VOCAB, synonyms=SYNONYMS)
-    assert match.ids.tolist() == [4, 4, 4, 5, 4]
-    assert match.how.tolist() == ["previous", "alias", "ensembl", "previous", "symbol"]
+    match = find_genes(table(["LARP", "SEPTIN1", "ENSG00000180096.2", "MARCHF1"]), VOCAB, synonyms=SYNONYMS)
+    assert match.ids.tolist() == [0, 4, 4, 5]
+    assert match.how.tolist() == ["none", "previous", "ensembl", "previous"]
+    match = find_genes(table(["LARP"]), VOCAB, synonyms=SYNONYMS)
+    assert (match.ids.tolist(), match.how.tolist()) == ([4], ["alias"])
 
 
 def test_an_old_symbol_does_not_take_a_gene_from_the_new_one():

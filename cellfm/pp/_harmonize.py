@@ -26,9 +26,10 @@ def harmonize_genes(
 
     A gene is found by symbol or Ensembl id (with or without version) in `var_names` or one of the usual columns of
     `var`, and with `hgnc` by previous symbol or alias. A gene that the model does not know takes the approved symbol,
-    where `hgnc` tells it, and keeps its name otherwise. Where several rows are one gene, the first stays and X and
-    every layer hold the sum: of the values, or of ``expm1`` of them for log-normalised matrices (the base is that in
-    ``uns["log1p"]``, by default e). Cells, `obs`, `obsm`, `obsp`, `uns`, the order of cells and genes, and `raw` stay
+    where `hgnc` tells it, and keeps its name otherwise. An alias of a gene that is also there under a better name is
+    not followed: such data hold two genes. Where several rows are one gene, the first stays and X and every layer hold
+    the sum: of the values, or of ``expm1`` of them for log-normalised matrices (the base is that in ``uns["log1p"]``,
+    by default e). Cells, `obs`, `obsm`, `obsp`, `uns`, the order of cells and genes, and `raw` stay
     as they are. A second run changes nothing.
 
     Parameters

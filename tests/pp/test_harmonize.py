@@ -18,18 +18,19 @@ from cellfm.vocab import Vocabulary
 VOCAB = Vocabulary(
     pd.DataFrame(
         {
-            "symbol": ["TP53", "CD3E", "KMT2A", "SEPT1"],
-            "ensembl_id": ["ENSG00000141510", "ENSG00000198851", "ENSG00000118058", ""],
+            "symbol": ["TP53", "CD3E", "KMT2A", "SEPT1", "GENE5"],
+            "ensembl_id": ["ENSG00000141510", "ENSG00000198851", "ENSG00000118058", "", ""],
         }
     )
 )
 HGNC = """symbol\talias_symbol\tprev_symbol\tensembl_gene_id
-KMT2A\tHRX\tMLL\tENSG00000118058
+KMT2A\tHRX\tMLL|MLL1\tENSG00000118058
 SEPTIN1\tBOTH\tSEPT1\tENSG00000180096
 NEWGENE\tBOTH\tOLDGENE\tENSG00000000009
+GENE5\tFIVE\t\t
 """
-NAMES = ["HRX", "CD3E", "ENSG00000141510.3", "MLL", "OLDGENE", "BOTH", "TP53", "SEPTIN1", "unknown", "KMT2A"]
-NEW = ["KMT2A", "CD3E", "TP53", "NEWGENE", "BOTH", "SEPT1", "unknown"]
+NAMES = ["MLL1", "CD3E", "ENSG00000141510.3", "MLL", "OLDGENE", "BOTH", "TP53", "SEPTIN1", "FIVE", "KMT2A"]
+NEW = ["KMT2A", "CD3E", "TP53", "NEWGENE", "BOTH", "SEPT1", "GENE5"]
 GROUPS = [[0, 3, 9], [1], [2, 6], [4], [5], [7], [8]]
 pytestmark = pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")
 
@@ -73,10 +74,10 @@ def test_names_counts_and_records(adata: AnnData, hgnc: Path):
     assert adata.X.dtype == adata.layers["log"].dtype == np.float32
     firsts = [group[0] for group in GROUPS]
     assert adata.var["cellfm_original_name"].tolist() == [NAMES[i] for i in firsts]
-    assert adata.var["cellfm_match"].tolist() == ["alias", "symbol", "ensembl", "none", "none", "previous", "none"]
+    assert adata.var["cellfm_match"].tolist() == ["previous", "symbol", "ensembl", "none", "none", "previous", "alias"]
     assert isinstance(adata.var["cellfm_match"].dtype, pd.CategoricalDtype)
     record = adata.uns["cellfm"]["genes"]
-    expected = {"n_symbol": 3, "n_ensembl": 1, "n_previous": 2, "n_alias": 1, "n_none": 3, "n_merged": 3}
+    expected = {"n_symbol": 3, "n_ensembl": 1, "n_previous": 3, "n_alias": 1, "n_none": 2, "n_merged": 3}
     assert expected.items() <= record.items()
     assert record["n_ambiguous"] == 1
     assert record["vocabulary_sha256"] == VOCAB.hash
@@ -117,7 +118,7 @@ def test_a_copy_leaves_the_data_alone(adata: AnnData, hgnc: Path):
 
 def test_without_a_table_symbols_and_ensembl_ids_still_match(adata: AnnData):
     cf.pp.harmonize_genes(adata, model=VOCAB)
-    assert adata.var_names.tolist() == ["HRX", "CD3E", "TP53", "MLL", "OLDGENE", "BOTH", "SEPTIN1", "unknown", "KMT2A"]
+    assert adata.var_names.tolist() == ["MLL1", "CD3E", "TP53", "MLL", "OLDGENE", "BOTH", "SEPTIN1", "FIVE", "KMT2A"]
 
 
 def test_offline_download_changes_nothing(adata: AnnData):
@@ -141,6 +142,18 @@ def test_an_unknown_gene_is_not_mixed_with_a_known_one_of_that_name():
     assert adata.n_vars == 3
     assert adata.var_names.tolist()[0] == "CD3E"
     assert adata.var_names.is_unique
+
+
+def test_an_alias_of_a_gene_that_is_there_is_another_gene(hgnc: Path):
+    def named(*names: str) -> list[str]:
+        adata = AnnData(np.ones((2, len(names)), np.float32), var=pd.DataFrame(index=list(names)))
+        cf.pp.harmonize_genes(adata, model=VOCAB, hgnc=hgnc)
+        return adata.var_names.tolist()
+
+    assert named("HRX", "CD3E") == ["KMT2A", "CD3E"]
+    assert named("HRX", "KMT2A") == ["HRX", "KMT2A"]
+    assert named("HRX", "ENSG00000118058") == ["HRX", "KMT2A"]
+    assert named("MLL", "KMT2A") == ["KMT2A"]
 
 
 def test_repeated_names_are_added_up():
@@ -191,7 +204,7 @@ def test_negative_values_are_refused_only_where_they_had_to_be_added(adata: AnnD
     assert "cellfm" not in adata.uns
     apart = adata[:, [1, 2, 8]].copy()
     cf.pp.harmonize_genes(apart, model=VOCAB, hgnc=hgnc)
-    assert apart.var_names.tolist() == ["CD3E", "TP53", "unknown"]
+    assert apart.var_names.tolist() == ["CD3E", "TP53", "GENE5"]
     np.testing.assert_array_equal(apart.layers["scaled"], before.layers["scaled"][:, [1, 2, 8]])
 
 
