@@ -60,6 +60,7 @@ def _no_network() -> Iterator[None]:
         # For the processes that tests start: a proxy that is not there.
         patch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        patch.setenv("NO_PROXY", "localhost,127.0.0.1")
         yield
 
 
