@@ -1,0 +1,1 @@
+"""How the embedded model `mini` is made: vocabulary, corpus, training, evaluation."""
