@@ -99,10 +99,14 @@ def fetch_weights(file: str, folder: Path) -> Path:
     """Download a file of the weights' repository into `folder`, and check it where its checksum is known."""
     from huggingface_hub import constants, hf_hub_download
 
-    logger.info("Downloading %s of %s from %s.", file, WEIGHTS_REPOSITORY, constants.ENDPOINT)
+    # huggingface_hub reads the variable at its import only.
+    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    logger.info("Downloading %s of %s from %s.", file, WEIGHTS_REPOSITORY, endpoint)
     try:
-        _reach(constants.ENDPOINT)
-        path = Path(hf_hub_download(WEIGHTS_REPOSITORY, file, cache_dir=folder, etag_timeout=_TIMEOUT))
+        _reach(endpoint)
+        path = Path(
+            hf_hub_download(WEIGHTS_REPOSITORY, file, cache_dir=folder, endpoint=endpoint, etag_timeout=_TIMEOUT)
+        )
     except Exception as error:
         # What is raised offline depends on the version of huggingface_hub and of the HTTP library below it.
         raise DownloadError(
