@@ -138,3 +138,152 @@ PUBLISHED = {
     "800M": ModelConfig(n_layers=40, d_model=1536, n_heads=48, n_genes=24078),
 }
 """The published checkpoints, by name."""
+
+
+MODEL_PRESETS: dict[str, dict[str, int]] = {
+    "mini": {"n_layers": 2, "d_model": 128, "n_heads": 8, "d_value": 64},
+    **{
+        name: {"n_layers": known.n_layers, "d_model": known.d_model, "n_heads": known.n_heads}
+        for name, known in PUBLISHED.items()
+    },
+}
+"""Shapes of networks by name; the number of genes comes from the corpus."""
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Config):
+    """How a network is trained; the defaults are the paper's objective with a recipe for one machine.
+
+    Parameters
+    ----------
+    steps
+        Updates of the weights.
+    batch_size
+        Cells of an update, over all processes.
+    n_chunks
+        Chunks of 64 tokens computed at once: bounds the memory. A batch that needs more is accumulated.
+    learning_rate, warmup_steps, schedule, final_rate
+        The rate rises over `warmup_steps`, then stays (``"constant"``) or falls as a cosine to
+        ``final_rate * learning_rate`` at the last step.
+    optimizer, beta1, beta2, epsilon, weight_decay
+        ``"adam"`` (decay added to the gradient, as in the paper) or ``"adamw"`` (decoupled). Embeddings, norms and
+        scalars do not decay.
+    clip, clip_norm
+        Gradients are clipped to `clip_norm` each (``"tensor"``, as in the paper), together (``"global"``) or not.
+    dropout
+        Rate at the far end of the stack.
+    precision, loss_scale, loss_scale_window
+        Numbers of the matrix products. float16 scales the loss: by `loss_scale` at the start, doubled after each
+        `loss_scale_window` steps without overflow, halved at one (whose step is left out).
+    recompute
+        Compute activations again in the backward pass instead of keeping them (saves memory on Ascend only).
+    target_fraction, hide_fraction
+        Share of a cell's genes whose value is asked for, and share of those whose value is hidden.
+    gene_weight, cell_weight
+        Weights of the masked losses of the gene-wise and the cell-wise decoder; 0 leaves one out (an ablation).
+    zero_fraction
+        Zero modelling: unexpressed genes shown for each expressed one, 0 for none.
+    thin_probability
+        Share of the cells whose counts are thinned.
+    panel_probability, panel_least
+        Share of the cells seen through a random panel, and the least share of genes that a panel measures.
+    train_genes
+        Most genes of a cell in training, sampled like `max_genes`; None for `max_genes`.
+    contrast_weight, contrast_temperature
+        A second view of each cell is drawn, and CLS of the two must know each other among the batch (InfoNCE).
+    type_weight, type_column
+        Cell-type loss: CLS of labelled cells of one source and type must be alike (supervised contrast).
+    batch_by
+        Column of the corpus: each batch comes from one of its values, so that cells are told from their like.
+    gene_start
+        How the gene table starts: ``"random"`` or ``"svd"``, from the co-expression of the corpus.
+    validate_every, n_validation, checkpoint_every, keep_checkpoints, log_every
+        Steps between validations, cells of one, steps between checkpoints, how many are kept, steps between lines.
+    random_state
+        Seed of everything.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    n_chunks: int = 96
+    learning_rate: float = 3e-4
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "cosine"
+    final_rate: float = 0.1
+    optimizer: Literal["adam", "adamw"] = "adam"
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 1e-5
+    clip: Literal["tensor", "global", "none"] = "tensor"
+    clip_norm: float = 1.0
+    dropout: float = 0.1
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    loss_scale: float = 1.0
+    loss_scale_window: int = 1000
+    recompute: bool = False
+    target_fraction: float = 0.2
+    hide_fraction: float = 0.8
+    gene_weight: float = 1.0
+    cell_weight: float = 1.0
+    zero_fraction: float = 0.0
+    thin_probability: float = 0.0
+    panel_probability: float = 0.0
+    panel_least: float = 0.3
+    train_genes: int | None = None
+    contrast_weight: float = 0.0
+    contrast_temperature: float = 0.1
+    type_weight: float = 0.0
+    type_column: str = "cell_type"
+    batch_by: str | None = None
+    gene_start: Literal["random", "svd"] = "random"
+    validate_every: int = 500
+    n_validation: int = 1000
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    log_every: int = 10
+    random_state: int = 0
+
+    def __post_init__(self) -> None:
+        counts = (
+            "steps",
+            "batch_size",
+            "n_chunks",
+            "loss_scale_window",
+            "n_validation",
+            "keep_checkpoints",
+            "log_every",
+        )
+        for field in (*counts, "validate_every", "checkpoint_every"):
+            self._check(_is_count(getattr(self, field)), field, "a whole number above 0")
+        for field in ("warmup_steps", "random_state"):
+            self._check(_is_count(getattr(self, field), least=0), field, "a whole number, 0 or more")
+        self._check(self.train_genes is None or _is_count(self.train_genes), "train_genes", "a whole number above 0")
+        shares = ("final_rate", "dropout", "target_fraction", "hide_fraction", "thin_probability")
+        for field in (*shares, "panel_probability", "panel_least", "beta1", "beta2"):
+            self._check(_is_number(getattr(self, field)) and 0 <= getattr(self, field) <= 1, field, "between 0 and 1")
+        weights = ("gene_weight", "cell_weight", "contrast_weight", "type_weight", "zero_fraction", "weight_decay")
+        for field in weights:
+            self._check(_is_number(getattr(self, field)) and getattr(self, field) >= 0, field, "a number, 0 or more")
+        for field in ("learning_rate", "epsilon", "clip_norm", "loss_scale", "contrast_temperature"):
+            self._check(_is_number(getattr(self, field)) and getattr(self, field) > 0, field, "a number above 0")
+        for field, choices in (
+            ("schedule", ("constant", "cosine")),
+            ("optimizer", ("adam", "adamw")),
+            ("clip", ("tensor", "global", "none")),
+            ("precision", ("float32", "float16", "bfloat16")),
+            ("gene_start", ("random", "svd")),
+            ("recompute", (False, True)),
+        ):
+            self._check(getattr(self, field) in choices, field, f"one of {choices}")
+        losses = (self.gene_weight, self.cell_weight, self.contrast_weight, self.type_weight)
+        self._check(any(losses), "gene_weight", "above 0 unless another loss is")
+
+    @property
+    def n_views(self) -> int:
+        """Views of a cell in a batch."""
+        return 2 if self.contrast_weight else 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value == value

@@ -22,7 +22,7 @@ from cellfm.model import CellFM
 PACKAGE = Path(cf.__file__).parent
 FLOORS = (
     ("errors", "keys", "config", "settings", "_logging", "_progress", "_atomic"),
-    ("vocab", "_adata", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
+    ("vocab", "_adata", "_figure", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
     ("nn",),
     ("model",),
     ("train",),
@@ -32,7 +32,7 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_MINDSPORE = (*FLOORS[0], *FLOORS[1], "pp", "pl")
 # CellFM builds its network at the first use, so that models can be named and checked without MindSpore.
-ON_FIRST_USE = {("cellfm.model._cellfm", "cellfm.model._engine")}
+ON_FIRST_USE = {("cellfm.model._cellfm", "cellfm.model._engine"), ("cellfm.model._cellfm", "cellfm.nn")}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}
 MAX_LINES = 400
 IMPORT_SECONDS = 1.0

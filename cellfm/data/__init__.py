@@ -1,6 +1,8 @@
 """Cells as arrays: kinds of values, tokens, chunks, files. Never MindSpore."""
 
+from cellfm.data._augment import choose_panel, sample_unexpressed, thin
 from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.data._mask import choose_targets
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
 from cellfm.data._tokenize import TokenBatch, tokenize
@@ -18,7 +20,9 @@ __all__ = [
     "Values",
     "cell_format",
     "check_writable",
+    "choose_panel",
     "choose_scale",
+    "choose_targets",
     "chunk_cells",
     "chunks_of",
     "depth_values",
@@ -26,7 +30,9 @@ __all__ = [
     "fill_batches",
     "read_cells",
     "recover",
+    "sample_unexpressed",
     "stored_precision",
+    "thin",
     "tokenize",
     "write_cells",
     "write_copy",

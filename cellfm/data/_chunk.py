@@ -26,7 +26,15 @@ class Chunks:
     cls_row: np.ndarray
     """(n_slots,) int32: where each cell's CLS stands among all tokens; 0 for slots without a cell."""
     token_row: np.ndarray
-    """(n_tokens,) int64: where each of the cells' genes stands among all tokens."""
+    """(n_genes,) int64: where each gene of the cells stands among all tokens."""
+    source: np.ndarray
+    """(n_genes,) int64: which token of the ragged batch it is."""
+
+    def spread(self, values: np.ndarray, elsewhere: float) -> np.ndarray:
+        """Values of the ragged batch's tokens in this layout, (n_chunks, length) float32."""
+        flat = np.full(self.mask.size, elsewhere, np.float32)
+        flat[self.token_row] = values[self.source]
+        return flat.reshape(self.mask.shape)
 
 
 def chunks_of(n_genes: np.ndarray, length: int = CHUNK, n_special: int = 1) -> np.ndarray:
@@ -77,11 +85,14 @@ def chunk_cells(
     values[token_row] = batch.values[source]
     mask[token_row] = 1
     mask[first * length] = 1
-    for i in range(n_special - 1):
-        row = first * length + i + 1
-        gene_ids[row], mask[row], values[row] = -1 - i, 1, specials[:, i]
+    if specials is not None:
+        for i, special in enumerate(specials.T, start=1):
+            row = first * length + i
+            gene_ids[row], mask[row], values[row] = -i, 1, special
     shape = (n_chunks, length)
-    return Chunks(gene_ids.reshape(shape), values.reshape(shape), mask.reshape(shape), chunk_cell, cls_row, token_row)
+    return Chunks(
+        gene_ids.reshape(shape), values.reshape(shape), mask.reshape(shape), chunk_cell, cls_row, token_row, source
+    )
 
 
 def depth_values(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -90,8 +90,10 @@ class CellFM:
     @cached_property
     def _engine(self) -> "Engine":
         from cellfm.model._engine import Engine  # the first use of MindSpore
+        from cellfm.nn import build_network, use_device
 
-        return Engine(self.config, self._weights)
+        use_device()
+        return Engine(self.config, build_network(self.config, self._weights))
 
     def encode(
         self,

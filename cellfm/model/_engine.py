@@ -1,13 +1,15 @@
 """The compiled network: ragged tokens in, ragged arrays out. The only user of MindSpore outside `nn` and `train`."""
 
+from collections.abc import Callable
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import nn
 
 from cellfm.config import ModelConfig
 from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
-from cellfm.model._parameters import Weights
-from cellfm.nn import CellEncoder, Outputs, build_network, use_device
+from cellfm.nn import CellEncoder, CellFMNetwork, Outputs
 
 # Chunks computed at once. Wide networks are fastest while a layer's temporaries stay near the caches, narrow ones
 # need more tokens to be worth a call (benchmarks/README.md).
@@ -20,16 +22,14 @@ _GENES_OF_A_CELL = 1024  # what a cell is taken to hold when the user asks for a
 class Engine:
     """Runs a network over cells in batches of one shape, compiled once."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
-        use_device()
+    def __init__(self, config: ModelConfig, network: CellFMNetwork) -> None:
         self.config = config
         self._shapes: set[int] = set()
-        self._network = build_network(config, weights)
-        self._encoder = _compiled(CellEncoder(self._network)) if config.is_published_form else None
+        self._network = _compiled(network)
+        self._encoder = _compiled(CellEncoder(network)) if config.is_published_form else None
         # Decay needs all tokens of a cell in one chunk.
         length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
         self._cut = {"length": length, "n_special": config.n_special}
-        self._network = _compiled(self._network)
 
     def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
@@ -47,7 +47,7 @@ class Engine:
             if outputs == ("cell",) and self._encoder is not None:
                 results["cell"][cells] = self._encode_cells(chunks)[: len(cells)]
             else:
-                self._encode_all(chunks, batch, cells, results)
+                self._encode_all(chunks, cells, results)
         if "cell" in results:
             results["cell"][batch.lengths == 0] = np.nan
         return results
@@ -76,21 +76,22 @@ class Engine:
         arrays = (chunks.gene_ids, chunks.values, chunks.mask, chunks.chunk_cell, chunks.cls_row)
         return self._encoder(*map(ms.Tensor, arrays)).asnumpy()
 
-    def _encode_all(self, chunks: Chunks, batch: TokenBatch, cells: np.ndarray, results: dict[str, np.ndarray]) -> None:
+    def _encode_all(self, chunks: Chunks, cells: np.ndarray, results: dict[str, np.ndarray]) -> None:
         visible = np.ones_like(chunks.mask)
         arrays = (chunks.gene_ids, chunks.values, visible, chunks.mask, chunks.chunk_cell, chunks.cls_row)
         computed = Outputs(*self._network(*map(ms.Tensor, arrays)))
-        lengths = batch.lengths[cells]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        target = np.repeat(batch.indptr[cells], lengths) + within
         for name, result in results.items():
             array = getattr(computed, name).asnumpy()
             if name == "cell":
                 result[cells] = array[: len(cells)]
             else:
-                result[target] = array.reshape(-1, *array.shape[2:])[chunks.token_row]
+                result[chunks.source] = array.reshape(-1, *array.shape[2:])[chunks.token_row]
 
 
-def _compiled(cell: nn.Cell) -> nn.Cell:
-    cell.construct = ms.jit(cell.construct)
-    return cell
+def _compiled(cell: nn.Cell) -> Callable[..., Any]:
+    """The compiled function of a cell, which itself stays as it is."""
+
+    def forward(*arrays: ms.Tensor) -> Any:
+        return cell(*arrays)
+
+    return ms.jit(forward)

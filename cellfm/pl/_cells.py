@@ -11,7 +11,7 @@ from mudata import MuData
 
 from cellfm._adata import select
 from cellfm.errors import InputError, MissingKeyError
-from cellfm.pl._figure import finish
+from cellfm._figure import finish
 
 
 def cells(

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, read_matrix, record_run, require_counts, select, warn
+from cellfm._adata import Matrix, copied, read_matrix, record_run, require_counts, select, warn
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
 from cellfm._logging import logger
 from cellfm._progress import progress
@@ -120,7 +120,7 @@ def embed(
     n_empty = int(np.isnan(embedding[:, 0]).sum())
     if n_empty:
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")
-    result = data.copy() if copy else data
+    result = copied(data) if copy else data
     adata = select(result, modality)
     adata.obsm[key_added] = embedding
     record_run(
