@@ -24,7 +24,7 @@ def finish(axes: Axes, *, show: bool | None, save: str | Path | None) -> None:
     InputError
         The file cannot be written, or matplotlib does not know the ending.
     """
-    figure = axes.get_figure()
+    figure = axes.figure.canvas.figure  # the whole figure, also for axes of a part of it
     if save is not None:
         known = figure.canvas.get_supported_filetypes()
         if Path(save).suffix.lstrip(".") not in known:
