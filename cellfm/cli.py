@@ -93,7 +93,7 @@ class _Version(argparse.Action):
 def _demo(args: argparse.Namespace) -> int:
     from cellfm._demo import run_demo
 
-    run_demo(args.output)
+    run_demo(args.output, say=print)
     return 0
 
 

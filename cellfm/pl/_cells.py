@@ -85,7 +85,8 @@ def cells(
         _, grid = plt.subplots(1, len(colors), figsize=(6 * len(colors), 4), squeeze=False, layout="constrained")
         axes = list(grid[0])
     for axis, one, heading in zip(axes, colors, titles, strict=True):
-        sc.pl.embedding(adata, basis=basis, color=one, title=heading, ax=axis, show=False, **kwargs)
+        # scanpy finds "umap" as "X_umap" and calls the axes UMAP1 and UMAP2.
+        sc.pl.embedding(adata, basis=basis.removeprefix("X_"), color=one, title=heading, ax=axis, show=False, **kwargs)
     finish(axes[0], show=show, save=save)
     return axes[0] if len(axes) == 1 else axes
 
