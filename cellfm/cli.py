@@ -87,7 +87,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"cellfm {version('cellfm')}\n")
+        print(f"cellfm {version('cellfm')}")
+        parser.exit()
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -145,8 +146,8 @@ def _reduced(cells: "AnnData", key: str, color: str | None) -> "AnnData":
     embedded = np.isfinite(cells.obsm[key]).all(axis=1)
     if embedded.sum() < _MIN_CELLS_OF_PLOT:
         raise InputError(f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {embedded.sum()}.")
-    reduced = AnnData(obs=cells.obs[embedded], obsm={key: cells.obsm[key][embedded]})
-    sc.pp.neighbors(reduced, use_rep=key)
+    reduced = AnnData(cells.obsm[key][embedded], obs=cells.obs[embedded])
+    sc.pp.neighbors(reduced, use_rep="X")
     sc.tl.umap(reduced)
     return reduced
 

@@ -75,6 +75,7 @@ def read_cells(path: Path, *, backed: bool = False) -> "AnnData | MuData":
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(Variable|Observation) names are not unique", UserWarning)
+            warnings.filterwarnings("ignore", "From 0.4 .update", FutureWarning)  # MuData, of its own reading
             return _read(path, kind, backed)
     except Exception as error:
         raise _damaged(path, kind, error) from error

@@ -1,5 +1,7 @@
 """Writing cells: whole or not at all, and refused before any long work where it cannot be."""
 
+import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -102,8 +104,12 @@ def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str
 
 @contextmanager
 def _hdf5_errors() -> Iterator[None]:
-    """HDF5 reports a full disk as RuntimeError when it closes a file."""
+    """HDF5 reports a full disk as RuntimeError when it closes a file, and in many words: keep the system's own."""
     try:
         yield
-    except RuntimeError as error:
+    except (OSError, RuntimeError) as error:
+        if number := re.search(r"errno = (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        if isinstance(error, OSError):
+            raise
         raise OSError(str(error)) from error

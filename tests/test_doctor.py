@@ -1,0 +1,137 @@
+"""The doctor finds what is wrong, names the cure, survives what it looks at, and needs no network."""
+
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from cellfm import _doctor
+from cellfm._doctor import Finding, diagnose
+from cellfm.model import CellFM
+from cellfm.settings import settings
+
+
+def version_that_is(monkeypatch: pytest.MonkeyPatch, package: str, version: str | None) -> None:
+    """Let one package seem to have another version, or to be missing."""
+    real = metadata.version
+
+    def told(name: str) -> str:
+        if name != package:
+            return real(name)
+        if version is None:
+            raise metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(metadata, "version", told)
+
+
+def one(findings: list[Finding], name: str) -> Finding:
+    (found,) = [finding for finding in findings if finding.name == name]
+    return found
+
+
+def test_everything_is_looked_at_and_the_test_environment_is_sound():
+    findings = diagnose()
+    names = [finding.name for finding in findings]
+    expected = ("Python", "numpy", "mindspore", "anndata", "MindSpore runs", "model 'mini'", "cache folder", "memory")
+    assert set(expected) <= set(names)
+    assert len(names) == len(set(names))
+    assert one(findings, "MindSpore runs").status == "ok"
+    assert one(findings, "device").detail in ("CPU", "Ascend")
+    for finding in findings:
+        assert bool(finding.cure) == (finding.status != "ok")
+
+
+def test_numpy_2_is_a_problem_with_its_cure(monkeypatch: pytest.MonkeyPatch):
+    version_that_is(monkeypatch, "numpy", "2.1.0")
+    found = one(_doctor._packages(), "numpy")
+    assert found.status == "problem"
+    assert "2.1.0" in found.detail
+    assert "NumPy 1" in found.detail
+    assert found.cure.startswith("pip install 'numpy")
+    assert "<2" in found.cure
+
+
+@pytest.mark.parametrize("version", [None, "0.1"])
+def test_missing_and_outdated_packages_are_problems(monkeypatch: pytest.MonkeyPatch, version: str | None):
+    version_that_is(monkeypatch, "anndata", version)
+    findings = _doctor._packages()
+    found = one(findings, "anndata")
+    assert found.status == "problem"
+    assert found.cure.startswith("pip install 'anndata>=")
+    assert [finding for finding in findings if finding.status != "ok"] == [found]
+
+
+def test_another_python_is_a_problem(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("platform.python_version", lambda: "3.14.0")
+    found = _doctor._python()
+    assert found.status == "problem"
+    assert "3.14.0" in found.detail
+    assert _doctor._python().cure
+
+
+@pytest.mark.parametrize(
+    ("program", "found"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed with signal 11"),
+        ("raise SystemError('numpy was compiled otherwise')", "SystemError: numpy was compiled otherwise"),
+        ("import time; time.sleep(60)", "no answer within 0.5 s"),
+        ("import sys; sys.exit(3)", "no message"),
+        ("print('[\"CPU\", 12.0]')", "computes wrongly on CPU: 12.0"),
+    ],
+)
+def test_a_broken_mindspore_is_reported_and_not_suffered(monkeypatch: pytest.MonkeyPatch, program: str, found: str):
+    monkeypatch.setattr(_doctor, "_PROBE", program)
+    monkeypatch.setattr(_doctor, "_PATIENCE", 0.5 if "sleep" in program else 30)
+    (finding,) = _doctor._mindspore()
+    assert finding.status == "problem"
+    assert found in finding.detail
+    assert "CELLFM_DEVICE=CPU" in finding.cure
+
+
+def test_a_device_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CELLFM_DEVICE", "abacus")
+    (finding,) = _doctor._mindspore()
+    assert finding.status == "problem"
+    assert "CELLFM_DEVICE is 'abacus'" in finding.detail
+
+
+def test_the_bundled_model_must_be_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: CellFM):
+    monkeypatch.setattr(_doctor, "model_folder", lambda name: tmp_path / "mini")
+    monkeypatch.setattr("cellfm.model._load.model_folder", lambda name: tmp_path / "mini")
+    assert _doctor._mini().status == "problem"
+    tiny_model.save(tmp_path / "mini")
+    assert _doctor._mini().status == "ok"
+    weights = tmp_path / "mini" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    found = _doctor._mini()
+    assert found.status == "problem"
+    assert "damaged or incomplete" in found.detail
+    assert found.cure
+
+
+def test_a_cache_that_cannot_be_written_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(settings, "_cache_dir", tmp_path / "file" / "cache")
+    found = _doctor._cache()
+    assert found.status == "problem"
+    assert str(tmp_path / "file" / "cache") in found.detail
+    assert "CELLFM_CACHE_DIR" in found.cure
+
+
+def test_little_disk_and_memory_are_warnings(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_doctor, "_ENOUGH_DISK", 1 << 60)
+    monkeypatch.setattr(_doctor, "_ENOUGH_MEMORY", 1 << 60)
+    monkeypatch.setattr(_doctor, "_free_memory", lambda: 1 << 30)
+    assert (_doctor._cache().status, _doctor._memory().status) == ("warning", "warning")
+    assert "1.0 GiB free" in _doctor._memory().detail
+
+
+def test_the_doctor_starts_without_the_packages_that_it_looks_for(tmp_path: Path):
+    heavy = ("mindspore", "numpy", "pandas", "anndata", "safetensors", "scipy")
+    code = f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); import cellfm.cli, cellfm._doctor"
+    code += "; print([f.status for f in [cellfm._doctor._mini(), *cellfm._doctor._packages()]][0])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert ran.stdout.strip() == "problem"
