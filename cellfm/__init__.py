@@ -1,6 +1,7 @@
 """CellFM for scverse: embed cells, read genes, annotate, integrate, predict perturbations.
 
-`cf.pp` prepares data, `cf.tl` runs the model, `cf.pl` draws what was stored; `cf.load_model` loads weights.
+`cf.pp` prepares data, `cf.tl` runs the model, `cf.pl` draws what was stored; `cf.load_model` loads weights,
+`cf.train` makes them.
 """
 
 from importlib import import_module
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cellfm.settings import settings
 
 if TYPE_CHECKING:
-    from cellfm import data, model, pl, pp, tl
+    from cellfm import data, model, pl, pp, tl, train
     from cellfm.model import load_model
 
 __version__ = version("cellfm")
-__all__ = ["__version__", "data", "load_model", "model", "pl", "pp", "settings", "tl"]
+__all__ = ["__version__", "data", "load_model", "model", "pl", "pp", "settings", "tl", "train"]
 
-_LAZY = ("data", "model", "pl", "pp", "tl")
+_LAZY = ("data", "model", "pl", "pp", "tl", "train")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: ``cellfm demo | embed | info | convert | doctor``. One parser, one short function a command."""
+"""The command line: ``cellfm demo | embed | shard | info | convert | doctor``. One parser, one short function a command."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ from cellfm.settings import model_folder, settings
 
 # Everything heavy is imported by the command that needs it, so that --help is quick.
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
 _PICTURES = (".png", ".pdf", ".svg")
@@ -64,8 +65,25 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
     embed.set_defaults(run=_embed)
 
-    info = commands.add_parser("info", help="tell what a file of cells, a .ckpt file or a model holds")
-    info.add_argument("what", metavar="FILE|MODEL")
+    shard = commands.add_parser("shard", help="write files of cells as a corpus to train on")
+    shard.add_argument("inputs", type=Path, nargs="+", metavar="IN", help="files and folders of cells with counts")
+    shard.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="corpus to write or continue")
+    shard.add_argument("--model", default="mini", help="whose genes: mini (default), 80M, 800M, a folder or gene table")
+    shard.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    shard.add_argument("--gene-key", metavar="COLUMN", help="column of var with the gene names")
+    shard.add_argument("--hgnc", metavar="TABLE", help="HGNC table of other gene names, or download")
+    shard.add_argument("--min-genes", type=int, default=200, metavar="N", help="known genes a cell must express (200)")
+    shard.add_argument("--max-genes", type=int, metavar="N", help="known genes a cell may express; no limit by default")
+    shard.add_argument("--column", action="append", metavar="NAME", help="column of obs to keep; may be repeated")
+    shard.add_argument("--validation-fraction", type=float, default=0.01, metavar="P", help="share left out (0.01)")
+    shard.add_argument("--keep-duplicates", action="store_true", help="keep cells with equal counts")
+    shard.add_argument("--cells-per-shard", type=int, default=16_384, metavar="N")
+    shard.add_argument("--overwrite", action="store_true", help="begin anew where a corpus is there")
+    shard.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
+    shard.set_defaults(run=_shard)
+
+    info = commands.add_parser("info", help="tell what a file of cells, a corpus, a .ckpt file or a model holds")
+    info.add_argument("what", metavar="FILE|FOLDER|MODEL")
     info.set_defaults(run=_info)
 
     convert = commands.add_parser("convert", help="convert a .ckpt file to a model folder, or back")
@@ -152,6 +170,29 @@ def _reduced(cells: "AnnData", key: str, color: str | None) -> "AnnData":
     return reduced
 
 
+def _shard(args: argparse.Namespace) -> int:
+    from cellfm.train import write_shards
+
+    corpus = write_shards(
+        args.inputs,
+        args.output,
+        model=args.model,
+        layer=args.layer,
+        gene_key=args.gene_key,
+        hgnc=args.hgnc,
+        min_genes=args.min_genes,
+        max_genes=args.max_genes,
+        columns=args.column,
+        validation_fraction=args.validation_fraction,
+        deduplicate=not args.keep_duplicates,
+        cells_per_shard=args.cells_per_shard,
+        overwrite=args.overwrite,
+        modality=args.modality,
+    )
+    print(f"{args.output}: {corpus.n_cells:,} cells, {corpus.n_tokens:,} counts in {len(corpus.shard_ends):,} shards")
+    return 0
+
+
 def _info(args: argparse.Namespace) -> int:
     from cellfm.config import PUBLISHED
 
@@ -160,6 +201,8 @@ def _info(args: argparse.Namespace) -> int:
         raise InputError(f"The model {args.what} is not here yet; cellfm.load_model({args.what!r}) fetches it.")
     if (folder / "config.json").exists():
         lines = _model_lines(folder)
+    elif any((folder / name).exists() for name in ("manifest.json", "manifest.partial.jsonl")):
+        lines = _corpus_lines(folder)
     elif folder.suffix == ".ckpt" and folder.is_file():
         lines = _ckpt_lines(folder)
     else:
@@ -183,6 +226,43 @@ def _model_lines(folder: Path) -> Iterator[str]:
     for name, config in PUBLISHED.items():
         if config == model.config:
             yield f"licence: has the shape of a published model. {LICENCE.format(name=name)}"
+
+
+def _corpus_lines(folder: Path) -> Iterator[str]:
+    import numpy as np
+
+    from cellfm.data import Corpus
+
+    corpus = Corpus.open(folder)
+    manifest = corpus.manifest
+    n_bytes = sum(file["bytes"] for shard in manifest["shards"] for file in shard["files"].values())
+    yield repr(corpus)
+    yield f"  size: {n_bytes / 1e6:,.1f} MB, {n_bytes / corpus.n_cells:,.0f} bytes a cell; every file has its size"
+    yield f"  vocabulary: SHA-256 {corpus.vocab.hash}"
+    yield f"  validation: {manifest['n_validation']:,} cells"
+    for name, values in (("genes", corpus.lengths), ("counts", corpus.depth(np.arange(corpus.n_cells)))):
+        low, median, high = np.percentile(values, [0, 50, 100])
+        yield f"  {name} per cell: {median:,.0f} (median), {low:,.0f} to {high:,.0f}"
+    for source in manifest["sources"]:
+        dropped = ", ".join(f"{n:,} {why.replace('_', ' ')}" for why, n in source["dropped"].items() if n)
+        yield (
+            f"  {source['name']}: {source['n_kept']:,} of {source['n_cells']:,} cells"
+            f"{f' (left out: {dropped})' if dropped else ''}, {source['n_known_genes']:,} known genes"
+        )
+    for column in corpus.columns:
+        if column != "source":
+            yield f"  {column}: {_tally(corpus.codes(column), corpus.categories(column))}"
+
+
+def _tally(codes: "np.ndarray", categories: Sequence[str], shown: int = 8) -> str:
+    """The most frequent values with the number of their cells."""
+    import numpy as np
+
+    counts = np.bincount(codes + 1, minlength=len(categories) + 1)
+    order = np.argsort(-counts[1:], kind="stable")
+    parts = [f"{categories[i]} {counts[1 + i]:,}" for i in order[:shown]]
+    parts += [f"{len(categories) - shown:,} others"] if len(categories) > shown else []
+    return ", ".join(parts + ([f"missing {counts[0]:,}"] if counts[0] else []))
 
 
 def _ckpt_lines(path: Path) -> Iterator[str]:

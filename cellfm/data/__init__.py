@@ -5,6 +5,7 @@ from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_valu
 from cellfm.data._mask import choose_targets
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
+from cellfm.data._shards import Corpus
 from cellfm.data._tokenize import TokenBatch, tokenize
 from cellfm.data._values import Values, describe
 from cellfm.data._write import CELL_SUFFIXES, check_writable, write_cells, write_copy
@@ -14,6 +15,7 @@ __all__ = [
     "CHUNK",
     "ENOUGH_BITS",
     "Chunks",
+    "Corpus",
     "Precision",
     "Recovered",
     "TokenBatch",

@@ -1,0 +1,26 @@
+"""Learning: `write_shards` makes a corpus of files of cells."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cellfm.train._mindrecord import export_mindrecord
+    from cellfm.train._shard import write_shards
+
+__all__ = ["export_mindrecord", "write_shards"]
+
+# Loaded on first use, so that shards are written without MindSpore.
+_LAZY = {
+    "export_mindrecord": "_mindrecord",
+    "write_shards": "_shard",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"cellfm.train.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'cellfm.train' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

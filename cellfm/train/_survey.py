@@ -1,0 +1,170 @@
+"""Looks at all inputs of shards before anything is written: counts, genes, species, columns."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem
+from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
+from cellfm._hgnc import Synonyms
+from cellfm._logging import logger
+from cellfm.data._shard_files import MISSING
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.train._sources import Source, open_table
+from cellfm.vocab import Vocabulary
+
+COLUMNS = ("cell_type", "batch", "donor", "tissue", "platform", "assay", "condition", "disease")
+"""Columns of `obs` that are kept where they are there."""
+SOURCE = "source"
+"""Column that says which input a cell comes from."""
+_MAX_CATEGORIES = 100_000
+_SAMPLE_CELLS = 256
+_MIXED = 0.1  # share of mouse genes from which data are taken for mixed
+_MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])_)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """One input that can be read."""
+
+    source: Source
+    n_cells: int
+    match: GeneMatch
+    values: dict[str, list[str]]
+    """Column to the values that occur in it."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What identifies the input, for running again."""
+
+
+def survey(
+    sources: Sequence[Source],
+    vocab: Vocabulary,
+    synonyms: Synonyms,
+    *,
+    layer: str | None,
+    gene_key: str | None,
+    min_genes: int,
+    columns: Sequence[str] | None,
+    modality: str,
+) -> tuple[list[Surveyed], dict[str, list[str]]]:
+    """Check every input.
+
+    Returns
+    -------
+    The inputs, and the columns to keep with all their values.
+
+    Raises
+    ------
+    InputError
+        Inputs cannot be used: all of them are named, with what is wrong with each.
+    MissingKeyError
+        A column is in none of the inputs.
+    """
+    wanted = COLUMNS if columns is None else tuple(dict.fromkeys(columns))
+    if columns is not None and SOURCE in wanted:
+        raise InputError(f"The column {SOURCE!r} is always written, with the name of the input; leave it out.")
+    found: list[Surveyed] = []
+    problems: list[str] = []
+    there: dict[str, None] = {}
+    for source in sources:
+        try:
+            with open_table(source, layer=layer, modality=modality) as table:
+                there |= dict.fromkeys(map(str, table.obs.columns))
+                values = {column: column_values(table.obs, column) for column in wanted if column in table.obs}
+                match = find_genes(table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms.names)
+                problem = (
+                    counts_problem(table.matrix.describe(), table.matrix.name, table.adata)
+                    or _mixed_problem(match, vocab)
+                    or genes_problem(match, vocab, min(MIN_KNOWN_GENES, min_genes), "var")
+                )
+                if problem:
+                    problems.append(f"{source.name}: {problem}")
+                    continue
+                facts = {
+                    "name": source.name,
+                    "n_cells": table.matrix.n_cells,
+                    "n_genes": len(match.ids),
+                    "n_known_genes": match.n_distinct,
+                    "matrix": table.matrix.name,
+                    "sha256": _fingerprint(table.matrix, match.ids, table.obs, list(values)),
+                }
+                found.append(Surveyed(source, table.matrix.n_cells, match, values, facts))
+        except InputError as error:
+            problems.append(f"{source.name}: {error}")
+    if problems:
+        head = f"{len(problems)} of {len(sources)} inputs cannot be used; nothing was written.\n" if sources[1:] else ""
+        raise InputError(head + "\n".join(problems))
+    if columns is not None and (missing := [column for column in wanted if column not in there]):
+        raise MissingKeyError(
+            f"No input has the column {missing[0]!r}; there are: {', '.join(there) or 'none'}. Pass columns= with "
+            "those to keep."
+        )
+    kept = {
+        column: sorted({value for one in found for value in one.values.get(column, ())})
+        for column in wanted
+        if any(column in one.values for one in found)
+    }
+    for column, categories in kept.items():
+        if len(categories) > _MAX_CATEGORIES:
+            raise InputError(
+                f"The column {column!r} has {len(categories):,} different values, which is no label of groups of cells "
+                f"(at most {_MAX_CATEGORIES:,}). Pass columns= without it."
+            )
+    for one in found:
+        n_unknown = len(one.match.ids) - one.match.n_matched
+        logger.info(
+            "%s: %d cells, %d of %d genes known, %d left out.",
+            one.source.name, one.n_cells, one.match.n_matched, len(one.match.ids), n_unknown,
+        )  # fmt: skip
+    return found, kept | {SOURCE: [source.name for source in sources]}
+
+
+def column_values(obs: pd.DataFrame, column: str) -> list[str]:
+    """The different values of a column, as text, sorted."""
+    return sorted(_text(obs[column]).dropna().unique())
+
+
+def column_codes(obs: pd.DataFrame, column: str, categories: Sequence[str]) -> np.ndarray:
+    """(n_cells,) int32: place of each value in the categories, -1 where missing or without such a column."""
+    if column not in obs:
+        return np.full(len(obs), MISSING, np.int32)
+    return pd.Index(categories, dtype=object).get_indexer(_text(obs[column])).astype(np.int32)
+
+
+def _text(values: pd.Series) -> pd.Series:
+    return values.astype(object).where(values.notna(), None).map(str, na_action="ignore")
+
+
+def _mixed_problem(match: GeneMatch, vocab: Vocabulary) -> str | None:
+    """What is wrong with human and mouse genes in one table; None where there is one species."""
+    unknown = [str(name) for name in match.names[match.ids == 0]]
+    as_human = vocab.find_symbols(np.array([name.upper() for name in unknown], dtype=object)) > 0
+    n_mouse = sum(
+        bool(_MOUSE.match(name)) or (human and name == name.capitalize())
+        for name, human in zip(unknown, as_human, strict=True)
+    )
+    if match.n_distinct < MIN_KNOWN_GENES or n_mouse < _MIXED * len(match.ids):
+        return None
+    return (
+        f"{n_mouse:,} of {len(match.ids):,} genes look like mouse genes and {match.n_distinct:,} are human: these seem "
+        "to be mixed species. Keep the human cells and genes only."
+    )
+
+
+def _fingerprint(matrix: Matrix, gene_ids: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> str:
+    """Tells inputs apart without reading them whole: genes, labels, and the counts of the first and last cells."""
+    digest = hashlib.sha256(np.ascontiguousarray(gene_ids, "<i4").tobytes())
+    starts = {0, max(0, matrix.n_cells // 2), max(0, matrix.n_cells - _SAMPLE_CELLS)}
+    for start in sorted(starts):
+        block = matrix.rows(start, min(start + _SAMPLE_CELLS, matrix.n_cells))
+        digest.update(block.indices.astype("<i8").tobytes() + block.data.astype("<f8").tobytes())
+        digest.update(block.indptr.astype("<i8").tobytes())
+    for start in range(0, len(obs) if columns else 0, BLOCK_CELLS):
+        part = obs[list(columns)].iloc[start : start + BLOCK_CELLS]
+        digest.update("\n".join(str(_text(part[column]).tolist()) for column in columns).encode())
+    return digest.hexdigest()
