@@ -1,4 +1,4 @@
-"""The command line: ``cellfm demo | embed | shard | info | convert | doctor``. One parser, one short function a command."""
+"""The command line, ``cellfm demo | embed | shard | info ...``: one parser, one short function a command."""
 
 import argparse
 import os

@@ -70,11 +70,13 @@ def _write_array(path: Path, pieces: Sequence[np.ndarray], dtype: np.dtype) -> d
     np.lib.format.write_array_header_1_0(
         header, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     )
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(header.getvalue())
     with path.open("wb") as file:
-        for part in (header.getvalue(), *(memoryview(np.ascontiguousarray(piece, dtype)) for piece in pieces)):
-            file.write(part)
-            digest.update(part)
+        file.write(header.getvalue())
+        for piece in pieces:
+            values = np.ascontiguousarray(piece, dtype)
+            file.write(values.data)
+            digest.update(values.data)
         return {"bytes": file.tell(), "sha256": digest.hexdigest()}
 
 

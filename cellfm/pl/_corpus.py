@@ -27,7 +27,7 @@ def corpus(
 ) -> list[Axes]:
     """Draw what a corpus is made of: cells by source, tissue, platform, type and condition, genes per cell and depth.
 
-    The figure of the data set in the paper (Zeng 2025, Fig. 1), for shards of your own.
+    The paper's figure of its data set (Zeng 2025), for shards of your own.
 
     Parameters
     ----------
@@ -109,8 +109,8 @@ def _draw_bars(axis: Axes, column: str, labels: list[str], counts: np.ndarray) -
 
 
 def _draw_histogram(axis: Axes, values: np.ndarray, title: str) -> None:
-    low, high = float(values.min()), float(values.max())
-    axis.hist(values, bins=np.geomspace(max(low, 1.0), max(high, low, 1.0) * 1.001, _BINS), color="tab:blue")
+    low, high = max(float(values.min()), 1.0), max(float(values.max()), 1.0)
+    axis.hist(values, bins=np.geomspace(low, high * 1.001, _BINS).tolist(), color="tab:blue")
     axis.set_xscale("log")
     axis.axvline(float(np.median(values)), color="black", linewidth=1)
     axis.set_xlabel(title)
