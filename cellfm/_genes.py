@@ -13,6 +13,9 @@ from cellfm.vocab import Vocabulary, strip_version
 MIN_KNOWN_GENES = 200
 """Fewer known genes say too little of a cell."""
 
+MAX_NAMES_OF_A_GENE = 3
+"""An id that more names share does not tell which gene it is."""
+
 HOW = ("symbol", "ensembl", "previous", "alias", "none")
 """How a gene was found."""
 
@@ -65,12 +68,16 @@ def find_genes(
     """
     columns = _name_columns(var, gene_key)
     found = {column: _match(names, vocab) for column, names in columns.items()}
-    order = sorted(columns, key=lambda column: -(found[column][0] > 0).sum())  # stable: var_names win a draw
+    for ids, how in found.values():
+        _drop_shared(ids, how, columns, vocab)
+    # By genes, not rows: many rows may share one id. Stable, so that var_names win a draw.
+    order = sorted(columns, key=lambda column: -len(np.unique(found[column][0])))
     best = order[0]
     ids, how = found[best]
     for column in order[1:]:
         other_ids, other_how = found[column]
-        new = (ids == 0) & (other_ids > 0)
+        # A gene that is there under its own name is not also the one that another column takes for it.
+        new = (ids == 0) & (other_ids > 0) & ~np.isin(other_ids, ids)
         ids[new], how[new] = other_ids[new], other_how[new]
     if synonyms:
         bridge = _outdated(vocab, synonyms)
@@ -126,6 +133,24 @@ def _match(names: np.ndarray, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray
     ids[missing] = ensembl
     how[missing[ensembl > 0]] = "ensembl"
     return ids, how
+
+
+def _drop_shared(ids: np.ndarray, how: np.ndarray, columns: Mapping[str, np.ndarray], vocab: Vocabulary) -> None:
+    """Take an id from rows of different names that share it, in place; those whose name confirms it keep it.
+
+    Id columns that were made by mapping names give one id to genes that have nothing to do with each other, and what
+    could not be mapped often has the same id throughout.
+    """
+    names = columns.get("var_names")
+    if names is None:
+        return
+    rows = np.flatnonzero(how == "ensembl")
+    shared = pd.DataFrame({"id": ids[rows], "name": names[rows]})
+    n_names = shared.groupby("id")["name"].transform("nunique").to_numpy()
+    confirmed = vocab.find_symbols(names[rows]) == ids[rows]
+    any_confirmed = pd.Series(confirmed).groupby(shared["id"].to_numpy()).transform("any").to_numpy()
+    wrong = (n_names > 1) & ~confirmed & (any_confirmed | (n_names > MAX_NAMES_OF_A_GENE))
+    ids[rows[wrong]], how[rows[wrong]] = 0, "none"
 
 
 def _match_synonyms(

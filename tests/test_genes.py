@@ -132,3 +132,23 @@ def test_enough_genes_pass_and_the_same_gene_counts_once():
     with pytest.raises(InputError, match="Only 2 of the 3"):
         require_genes(match, VOCAB, 3, "adata.var")
     assert np.array_equal(match.ids, [1, 2, 1])
+
+
+def test_an_id_that_many_names_share_tells_nothing():
+    vocab = vocabulary_of(
+        ["CD3E", "IRF4", "ABCF2", "LYZ", "MS4A1"], ["ENSG00000000001", "ENSG00000000002", "ENSG00000000003", "", ""]
+    )
+    names = ["CD3E", "IRF4", "MUM1", "AL1.1", "AL1.2", "AL1.3", "LYZ", "MS4A1"]
+    ensembl = ["ENSG00000000001", "ENSG00000000002", "ENSG00000000002", *["ENSG00000000003"] * 5]
+    match = find_genes(pd.DataFrame({"ensembl_id": ensembl}, index=names), vocab)
+    assert list(match.ids) == [1, 2, 0, 0, 0, 0, 4, 5]
+
+
+def test_rows_of_one_name_and_id_are_one_gene():
+    vocab = vocabulary_of(["CD3E", "TBCE"], ["ENSG00000000001", "ENSG00000000002"])
+    var = pd.DataFrame({"gene_ids": ["ENSG00000000001", "ENSG00000000002", "ENSG00000000002"]}, index=["a", "x", "x"])
+    assert list(find_genes(var, vocab).ids) == [1, 2, 2]
+
+
+def vocabulary_of(symbols, ensembl):
+    return Vocabulary(pd.DataFrame({"symbol": symbols, "ensembl_id": ensembl}))
