@@ -195,8 +195,9 @@ class TrainConfig(_Config):
         Cell-type loss: CLS of labelled cells of one source and type must be alike (supervised contrast).
     batch_by
         Column of the corpus: each batch comes from one of its values, so that cells are told from their like.
-    gene_start
-        How the gene table starts: ``"random"`` or ``"svd"``, from the co-expression of the corpus.
+    start
+        Weights at the start: ``"random"``, or ``"coexpression"``: CLS starts as the principal components of the
+        corpus (see `cellfm.train._start`).
     validate_every, n_validation, checkpoint_every, keep_checkpoints, log_every
         Steps between validations, cells of one, steps between checkpoints, how many are kept, steps between lines.
     random_state
@@ -236,7 +237,7 @@ class TrainConfig(_Config):
     type_weight: float = 0.0
     type_column: str = "cell_type"
     batch_by: str | None = None
-    gene_start: Literal["random", "svd"] = "random"
+    start: Literal["random", "coexpression"] = "random"
     validate_every: int = 500
     n_validation: int = 1000
     checkpoint_every: int = 500
@@ -272,7 +273,7 @@ class TrainConfig(_Config):
             ("optimizer", ("adam", "adamw")),
             ("clip", ("tensor", "global", "none")),
             ("precision", ("float32", "float16", "bfloat16")),
-            ("gene_start", ("random", "svd")),
+            ("start", ("random", "coexpression")),
             ("recompute", (False, True)),
         ):
             self._check(getattr(self, field) in choices, field, f"one of {choices}")

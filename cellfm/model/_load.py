@@ -40,7 +40,8 @@ def load_model(
         return _from_folder(ensure_published(str(model)))
     folder = model_folder(str(model)) if str(model) == "mini" else Path(model).expanduser()
     if folder.is_dir():
-        return _from_folder(folder)
+        # A training run keeps its model in a folder of its own.
+        return _from_folder(folder / "model" if (folder / "run.json").exists() else folder)
     if not folder.exists():
         raise InputError(f"No model {str(model)!r}: expected 'mini', '80M', '800M', a model folder or a .ckpt file.")
     if vocabulary is None:

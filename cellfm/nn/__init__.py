@@ -18,6 +18,7 @@ from cellfm.nn._device import use_device
 from cellfm.nn._inference import CellEncoder
 from cellfm.nn._lora import add_lora, merge_lora
 from cellfm.nn._network import CellFMNetwork, Outputs
+from cellfm.nn._precision import recompute_layers, set_precision
 
 __all__ = [
     "CellEncoder",
@@ -28,5 +29,7 @@ __all__ = [
     "merge_lora",
     "name_parameters",
     "network_weights",
+    "recompute_layers",
+    "set_precision",
     "use_device",
 ]

@@ -1,17 +1,19 @@
-"""Learning: `write_shards` makes a corpus of files of cells."""
+"""Learning: `write_shards` makes a corpus of files of cells, `pretrain` makes a model of a corpus."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellfm.train._mindrecord import export_mindrecord
+    from cellfm.train._pretrain import pretrain
     from cellfm.train._shard import write_shards
 
-__all__ = ["export_mindrecord", "write_shards"]
+__all__ = ["export_mindrecord", "pretrain", "write_shards"]
 
 # Loaded on first use, so that shards are written without MindSpore.
 _LAZY = {
     "export_mindrecord": "_mindrecord",
+    "pretrain": "_pretrain",
     "write_shards": "_shard",
 }
 

@@ -1,0 +1,281 @@
+"""Batches of training: which cells make a step, and how they look in it.
+
+Everything follows from the seed, the step and the cell, so that a run resumed at any step, or spread over any number
+of processes, sees what an uninterrupted run in one process sees.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellfm.config import ModelConfig, TrainConfig
+from cellfm.data import (
+    CHUNK,
+    TokenBatch,
+    choose_panel,
+    choose_targets,
+    chunk_cells,
+    chunks_of,
+    depth_values,
+    sample_unexpressed,
+    thin,
+    tokenize,
+)
+from cellfm.errors import InputError
+from cellfm.vocab import Vocabulary
+
+
+class Cells(Protocol):
+    """What training needs of a corpus."""
+
+    vocab: Vocabulary
+    n_cells: int
+    lengths: np.ndarray
+    validation: np.ndarray
+    columns: list[str]
+
+    def counts(self, cells: np.ndarray) -> sp.csr_matrix: ...
+    def depth(self, cells: np.ndarray) -> np.ndarray: ...
+    def codes(self, column: str) -> np.ndarray: ...
+
+
+class MicroBatch(NamedTuple):
+    """What is computed at once, in the order that `PretrainObjective` takes it."""
+
+    gene_ids: np.ndarray
+    values: np.ndarray
+    visible: np.ndarray
+    mask: np.ndarray
+    chunk_cell: np.ndarray
+    cls_row: np.ndarray
+    target: np.ndarray
+    """(c, s) float32: 1 where the value is asked for."""
+    partner: np.ndarray
+    """(b,) int32: slot of the other view of a cell; -1 where there is none."""
+    kind: np.ndarray
+    """(b,) int32: cell type within its source; -1 unknown, -2 no cell."""
+    one_by_targets: np.float32
+    """One over the targets of the whole batch."""
+    share: np.float32
+    """Share of the batch's cells that are here."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step: one or more micro-batches."""
+
+    micro: list[MicroBatch]
+    n_cells: int
+    n_targets: int
+
+
+class Feed:
+    """Batches of a corpus by step.
+
+    Parameters
+    ----------
+    rank, size
+        Which of how many processes this is: each takes its part of every batch.
+    """
+
+    def __init__(self, corpus: Cells, model: ModelConfig, config: TrainConfig, *, rank: int = 0, size: int = 1) -> None:
+        self.corpus, self.model, self.config = corpus, model, config
+        self.rank, self.size = rank, size
+        self.train = np.flatnonzero(~corpus.validation)
+        self.max_genes = min(config.train_genes or model.max_genes, model.max_genes)
+        self.length = CHUNK if model.retention == "linear" else self.max_genes + model.n_special
+        self._kind = self._kinds()
+        self._groups = self._split(config.batch_by)
+        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._check()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, sum(len(group) // self.config.batch_size for group in self._groups))
+
+    def batch(self, step: int) -> Batch:
+        """The part of this process in step `step`, counted from 0."""
+        return self._assemble(self.cells_of(step)[self.rank :: self.size], key=step)
+
+    def cells_of(self, step: int) -> np.ndarray:
+        """Cells of a step over all processes."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._order(epoch))
+        return self._epoch[1][place]
+
+    def validation(self) -> list[Batch]:
+        """The validation cells, the same at every call."""
+        cells = np.flatnonzero(self.corpus.validation)[: self.config.n_validation][self.rank :: self.size]
+        size = self.config.batch_size
+        parts = [cells[start : start + size] for start in range(0, len(cells), size)]
+        return [self._assemble(part, key=2**31 - 1) for part in parts]
+
+    def _check(self) -> None:
+        if not len(self.train):
+            raise InputError("The corpus holds no training cells.")
+        largest = int(chunks_of(np.array(self.max_genes), self.length, self.model.n_special)) * self.config.n_views
+        if self.config.n_chunks < largest:
+            raise InputError(
+                f"n_chunks = {self.config.n_chunks} is too small: a cell of {self.max_genes:,} genes alone needs "
+                f"{largest} chunks. Raise n_chunks or lower train_genes."
+            )
+        if self.config.batch_size < self.size:
+            raise InputError(f"A batch of {self.config.batch_size} cells cannot be split over {self.size} processes.")
+
+    def _kinds(self) -> np.ndarray:
+        if not self.config.type_weight:
+            return np.full(self.corpus.n_cells, -1, np.int32)
+        types, sources = self.corpus.codes(self.config.type_column), self.corpus.codes("source")
+        return np.where(types >= 0, types + sources * (types.max(initial=0) + 1), -1).astype(np.int32)
+
+    def _split(self, column: str | None) -> list[np.ndarray]:
+        if column is None:
+            return [self.train]
+        codes = self.corpus.codes(column)[self.train]
+        groups = [self.train[codes == code] for code in np.unique(codes)]
+        return [group for group in groups if len(group) >= self.config.batch_size] or [self.train]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """(steps_per_epoch, batch_size) cells, shuffled."""
+        generator = np.random.default_rng((self.config.random_state, epoch))
+        size = self.config.batch_size
+        batches = []
+        for group in self._groups:
+            cells = generator.permutation(group)
+            if len(cells) < size:
+                return cells[None]  # a corpus smaller than a batch is one batch
+            batches.append(cells[: len(cells) // size * size].reshape(-1, size))
+        return generator.permutation(np.concatenate(batches))
+
+    def _assemble(self, cells: np.ndarray, key: int) -> Batch:
+        views = [self._view(cells, key, view) for view in range(self.config.n_views)]
+        parts = list(zip(*views, strict=True))
+        tokens, (target, visible, depths) = _join(parts[0]), map(np.concatenate, parts[1:])
+        n_targets = int(target.sum())
+        groups = self._fit(tokens, len(cells))
+        micro = [self._lay_out(tokens, group, cells, target, visible, depths, n_targets) for group in groups]
+        return Batch(micro, len(cells), n_targets)
+
+    def _view(self, cells: np.ndarray, key: int, view: int) -> tuple[TokenBatch, np.ndarray, np.ndarray, np.ndarray]:
+        """Tokens of the cells as one view shows them, what is asked, what is visible, and depth before and after."""
+        config = self.config
+        generators = [self._generator(key, cell, view) for cell in cells]
+        counts = self.corpus.counts(cells)
+        before = self.corpus.depth(cells)
+        altered = [
+            self._alter(counts.data[start:stop], counts.indices[start:stop], generator)
+            for start, stop, generator in zip(counts.indptr[:-1], counts.indptr[1:], generators, strict=True)
+        ]
+        counts = _rows([ids for ids, _ in altered], [data for _, data in altered], counts.shape[1])
+        tokens = tokenize(
+            counts,
+            np.arange(1, counts.shape[1] + 1, dtype=np.int32),
+            max_genes=self.max_genes,
+            random_state=config.random_state + key,
+        )
+        if config.zero_fraction:
+            tokens = self._with_zeros(tokens, generators)
+        fractions = {"target_fraction": config.target_fraction, "hide_fraction": config.hide_fraction}
+        asked = [
+            choose_targets(n, generator, **fractions) for n, generator in zip(tokens.lengths, generators, strict=True)
+        ]
+        target = np.concatenate([chosen for chosen, _ in asked])
+        hidden = np.concatenate([chosen for _, chosen in asked])
+        return tokens, target, ~hidden, depth_values(before, np.asarray(counts.sum(1)).ravel())
+
+    def _generator(self, key: int, cell: int, view: int) -> np.random.Generator:
+        seed = (self.config.random_state << 32) | key
+        return np.random.Generator(np.random.Philox(key=np.array([seed, (int(cell) << 2) | view], np.uint64)))
+
+    def _alter(
+        self, data: np.ndarray, ids: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if generator.random() < self.config.panel_probability:
+            measured = choose_panel(ids, generator, least=self.config.panel_least)
+            data, ids = data[measured], ids[measured]
+        if generator.random() < self.config.thin_probability:
+            data = thin(data, generator)
+        return ids, data
+
+    def _with_zeros(self, tokens: TokenBatch, generators: list[np.random.Generator]) -> TokenBatch:
+        ids, values, lengths = [], [], []
+        for i, generator in enumerate(generators):
+            span = slice(tokens.indptr[i], tokens.indptr[i + 1])
+            n = int(tokens.lengths[i])
+            wanted = min(int(self.config.zero_fraction * n), self.max_genes - n)
+            zeros = sample_unexpressed(tokens.gene_ids[span], len(self.corpus.vocab), wanted, generator)
+            ids += [tokens.gene_ids[span], zeros]
+            values += [tokens.values[span], np.zeros(len(zeros), np.float32)]
+            lengths.append(n + len(zeros))
+        indptr = np.concatenate(([0], np.cumsum(lengths)))
+        return TokenBatch(indptr, np.concatenate(ids), np.concatenate(values), tokens.depth)
+
+    def _fit(self, tokens: TokenBatch, n_cells: int) -> list[np.ndarray]:
+        """Cells of each micro-batch: as many as fit, all views of a cell together."""
+        needed = chunks_of(tokens.lengths, self.length, self.model.n_special).reshape(-1, n_cells).sum(0)
+        groups, start, filled = [], 0, 0
+        for i, size in enumerate(needed):
+            if filled + size > self.config.n_chunks:
+                groups.append(np.arange(start, i))
+                start, filled = i, 0
+            filled += size
+        return [*groups, np.arange(start, n_cells)]
+
+    def _lay_out(
+        self,
+        tokens: TokenBatch,
+        group: np.ndarray,
+        cells: np.ndarray,
+        target: np.ndarray,
+        visible: np.ndarray,
+        depths: np.ndarray,
+        n_targets: int,
+    ) -> MicroBatch:
+        n, n_views, n_slots = len(group), self.config.n_views, self.config.n_chunks
+        rows = np.concatenate([group + view * len(cells) for view in range(n_views)])
+        chunks = chunk_cells(
+            tokens,
+            rows,
+            n_chunks=self.config.n_chunks,
+            n_slots=n_slots,
+            length=self.length,
+            specials=depths[rows] if self.model.depth_tokens else None,
+        )
+        kind = np.full(n_slots, -2, np.int32)
+        kind[: len(rows)] = np.tile(self._kind[cells[group]], n_views)
+        partner = np.full(n_slots, -1, np.int32)
+        if n_views == 2:
+            partner[: 2 * n] = np.concatenate((np.arange(n, 2 * n), np.arange(n)))
+        return MicroBatch(
+            chunks.gene_ids,
+            chunks.values,
+            chunks.spread(visible, 1),
+            chunks.mask,
+            chunks.chunk_cell,
+            chunks.cls_row,
+            chunks.spread(target, 0),
+            partner,
+            kind,
+            np.float32(1 / max(1, n_targets)),
+            np.float32(n / len(cells)),
+        )
+
+
+def _join(batches: tuple[TokenBatch, ...]) -> TokenBatch:
+    """One batch after the other."""
+    ends = np.cumsum([0, *(batch.indptr[-1] for batch in batches)])
+    indptr = [batch.indptr[1:] + end for batch, end in zip(batches, ends[:-1], strict=True)]
+    return TokenBatch(
+        np.concatenate(([0], *indptr)),
+        np.concatenate([batch.gene_ids for batch in batches]),
+        np.concatenate([batch.values for batch in batches]),
+        np.concatenate([batch.depth for batch in batches]),
+    )
+
+
+def _rows(indices: list[np.ndarray], data: list[np.ndarray], n_columns: int) -> sp.csr_matrix:
+    indptr = np.concatenate(([0], np.cumsum([len(row) for row in indices])))
+    return sp.csr_matrix((np.concatenate(data), np.concatenate(indices), indptr), (len(indices), n_columns))

@@ -1,0 +1,142 @@
+"""The loop: steps, lines in the log, validation, checkpoints, and an orderly end at any moment."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from cellfm._logging import logger
+from cellfm._progress import progress
+from cellfm.config import TrainConfig
+from cellfm.errors import InputError
+from cellfm.train._feed import Feed
+from cellfm.train._optim import learning_rate
+from cellfm.train._run import RunFolder
+from cellfm.train._step import Step, StepResult
+
+Validate = Callable[[], dict[str, float]]
+
+
+class TrainingError(InputError):
+    """Training cannot go on; the message names the last good checkpoint."""
+
+
+def train(
+    step: Step,
+    feed: Feed,
+    parameters: dict[str, ms.Parameter],
+    config: TrainConfig,
+    run: RunFolder,
+    validate: Validate,
+    *,
+    is_writer: bool = True,
+) -> int:
+    """Train up to `config.steps`, going on from the last checkpoint.
+
+    Parameters
+    ----------
+    parameters
+        Weights of the network by name, trained or not: what a checkpoint holds beside the optimizer's state.
+    validate
+        Facts of a validation, by column of the log.
+    is_writer
+        Whether this process writes files; of several that train together one does.
+
+    Returns
+    -------
+    Steps done. Fewer than asked for if SIGTERM or Ctrl-C came: then a checkpoint was written.
+
+    Raises
+    ------
+    TrainingError
+        The loss is no number.
+    """
+    start = _restore(step, parameters, run)
+    if is_writer:
+        run.open_log(start)
+    done, since, cells = start, time.perf_counter(), 0
+    with _stop_signals() as stopped, progress(config.steps - start, "training", "steps") as bar:
+        while done < config.steps and not stopped.is_set():
+            batch = feed.batch(done)
+            result = step(batch.micro, done, weight=batch.n_targets or batch.n_cells)
+            _require_finite(result, done, run)
+            done, cells = done + 1, cells + batch.n_cells * feed.size
+            bar.update()
+            bar.set_postfix(loss=f"{result.loss:.4g}")
+            last = done == config.steps or stopped.is_set()
+            facts = validate() if done % config.validate_every == 0 or last else {}
+            if is_writer and (done % config.log_every == 0 or facts):
+                speed = cells / (time.perf_counter() - since)
+                run.append_log(_row(done, result, feed, config, step) | facts | {"cells_per_second": f"{speed:.1f}"})
+                since, cells = time.perf_counter(), 0
+            if is_writer and (done % config.checkpoint_every == 0 or last):
+                _save(step, parameters, run, done, config.keep_checkpoints)
+    if done < config.steps:
+        logger.warning("stopped at step %d of %d; run the same command again to go on.", done, config.steps)
+    return done
+
+
+def _row(done: int, result: StepResult, feed: Feed, config: TrainConfig, step: Step) -> dict[str, Any]:
+    gene, cell, contrast, of_type = (float(term) for term in result.terms)
+    return {
+        "step": done,
+        "epoch": f"{done / feed.steps_per_epoch:.4f}",
+        "loss": repr(float(result.loss)),
+        "gene": repr(gene),
+        "cell": repr(cell),
+        "contrast": repr(contrast),
+        "type": repr(of_type),
+        "learning_rate": f"{learning_rate(config, done - 1):.4g}",
+        "gradient_norm": f"{result.norm:.4g}",
+        "loss_scale": f"{step.loss_scale:g}",
+    }
+
+
+def _restore(step: Step, parameters: dict[str, ms.Parameter], run: RunFolder) -> int:
+    found = run.load()
+    if found is None:
+        return 0
+    tensors, state = found
+    for name, parameter in (parameters | step.optimizer.state()).items():
+        parameter.set_data(ms.Tensor(tensors[name]))
+    step.loss_scale, step.steps_since_overflow = state["loss_scale"], state["steps_since_overflow"]
+    logger.info("going on from step %d.", state["step"])
+    return state["step"]
+
+
+def _save(step: Step, parameters: dict[str, ms.Parameter], run: RunFolder, done: int, keep: int) -> None:
+    tensors = {name: parameter.asnumpy() for name, parameter in (parameters | step.optimizer.state()).items()}
+    state = {"loss_scale": step.loss_scale, "steps_since_overflow": step.steps_since_overflow}
+    run.save(done, tensors, state, keep=keep)
+
+
+def _require_finite(result: StepResult, done: int, run: RunFolder) -> None:
+    if np.isfinite(result.loss) and (np.isfinite(result.norm) or result.skipped):
+        return
+    good = run.steps()
+    where = (
+        f"The last good checkpoint is step {good[-1]} in {run.checkpoints}" if good else "There is no checkpoint yet"
+    )
+    raise TrainingError(
+        f"The loss became {result.loss} at step {done + 1}. {where}. Lower the learning rate or raise warmup_steps."
+    )
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set, so that the step under way is finished and kept."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread gets signals
+        return
+    handlers = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

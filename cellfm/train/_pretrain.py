@@ -1,0 +1,182 @@
+"""`cf.train.pretrain`: a model from a corpus of shards."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+
+from cellfm._logging import logger
+from cellfm.config import MODEL_PRESETS, ModelConfig, TrainConfig
+from cellfm.data import Corpus
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.model import CellFM
+from cellfm.model._engine import Engine
+from cellfm.model._parameters import initial_weights
+from cellfm.nn import build_network, name_parameters, network_weights, recompute_layers, set_precision, use_device
+from cellfm.train._distributed import processes
+from cellfm.train._feed import Feed
+from cellfm.train._loop import train
+from cellfm.train._objective import PretrainObjective
+from cellfm.train._run import RunFolder
+from cellfm.train._start import coexpression_start
+from cellfm.train._step import Step
+from cellfm.train._validate import Validation
+
+PRESETS = ("mini", "80M", "800M")
+
+
+def read_config(source: str | Path | dict[str, Any] | None) -> tuple[dict[str, Any], TrainConfig]:
+    """The model's and the training's part of a configuration: a TOML file, a dict, or the name of a preset.
+
+    Raises
+    ------
+    InputError
+        No such file, not valid TOML, an unknown table, field or preset (the nearest name is suggested), or a value
+        out of range.
+    """
+    if source is None or (isinstance(source, str) and source in PRESETS):
+        source = {"preset": source or "mini"}
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if not path.exists():
+            raise InputError(f"No configuration {str(source)!r}: expected a TOML file or one of {', '.join(PRESETS)}.")
+        try:
+            source = tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is not valid TOML: {error}.") from None
+    unknown = source.keys() - {"preset", "model", "train"}
+    if unknown:
+        raise InputError(
+            f"The configuration has an unknown entry {sorted(unknown)[0]!r}; expected preset, [model] and [train]."
+        )
+    preset = source.get("preset", "mini")
+    if preset not in PRESETS:
+        raise InputError(f"No preset {preset!r}; there are: {', '.join(PRESETS)}.")
+    model = MODEL_PRESETS[preset] | source.get("model", {})
+    return model, TrainConfig.from_dict(TRAIN_PRESETS[preset] | source.get("train", {}))
+
+
+# The paper's recipe for the published sizes (Methods, "Training"; see docs/pretraining.md for what is ours in "mini").
+_PAPER: dict[str, Any] = {
+    "learning_rate": 1e-7,
+    "schedule": "constant",
+    "batch_size": 128,
+    "steps": 1_600_000,
+    "precision": "float16",
+    "n_chunks": 264,
+    "recompute": True,
+    "checkpoint_every": 5000,
+    "validate_every": 5000,
+}
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {"mini": {}, "80M": _PAPER, "800M": _PAPER}
+
+
+def pretrain(
+    shards: str | Path | Corpus,
+    config: str | Path | dict[str, Any] | None = None,
+    *,
+    out: str | Path,
+    start: CellFM | None = None,
+) -> CellFM:
+    """Pretrain a model on a corpus, or go on with it (Zeng 2025, Methods, "Training").
+
+    Genes of each cell are hidden and their values recovered, from the gene's token and from the cell's embedding.
+    The run can be stopped at any time, by Ctrl-C or a crash: the same call goes on from the last checkpoint and gives
+    the numbers that an uninterrupted run gives.
+
+    Parameters
+    ----------
+    shards
+        A corpus that `cf.train.write_shards` wrote, or its folder.
+    config
+        A preset (``"mini"``, ``"80M"``, ``"800M"``), a TOML file or a dict with the entries ``preset``, ``model``
+        (fields of `ModelConfig`) and ``train`` (fields of `TrainConfig`).
+    out
+        Folder of the run. `cf.load_model` reads it.
+    start
+        Model to start from; by default new weights are drawn.
+
+    Returns
+    -------
+    The model. Writes ``run.json``, ``log.csv``, ``checkpoints/`` and ``model/`` to `out`.
+
+    Raises
+    ------
+    InputError
+        A wrong configuration, shards of another vocabulary, a folder that holds another run.
+    TrainingError
+        The loss is no number; the last good checkpoint is named.
+    """
+    corpus = shards if isinstance(shards, Corpus) else Corpus.open(shards)
+    model_fields, train_config = read_config(config)
+    model_config = _model_config(model_fields, corpus, train_config, start)
+    _check_columns(corpus, train_config)
+    rank, size = processes()
+    feed = Feed(corpus, model_config, train_config, rank=rank, size=size)
+    run = RunFolder(out)
+    facts = {
+        "model": dataclasses.asdict(model_config),
+        "train": dataclasses.asdict(train_config),
+        "vocabulary_sha256": corpus.vocab.hash,
+        "corpus": {"n_cells": int(corpus.n_cells), "n_training": len(feed.train)},
+    }
+    if rank == 0:
+        run.start(facts)
+
+    use_device()
+    ms.set_seed(train_config.random_state)  # dropout
+    weights = _starting_weights(model_config, train_config, corpus, start)
+    network = build_network(model_config, weights, dropout=train_config.dropout)
+    set_precision(network, train_config.precision)
+    if train_config.recompute:
+        recompute_layers(network)
+    parameters = name_parameters(network)
+    objective = PretrainObjective(network, train_config)
+    step = Step(objective, parameters, train_config, n_processes=size)
+    validation = Validation(feed, objective, Engine(model_config, network))
+    done = train(step, feed, parameters, train_config, run, validation, is_writer=rank == 0)
+
+    model = CellFM(model_config, corpus.vocab, network_weights(network), name=Path(out).name)
+    if rank == 0 and done == train_config.steps:
+        model.save(run.model, overwrite=True)
+        logger.info("wrote the model to %s.", run.model)
+    return model
+
+
+def _model_config(fields: dict[str, Any], corpus: Corpus, config: TrainConfig, start: CellFM | None) -> ModelConfig:
+    if start is not None:
+        if start.vocab.hash != corpus.vocab.hash:
+            raise InputError(
+                "The shards were written with another vocabulary than the model to start from: write them again "
+                "with model= that model."
+            )
+        return start.config
+    fields = {"zero_modelling": config.zero_fraction > 0} | fields
+    model = ModelConfig.from_dict({"n_genes": len(corpus.vocab)} | fields)
+    if model.n_genes != len(corpus.vocab):
+        raise InputError(f"n_genes is {model.n_genes:,}, but the corpus has {len(corpus.vocab):,} genes; leave it out.")
+    if config.zero_fraction and not model.zero_modelling:
+        raise InputError("zero_fraction above 0 needs zero_modelling = true in [model].")
+    return model
+
+
+def _check_columns(corpus: Corpus, config: TrainConfig) -> None:
+    wanted = {config.batch_by} if config.batch_by else set()
+    if config.type_weight:
+        wanted |= {config.type_column, "source"}
+    for column in sorted(wanted):
+        if column not in corpus.columns:
+            raise MissingKeyError(f"The corpus has no column {column!r}; there are: {', '.join(corpus.columns)}.")
+
+
+def _starting_weights(
+    model: ModelConfig, config: TrainConfig, corpus: Corpus, start: CellFM | None
+) -> dict[str, np.ndarray]:
+    if start is not None:
+        return start.weights
+    if config.start == "coexpression":
+        return coexpression_start(corpus, model, config.random_state)
+    return initial_weights(model, config.random_state)

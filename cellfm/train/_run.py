@@ -1,0 +1,122 @@
+"""The folder of a training run: its configuration, checkpoints, log, and the model at its end.
+
+run.json                what is trained on what, and how
+log.csv                 one line each `log_every` steps and at each validation
+checkpoints/step-N/     weights, optimizer, loss scale: enough to go on as if nothing had happened
+model/                  the model, for `cf.load_model`
+"""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save_file
+
+from cellfm._atomic import whole_file, whole_folder
+from cellfm.errors import CheckpointError, InputError
+
+COLUMNS = (
+    "step", "epoch", "loss", "gene", "cell", "contrast", "type", "learning_rate", "gradient_norm", "loss_scale",
+    "cells_per_second", "validation_loss", "validation_knn",
+)  # fmt: skip
+
+
+class RunFolder:
+    """Reads and writes the files of a run; every file is whole or absent."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.log = self.path / "log.csv"
+        self.model = self.path / "model"
+
+    def start(self, facts: dict[str, Any]) -> None:
+        """Make the folder, or check that it holds the same run.
+
+        Raises
+        ------
+        InputError
+            The folder holds a run with another configuration (the differing entries are named), or something else.
+        """
+        file = self.path / "run.json"
+        facts = json.loads(json.dumps(facts))
+        if not file.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise InputError(f"{self.path} holds something else than a training run; choose another folder.")
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            with whole_file(file) as partial:
+                partial.write_text(json.dumps(facts, indent=1) + "\n")
+            return
+        before = json.loads(file.read_text())
+        differing = sorted(_differing(before, facts))
+        if differing:
+            raise InputError(
+                f"{self.path} holds a run with another configuration; different are: {', '.join(differing)}. Choose "
+                "another folder, or start with the same configuration to go on."
+            )
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint."""
+        return sorted(int(folder.name.removeprefix("step-")) for folder in self.checkpoints.glob("step-*"))
+
+    def save(self, step: int, tensors: dict[str, np.ndarray], state: dict[str, Any], *, keep: int) -> Path:
+        """Write a checkpoint and remove all but the last `keep`."""
+        folder = self.checkpoints / f"step-{step:09d}"
+        with whole_folder(folder, overwrite=True) as partial:
+            save_file(tensors, partial / "tensors.safetensors")
+            (partial / "state.json").write_text(json.dumps(state | {"step": step}, indent=1) + "\n")
+        for old in self.steps()[:-keep]:
+            shutil.rmtree(self.checkpoints / f"step-{old:09d}")
+        return folder
+
+    def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """The last checkpoint, if there is one.
+
+        Raises
+        ------
+        CheckpointError
+            It is damaged; the message names it.
+        """
+        if not self.steps():
+            return None
+        folder = self.checkpoints / f"step-{self.steps()[-1]:09d}"
+        try:
+            tensors = load((folder / "tensors.safetensors").read_bytes())
+            return tensors, json.loads((folder / "state.json").read_text())
+        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            raise CheckpointError(
+                f"The checkpoint {folder} is damaged ({error}). Delete it to go on from the one before."
+            ) from None
+
+    def open_log(self, step: int) -> None:
+        """Make the log end where training goes on: lines of later steps were lost with their weights."""
+        rows = []
+        if self.log.exists():
+            with self.log.open(newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= step]
+        with whole_file(self.log) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def append_log(self, row: dict[str, Any]) -> None:
+        with self.log.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS, restval="").writerow(row)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _differing(before: Any, after: Any, name: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        keys = before.keys() | after.keys()
+        return [
+            found
+            for key in keys
+            for found in _differing(before.get(key), after.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if before == after else [f"{name} ({before!r}, now {after!r})"]

@@ -1,0 +1,152 @@
+"""Where training may start: weights with which CLS is a centred, expression-weighted sum of gene vectors.
+
+A departure from the paper, for corpora that are too small to learn this from random weights. The first layer of the
+network can do what principal components do. With keys that grow with a token's value and values that pass the gene's
+vector on, ``K^T V`` is ``sum_g x_g L_g``; CLS is a key too, so it can subtract the average cell; the norm of attention
+takes the length. Everything else starts small and is learned.
+"""
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellfm.config import ModelConfig
+from cellfm.data import tokenize
+from cellfm.errors import InputError
+from cellfm.model._parameters import Weights, initial_weights
+from cellfm.train._feed import Cells
+
+CELLS_OF_A_SOURCE = 1000
+"""Training cells of a source that the components are computed from."""
+N_VALUE_DIMS = 16
+"""Dimensions of a token that start with its value; the others start with its gene."""
+AT_VALUE, AT_GENE, AT_CLS = 0, 1, 2  # places among them: the value, 1 for genes, 1 for CLS
+MAX_VALUE = 9.3  # log1p of a whole cell in one gene, just above
+SCALE = 0.1  # of tokens, next to what attention adds
+CLS_KEY = 30.0  # how much more CLS counts as a key than a gene of value 1
+
+
+def coexpression_start(corpus: Cells, config: ModelConfig, random_state: int = 0) -> Weights:
+    """Weights whose CLS output is the principal components of the training cells, each source centred by itself.
+
+    Raises
+    ------
+    InputError
+        The network has options that this start is not made for, or is too narrow.
+    """
+    if not config.is_published_form or config.lora_rank or config.d_model < 2 * N_VALUE_DIMS:
+        raise InputError(
+            f"start = 'coexpression' needs the published form of the layers, no adapters, and d_model of at least "
+            f"{2 * N_VALUE_DIMS}."
+        )
+    sets = [_values(corpus, cells, config) for cells in _cells_by_source(corpus, random_state)]
+    loadings, average = gene_loadings(sets, config.d_model - N_VALUE_DIMS, random_state=random_state)
+    return start_weights(config, loadings, average, random_state=random_state)
+
+
+def _cells_by_source(corpus: Cells, random_state: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(random_state)
+    train = np.flatnonzero(~corpus.validation)
+    sources = corpus.codes("source")[train] if "source" in corpus.columns else np.zeros(len(train), int)
+    groups = [train[sources == source] for source in np.unique(sources)]
+    return [np.sort(generator.permutation(cells)[:CELLS_OF_A_SOURCE]) for cells in groups]
+
+
+def _values(corpus: Cells, cells: np.ndarray, config: ModelConfig) -> sp.csr_matrix:
+    """Normalised values over the rows of the gene table, (n_cells, n_genes + 1)."""
+    ids = np.arange(1, len(corpus.vocab) + 1, dtype=np.int32)
+    tokens = tokenize(corpus.counts(cells), ids, max_genes=len(ids))
+    shape = (len(cells), config.n_genes + 1)
+    return sp.csr_matrix((tokens.values, tokens.gene_ids.astype(np.int64), tokens.indptr), shape)
+
+
+def gene_loadings(
+    sets: list[sp.csr_matrix], n_dims: int, *, random_state: int = 0, n_iterations: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right singular vectors of the pooled values, (n_genes + 1, n_dims), and the average cell's image, (n_dims,).
+
+    Each gene is centred within each set; a set counts as the root of its number of cells. Randomised block power
+    iteration (Halko 2011), with the centring left implicit.
+    """
+    generator = np.random.default_rng(random_state)
+    blocks = []
+    for values in sets:
+        block = (values * values.shape[0] ** -0.25).tocsr()
+        blocks.append((block, np.asarray(block.mean(0)).ravel()))
+
+    def forward(right: np.ndarray) -> np.ndarray:
+        return np.vstack([block @ right - mean @ right for block, mean in blocks])
+
+    def backward(left: np.ndarray) -> np.ndarray:
+        parts = np.split(left, np.cumsum([block.shape[0] for block, _ in blocks])[:-1])
+        pairs = zip(blocks, parts, strict=True)
+        return sum(block.T @ part - np.outer(mean, part.sum(0)) for (block, mean), part in pairs)
+
+    right = generator.standard_normal((sets[0].shape[1], n_dims + 16))
+    for _ in range(n_iterations):
+        right = np.linalg.qr(backward(np.linalg.qr(forward(right))[0]))[0]
+    loadings = right @ np.linalg.svd(forward(right), full_matrices=False)[2].T[:, :n_dims]
+    average = np.mean([np.asarray(values.mean(0)).ravel() @ loadings for values in sets], axis=0)
+    return loadings, average
+
+
+def value_table(slopes: np.ndarray, targets: list) -> np.ndarray:
+    """Rows of the table (n_targets, w) with which the value embedding gives `targets` of x, by ridge regression."""
+    x = np.linspace(0, MAX_VALUE, 400)
+    inner = x[:, None] * slopes[None]
+    choice = np.exp(inner - inner.max(1, keepdims=True))
+    choice /= choice.sum(1, keepdims=True)
+    wanted = np.stack([target(x) for target in targets], axis=1)
+    gram = choice.T @ choice + 1e-6 * np.eye(len(slopes))
+    return np.linalg.solve(gram, choice.T @ wanted).T
+
+
+def start_weights(
+    config: ModelConfig, loadings: np.ndarray, average: np.ndarray, *, noise: float = 0.1, random_state: int = 0
+) -> Weights:
+    """Weights whose CLS output is ``sum_g x_g L_g - average``, normalised, up to a rotation.
+
+    Parameters
+    ----------
+    loadings
+        (n_genes + 1, d_model - 16) gene vectors L.
+    average
+        (d_model - 16,) what is subtracted.
+    noise
+        Scale of the random weights of the network next to their usual initial values.
+    """
+    d = config.d_model
+    n = d - N_VALUE_DIMS
+    generator = np.random.default_rng(random_state)
+    # Heads are normalised one by one: a rotation gives each the same share of every component.
+    rotation = np.linalg.qr(generator.standard_normal((n, n)))[0]
+    size = SCALE / np.sqrt(np.mean(loadings[np.any(loadings != 0, axis=1)] ** 2))
+    weights = {name: value * noise for name, value in initial_weights(config, random_state).items()}
+
+    weights["embed.gene"] = np.zeros_like(weights["embed.gene"])
+    weights["embed.gene"][: len(loadings), :n] = size * loadings @ rotation
+    cls = np.zeros(d)
+    cls[:n] = -size * average @ rotation / CLS_KEY
+    cls[n + AT_CLS] = 1
+    weights["embed.cls"] = cls.reshape(1, 1, d)
+
+    slopes = np.linspace(-1.5, 1.5, config.d_value)
+    weights["embed.value.expand.weight"] = np.where(slopes > 0, slopes, slopes / 0.2)[:, None]
+    weights["embed.value.skip"] = np.ones((1, 1))
+    table = weights["embed.value.table.weight"]
+    table[[n + AT_VALUE, n + AT_GENE]] = value_table(slopes, [lambda x: SCALE * x, lambda x: np.full_like(x, SCALE)])
+
+    for i in range(config.n_layers):
+        layer = f"backbone.layers.{i}"
+        for norm in ("norm1", "norm2"):
+            weights[f"{layer}.{norm}.gamma"] = np.ones(d)
+            weights[f"{layer}.{norm}.beta"] = np.zeros(d)
+    attention = "backbone.layers.0.attention"
+    weights[f"{attention}.key.weight"][:, n + AT_VALUE] += 1 / SCALE
+    weights[f"{attention}.key.weight"][:, n + AT_CLS] += CLS_KEY
+    weights[f"{attention}.query.weight"][:, n + AT_CLS] += 1
+    weights[f"{attention}.query.weight"][:, n + AT_GENE] += 1 / SCALE
+    weights[f"{attention}.value.weight"][np.arange(n), np.arange(n)] += 1
+    weights[f"{attention}.gate.weight"][:, n + AT_CLS] += 2
+    weights[f"{attention}.gate.weight"][:, n + AT_GENE] += 0.5
+    weights[f"{attention}.output.weight"][np.arange(n), np.arange(n)] += 1
+    return {name: value.astype(np.float32) for name, value in weights.items()}

@@ -1,0 +1,123 @@
+"""One update of the weights: compiled gradients, accumulation, loss scale, averaging over processes, Adam."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from cellfm.config import TrainConfig
+from cellfm.train._optim import Adam, learning_rate, sum_of_squares
+
+MAX_LOSS_SCALE = 2.0**24
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an update did."""
+
+    loss: float
+    terms: np.ndarray
+    """The terms of the objective, unweighted."""
+    norm: float
+    """Norm of all gradients before clipping."""
+    skipped: bool
+    """A gradient overflowed in half precision: nothing was updated."""
+
+
+class Step:
+    """Updates the trained parameters of an objective.
+
+    Parameters
+    ----------
+    objective
+        A Cell from the arrays of a micro-batch to ``(loss, terms)``, where the losses of all micro-batches add up to
+        that of the batch.
+    trained
+        Parameters to update, by name.
+    n_processes
+        Processes that train together, each on its part of the batch.
+    """
+
+    def __init__(
+        self, objective: nn.Cell, trained: dict[str, ms.Parameter], config: TrainConfig, *, n_processes: int = 1
+    ) -> None:
+        self.config = config
+        self.objective = objective
+        self.loss_scale = config.loss_scale if config.precision == "float16" else 1.0
+        self.steps_since_overflow = 0
+        self.optimizer = Adam(trained, config)
+        weights = ms.ParameterTuple(list(trained.values()))
+        reduce = ops.AllReduce() if n_processes > 1 else None
+
+        def scaled(scale: ms.Tensor, *arrays: ms.Tensor) -> Any:
+            loss, terms = objective(*arrays)
+            return loss * scale, terms
+
+        with_gradients = ms.value_and_grad(scaled, None, weights, has_aux=True)
+
+        def gradients(scale: ms.Tensor, *arrays: ms.Tensor) -> Any:
+            (loss, terms), grads = with_gradients(scale, *arrays)
+            return loss, terms, grads
+
+        def add(some: Sequence[ms.Tensor], others: Sequence[ms.Tensor]) -> Any:
+            return tuple(one + other for one, other in zip(some, others))  # noqa: B905 (jit has no strict)
+
+        def finish(grads: Sequence[ms.Tensor], factor: ms.Tensor) -> Any:
+            """Undo the loss scale, sum over processes, and measure."""
+            grads = tuple(grad * factor for grad in grads)
+            if reduce is not None:
+                grads = tuple(reduce(grad) for grad in grads)
+            norms = tuple(ops.sqrt((grad * grad).sum()) for grad in grads)
+            return grads, norms, ops.sqrt(sum_of_squares(norms))
+
+        def total(numbers: ms.Tensor) -> ms.Tensor:
+            return numbers if reduce is None else reduce(numbers)
+
+        self._gradients, self._add, self._finish = ms.jit(gradients), ms.jit(add), ms.jit(finish)
+        self._update, self._total = ms.jit(self.optimizer.construct), ms.jit(total)
+
+    def __call__(self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0) -> StepResult:
+        """Update on the micro-batches of step `step`, counted from 0.
+
+        `weight` is what this process's losses count among those of all processes (its targets).
+        """
+        self.objective.set_train(True)
+        scale = _scalar(self.loss_scale)
+        loss, terms, grads = self._gradients(scale, *map(ms.Tensor, micro_batches[0]))
+        for micro in micro_batches[1:]:
+            more_loss, more_terms, more_grads = self._gradients(scale, *map(ms.Tensor, micro))
+            loss, terms, grads = (
+                loss + more_loss,
+                terms + more_terms,
+                self._add(ms.mutable(grads), ms.mutable(more_grads)),
+            )
+        facts = np.concatenate(([loss.asnumpy() / self.loss_scale], terms.asnumpy())).astype(np.float32) * weight
+        weights, *facts = self._total(ms.Tensor(np.concatenate(([weight], facts)).astype(np.float32))).asnumpy()
+        grads, norms, norm = self._finish(ms.mutable(grads), _scalar(weight / (weights * self.loss_scale)))
+        result = StepResult(
+            facts[0] / weights, np.array(facts[1:]) / weights, float(norm), not np.isfinite(float(norm))
+        )
+        if not result.skipped:
+            t = step + 1
+            powers = (self.config.beta1**t, self.config.beta2**t)
+            rate = learning_rate(self.config, step)
+            self._update(ms.mutable(grads), ms.mutable(norms), _scalar(rate), *map(_scalar, powers))
+        self._rescale(overflow=result.skipped)
+        return result
+
+    def _rescale(self, *, overflow: bool) -> None:
+        """Halve the loss scale at an overflow, double it after a window without one."""
+        if self.config.precision != "float16":
+            return
+        self.steps_since_overflow = 0 if overflow else self.steps_since_overflow + 1
+        if overflow:
+            self.loss_scale = max(1.0, self.loss_scale / 2)
+        elif self.steps_since_overflow == self.config.loss_scale_window:
+            self.loss_scale, self.steps_since_overflow = min(MAX_LOSS_SCALE, self.loss_scale * 2), 0
+
+
+def _scalar(number: float) -> ms.Tensor:
+    return ms.Tensor(np.float32(number))

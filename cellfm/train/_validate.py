@@ -1,0 +1,54 @@
+"""Validation: the loss of cells that training never sees, and how well the embedding tells their types."""
+
+import mindspore as ms
+import numpy as np
+
+from cellfm.data import tokenize
+from cellfm.model._engine import Engine
+from cellfm.train._feed import Feed
+from cellfm.train._objective import PretrainObjective
+
+N_NEIGHBORS = 15
+LEAST_LABELLED = 50
+"""Labelled validation cells below which nothing is said of types."""
+
+
+class Validation:
+    """Facts of a validation, by column of the log."""
+
+    def __init__(self, feed: Feed, objective: PretrainObjective, engine: Engine) -> None:
+        self.feed, self.objective, self.engine = feed, objective, engine
+
+        def loss(*arrays: ms.Tensor) -> ms.Tensor:
+            return objective(*arrays)[0]
+
+        self._loss = ms.jit(loss)
+        self._batches = feed.validation()
+
+    def __call__(self) -> dict[str, float]:
+        if not self._batches:
+            return {}
+        self.objective.set_train(False)
+        losses = [sum(float(self._loss(*map(ms.Tensor, micro))) for micro in batch.micro) for batch in self._batches]
+        facts = {"validation_loss": float(np.average(losses, weights=[batch.n_cells for batch in self._batches]))}
+        knn = self._neighbours_of_a_type()
+        return facts if knn is None else facts | {"validation_knn": knn}
+
+    def _neighbours_of_a_type(self) -> float | None:
+        """Share of labelled validation cells that their nearest neighbours (cosine, 15, by vote) name rightly."""
+        corpus, config = self.feed.corpus, self.feed.config
+        if config.type_column not in corpus.columns:
+            return None
+        cells = np.flatnonzero(corpus.validation & (corpus.codes(config.type_column) >= 0))[: config.n_validation]
+        if len(cells) < LEAST_LABELLED:
+            return None
+        ids = np.arange(1, len(corpus.vocab) + 1, dtype=np.int32)
+        tokens = tokenize(corpus.counts(cells), ids, max_genes=self.feed.model.max_genes)
+        embedding = self.engine.run(tokens, ("cell",), None)["cell"]
+        unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
+        similarity = unit @ unit.T
+        np.fill_diagonal(similarity, -np.inf)
+        nearest = np.argpartition(-similarity, N_NEIGHBORS, axis=1)[:, :N_NEIGHBORS]
+        types = corpus.codes(config.type_column)[cells]
+        votes = np.apply_along_axis(np.bincount, 1, types[nearest], minlength=int(types.max()) + 1)
+        return float((votes.argmax(1) == types).mean())
