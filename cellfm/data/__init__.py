@@ -1,6 +1,7 @@
 """Cells as arrays: kinds of values, tokens, chunks, files. Never MindSpore."""
 
 from cellfm.data._augment import choose_panel, sample_unexpressed, thin
+from cellfm.data._cells import CellTable
 from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.data._mask import choose_targets
 from cellfm.data._read import cell_format, read_cells
@@ -14,6 +15,7 @@ __all__ = [
     "CELL_SUFFIXES",
     "CHUNK",
     "ENOUGH_BITS",
+    "CellTable",
     "Chunks",
     "Corpus",
     "Precision",

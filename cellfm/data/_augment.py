@@ -10,7 +10,7 @@ THIN_SHAPE = 2.0
 
 
 def thin(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Keep each count with one probability, drawn from Beta(2, 2); a gene that is expressed keeps at least one count."""
+    """Keep each count with one probability, drawn from Beta(2, 2); an expressed gene keeps at least one count."""
     rate = generator.beta(THIN_SHAPE, THIN_SHAPE)
     return np.maximum(generator.binomial(counts.astype(np.int64), rate), np.minimum(counts, 1)).astype(np.float32)
 

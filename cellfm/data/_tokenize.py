@@ -25,7 +25,7 @@ class TokenBatch:
     values: np.ndarray
     """(n_tokens,) float32."""
     depth: np.ndarray | None = None
-    """(n_cells,) float32: counts of all measured genes, after the cap."""
+    """(n_cells,) float32: counts of all measured genes, before the cap."""
 
     @property
     def n_cells(self) -> int:
@@ -71,7 +71,7 @@ def tokenize(
         data = _cap_depth(counts)
     else:
         data = counts.data.astype(np.float32, copy=False)
-    depth = _sums(data, counts.indptr).astype(np.float32)
+    depth = _sums(counts.data, counts.indptr).astype(np.float32)
     ids = np.asarray(gene_ids, np.int32)[counts.indices]
     token = np.flatnonzero((ids > 0) & (data > 0))  # the stored values that become tokens
     indptr = np.searchsorted(token, counts.indptr).astype(np.int64)

@@ -16,6 +16,7 @@ os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at
 from cellfm.nn._build import build_network, name_parameters, network_weights
 from cellfm.nn._device import use_device
 from cellfm.nn._inference import CellEncoder
+from cellfm.nn._linear import Linear
 from cellfm.nn._lora import add_lora, merge_lora
 from cellfm.nn._network import CellFMNetwork, Outputs
 from cellfm.nn._precision import recompute_layers, set_precision
@@ -23,6 +24,7 @@ from cellfm.nn._precision import recompute_layers, set_precision
 __all__ = [
     "CellEncoder",
     "CellFMNetwork",
+    "Linear",
     "Outputs",
     "add_lora",
     "build_network",

@@ -4,15 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellfm.train._finetune import finetune
     from cellfm.train._mindrecord import export_mindrecord
     from cellfm.train._pretrain import pretrain
     from cellfm.train._shard import write_shards
 
-__all__ = ["export_mindrecord", "pretrain", "write_shards"]
+__all__ = ["export_mindrecord", "finetune", "pretrain", "write_shards"]
 
 # Loaded on first use, so that shards are written without MindSpore.
 _LAZY = {
     "export_mindrecord": "_mindrecord",
+    "finetune": "_finetune",
     "pretrain": "_pretrain",
     "write_shards": "_shard",
 }

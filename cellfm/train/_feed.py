@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import scipy.sparse as sp
 
+from cellfm._logging import logger
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import (
     CHUNK,
@@ -136,7 +137,22 @@ class Feed:
             return [self.train]
         codes = self.corpus.codes(column)[self.train]
         groups = [self.train[codes == code] for code in np.unique(codes)]
-        return [group for group in groups if len(group) >= self.config.batch_size] or [self.train]
+        large = [group for group in groups if len(group) >= self.config.batch_size]
+        if not large:
+            raise InputError(
+                f"No value of batch_by = {column!r} has the {self.config.batch_size} training cells of a batch: the "
+                f"largest has {max(map(len, groups), default=0):,}. Lower batch_size or leave batch_by out."
+            )
+        left_out = len(self.train) - sum(map(len, large))
+        if left_out:
+            logger.warning(
+                "%d of %d training cells are never seen: their value of %r has fewer cells than a batch (%d).",
+                left_out,
+                len(self.train),
+                column,
+                self.config.batch_size,
+            )
+        return large
 
     def _order(self, epoch: int) -> np.ndarray:
         """(steps_per_epoch, batch_size) cells, shuffled."""
@@ -163,8 +179,8 @@ class Feed:
         """Tokens of the cells as one view shows them, what is asked, what is visible, and depth before and after."""
         config = self.config
         generators = [self._generator(key, cell, view) for cell in cells]
-        counts = self.corpus.counts(cells)
-        before = self.corpus.depth(cells)
+        counts = expressed = self.corpus.counts(cells)
+        before, known = self.corpus.depth(cells), np.asarray(counts.sum(1)).ravel()
         altered = [
             self._alter(counts.data[start:stop], counts.indices[start:stop], generator)
             for start, stop, generator in zip(counts.indptr[:-1], counts.indptr[1:], generators, strict=True)
@@ -177,14 +193,16 @@ class Feed:
             random_state=config.random_state + key,
         )
         if config.zero_fraction:
-            tokens = self._with_zeros(tokens, generators)
+            tokens = self._with_zeros(tokens, expressed, generators)
         fractions = {"target_fraction": config.target_fraction, "hide_fraction": config.hide_fraction}
         asked = [
             choose_targets(n, generator, **fractions) for n, generator in zip(tokens.lengths, generators, strict=True)
         ]
+        # Of the counts of unknown genes as many are kept as of the known ones.
+        after = before * np.asarray(counts.sum(1)).ravel() / np.maximum(known, 1)
         target = np.concatenate([chosen for chosen, _ in asked])
         hidden = np.concatenate([chosen for _, chosen in asked])
-        return tokens, target, ~hidden, depth_values(before, np.asarray(counts.sum(1)).ravel())
+        return tokens, target, ~hidden, depth_values(before, after)
 
     def _generator(self, key: int, cell: int, view: int) -> np.random.Generator:
         seed = (self.config.random_state << 32) | key
@@ -200,13 +218,17 @@ class Feed:
             data = thin(data, generator)
         return ids, data
 
-    def _with_zeros(self, tokens: TokenBatch, generators: list[np.random.Generator]) -> TokenBatch:
+    def _with_zeros(
+        self, tokens: TokenBatch, expressed: sp.csr_matrix, generators: list[np.random.Generator]
+    ) -> TokenBatch:
+        """Unexpressed genes beside the tokens; a gene that a panel leaves out is not taken for unexpressed."""
         ids, values, lengths = [], [], []
         for i, generator in enumerate(generators):
             span = slice(tokens.indptr[i], tokens.indptr[i + 1])
             n = int(tokens.lengths[i])
             wanted = min(int(self.config.zero_fraction * n), self.max_genes - n)
-            zeros = sample_unexpressed(tokens.gene_ids[span], len(self.corpus.vocab), wanted, generator)
+            known = expressed.indices[expressed.indptr[i] : expressed.indptr[i + 1]] + 1
+            zeros = sample_unexpressed(known, len(self.corpus.vocab), wanted, generator)
             ids += [tokens.gene_ids[span], zeros]
             values += [tokens.values[span], np.zeros(len(zeros), np.float32)]
             lengths.append(n + len(zeros))

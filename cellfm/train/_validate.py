@@ -1,11 +1,14 @@
 """Validation: the loss of cells that training never sees, and how well the embedding tells their types."""
 
+from collections.abc import Callable, Sequence
+
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 
 from cellfm.data import tokenize
 from cellfm.model._engine import Engine
-from cellfm.train._feed import Feed
+from cellfm.train._feed import Batch, Feed
 from cellfm.train._objective import PretrainObjective
 
 N_NEIGHBORS = 15
@@ -13,24 +16,35 @@ LEAST_LABELLED = 50
 """Labelled validation cells below which nothing is said of types."""
 
 
+def mean_loss(objective: nn.Cell, batches: Sequence[Batch]) -> Callable[[], float]:
+    """A compiled function: the loss over batches, in which each cell counts the same."""
+
+    def loss(*arrays: ms.Tensor) -> ms.Tensor:
+        return objective(*arrays)[0]
+
+    compiled = ms.jit(loss)
+    weights = [batch.n_cells for batch in batches]
+
+    def evaluate() -> float:
+        objective.set_train(False)
+        losses = [sum(float(compiled(*map(ms.Tensor, micro))) for micro in batch.micro) for batch in batches]
+        return float(np.average(losses, weights=weights))
+
+    return evaluate
+
+
 class Validation:
     """Facts of a validation, by column of the log."""
 
     def __init__(self, feed: Feed, objective: PretrainObjective, engine: Engine) -> None:
-        self.feed, self.objective, self.engine = feed, objective, engine
-
-        def loss(*arrays: ms.Tensor) -> ms.Tensor:
-            return objective(*arrays)[0]
-
-        self._loss = ms.jit(loss)
-        self._batches = feed.validation()
+        self.feed, self.engine = feed, engine
+        batches = feed.validation()
+        self._loss = mean_loss(objective, batches) if batches else None
 
     def __call__(self) -> dict[str, float]:
-        if not self._batches:
+        if self._loss is None:
             return {}
-        self.objective.set_train(False)
-        losses = [sum(float(self._loss(*map(ms.Tensor, micro))) for micro in batch.micro) for batch in self._batches]
-        facts = {"validation_loss": float(np.average(losses, weights=[batch.n_cells for batch in self._batches]))}
+        facts = {"validation_loss": self._loss()}
         knn = self._neighbours_of_a_type()
         return facts if knn is None else facts | {"validation_knn": knn}
 
