@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from mudata import MuData
 
 from cellfm._adata import select
-from cellfm.errors import InputError, MissingKeyError
 from cellfm._figure import finish
+from cellfm.errors import InputError, MissingKeyError
 
 
 def cells(

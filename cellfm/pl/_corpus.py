@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from cellfm._figure import finish
 from cellfm.data import Corpus
 from cellfm.errors import InputError
-from cellfm._figure import finish
 
 _COLUMNS = ("source", "tissue", "platform", "assay", "cell_type", "condition", "disease")
 _A_ROW = 4
