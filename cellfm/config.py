@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -202,6 +203,8 @@ class TrainConfig(_Config):
         Steps between validations, cells of one, steps between checkpoints, how many are kept, steps between lines.
     random_state
         Seed of everything.
+    shard_optimizer
+        Of several processes, each keeps Adam's moments of its share of the weights only. Changes memory, not numbers.
     """
 
     steps: int = 1000
@@ -244,6 +247,7 @@ class TrainConfig(_Config):
     keep_checkpoints: int = 2
     log_every: int = 10
     random_state: int = 0
+    shard_optimizer: bool = False
 
     def __post_init__(self) -> None:
         counts = (
@@ -257,12 +261,15 @@ class TrainConfig(_Config):
         )
         for field in (*counts, "validate_every", "checkpoint_every"):
             self._check(_is_count(getattr(self, field)), field, "a whole number above 0")
-        for field in ("warmup_steps", "random_state"):
-            self._check(_is_count(getattr(self, field), least=0), field, "a whole number, 0 or more")
+        self._check(_is_count(self.warmup_steps, least=0), "warmup_steps", "a whole number, 0 or more")
+        seed = self.random_state
+        self._check(_is_count(seed, least=0) and seed < 2**32, "random_state", "a whole number from 0 to 2**32 - 1")
         self._check(self.train_genes is None or _is_count(self.train_genes), "train_genes", "a whole number above 0")
-        shares = ("final_rate", "dropout", "target_fraction", "hide_fraction", "thin_probability")
-        for field in (*shares, "panel_probability", "panel_least", "beta1", "beta2"):
+        shares = ("final_rate", "target_fraction", "hide_fraction", "thin_probability")
+        for field in (*shares, "panel_probability", "panel_least"):
             self._check(_is_number(getattr(self, field)) and 0 <= getattr(self, field) <= 1, field, "between 0 and 1")
+        for field in ("dropout", "beta1", "beta2"):
+            self._check(_is_number(getattr(self, field)) and 0 <= getattr(self, field) < 1, field, "from 0 to below 1")
         weights = ("gene_weight", "cell_weight", "contrast_weight", "type_weight", "zero_fraction", "weight_decay")
         for field in weights:
             self._check(_is_number(getattr(self, field)) and getattr(self, field) >= 0, field, "a number, 0 or more")
@@ -277,6 +284,8 @@ class TrainConfig(_Config):
             ("recompute", (False, True)),
         ):
             self._check(getattr(self, field) in choices, field, f"one of {choices}")
+        self._check(_is_name(self.type_column), "type_column", "the name of a column")
+        self._check(self.batch_by is None or _is_name(self.batch_by), "batch_by", "the name of a column, or None")
         losses = (self.gene_weight, self.cell_weight, self.contrast_weight, self.type_weight)
         self._check(any(losses), "gene_weight", "above 0 unless another loss is")
 
@@ -286,5 +295,35 @@ class TrainConfig(_Config):
         return 2 if self.contrast_weight else 1
 
 
+@dataclass(frozen=True)
+class ClusterConfig(_Config):
+    """Machines that train together.
+
+    Parameters
+    ----------
+    nodes
+        Host names or addresses, the same list on all machines. The first one is where the processes meet.
+    workers_per_node
+        Processes on each machine: one for each NPU.
+    port
+        Free port of the first machine.
+    """
+
+    nodes: list[str]
+    workers_per_node: int = 8
+    port: int = 8118
+
+    def __post_init__(self) -> None:
+        named = isinstance(self.nodes, list) and all(isinstance(node, str) and node for node in self.nodes)
+        self._check(named and len(self.nodes) > 0, "nodes", "a list of host names or addresses")
+        self._check(len(set(self.nodes)) == len(self.nodes), "nodes", "a list that names each machine once")
+        self._check(_is_count(self.workers_per_node), "workers_per_node", "a whole number above 0")
+        self._check(_is_count(self.port) and self.port < 65536, "port", "a whole number from 1 to 65535")
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

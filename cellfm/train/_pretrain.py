@@ -1,7 +1,6 @@
 """`cf.train.pretrain`: a model from a corpus of shards."""
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import mindspore as ms
 import numpy as np
 
 from cellfm._logging import logger
-from cellfm.config import MODEL_PRESETS, ModelConfig, TrainConfig
+from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import Corpus
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.model import CellFM
@@ -20,58 +19,11 @@ from cellfm.train._distributed import processes
 from cellfm.train._feed import Feed
 from cellfm.train._loop import train
 from cellfm.train._objective import PretrainObjective
+from cellfm.train._recipes import read_config
 from cellfm.train._run import RunFolder
 from cellfm.train._start import coexpression_start
 from cellfm.train._step import Step
 from cellfm.train._validate import Validation
-
-PRESETS = ("mini", "80M", "800M")
-
-
-def read_config(source: str | Path | dict[str, Any] | None) -> tuple[dict[str, Any], TrainConfig]:
-    """The model's and the training's part of a configuration: a TOML file, a dict, or the name of a preset.
-
-    Raises
-    ------
-    InputError
-        No such file, not valid TOML, an unknown table, field or preset (the nearest name is suggested), or a value
-        out of range.
-    """
-    if source is None or (isinstance(source, str) and source in PRESETS):
-        source = {"preset": source or "mini"}
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if not path.exists():
-            raise InputError(f"No configuration {str(source)!r}: expected a TOML file or one of {', '.join(PRESETS)}.")
-        try:
-            source = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}.") from None
-    unknown = source.keys() - {"preset", "model", "train"}
-    if unknown:
-        raise InputError(
-            f"The configuration has an unknown entry {sorted(unknown)[0]!r}; expected preset, [model] and [train]."
-        )
-    preset = source.get("preset", "mini")
-    if preset not in PRESETS:
-        raise InputError(f"No preset {preset!r}; there are: {', '.join(PRESETS)}.")
-    model = MODEL_PRESETS[preset] | source.get("model", {})
-    return model, TrainConfig.from_dict(TRAIN_PRESETS[preset] | source.get("train", {}))
-
-
-# The paper's recipe for the published sizes (Methods, "Training"; see docs/pretraining.md for what is ours in "mini").
-_PAPER: dict[str, Any] = {
-    "learning_rate": 1e-7,
-    "schedule": "constant",
-    "batch_size": 128,
-    "steps": 1_600_000,
-    "precision": "float16",
-    "n_chunks": 264,
-    "recompute": True,
-    "checkpoint_every": 5000,
-    "validate_every": 5000,
-}
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {"mini": {}, "80M": _PAPER, "800M": _PAPER}
 
 
 def pretrain(
