@@ -282,6 +282,7 @@ class TrainConfig(_Config):
             ("precision", ("float32", "float16", "bfloat16")),
             ("start", ("random", "coexpression")),
             ("recompute", (False, True)),
+            ("shard_optimizer", (False, True)),
         ):
             self._check(getattr(self, field) in choices, field, f"one of {choices}")
         self._check(_is_name(self.type_column), "type_column", "the name of a column")
