@@ -78,6 +78,9 @@ class Corpus:
             )
         return corpus
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}  # another process maps the files itself
+
     def __len__(self) -> int:
         return self.n_cells
 
@@ -158,7 +161,7 @@ class Corpus:
         shard_of = np.searchsorted(self._ends, cells, side="right")
         order = np.argsort(shard_of, kind="stable")
         shards, first = np.unique(shard_of[order], return_index=True)
-        for shard, rows in zip(shards.tolist(), np.split(order, first[1:]), strict=True):
+        for shard, rows in zip(shards.tolist(), np.split(order, first)[1:], strict=True):
             starts, gene_ids, values = self._mapped(shard)
             begins = starts[cells[rows] - (self._ends[shard] - self._shards[shard]["n_cells"])]
             # One copy a cell: at hundreds of genes a cell this beats gathering by an index of all of them.

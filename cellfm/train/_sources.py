@@ -125,7 +125,7 @@ def _on_disk(path: Path, kind: str, stack: ExitStack) -> AnnData | None:
             adata = AnnData(_element(group, "X"), obs=read_elem(group["obs"]), var=read_elem(group["var"]))
             for name in group.get("layers", ()):
                 adata.layers[name] = _element(group["layers"], name)
-            if "raw" in group and "X" in group["raw"]:
+            if hasattr(group.get("raw"), "keys"):
                 adata.raw = AnnData(_element(group["raw"], "X"), obs=adata.obs, var=read_elem(group["raw"]["var"]))
     except Exception as error:
         raise InputError(
@@ -148,9 +148,9 @@ def _group(path: Path, kind: str, stack: ExitStack) -> Any:
 def _element(group: Any, name: str) -> Any:
     from anndata.io import sparse_dataset
 
-    if name not in group:
+    found = group.get(name)
+    if found is None or found.attrs.get("encoding-type") == "null":
         return None
-    found = group[name]
     return sparse_dataset(found) if hasattr(found, "keys") else found
 
 
