@@ -1,0 +1,470 @@
+"""`cf.train.write_shards`: the counts of the inputs, once each, whatever stops the run."""
+
+import errno
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import h5py
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
+
+import cellfm as cf
+from cellfm import cli
+from cellfm.data import Corpus, _shard_files
+from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.train import _shard_writer, export_mindrecord, write_shards
+
+N_GENES = 300
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def shard_contents(folder: Path) -> dict[str, bytes]:
+    return {name: content for name, content in contents(folder).items() if name.startswith("shard-")}
+
+
+def write_ten_x(path: Path, adata: AnnData, n_antibodies: int = 0) -> None:
+    """As Cell Ranger 3 does; the last genes can be called antibodies."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(adata.X, name).astype(np.int64)
+        group["shape"] = np.array(adata.shape[::-1])
+        group["barcodes"] = adata.obs_names.to_numpy().astype("S")
+        kinds = ["Gene Expression"] * (adata.n_vars - n_antibodies) + ["Antibody Capture"] * n_antibodies
+        names = {"name": adata.var_names, "id": adata.var_names, "feature_type": kinds}
+        for name, values in names.items():
+            group[f"features/{name}"] = np.array(values, "S")
+
+
+def write_mtx(folder: Path, adata: AnnData, *, zipped: bool) -> None:
+    folder.mkdir()
+    genes = pd.DataFrame({"id": adata.var_names, "name": adata.var_names, "type": "Gene Expression"})
+    suffix = ".gz" if zipped else ""
+    genes.to_csv(folder / f"features.tsv{suffix}", sep="\t", header=False, index=False)
+    adata.obs_names.to_series().to_csv(folder / f"barcodes.tsv{suffix}", header=False, index=False)
+    scipy.io.mmwrite(folder / "matrix.mtx", sp.csc_matrix(adata.X.T).astype(np.int64))
+    if zipped:
+        (folder / "matrix.mtx.gz").write_bytes(gzip.compress((folder / "matrix.mtx").read_bytes()))
+        (folder / "matrix.mtx").unlink()
+
+
+def write_as(form: str, adata: AnnData, folder: Path) -> Path:
+    if form.startswith("mtx"):
+        write_mtx(folder / "cells", adata, zipped=form == "mtx.gz")
+        return folder / "cells"
+    if form == "10x":
+        write_ten_x(folder / "cells.h5", adata)
+        return folder / "cells.h5"
+    adata.X = {"dense": adata.X.toarray(), "csc": adata.X.tocsc()}.get(form, adata.X)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
+        if form == "zarr":
+            adata.write_zarr(folder / "cells.zarr")
+            return folder / "cells.zarr"
+        if form == "h5mu":
+            with mudata.set_options(pull_on_update=False):
+                MuData({"rna": adata}).write_h5mu(folder / "cells.h5mu")
+            return folder / "cells.h5mu"
+    adata.write_h5ad(folder / "cells.h5ad")
+    return folder / "cells.h5ad"
+
+
+@pytest.fixture
+def write(tiny_vocab, tmp_path):
+    """Write shards of 7 cells to ``tmp_path / "corpus"``."""
+
+    def run(inputs, out="corpus", **options) -> Corpus:
+        return write_shards(inputs, tmp_path / out, model=tiny_vocab, **{"cells_per_shard": 7} | options)
+
+    return run
+
+
+@pytest.mark.parametrize("form", ["h5ad", "csc", "dense", "zarr", "h5mu", "10x", "mtx", "mtx.gz"])
+def test_every_format_gives_the_same_shards(form, tiny_adata, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(_shard_writer, "BLOCK_CELLS", 9)
+    adata = AnnData(tiny_adata.X, obs=tiny_adata.obs[[]], var=tiny_adata.var)
+    expected = write(adata.copy(), "expected")
+    np.testing.assert_array_equal(expected.counts(np.arange(40)).toarray(), adata.X[:, :N_GENES].toarray())
+    found = write(write_as(form, adata, tmp_path))
+    assert found.categories("source") == ["cells"]
+    assert shard_contents(found.path) == shard_contents(expected.path)
+
+
+@pytest.mark.parametrize("layer", ["counts", "raw"])
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_layers_and_raw_of_files(layer, form, tiny_adata, write, tmp_path):
+    expected = tiny_adata.X[:, :N_GENES].toarray()
+    if layer == "raw":
+        tiny_adata.raw = tiny_adata.copy()
+    else:
+        tiny_adata.layers["counts"] = tiny_adata.X.copy()
+    tiny_adata.X = tiny_adata.X.log1p()
+    path = write_as(form, tiny_adata, tmp_path)
+    with pytest.raises(InputError, match=rf"cells: No counts found: adata.X .* pass layer='{layer}'"):
+        write(path)
+    np.testing.assert_array_equal(write(path, layer=layer).counts(np.arange(40)).toarray(), expected)
+
+
+def test_other_features_of_ten_x_are_left_out(tiny_adata, write, tmp_path):
+    write_ten_x(tmp_path / "cells.h5", tiny_adata, n_antibodies=25)
+    found = write(tmp_path / "cells.h5", min_genes=1)
+    expected = tiny_adata.X[:, :295].toarray()
+    np.testing.assert_array_equal(found.counts(np.arange(40)).toarray()[:, :295], expected)
+    np.testing.assert_array_equal(found.depth(np.arange(40)), expected.sum(1))
+
+
+def test_the_order_of_columns_changes_nothing(tiny_adata, write):
+    order = np.random.default_rng(0).permutation(tiny_adata.n_vars)
+    assert shard_contents(write(tiny_adata, "a").path) == shard_contents(write(tiny_adata[:, order].copy(), "b").path)
+
+
+def test_other_names_and_repeated_columns_are_one_gene(tiny_adata, write, tmp_path):
+    expected = write(tiny_adata, "expected").counts(np.arange(40)).toarray()
+    table = pd.DataFrame({"symbol": ["GENE3"], "alias_symbol": ["OLD3"], "prev_symbol": [""]})
+    table.to_csv(tmp_path / "hgnc.txt", sep="\t", index=False)
+    names = tiny_adata.var_names.tolist()
+    names[3], names[310], names[5] = "OLD3", "GENE8", "ENSG00000000005.2"
+    tiny_adata.var_names = names
+    expected[:, 8] += tiny_adata.X[:, 310].toarray().ravel()
+    np.testing.assert_array_equal(
+        write(tiny_adata, hgnc=tmp_path / "hgnc.txt").counts(np.arange(40)).toarray(), expected
+    )
+
+
+def test_poor_and_rich_cells_are_left_out_and_counted(tiny_adata, write):
+    counts = tiny_adata.X.toarray()
+    counts[4, 50:] = 0  # fewer than 200 genes
+    tiny_adata.X = sp.csr_matrix(counts)
+    n_genes = (tiny_adata.X[:, :N_GENES] > 0).sum(1).A1
+    limit = int(np.sort(n_genes)[-4])  # three express more
+    found = write(tiny_adata, max_genes=limit)
+    kept = (n_genes >= 200) & (n_genes <= limit)
+    np.testing.assert_array_equal(found.counts(np.arange(36)).toarray(), tiny_adata.X[kept][:, :N_GENES].toarray())
+    facts = found.manifest["sources"][0]
+    assert (facts["n_cells"], facts["n_kept"]) == (40, 36)
+    assert facts["dropped"] == {"few_genes": 1, "many_genes": 3, "duplicate": 0}
+
+
+def test_cells_are_kept_once_across_inputs(tiny_adata, write):
+    later = tiny_adata[[30, 31, 5, 6]].copy()
+    later.X = later.X[[0, 1, 2, 2]]
+    first = tiny_adata[:30].copy()
+    found = write([first, later])
+    assert found.n_cells == 32
+    assert [source["dropped"]["duplicate"] for source in found.manifest["sources"]] == [0, 2]
+    assert found.codes("source").tolist() == [0] * 30 + [1, 1]
+    assert write([first, later], "all", deduplicate=False).n_cells == 34
+
+
+def test_the_split_depends_on_the_content_alone(tiny_adata, write):
+    one = write(tiny_adata, "one", validation_fraction=0.3)
+    order = np.random.default_rng(0).permutation(40)
+    other = write([tiny_adata[order[:9]].copy(), tiny_adata[order[9:]].copy()], "other", validation_fraction=0.3)
+    assert 0 < one.validation.sum() < 40
+    np.testing.assert_array_equal(other.validation, one.validation[order])
+
+
+def test_columns_of_all_inputs_share_their_categories(tiny_adata, write):
+    first, second = tiny_adata[:20].copy(), tiny_adata[20:].copy()
+    first.obs["donor"] = [3.0] * 10 + [np.nan] * 10
+    second.obs["tissue"] = "lung"
+    found = write([first, second])
+    assert found.columns == ["batch", "donor", "tissue", "source"]  # label is none of the usual columns
+    assert found.categories("batch") == ["one", "two"]
+    assert found.codes("donor").tolist() == [0] * 10 + [-1] * 30
+    assert found.codes("tissue").tolist() == [-1] * 20 + [0] * 20
+    with pytest.raises(MissingKeyError, match="No input has the column 'organ'; there are: label, batch, donor, tissue"):
+        write([first, second], "other", columns=["organ"])
+    with pytest.raises(InputError, match="'source' is always written"):
+        write(first, "other", columns=["source"])
+
+
+def test_all_bad_inputs_are_named_before_anything_is_written(tiny_adata, write, tmp_path):
+    log = tiny_adata.copy()
+    log.X = log.X.log1p()
+    mouse = tiny_adata.copy()
+    mouse.var_names = [f"ENSMUSG{i:011d}" for i in range(320)]
+    mixed = tiny_adata.copy()
+    mixed.var_names = [*tiny_adata.var_names[:250], *mouse.var_names[250:]]
+    (tmp_path / "cut.h5ad").write_bytes(b"\x89HDF\r\n\x1a\n1234")
+    with pytest.raises(InputError) as caught:
+        write([tiny_adata, log, mouse, mixed, tmp_path / "cut.h5ad", tmp_path / "none.h5ad"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "5 of 6 inputs cannot be used; nothing was written."
+    for line, start, words in zip(
+        lines[1:],
+        ("input 2: ", "input 3: ", "input 4: ", "cut: ", "none: "),
+        ("No counts found", "look like mouse genes", "mixed species", "damaged", "No file"),
+        strict=True,
+    ):
+        assert line.startswith(start)
+        assert words in line
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_two_genomes_in_a_ten_x_file_are_mixed_species(tiny_adata, write, tmp_path):
+    with h5py.File(tmp_path / "cells.h5", "w") as file:
+        for genome in ("GRCh38", "mm10"):
+            for name in ("data", "indices", "indptr"):
+                file[f"{genome}/{name}"] = getattr(tiny_adata.X, name)
+    with pytest.raises(InputError, match="several genomes.*'GRCh38', 'mm10'"):
+        write(tmp_path / "cells.h5")
+
+
+def test_bad_values_behind_the_sample_stop_the_run(tiny_adata, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(cf._adata, "_SAMPLE_CELLS", 2)
+    tiny_adata.X[10] *= 0.5
+    tiny_adata.write_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match="cells: cells 0 to 39 of adata.X have .*not counts"):
+        write(tmp_path / "cells.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_genes": 0}, "min_genes must be at least 1"),
+        ({"max_genes": 100}, "max_genes must be at least min_genes"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be"),
+        ({"cells_per_shard": 0}, "cells_per_shard must be"),
+        ({"min_genes": 299}, "No cell is left: left out 40 with fewer than 299"),
+    ],
+)
+def test_impossible_options_are_refused(options, message, tiny_adata, write, tmp_path):
+    with pytest.raises(InputError, match=message):
+        write(tiny_adata, **options)
+    assert write(tiny_adata).n_cells == 40, "what failed leaves nothing in the way"
+
+
+def test_impossible_inputs_are_refused(tiny_adata, write, tmp_path):
+    for inputs, message in (
+        ([], "No inputs"),
+        ([3], "found int"),
+        ([tiny_adata, tiny_adata], "input 2 is given twice"),
+    ):
+        with pytest.raises(InputError, match=message):
+            write(inputs)
+
+
+def test_files_of_one_name_are_told_apart(tiny_adata, write, tmp_path):
+    paths = []
+    for name, cells in (("a", tiny_adata[:20]), ("b", tiny_adata[20:])):
+        (tmp_path / name).mkdir()
+        paths.append(tmp_path / name / "cells.h5ad")
+        cells.copy().write_h5ad(paths[-1])
+    assert write(paths).categories("source") == [str(path) for path in paths]
+
+
+def test_an_input_that_loses_most_cells_warns(tiny_adata, write):
+    with pytest.warns(DataWarning, match="input 2: 3 of 3 cells.*3 repeated ones"):
+        write([tiny_adata, tiny_adata[:3].copy()])
+
+
+# ---- interrupted runs
+
+RUN = """
+import os, signal, sys
+import cellfm.data._shard_files as files
+import cellfm.train._unfinished as unfinished
+from cellfm.train import write_shards
+
+out, genes, point, *inputs = sys.argv[1:]
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+write, record, n_written = files._write_array, unfinished.Unfinished.record, 0
+def write_or_die(*args):
+    global n_written
+    n_written += 1
+    facts = write(*args)
+    return die() if point == "array" and n_written == 10 else facts
+def record_or_die(self, shard):
+    if point == "before record":
+        die()
+    record(self, shard)
+    if point == "after record":
+        with open(self.folder / "manifest.partial.jsonl", "a") as file:
+            file.write('{"n_cells": 7, "fi')
+        die()
+files._write_array = write_or_die
+unfinished.Unfinished.record = record_or_die
+if point == "manifest":
+    unfinished.Unfinished.finish = lambda *args: die()
+write_shards(inputs, out, model=genes, cells_per_shard=7)
+"""
+
+
+@pytest.fixture
+def two_files(tiny_adata, tiny_vocab, tmp_path) -> list[str]:
+    """Vocabulary and two inputs; some cells of the second are those of the first."""
+    tiny_vocab.genes.to_csv(tmp_path / "genes.tsv", sep="\t", index=False)
+    tiny_adata[:25].copy().write_h5ad(tmp_path / "first.h5ad")
+    tiny_adata[20:].copy().write_h5ad(tmp_path / "second.h5ad")
+    return [str(tmp_path / name) for name in ("genes.tsv", "first.h5ad", "second.h5ad")]
+
+
+def test_killed_at_any_time_it_continues_to_the_same_bytes(two_files, tmp_path):
+    genes, *inputs = two_files
+    expected = write_shards(inputs, tmp_path / "expected", model=genes, cells_per_shard=7)
+    out = tmp_path / "corpus"
+    n_shards = []
+    for point in ("array", "before record", "after record", "manifest"):
+        ran = subprocess.run([sys.executable, "-c", RUN, out, genes, point, *inputs], capture_output=True, text=True)
+        assert ran.returncode == -signal.SIGKILL, ran.stderr
+        with pytest.raises(InputError, match="unfinished corpus"):
+            Corpus.open(out)
+        n_shards.append(len((out / "manifest.partial.jsonl").read_text().splitlines()) - 1)
+    assert n_shards == [1, 1, 3, 6]  # the third counts the line that was cut
+    assert write_shards(inputs, out, model=genes, cells_per_shard=7).n_cells == 40
+    assert contents(out) == contents(expected.path)
+    Corpus.open(out, verify=True)
+
+
+def test_a_finished_corpus_is_left_as_it_is(two_files, tmp_path):
+    genes, *inputs = two_files
+    written = write_shards(inputs, tmp_path / "corpus", model=genes)
+    times = {path: path.stat().st_mtime_ns for path in written.path.rglob("*")}
+    write_shards(inputs, tmp_path / "corpus", model=genes)
+    assert {path: path.stat().st_mtime_ns for path in written.path.rglob("*")} == times
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_options_or_inputs_do_not_continue(finished, two_files, tiny_adata, tmp_path):
+    genes, *inputs = two_files
+    out = tmp_path / "corpus"
+    if finished:
+        write_shards(inputs, out, model=genes, cells_per_shard=7)
+    else:
+        subprocess.run([sys.executable, "-c", RUN, out, genes, "array", *inputs], check=False)
+    with pytest.raises(InputError, match="min_genes was 200 and is now 201.*overwrite=True"):
+        write_shards(inputs, out, model=genes, cells_per_shard=7, min_genes=201)
+    with pytest.raises(InputError, match="the inputs were first, second and are now second"):
+        write_shards(inputs[1:], out, model=genes, cells_per_shard=7)
+    tiny_adata.X[39, 0] += 1
+    tiny_adata[20:].copy().write_h5ad(inputs[1])
+    with pytest.raises(InputError, match="the input second has changed"):
+        write_shards(inputs, out, model=genes, cells_per_shard=7)
+    assert write_shards(inputs[1:], out, model=genes, overwrite=True).n_cells == 20
+
+
+def test_a_full_disk_is_an_error_after_which_the_run_continues(two_files, tmp_path, monkeypatch):
+    genes, *inputs = two_files
+    expected = write_shards(inputs, tmp_path / "expected", model=genes, cells_per_shard=7)
+    with monkeypatch.context() as patch:
+        written = []
+
+        def write_or_fail(path, *args, write=_shard_files._write_array):
+            written.append(path)
+            if len(written) == 12:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(path, *args)
+
+        patch.setattr(_shard_files, "_write_array", write_or_fail)
+        with pytest.raises(InputError, match=r"shard-00001: No space left on device.*run the same again"):
+            write_shards(inputs, tmp_path / "corpus", model=genes, cells_per_shard=7)
+    assert sorted(path.name for path in (tmp_path / "corpus").glob("shard-*")) == ["shard-00000"]
+    write_shards(inputs, tmp_path / "corpus", model=genes, cells_per_shard=7)
+    assert contents(tmp_path / "corpus") == contents(expected.path)
+
+
+def test_folders_that_cannot_be_used_are_refused(tiny_adata, write, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Could not write .*file"):
+        write(tiny_adata, "file/corpus")
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "thesis.doc").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"holds other files \(thesis.doc\)"):
+            write(tiny_adata, overwrite=overwrite)
+    assert (tmp_path / "corpus" / "thesis.doc").read_text() == "mine"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from cellfm.train._lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_a_folder_and_a_dead_one_does_not_count(tiny_adata, write, tmp_path):
+    (tmp_path / "corpus").mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "corpus"], stdout=subprocess.PIPE)
+    try:
+        holder.stdout.readline()
+        with pytest.raises(InputError, match=rf"written by another process \(pid {holder.pid}\)"):
+            write(tiny_adata)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert (tmp_path / "corpus" / ".lock").exists()
+    assert write(tiny_adata).n_cells == 40
+    assert not (tmp_path / "corpus" / ".lock").exists()
+
+
+# ---- command line and MindRecord
+
+
+def test_the_commands_write_and_tell(two_files, tmp_path, capsys):
+    genes, *inputs = two_files
+    out = tmp_path / "corpus"
+    options = ["--model", genes, "--column", "label", "--column", "batch", "--validation-fraction", "0.2"]
+    assert cli.main(["-q", "shard", *inputs, "-o", str(out), *options]) == 0
+    assert f"{out}: 40 cells" in capsys.readouterr().out
+    assert cli.main(["info", str(out)]) == 0
+    told = capsys.readouterr().out
+    for words in ("Corpus of 40 cells x 300 genes", "label: A 20, B 20", "first: 25 of 25 cells", "5 duplicate"):
+        assert words in told
+    (out / "shard-00000" / "depth.npy").unlink()
+    assert cli.main(["info", str(out)]) == 2
+    assert "depth.npy is missing" in capsys.readouterr().err
+
+
+def test_shards_are_written_without_mindspore(two_files, tmp_path):
+    genes, *inputs = two_files
+    code = (
+        "import sys, cellfm as cf; cf.train.write_shards(sys.argv[3:], sys.argv[1], model=sys.argv[2]);"
+        "sys.exit('mindspore' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "corpus", genes, *inputs], check=True)
+    facts = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
+    assert facts["n_cells"] == 40
+
+
+@pytest.mark.parametrize("n_files", [1, 2])
+def test_mindrecord_holds_the_corpus(tiny_adata, write, tmp_path, n_files):
+    from mindspore.dataset import MindDataset
+
+    corpus = write(tiny_adata, validation_fraction=0.3)
+    files = export_mindrecord(corpus.path, tmp_path / "records", columns=["batch"], n_files=n_files)
+    assert all(file.is_file() for file in files)
+    rows = MindDataset([str(file) for file in files], shuffle=False).create_dict_iterator(1, output_numpy=True)
+    found = {int(row["cell"]): row for row in rows}
+    counts, batch, depth = corpus.counts(np.arange(40)), corpus.codes("batch"), corpus.depth(np.arange(40))
+    assert sorted(found) == list(range(40))
+    for cell, row in found.items():
+        np.testing.assert_array_equal(row["gene_ids"] - 1, counts[cell].indices)
+        np.testing.assert_array_equal(row["counts"], counts[cell].data)
+        assert (row["batch"], row["depth"]) == (batch[cell], depth[cell])
+    (part,) = export_mindrecord(corpus, tmp_path / "part", cells="validation")
+    rows = MindDataset(str(part), shuffle=False).create_dict_iterator(1, output_numpy=True)
+    assert [int(row["cell"]) for row in rows] == np.flatnonzero(corpus.validation).tolist()
+    with pytest.raises(InputError, match="exists already"):
+        export_mindrecord(corpus, tmp_path / "part")
+    with pytest.raises(InputError, match="must be 'all', 'train' or 'validation'"):
+        export_mindrecord(corpus, tmp_path / "other", cells="some")
