@@ -3,6 +3,7 @@
 import math
 
 import mindspore as ms
+import numpy as np
 from mindspore import nn, ops
 
 from cellfm.config import TrainConfig
@@ -22,16 +23,27 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    done = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * fall)
 
 
 class Adam(nn.Cell):
-    """Adam (Kingma 2015) or AdamW (Loshchilov 2019) over named parameters; its state is named after them."""
+    """Adam (Kingma 2015) or AdamW (Loshchilov 2019) over named parameters; its state is named after them.
 
-    def __init__(self, parameters: dict[str, ms.Parameter], config: TrainConfig) -> None:
+    With `shard_optimizer`, each of the processes keeps the moments of its own parameters, updates these, and gets the
+    others from the processes that own them (Rajbhandari 2020, stage 1).
+    """
+
+    def __init__(
+        self, parameters: dict[str, ms.Parameter], config: TrainConfig, *, rank: int = 0, n_processes: int = 1
+    ) -> None:
         super().__init__(auto_prefix=False)
+        self.sharded = config.shard_optimizer and n_processes > 1
+        sizes = [parameter.size for parameter in parameters.values()]
+        self.owners = owners(sizes, n_processes) if self.sharded else [rank] * len(sizes)
+        self.own = tuple(owner == rank for owner in self.owners)
+        self.broadcast = [ops.Broadcast(owner) for owner in self.owners] if self.sharded else []
         self.trained = ms.ParameterTuple(list(parameters.values()))
         self.moment1 = self._zeros(parameters, "moment1")
         self.moment2 = self._zeros(parameters, "moment2")
@@ -55,6 +67,8 @@ class Adam(nn.Cell):
         if self.clip == "global":
             total = self.clip_norm / (ops.sqrt(sum_of_squares(norms)) + 1e-12)
         for i in range(len(self.trained)):
+            if not self.own[i]:
+                continue
             gradient, weight = gradients[i], self.trained[i]
             if self.clip == "tensor":
                 gradient = gradient * ops.minimum(1.0, self.clip_norm / (norms[i] + 1e-12))
@@ -78,18 +92,48 @@ class Adam(nn.Cell):
             )
         return rate
 
-    def state(self) -> dict[str, ms.Parameter]:
-        """Moments by name."""
-        return {parameter.name: parameter for parameter in (*self.moment1, *self.moment2)}
+    def exchange(self) -> None:
+        """Give each process the parameters that others have updated."""
+        if self.sharded:
+            for broadcast, parameter in zip(self.broadcast, self.trained, strict=True):
+                parameter.set_data(broadcast((parameter.value(),))[0])
 
-    @staticmethod
-    def _zeros(parameters: dict[str, ms.Parameter], prefix: str) -> ms.ParameterTuple:
+    def own_state(self) -> dict[str, ms.Parameter]:
+        """The moments that this process keeps, by name."""
+        moments = (*zip(self.moment1, self.own, strict=True), *zip(self.moment2, self.own, strict=True))
+        return {parameter.name: parameter for parameter, own in moments if own}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All moments by name; where they are sharded, all processes must ask at once."""
+        if not self.sharded:
+            return {name: parameter.asnumpy() for name, parameter in self.own_state().items()}
+        arrays = {}
+        for moments in (self.moment1, self.moment2):
+            for moment, weight, own, broadcast in zip(moments, self.trained, self.own, self.broadcast, strict=True):
+                mine = moment.value() if own else ms.Tensor(np.zeros(weight.shape, np.float32))
+                arrays[moment.name] = broadcast((mine,))[0].asnumpy()
+        return arrays
+
+    def _zeros(self, parameters: dict[str, ms.Parameter], prefix: str) -> ms.ParameterTuple:
+        shapes = [
+            parameter.shape if own else (1,) for parameter, own in zip(parameters.values(), self.own, strict=True)
+        ]
         return ms.ParameterTuple(
             [
-                ms.Parameter(ops.zeros_like(parameter), name=f"{prefix}.{name}", requires_grad=False)
-                for name, parameter in parameters.items()
+                ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name=f"{prefix}.{name}", requires_grad=False)
+                for name, shape in zip(parameters, shapes, strict=True)
             ]
         )
+
+
+def owners(sizes: list[int], n_processes: int) -> list[int]:
+    """Which process owns each of some tensors: the largest first, each to the process that has least."""
+    load = [0] * n_processes
+    chosen = [0] * len(sizes)
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        chosen[i] = load.index(min(load))
+        load[chosen[i]] += sizes[i]
+    return chosen
 
 
 def sum_of_squares(norms: tuple[ms.Tensor, ...]) -> ms.Tensor:
