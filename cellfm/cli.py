@@ -260,7 +260,7 @@ def _tally(codes: "np.ndarray", categories: Sequence[str], shown: int = 8) -> st
 
     counts = np.bincount(codes + 1, minlength=len(categories) + 1)
     order = np.argsort(-counts[1:], kind="stable")
-    parts = [f"{categories[i]} {counts[1 + i]:,}" for i in order[:shown]]
+    parts = [f"{categories[i]} {counts[1 + i]:,}" for i in order[:shown] if counts[1 + i]]
     parts += [f"{len(categories) - shown:,} others"] if len(categories) > shown else []
     return ", ".join(parts + ([f"missing {counts[0]:,}"] if counts[0] else []))
 

@@ -85,7 +85,7 @@ def _bars(opened: Corpus, column: str, max_bars: int) -> tuple[list[str], np.nda
     categories = opened.categories(column)
     tally = np.bincount(opened.codes(column) + 1, minlength=len(categories) + 1)
     counts, n_missing = tally[1:], int(tally[0])
-    order = np.argsort(-counts, kind="stable")
+    order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     kept = order if len(order) <= max_bars else order[: max_bars - 1]
     labels = [categories[i] for i in kept]
     numbers = counts[kept].tolist()

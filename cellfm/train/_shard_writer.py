@@ -157,7 +157,7 @@ class ShardWriter:
         totals = self._totals()
         if not shards:
             self.state.clear()
-            raise InputError(f"No cell is left: {self._dropped(totals)}. Pass a smaller min_genes=.")
+            raise InputError(f"No cell is left; left out were {self._reasons(totals)}. Pass a smaller min_genes=.")
         inputs = [
             one.facts | {"n_kept": counts[KEPT], "dropped": dict(zip(FATES[1:], counts[1:], strict=True))}
             for one, counts in zip(self.sources, totals, strict=True)
@@ -176,10 +176,13 @@ class ShardWriter:
             "shards": [{k: v for k, v in shard.items() if k not in ("next", "fates")} for shard in shards],
         }
         self.state.finish(manifest)
-        logger.info("kept %d cells in %d shards; %s.", manifest["n_cells"], len(shards), self._dropped(totals))
+        logger.info(
+            "kept %d cells in %d shards; left out: %s.", manifest["n_cells"], len(shards), self._reasons(totals)
+        )
         for one, counts in zip(self.sources, totals, strict=True):
             if sum(counts[1:]) > _MUCH * sum(counts):
-                warn(f"{one.source.name}: {sum(counts[1:]):,} of {sum(counts):,} cells: {self._dropped([counts])}.")
+                dropped = f"{sum(counts[1:]):,} of {sum(counts):,} cells are left out"
+                warn(f"{one.source.name}: {dropped} ({self._reasons([counts])}). min_genes= sets the limit of genes.")
 
     def _totals(self) -> list[list[int]]:
         """Fates of the cells of each input, over all shards and what was read after them."""
@@ -189,9 +192,12 @@ class ShardWriter:
                 totals[int(source)] += counts
         return totals.tolist()
 
-    def _dropped(self, totals: Sequence[Sequence[int]]) -> str:
+    def _reasons(self, totals: Sequence[Sequence[int]]) -> str:
+        """Why cells of some inputs were left out, with numbers."""
         few, many, duplicate = np.sum(totals, axis=0)[1:].tolist()
-        text = f"left out {few:,} with fewer than {self.options['min_genes']} known genes"
-        if self.options["max_genes"] is not None:
-            text += f", {many:,} with more than {self.options['max_genes']}"
-        return f"{text} and {duplicate:,} repeated ones"
+        reasons = {
+            f"with fewer than {self.options['min_genes']} known genes": few,
+            f"with more than {self.options['max_genes']}": many,
+            "the same as an earlier one": duplicate,
+        }
+        return ", ".join(f"{n:,} {reason}" for reason, n in reasons.items() if n) or "none"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from cellfm.errors import InputError
 from cellfm.train._lock import LOCK
 from cellfm.vocab import FILE_NAME, Vocabulary
 
+_SHARD = re.compile(r"^shard-\d{5,}$")
 _TEMPORARY = (".shard-", f".{MANIFEST}-", f".{PARTIAL}-")
 """How names begin that `whole_file` and `whole_folder` leave when the process is killed."""
 
@@ -39,7 +41,7 @@ class Unfinished:
         self._remove_temporary()
         for path in (self.folder / MANIFEST, self.folder / PARTIAL, self.folder / FILE_NAME):
             path.unlink(missing_ok=True)
-        for path in self.folder.glob("shard-*"):
+        for path in self._shard_folders():
             shutil.rmtree(path)
 
     def begin_or_continue(self, vocab: Vocabulary) -> bool:
@@ -61,6 +63,11 @@ class Unfinished:
             return True
         lines = self._lines()
         if not lines:
+            if lost := self._shard_folders():
+                raise InputError(
+                    f"{self.folder} holds {len(lost):,} shards without a manifest: pass overwrite=True (--overwrite) "
+                    "to write the corpus anew, or choose another folder."
+                )
             vocab.save(self.folder)
             with whole_file(self.folder / PARTIAL) as partial:
                 partial.write_text(json.dumps({"plan": self.plan}) + "\n")
@@ -69,7 +76,7 @@ class Unfinished:
         self.shards = [_parsed(line, self.folder / PARTIAL) for line in lines[1:]]
         for shard in self.shards:
             check_shard(self.folder, shard, verify=False)
-        for path in self.folder.glob("shard-*"):  # whole, but the run was stopped before it was recorded
+        for path in self._shard_folders():  # whole, but the run was stopped before it was recorded
             if path.name not in {shard["name"] for shard in self.shards}:
                 shutil.rmtree(path)
         return False
@@ -90,6 +97,9 @@ class Unfinished:
     def hashes(self) -> list[np.ndarray]:
         """Hashes of the cells in each finished shard."""
         return [np.load(self.folder / shard["name"] / "hash.npy", allow_pickle=False) for shard in self.shards]
+
+    def _shard_folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if _SHARD.match(path.name))
 
     def _require_own(self) -> None:
         own = (LOCK, MANIFEST, PARTIAL, FILE_NAME)
@@ -131,7 +141,7 @@ class Unfinished:
 
 
 def _is_own(path: Path) -> bool:
-    return path.name.startswith(("shard-", *_TEMPORARY)) and path.is_dir()
+    return path.is_dir() and bool(path.name.startswith(_TEMPORARY) or _SHARD.match(path.name))
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:

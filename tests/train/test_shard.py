@@ -188,7 +188,9 @@ def test_columns_of_all_inputs_share_their_categories(tiny_adata, write):
     assert found.categories("batch") == ["one", "two"]
     assert found.codes("donor").tolist() == [0] * 10 + [-1] * 30
     assert found.codes("tissue").tolist() == [-1] * 20 + [0] * 20
-    with pytest.raises(MissingKeyError, match="No input has the column 'organ'; there are: label, batch, donor, tissue"):
+    with pytest.raises(
+        MissingKeyError, match="No input has the column 'organ'; there are: label, batch, donor, tissue"
+    ):
         write([first, second], "other", columns=["organ"])
     with pytest.raises(InputError, match="'source' is always written"):
         write(first, "other", columns=["source"])
@@ -241,7 +243,7 @@ def test_bad_values_behind_the_sample_stop_the_run(tiny_adata, write, tmp_path, 
         ({"max_genes": 100}, "max_genes must be at least min_genes"),
         ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"cells_per_shard": 0}, "cells_per_shard must be"),
-        ({"min_genes": 299}, "No cell is left: left out 40 with fewer than 299"),
+        ({"min_genes": 299}, "No cell is left; left out were 40 with fewer than 299 known genes. Pass a smaller"),
     ],
 )
 def test_impossible_options_are_refused(options, message, tiny_adata, write, tmp_path):
@@ -270,7 +272,7 @@ def test_files_of_one_name_are_told_apart(tiny_adata, write, tmp_path):
 
 
 def test_an_input_that_loses_most_cells_warns(tiny_adata, write):
-    with pytest.warns(DataWarning, match="input 2: 3 of 3 cells.*3 repeated ones"):
+    with pytest.warns(DataWarning, match="input 2: 3 of 3 cells are left out .3 the same as an earlier one"):
         write([tiny_adata, tiny_adata[:3].copy()])
 
 
@@ -390,6 +392,13 @@ def test_folders_that_cannot_be_used_are_refused(tiny_adata, write, tmp_path):
         with pytest.raises(InputError, match=r"holds other files \(thesis.doc\)"):
             write(tiny_adata, overwrite=overwrite)
     assert (tmp_path / "corpus" / "thesis.doc").read_text() == "mine"
+
+
+def test_shards_that_lost_their_manifest_are_not_removed_unasked(tiny_adata, write):
+    (write(tiny_adata).path / "manifest.json").unlink()
+    with pytest.raises(InputError, match="holds 6 shards without a manifest"):
+        write(tiny_adata, cells_per_shard=30)
+    assert len(write(tiny_adata, cells_per_shard=30, overwrite=True).shard_ends) == 2
 
 
 HOLD = """
