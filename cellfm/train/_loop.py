@@ -14,6 +14,7 @@ from cellfm._logging import logger
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
 from cellfm.errors import InputError
+from cellfm.train._distributed import require_same, share
 from cellfm.train._feed import Feed
 from cellfm.train._optim import learning_rate
 from cellfm.train._run import RunFolder
@@ -24,6 +25,14 @@ Validate = Callable[[], dict[str, float]]
 
 class TrainingError(InputError):
     """Training cannot go on; the message names the last good checkpoint."""
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C ended the training after a checkpoint; as `exit_code` a command returns 128 + signal."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 def train(
@@ -49,35 +58,43 @@ def train(
 
     Returns
     -------
-    Steps done. Fewer than asked for if SIGTERM or Ctrl-C came: then a checkpoint was written.
+    Steps done.
 
     Raises
     ------
     TrainingError
-        The loss is no number.
+        The loss or its gradient is no number.
+    TrainingStopped
+        SIGTERM or Ctrl-C came, to any of the processes: a checkpoint was written.
     """
     start = _restore(step, parameters, run)
+    require_same({"last checkpoint": start})
+    share(parameters)
     if is_writer:
         run.open_log(start)
     done, since, cells = start, time.perf_counter(), 0
     with _stop_signals() as stopped, progress(config.steps - start, "training", "steps") as bar:
-        while done < config.steps and not stopped.is_set():
+        last = done == config.steps
+        while not last:
             batch = feed.batch(done)
-            result = step(batch.micro, done, weight=batch.n_targets or batch.n_cells)
+            asked = stopped.is_set()
+            result = step(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
             _require_finite(result, done, run)
             done, cells = done + 1, cells + batch.n_cells * feed.size
             bar.update()
             bar.set_postfix(loss=f"{result.loss:.4g}")
-            last = done == config.steps or stopped.is_set()
-            facts = validate() if done % config.validate_every == 0 or last else {}
+            # Several processes end at the same step: that of which all have heard.
+            last = done == config.steps or result.stop or (feed.size == 1 and stopped.is_set())
+            facts = validate() if done % config.validate_every == 0 or done == config.steps else {}
             if is_writer and (done % config.log_every == 0 or facts):
                 speed = cells / (time.perf_counter() - since)
                 run.append_log(_row(done, result, feed, config, step) | facts | {"cells_per_second": f"{speed:.1f}"})
                 since, cells = time.perf_counter(), 0
-            if is_writer and (done % config.checkpoint_every == 0 or last):
-                _save(step, parameters, run, done, config.keep_checkpoints)
+            if done % config.checkpoint_every == 0 or last:
+                _save(step, parameters, run, done, config.keep_checkpoints, is_writer=is_writer)
     if done < config.steps:
-        logger.warning("stopped at step %d of %d; run the same command again to go on.", done, config.steps)
+        message = f"stopped at step {done:,} of {config.steps:,}; run the same command again to go on."
+        raise TrainingStopped(message, stopped.number or signal.SIGTERM)
     return done
 
 
@@ -109,8 +126,13 @@ def _restore(step: Step, parameters: dict[str, ms.Parameter], run: RunFolder) ->
     return state["step"]
 
 
-def _save(step: Step, parameters: dict[str, ms.Parameter], run: RunFolder, done: int, keep: int) -> None:
-    tensors = {name: parameter.asnumpy() for name, parameter in (parameters | step.optimizer.state()).items()}
+def _save(
+    step: Step, parameters: dict[str, ms.Parameter], run: RunFolder, done: int, keep: int, *, is_writer: bool
+) -> None:
+    moments = step.optimizer.whole_state()  # all processes take part where each has its share of them
+    if not is_writer:
+        return
+    tensors = {name: parameter.asnumpy() for name, parameter in parameters.items()} | moments
     state = {"loss_scale": step.loss_scale, "steps_since_overflow": step.steps_since_overflow}
     run.save(done, tensors, state, keep=keep)
 
@@ -122,19 +144,31 @@ def _require_finite(result: StepResult, done: int, run: RunFolder) -> None:
     where = (
         f"The last good checkpoint is step {good[-1]} in {run.checkpoints}" if good else "There is no checkpoint yet"
     )
+    what = "norm of the gradients" if np.isfinite(result.loss) else "loss"
+    number = result.norm if np.isfinite(result.loss) else result.loss
     raise TrainingError(
-        f"The loss became {result.loss} at step {done + 1}. {where}. Lower the learning rate or raise warmup_steps."
+        f"The {what} became {number} at step {done + 1}. {where}. Lower the learning rate or raise warmup_steps."
     )
 
 
+class _Stop(threading.Event):
+    """Set by a signal, whose number it keeps."""
+
+    number = 0
+
+    def __call__(self, number: int, *_: object) -> None:
+        self.number = number
+        self.set()
+
+
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def _stop_signals() -> Iterator[_Stop]:
     """An event that SIGTERM and Ctrl-C set, so that the step under way is finished and kept."""
-    stopped = threading.Event()
+    stopped = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stopped  # only the main thread gets signals
         return
-    handlers = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, stopped) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stopped
     finally:

@@ -98,15 +98,15 @@ class Adam(nn.Cell):
             for broadcast, parameter in zip(self.broadcast, self.trained, strict=True):
                 parameter.set_data(broadcast((parameter.value(),))[0])
 
-    def own_state(self) -> dict[str, ms.Parameter]:
+    def state(self) -> dict[str, ms.Parameter]:
         """The moments that this process keeps, by name."""
         moments = (*zip(self.moment1, self.own, strict=True), *zip(self.moment2, self.own, strict=True))
         return {parameter.name: parameter for parameter, own in moments if own}
 
-    def state(self) -> dict[str, np.ndarray]:
+    def whole_state(self) -> dict[str, np.ndarray]:
         """All moments by name; where they are sharded, all processes must ask at once."""
         if not self.sharded:
-            return {name: parameter.asnumpy() for name, parameter in self.own_state().items()}
+            return {name: parameter.asnumpy() for name, parameter in self.state().items()}
         arrays = {}
         for moments in (self.moment1, self.moment2):
             for moment, weight, own, broadcast in zip(moments, self.trained, self.own, self.broadcast, strict=True):
@@ -115,9 +115,8 @@ class Adam(nn.Cell):
         return arrays
 
     def _zeros(self, parameters: dict[str, ms.Parameter], prefix: str) -> ms.ParameterTuple:
-        shapes = [
-            parameter.shape if own else (1,) for parameter, own in zip(parameters.values(), self.own, strict=True)
-        ]
+        whole = [parameter.shape for parameter in parameters.values()]
+        shapes = [shape if own else (1,) for shape, own in zip(whole, self.own, strict=True)]
         return ms.ParameterTuple(
             [
                 ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)), name=f"{prefix}.{name}", requires_grad=False)

@@ -1,6 +1,7 @@
 """`cf.train.pretrain`: a model from a corpus of shards."""
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cellfm.model import CellFM
 from cellfm.model._engine import Engine
 from cellfm.model._parameters import initial_weights
 from cellfm.nn import build_network, name_parameters, network_weights, recompute_layers, set_precision, use_device
-from cellfm.train._distributed import processes
+from cellfm.train._distributed import processes, require_same, wait_for_all
 from cellfm.train._feed import Feed
 from cellfm.train._loop import train
 from cellfm.train._objective import PretrainObjective
@@ -61,12 +62,14 @@ def pretrain(
         A wrong configuration, shards of another vocabulary, a folder that holds another run.
     TrainingError
         The loss is no number; the last good checkpoint is named.
+    TrainingStopped
+        Ctrl-C or SIGTERM; a KeyboardInterrupt, raised when a checkpoint is written.
     """
+    rank, size = processes()  # first of all: MindSpore's scheduler, which runs this too, never comes back from it
     corpus = shards if isinstance(shards, Corpus) else Corpus.open(shards)
     model_fields, train_config = read_config(config)
     model_config = _model_config(model_fields, corpus, train_config, start)
     _check_columns(corpus, train_config)
-    rank, size = processes()
     feed = Feed(corpus, model_config, train_config, rank=rank, size=size)
     run = RunFolder(out)
     facts = {
@@ -75,11 +78,18 @@ def pretrain(
         "vocabulary_sha256": corpus.vocab.hash,
         "corpus": {"n_cells": int(corpus.n_cells), "n_training": len(feed.train)},
     }
-    if rank == 0:
-        run.start(facts)
+    start_hash = start.weights_hash if start is not None else None
+    require_same({"corpus": corpus.manifest, "configuration": facts, "model to start from": start_hash})
+    with ExitStack() as stack:
+        if rank == 0:
+            stack.enter_context(run.opened(facts))
+        return _train(feed, corpus, start, run)
 
+
+def _train(feed: Feed, corpus: Corpus, start: CellFM | None, run: RunFolder) -> CellFM:
+    model_config, train_config = feed.model, feed.config
     use_device()
-    ms.set_seed(train_config.random_state)  # dropout
+    ms.set_seed(train_config.random_state + feed.rank)  # dropout
     weights = _starting_weights(model_config, train_config, corpus, start)
     network = build_network(model_config, weights, dropout=train_config.dropout)
     set_precision(network, train_config.precision)
@@ -87,14 +97,16 @@ def pretrain(
         recompute_layers(network)
     parameters = name_parameters(network)
     objective = PretrainObjective(network, train_config)
-    step = Step(objective, parameters, train_config, n_processes=size)
+    step = Step(objective, parameters, train_config, rank=feed.rank, n_processes=feed.size)
     validation = Validation(feed, objective, Engine(model_config, network))
-    done = train(step, feed, parameters, train_config, run, validation, is_writer=rank == 0)
+    is_writer = feed.rank == 0
+    train(step, feed, parameters, train_config, run, validation, is_writer=is_writer)
 
-    model = CellFM(model_config, corpus.vocab, network_weights(network), name=Path(out).name)
-    if rank == 0 and done == train_config.steps:
+    model = CellFM(model_config, corpus.vocab, network_weights(network), name=run.path.name)
+    if is_writer:
         model.save(run.model, overwrite=True)
         logger.info("wrote the model to %s.", run.model)
+    wait_for_all()
     return model
 
 

@@ -1,6 +1,7 @@
 """The folder of a training run: its configuration, checkpoints, log, and the model at its end.
 
 run.json                what is trained on what, and how
+worker_logs/            what each process said, where several train together
 log.csv                 one line each `log_every` steps and at each validation
 checkpoints/step-N/     weights, optimizer, loss scale: enough to go on as if nothing had happened
 model/                  the model, for `cf.load_model`
@@ -10,6 +11,8 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,9 @@ from safetensors.numpy import load, save_file
 
 from cellfm._atomic import whole_file, whole_folder
 from cellfm.errors import CheckpointError, InputError
+from cellfm.train._lock import LOCK, locked
+
+WORKER_LOGS = "worker_logs"
 
 COLUMNS = (
     "step", "epoch", "loss", "gene", "cell", "contrast", "type", "learning_rate", "gradient_norm", "loss_scale",
@@ -35,6 +41,21 @@ class RunFolder:
         self.log = self.path / "log.csv"
         self.model = self.path / "model"
 
+    @contextmanager
+    def opened(self, facts: dict[str, Any]) -> Iterator[None]:
+        """Start or go on with a run, alone: see `start` for what is checked.
+
+        Raises
+        ------
+        InputError
+            Another process trains in this folder.
+        """
+        self.require_own()
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path):
+            self.start(facts)
+            yield
+
     def start(self, facts: dict[str, Any]) -> None:
         """Make the folder, or check that it holds the same run.
 
@@ -46,9 +67,8 @@ class RunFolder:
         file = self.path / "run.json"
         facts = json.loads(json.dumps(facts))
         if not file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
-                raise InputError(f"{self.path} holds something else than a training run; choose another folder.")
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.require_own()
+            self.path.mkdir(parents=True, exist_ok=True)
             with whole_file(file) as partial:
                 partial.write_text(json.dumps(facts, indent=1) + "\n")
             return
@@ -59,6 +79,20 @@ class RunFolder:
                 f"{self.path} holds a run with another configuration; different are: {', '.join(differing)}. Choose "
                 "another folder, or start with the same configuration to go on."
             )
+
+    def require_own(self) -> None:
+        """Check that nothing but a run is in the folder.
+
+        Raises
+        ------
+        InputError
+            Something else is.
+        """
+        if not self.path.exists() or (self.path / "run.json").exists():
+            return
+        own = (WORKER_LOGS, LOCK, ".run.json-")  # the last is left by a process that was killed as it began
+        if not self.path.is_dir() or not all(path.name.startswith(own) for path in self.path.iterdir()):
+            raise InputError(f"{self.path} holds something else than a training run; choose another folder.")
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint."""
@@ -98,7 +132,8 @@ class RunFolder:
         rows = []
         if self.log.exists():
             with self.log.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) <= step]
+                whole = [row for row in csv.DictReader(file) if None not in row.values()]
+            rows = [row for row in whole if int(row["step"]) <= step]
         with whole_file(self.log) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()

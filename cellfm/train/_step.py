@@ -24,7 +24,9 @@ class StepResult:
     norm: float
     """Norm of all gradients before clipping."""
     skipped: bool
-    """A gradient overflowed in half precision: nothing was updated."""
+    """A gradient overflowed under a loss scale that can be lowered: nothing was updated."""
+    stop: bool = False
+    """A process was asked to stop."""
 
 
 class Step:
@@ -37,18 +39,24 @@ class Step:
         that of the batch.
     trained
         Parameters to update, by name.
-    n_processes
-        Processes that train together, each on its part of the batch.
+    rank, n_processes
+        Which of how many processes this is, each on its part of the batch.
     """
 
     def __init__(
-        self, objective: nn.Cell, trained: dict[str, ms.Parameter], config: TrainConfig, *, n_processes: int = 1
+        self,
+        objective: nn.Cell,
+        trained: dict[str, ms.Parameter],
+        config: TrainConfig,
+        *,
+        rank: int = 0,
+        n_processes: int = 1,
     ) -> None:
         self.config = config
         self.objective = objective
         self.loss_scale = config.loss_scale if config.precision == "float16" else 1.0
         self.steps_since_overflow = 0
-        self.optimizer = Adam(trained, config)
+        self.optimizer = Adam(trained, config, rank=rank, n_processes=n_processes)
         weights = ms.ParameterTuple(list(trained.values()))
         reduce = ops.AllReduce() if n_processes > 1 else None
 
@@ -79,10 +87,13 @@ class Step:
         self._gradients, self._add, self._finish = ms.jit(gradients), ms.jit(add), ms.jit(finish)
         self._update, self._total = ms.jit(self.optimizer.construct), ms.jit(total)
 
-    def __call__(self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0) -> StepResult:
+    def __call__(
+        self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False
+    ) -> StepResult:
         """Update on the micro-batches of step `step`, counted from 0.
 
-        `weight` is what this process's losses count among those of all processes (its targets).
+        `weight` is what this process's losses count among those of all processes (its targets); `stop` tells all of
+        them that this one was asked to stop.
         """
         self.objective.set_train(True)
         scale = _scalar(self.loss_scale)
@@ -95,17 +106,19 @@ class Step:
                 self._add(ms.mutable(grads), ms.mutable(more_grads)),
             )
         facts = np.concatenate(([loss.asnumpy() / self.loss_scale], terms.asnumpy())).astype(np.float32) * weight
-        weights, *facts = self._total(ms.Tensor(np.concatenate(([weight], facts)).astype(np.float32))).asnumpy()
+        facts = np.concatenate(([weight, stop], facts)).astype(np.float32)
+        weights, stops, *facts = self._total(ms.Tensor(facts)).asnumpy()
         grads, norms, norm = self._finish(ms.mutable(grads), _scalar(weight / (weights * self.loss_scale)))
-        result = StepResult(
-            facts[0] / weights, np.array(facts[1:]) / weights, float(norm), not np.isfinite(float(norm))
-        )
-        if not result.skipped:
+        finite = bool(np.isfinite(float(norm)))
+        skipped = not finite and self.loss_scale > 1
+        result = StepResult(facts[0] / weights, np.array(facts[1:]) / weights, float(norm), skipped, bool(stops > 0))
+        if finite:
             t = step + 1
             powers = (self.config.beta1**t, self.config.beta2**t)
             rate = learning_rate(self.config, step)
             self._update(ms.mutable(grads), ms.mutable(norms), _scalar(rate), *map(_scalar, powers))
-        self._rescale(overflow=result.skipped)
+            self.optimizer.exchange()
+        self._rescale(overflow=not finite)
         return result
 
     def _rescale(self, *, overflow: bool) -> None:

@@ -8,6 +8,7 @@ from mindspore import nn
 
 from cellfm.data import tokenize
 from cellfm.model._engine import Engine
+from cellfm.train._distributed import total
 from cellfm.train._feed import Batch, Feed
 from cellfm.train._objective import PretrainObjective
 
@@ -17,18 +18,22 @@ LEAST_LABELLED = 50
 
 
 def mean_loss(objective: nn.Cell, batches: Sequence[Batch]) -> Callable[[], float]:
-    """A compiled function: the loss over batches, in which each cell counts the same."""
+    """A compiled function: the loss over the batches of all processes, in which each target counts the same.
+
+    So the loss is the same however the cells are cut into batches, but for terms that compare cells.
+    """
 
     def loss(*arrays: ms.Tensor) -> ms.Tensor:
         return objective(*arrays)[0]
 
     compiled = ms.jit(loss)
-    weights = [batch.n_cells for batch in batches]
+    weights = [batch.n_targets or batch.n_cells for batch in batches]
 
     def evaluate() -> float:
         objective.set_train(False)
         losses = [sum(float(compiled(*map(ms.Tensor, micro))) for micro in batch.micro) for batch in batches]
-        return float(np.average(losses, weights=weights))
+        weighted, weight = total([np.dot(losses, weights), sum(weights)])
+        return float(weighted / weight)
 
     return evaluate
 
@@ -38,8 +43,7 @@ class Validation:
 
     def __init__(self, feed: Feed, objective: PretrainObjective, engine: Engine) -> None:
         self.feed, self.engine = feed, engine
-        batches = feed.validation()
-        self._loss = mean_loss(objective, batches) if batches else None
+        self._loss = mean_loss(objective, feed.validation()) if feed.corpus.validation.any() else None
 
     def __call__(self) -> dict[str, float]:
         if self._loss is None:
