@@ -189,7 +189,7 @@ def warn(message: str) -> None:
     frame, depth = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("cellfm."):
         frame, depth = frame.f_back, depth + 1
-    warnings.warn(message, DataWarning, stacklevel=depth - 1)
+    warnings.warn(message, DataWarning, stacklevel=depth)
 
 
 def _sliceable(values: Any) -> Any:

@@ -10,8 +10,9 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+import cellfm as cf
 from cellfm._adata import read_matrix, record_run, require_counts, require_in_memory, select
-from cellfm.errors import InputError, MissingKeyError
+from cellfm.errors import DataWarning, InputError, MissingKeyError
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (7, 5)).astype(np.float32)
 STORED = {
@@ -140,3 +141,14 @@ def test_records_add_up_and_can_be_saved(tmp_path: Path):
     assert adata.uns["cellfm"]["one"].keys() == {"cellfm_version", "seed"}
     adata.write_h5ad(tmp_path / "cells.h5ad")
     assert ad.read_h5ad(tmp_path / "cells.h5ad").uns["cellfm"]["two"]["name"] == "x"
+
+
+def test_warnings_point_at_the_line_that_called(tiny_adata, tiny_model):
+    more = tiny_adata.copy()
+    more.var_names = [*more.var_names[:210], *(f"OTHER{i}" for i in range(110))]
+    more = more[:, [*range(200), *range(210, 320)]].copy()
+    several = AnnData(sp.hstack([more.X, more.X]).tocsr())
+    several.var_names = [*more.var_names, *(f"X{i}" for i in range(more.n_vars))]
+    with pytest.warns(DataWarning, match="The model knows") as caught:
+        cf.tl.embed(several, tiny_model)
+    assert caught[0].filename == __file__

@@ -5,6 +5,7 @@ worker_logs/            what each process said, where several train together
 log.csv                 one line each `log_every` steps and at each validation
 checkpoints/step-N/     weights, optimizer, loss scale: enough to go on as if nothing had happened
 model/                  the model, for `cf.load_model`
+tensorboard/            the log again, if tensorboardX is installed
 """
 
 import csv
@@ -25,6 +26,7 @@ from cellfm.errors import CheckpointError, InputError
 from cellfm.train._lock import LOCK, locked
 
 WORKER_LOGS = "worker_logs"
+TENSORBOARD = "tensorboard"
 
 COLUMNS = (
     "step", "epoch", "loss", "gene", "cell", "contrast", "type", "learning_rate", "gradient_norm", "loss_scale",
@@ -40,6 +42,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.log = self.path / "log.csv"
         self.model = self.path / "model"
+        self._board: Any = None
 
     @contextmanager
     def opened(self, facts: dict[str, Any]) -> Iterator[None]:
@@ -138,12 +141,27 @@ class RunFolder:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
+        self._board = _tensorboard(self.path / TENSORBOARD)
 
     def append_log(self, row: dict[str, Any]) -> None:
+        """Add a line to the log, and its numbers to TensorBoard where that is installed."""
+        if self._board is not None:
+            for name, value in row.items():
+                if name != "step" and value not in (None, ""):
+                    self._board.add_scalar(name, float(value), row["step"])
         with self.log.open("a", newline="") as file:
             csv.DictWriter(file, COLUMNS, restval="").writerow(row)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer for TensorBoard, if tensorboardX is installed."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))
 
 
 def _differing(before: Any, after: Any, name: str = "") -> list[str]:
