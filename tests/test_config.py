@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from cellfm.config import MODEL_PRESETS, PUBLISHED, ModelConfig, TrainConfig
+from cellfm.config import MODEL_PRESETS, PUBLISHED, ClusterConfig, ModelConfig, TrainConfig
 from cellfm.errors import InputError
 from cellfm.model._parameters import parameter_shapes
 from cellfm.train._recipes import PRESETS, read_config
@@ -36,16 +36,25 @@ WRONG_TRAIN = {
     **dict.fromkeys(("gene_weight", "cell_weight", "contrast_weight", "type_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("zero_fraction", "weight_decay"), NOT_NEGATIVE),
     **dict.fromkeys(("learning_rate", "epsilon", "clip_norm", "loss_scale", "contrast_temperature"), ABOVE_0),
-    **dict.fromkeys(("schedule", "optimizer", "clip", "precision", "recompute", "start"), CHOICE),
+    **dict.fromkeys(("schedule", "optimizer", "clip", "precision", "recompute", "start", "shard_optimizer"), CHOICE),
     "type_column": (*NAME, None),
     "batch_by": NAME,
+}
+WRONG_CLUSTER = {
+    "nodes": ([], "one", [1], [""], ["one", "one"]),
+    "workers_per_node": COUNT,
+    "port": (*COUNT, 65536),
 }
 
 
 @pytest.mark.parametrize(
     ("make", "wrong"),
-    [(lambda **fields: ModelConfig(**(MODEL | fields)), WRONG_MODEL), (TrainConfig, WRONG_TRAIN)],
-    ids=["model", "train"],
+    [
+        (lambda **fields: ModelConfig(**(MODEL | fields)), WRONG_MODEL),
+        (TrainConfig, WRONG_TRAIN),
+        (lambda **fields: ClusterConfig(**({"nodes": ["one", "two"]} | fields)), WRONG_CLUSTER),
+    ],
+    ids=["model", "train", "cluster"],
 )
 def test_wrong_value_is_refused_with_the_name_of_its_field(make, wrong):
     fields = {field.name for field in dataclasses.fields(make())}

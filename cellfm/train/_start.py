@@ -65,7 +65,7 @@ def gene_loadings(
     """Right singular vectors of the pooled values, (n_genes + 1, n_dims), and the average cell's image, (n_dims,).
 
     Each gene is centred within each set; a set counts as the root of its number of cells. Randomised block power
-    iteration (Halko 2011), with the centring left implicit.
+    iteration (Halko 2011), with the centring left implicit. Dimensions beyond the number of cells are zero.
     """
     generator = np.random.default_rng(random_state)
     blocks = []
@@ -85,6 +85,7 @@ def gene_loadings(
     for _ in range(n_iterations):
         right = np.linalg.qr(backward(np.linalg.qr(forward(right))[0]))[0]
     loadings = right @ np.linalg.svd(forward(right), full_matrices=False)[2].T[:, :n_dims]
+    loadings = np.pad(loadings, ((0, 0), (0, n_dims - loadings.shape[1])))
     average = np.mean([np.asarray(values.mean(0)).ravel() @ loadings for values in sets], axis=0)
     return loadings, average
 
@@ -124,6 +125,7 @@ def start_weights(
 
     weights["embed.gene"] = np.zeros_like(weights["embed.gene"])
     weights["embed.gene"][: len(loadings), :n] = size * loadings @ rotation
+    weights["embed.gene"][0] = 0  # padding
     cls = np.zeros(d)
     cls[:n] = -size * average @ rotation / CLS_KEY
     cls[n + AT_CLS] = 1

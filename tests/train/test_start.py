@@ -1,0 +1,113 @@
+"""Before any training, CLS of the co-expression start says what principal components say."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.decomposition import PCA
+
+from cellfm.config import ModelConfig
+from cellfm.data import CellTable, tokenize
+from cellfm.errors import InputError
+from cellfm.model import CellFM
+from cellfm.model._parameters import parameter_shapes
+from cellfm.train._start import coexpression_start, gene_loadings
+
+N_GENES = 300
+IDS = np.arange(1, N_GENES + 1, dtype=np.int32)
+
+
+def cells_of(vocab, n_cells: int, *, n_types: int = 5, n_sources: int = 1) -> CellTable:
+    """Cells of some types that differ in their genes and depth."""
+    generator = np.random.default_rng(0)
+    kind, source = np.arange(n_cells) % n_types, np.arange(n_cells) * n_sources // n_cells
+    mean = generator.gamma(0.5, 2.0, (n_types, N_GENES))[kind] * generator.gamma(2.0, 0.5, (n_sources, N_GENES))[source]
+    counts = generator.poisson(mean * generator.uniform(2, 6, (n_cells, 1))).astype(np.float32)
+    return CellTable.from_counts(
+        sp.csr_matrix(counts), IDS, vocab, np.zeros(n_cells, bool), {"source": source.astype(np.int32)}
+    )
+
+
+def config_of(**fields) -> ModelConfig:
+    return ModelConfig(**({"n_layers": 2, "d_model": 48, "n_heads": 4, "n_genes": N_GENES, "d_value": 32} | fields))
+
+
+def log_normalised(cells: CellTable) -> np.ndarray:
+    counts = cells.matrix.toarray().astype(float)
+    return np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
+
+
+def cls_of(model: CellFM, cells: CellTable) -> np.ndarray:
+    return model.encode(tokenize(cells.matrix, IDS, max_genes=N_GENES)).cell
+
+
+def cosine_distances(points: np.ndarray) -> np.ndarray:
+    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
+    return (1 - unit @ unit.T)[np.triu_indices(len(points), 1)]
+
+
+def agreement(points: np.ndarray, values: np.ndarray) -> float:
+    """How well distances of CLS follow those of the principal components of centred values."""
+    components = PCA(32, svd_solver="full").fit_transform(values)
+    return float(np.corrcoef(cosine_distances(points), cosine_distances(components))[0, 1])
+
+
+def test_cls_is_like_principal_components(tiny_vocab):
+    cells, config = cells_of(tiny_vocab, 120), config_of()
+    weights = coexpression_start(cells, config)
+    values = log_normalised(cells)
+    started = agreement(cls_of(CellFM(config, tiny_vocab, weights), cells), values)
+    at_random = agreement(cls_of(CellFM(config, tiny_vocab), cells), values)
+    assert started > 0.8
+    assert at_random < started - 0.1
+
+
+def test_loadings_span_the_principal_components():
+    generator = np.random.default_rng(1)
+    values = generator.standard_normal((80, 6)) @ generator.standard_normal((6, 50)) + generator.standard_normal(50)
+    loadings, average = gene_loadings([sp.csr_matrix(values)], 6)
+    expected = PCA(6, svd_solver="full").fit(values).components_
+    # Both are orthonormal: the products are the cosines of the angles between the spaces.
+    np.testing.assert_allclose(np.linalg.svd(expected @ loadings, compute_uv=False), 1, atol=1e-6)
+    np.testing.assert_allclose(average, values.mean(0) @ loadings, atol=1e-6)
+
+
+def test_each_source_is_centred_by_itself():
+    generator = np.random.default_rng(2)
+    direction, shift = np.eye(40)[3], 50 * np.eye(40)[7]
+    sets = [
+        sp.csr_matrix(
+            np.outer(generator.standard_normal(60), direction) + 0.01 * generator.standard_normal((60, 40)) + s
+        )
+        for s in (0 * shift, shift)
+    ]
+    loadings, _ = gene_loadings(sets, 1)
+    assert abs(loadings[3, 0]) > 0.99, "what differs between sources is no component"
+
+
+def test_weights_are_those_of_the_configuration(tiny_vocab):
+    config = config_of(zero_modelling=True)
+    weights = coexpression_start(cells_of(tiny_vocab, 60), config)
+    assert {name: array.shape for name, array in weights.items()} == parameter_shapes(config)
+    assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in weights.values())
+    assert not weights["embed.gene"][0].any(), "padding"
+
+
+def test_seed_decides(tiny_vocab):
+    cells, config = cells_of(tiny_vocab, 60), config_of()
+    one, same, other = (coexpression_start(cells, config, seed) for seed in (3, 3, 4))
+    assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert any(not np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_fewer_cells_than_dimensions_are_enough(tiny_vocab):
+    cells, config = cells_of(tiny_vocab, 12, n_sources=2), config_of()
+    model = CellFM(config, tiny_vocab, coexpression_start(cells, config))
+    assert np.isfinite(cls_of(model, cells)).all()
+
+
+@pytest.mark.parametrize("fields", [{"norm": "prenorm"}, {"retention": "decay"}, {"lora_rank": 2}, {"d_model": 24}])
+def test_networks_it_is_not_made_for_are_refused(tiny_vocab, fields):
+    with pytest.raises(
+        InputError, match="needs the published form of the layers, no adapters, and d_model of at least 32"
+    ):
+        coexpression_start(cells_of(tiny_vocab, 20), config_of(**fields))
