@@ -1,4 +1,4 @@
-"""The command line, ``cellfm demo | embed | shard | info ...``: one parser, one short function a command."""
+"""The command line, ``cellfm demo | embed | shard | pretrain | info ...``: one parser, one short function a command."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellfm._cli_train import add_training_commands
 from cellfm.errors import DataWarning, InputError
 from cellfm.keys import EMBED
 from cellfm.settings import model_folder, settings
@@ -22,7 +23,10 @@ _MIN_CELLS_OF_PLOT = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0, 1 (`doctor` found a problem), 2 (the user can mend it) or 130."""
+    """Run a command; returns its exit code.
+
+    0 done, 1 `doctor` found a problem or training failed, 2 the user can mend it, 130 Ctrl-C, 143 SIGTERM.
+    """
     args = _parser().parse_args(argv)
     settings.verbosity = "warning" if args.quiet else "info"
     with warnings.catch_warnings():
@@ -32,15 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning
         try:
             return args.run(args)
-        except KeyboardInterrupt:
-            print("cellfm: stopped", file=sys.stderr)
-            return 130
+        except KeyboardInterrupt as stop:
+            print(f"cellfm: {stop}" if str(stop) else "cellfm: stopped", file=sys.stderr)
+            return getattr(stop, "exit_code", 130)
         except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (InputError, OSError) as error:
             print(f"cellfm: {error}", file=sys.stderr)
-            return 2
+            return getattr(error, "exit_code", 2)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     shard.add_argument("--overwrite", action="store_true", help="begin anew where a corpus is there")
     shard.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
     shard.set_defaults(run=_shard)
+
+    add_training_commands(commands, say=print)
 
     info = commands.add_parser("info", help="tell what a file of cells, a corpus, a .ckpt file or a model holds")
     info.add_argument("what", metavar="FILE|FOLDER|MODEL")

@@ -32,6 +32,8 @@ def processes() -> tuple[int, int]:
 
     global _STARTED
     if not _STARTED:
+        # On a CPU they give each other 30 seconds, too little for one that writes a large checkpoint.
+        os.environ.setdefault("MS_RECEIVE_MSG_TIMEOUT", "3600")
         use_device()
         try:
             init()

@@ -13,26 +13,14 @@ import numpy as np
 from cellfm._logging import logger
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
-from cellfm.errors import InputError
 from cellfm.train._distributed import require_same, share
+from cellfm.train._ending import TrainingError, TrainingStopped
 from cellfm.train._feed import Feed
 from cellfm.train._optim import learning_rate
 from cellfm.train._run import RunFolder
 from cellfm.train._step import Step, StepResult
 
 Validate = Callable[[], dict[str, float]]
-
-
-class TrainingError(InputError):
-    """Training cannot go on; the message names the last good checkpoint."""
-
-
-class TrainingStopped(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C ended the training after a checkpoint; as `exit_code` a command returns 128 + signal."""
-
-    def __init__(self, message: str, number: int) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + number
 
 
 def train(

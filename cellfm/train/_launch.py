@@ -1,0 +1,176 @@
+"""`cellfm pretrain --workers N`: processes of this machine that train together, started by MindSpore's msrun.
+
+This process computes nothing. It starts msrun, shows how far the run is, passes Ctrl-C and SIGTERM on as an orderly
+stop, and says in one message why a process died. It reads what they write: each process's log and the run's log.csv.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellfm.config import ClusterConfig
+from cellfm.errors import InputError
+from cellfm.train._ending import TrainingError, TrainingStopped
+from cellfm.train._run import WORKER_LOGS, RunFolder
+from cellfm.train._workers import Workers
+
+_LOCAL = "127.0.0.1"
+_PATIENCE = {1: 120, 2: 600}  # seconds that processes wait for each other at the start: on one machine, on several
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which processes of a job this machine starts."""
+
+    address: str
+    """Where all processes meet."""
+    port: int
+    n_processes: int
+    n_local: int
+    node: int = 0
+
+    @classmethod
+    def local(cls, workers: int, port: int | None = None) -> "Job":
+        """All processes on this machine, which meet at a free port unless one is given."""
+        return cls(_LOCAL, port or free_port(), workers, workers)
+
+    @classmethod
+    def of_node(cls, cluster: ClusterConfig, node: int) -> "Job":
+        """The processes of one machine of several.
+
+        Raises
+        ------
+        InputError
+            There is no machine of that number.
+        """
+        if not 0 <= node < len(cluster.nodes):
+            raise InputError(f"--node {node}: [cluster] has the nodes 0 to {len(cluster.nodes) - 1}.")
+        n_local = cluster.workers_per_node
+        return cls(cluster.nodes[0], cluster.port, n_local * len(cluster.nodes), n_local, node)
+
+    def command(self, logs: Path, arguments: Sequence[str]) -> list[str]:
+        """The call of msrun."""
+        several = self.n_local < self.n_processes
+        return [
+            *(sys.executable, "-m", "mindspore.parallel.cluster.run"),
+            f"--worker_num={self.n_processes}",
+            f"--local_worker_num={self.n_local}",
+            f"--master_addr={self.address}",
+            f"--master_port={self.port}",
+            *([f"--node_rank={self.node}"] if several else []),
+            f"--cluster_time_out={_PATIENCE[1 + several]}",
+            "--join=True",
+            f"--log_dir={logs}",
+            "--tail_worker_log=0",
+            *(_python(), "-m", "cellfm", *arguments),
+        ]
+
+    def logs(self, folder: Path) -> list[Path]:
+        """The log of each process of this machine, where process i of all writes to ``worker_i.log``."""
+        first = self.node * self.n_local
+        return [folder / f"worker_{i}.log" for i in range(first, first + self.n_local)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_LOCAL, 0))
+        return probe.getsockname()[1]
+
+
+def require_free(port: int) -> None:
+    """Check that nothing listens on a port of this machine.
+
+    Raises
+    ------
+    InputError
+        Something does, or the port may not be used.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was in use a moment ago is free
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise InputError(f"Port {port} cannot be used ({error.strerror}). Choose another with --port.") from None
+
+
+def launch(job: Job, arguments: Sequence[str], out: str | Path, *, steps: int) -> None:
+    """Run ``cellfm`` with `arguments` in each process of a job, until all have done `steps` steps.
+
+    Raises
+    ------
+    InputError
+        The port is in use, or the folder holds something else.
+    TrainingError
+        A process died; the message names its log, and where the same command goes on.
+    TrainingStopped
+        Ctrl-C or SIGTERM, here or to one of the processes.
+    """
+    run = RunFolder(out)
+    run.require_own()
+    if job.node == 0:
+        require_free(job.port)
+    folder = run.path / WORKER_LOGS
+    folder.mkdir(parents=True, exist_ok=True)
+    for log in job.logs(folder):
+        log.unlink(missing_ok=True)
+    with (folder / f"msrun_{job.node}.log").open("w+") as said, _asked() as asked:
+        msrun = subprocess.Popen(  # noqa: S603 (this interpreter)
+            job.command(folder, arguments),
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C reaches this process only, which passes it on
+        )
+        workers = Workers(msrun, Path(said.name), job.logs(folder))
+        try:
+            workers.wait(asked, run, steps)
+        finally:
+            workers.kill()
+    _conclude(workers, asked, run, steps)
+
+
+def _conclude(workers: Workers, asked: list[int], run: RunFolder, steps: int) -> None:
+    done = max(run.steps(), default=0)
+    goes_on = f"The same command goes on from step {done:,}." if done else "The same command begins anew."
+    if asked:
+        raise TrainingStopped(f"stopped at step {done:,} of {steps:,}. {goes_on}", asked[0])
+    if reason := workers.why():
+        raise TrainingError(f"{reason} {goes_on}")
+    if done < steps:
+        raise TrainingStopped(f"a process was told to stop at step {done:,} of {steps:,}. {goes_on}", signal.SIGTERM)
+
+
+def _python() -> str:
+    """The name of this interpreter among the programs of its folder: msrun starts a program by name."""
+    folder = Path(sys.executable).parent
+    for name in ("python", "python3"):
+        if (folder / name).exists():
+            return name
+    raise InputError(f"msrun starts a program named python, and {folder} has none. Make a virtual environment.")
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    # The bar of process 0 goes to its log, where a line a minute is enough.
+    return os.environ | {"PATH": path, "TQDM_MININTERVAL": "60", "GLOG_v": os.environ.get("GLOG_v", "3")}  # noqa: SIM112
+
+
+@contextmanager
+def _asked() -> Iterator[list[int]]:
+    """Numbers of the signals that asked to stop."""
+    asked: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: asked.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield asked
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
