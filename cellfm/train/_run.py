@@ -104,8 +104,13 @@ class RunFolder:
     def save(self, step: int, tensors: dict[str, np.ndarray], state: dict[str, Any], *, keep: int) -> Path:
         """Write a checkpoint and remove all but the last `keep`."""
         folder = self.checkpoints / f"step-{step:09d}"
+        for left in self.checkpoints.glob(".step-*"):  # by a process that was killed as it saved
+            shutil.rmtree(left)
         with whole_folder(folder, overwrite=True) as partial:
-            save_file(tensors, partial / "tensors.safetensors")
+            try:
+                save_file(tensors, partial / "tensors.safetensors")
+            except SafetensorError as error:  # a full disk, say
+                raise OSError(str(error)) from error
             (partial / "state.json").write_text(json.dumps(state | {"step": step}, indent=1) + "\n")
         for old in self.steps()[:-keep]:
             shutil.rmtree(self.checkpoints / f"step-{old:09d}")
