@@ -99,7 +99,7 @@ class Workers:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         self.forwarded += len(whole)
-        for line in whole.decode(errors="replace").splitlines():
+        for line in whole.decode(errors="replace").split("\n"):
             line = line.rsplit("\r", 1)[-1].strip()
             if line.startswith(("Traceback", "cellfm: ")):
                 self.forwarded = sys.maxsize  # the end is told by `why`
