@@ -33,7 +33,7 @@ def processes() -> tuple[int, int]:
     global _STARTED
     if not _STARTED:
         # On a CPU they give each other 30 seconds, too little for one that writes a large checkpoint.
-        os.environ.setdefault("MS_RECEIVE_MSG_TIMEOUT", "3600")
+        os.environ.setdefault("MS_NODE_TIMEOUT", "3600")
         use_device()
         try:
             init()

@@ -94,9 +94,9 @@ class Adam(nn.Cell):
 
     def exchange(self) -> None:
         """Give each process the parameters that others have updated."""
-        if self.sharded:
-            for broadcast, parameter in zip(self.broadcast, self.trained, strict=True):
-                parameter.set_data(broadcast((parameter.value(),))[0])
+        for i in range(len(self.broadcast)):
+            (weight,) = self.broadcast[i]((self.trained[i],))
+            ops.assign(self.trained[i], weight)
 
     def state(self) -> dict[str, ms.Parameter]:
         """The moments that this process keeps, by name."""

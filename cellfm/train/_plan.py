@@ -12,7 +12,7 @@ import numpy as np
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CHUNK
 from cellfm.errors import DataWarning, InputError
-from cellfm.model._parameters import parameter_shapes
+from cellfm.model._parameters import parameter_shapes, projections
 from cellfm.train._recipes import Source, model_of, preset_genes, read_config
 
 GB = 1e9
@@ -183,7 +183,7 @@ def multiply_adds(model: ModelConfig, train: TrainConfig, genes_per_cell: int) -
         reach = model.d_head  # K^T V and Q (K^T V)
     else:
         n_tokens = reach = (train.train_genes or model.max_genes) + model.n_special
-    adapters = model.lora_rank * 16 * d
+    adapters = model.lora_rank * sum(map(sum, projections(model).values()))
     value = w + w * w + w * d
     return {
         "layers": n_tokens * model.n_layers * (8 * d * d + adapters + 2 * d * reach),

@@ -86,6 +86,7 @@ class Step:
 
         self._gradients, self._add, self._finish = ms.jit(gradients), ms.jit(add), ms.jit(finish)
         self._update, self._total = ms.jit(self.optimizer.construct), ms.jit(total)
+        self._exchange = ms.jit(self.optimizer.exchange)
 
     def __call__(
         self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False
@@ -117,7 +118,8 @@ class Step:
             powers = (self.config.beta1**t, self.config.beta2**t)
             rate = learning_rate(self.config, step)
             self._update(ms.mutable(grads), ms.mutable(norms), _scalar(rate), *map(_scalar, powers))
-            self.optimizer.exchange()
+            if self.optimizer.sharded:
+                self._exchange()
         self._rescale(overflow=not finite)
         return result
 
