@@ -85,7 +85,7 @@ class Feed:
         self.corpus, self.model, self.config = corpus, model, config
         self.rank, self.size = rank, size
         self.train = np.flatnonzero(~corpus.validation)
-        self.max_genes = min(config.train_genes or model.max_genes, model.max_genes)
+        self.max_genes = min(config.train_genes or model.max_genes, model.max_genes, model.n_genes)
         self.length = CHUNK if model.retention == "linear" else self.max_genes + model.n_special
         self._kind = self._kinds()
         self._groups = self._split(config.batch_by)

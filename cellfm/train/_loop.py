@@ -69,8 +69,8 @@ def train(
             result = step(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
             _require_finite(result, done, run)
             done, cells = done + 1, cells + batch.n_cells * feed.size
+            bar.set_postfix(loss=f"{result.loss:.4g}", refresh=False)
             bar.update()
-            bar.set_postfix(loss=f"{result.loss:.4g}")
             # Several processes end at the same step: that of which all have heard.
             last = done == config.steps or result.stop or (feed.size == 1 and stopped.is_set())
             facts = validate() if done % config.validate_every == 0 or done == config.steps else {}

@@ -20,7 +20,7 @@ from cellfm.train._distributed import processes, require_same, wait_for_all
 from cellfm.train._feed import Feed
 from cellfm.train._loop import train
 from cellfm.train._objective import PretrainObjective
-from cellfm.train._recipes import read_config
+from cellfm.train._recipes import model_of, read_config, read_tables
 from cellfm.train._run import RunFolder
 from cellfm.train._start import coexpression_start
 from cellfm.train._step import Step
@@ -68,17 +68,23 @@ def pretrain(
     rank, size = processes()  # first of all: MindSpore's scheduler, which runs this too, never comes back from it
     corpus = shards if isinstance(shards, Corpus) else Corpus.open(shards)
     model_fields, train_config = read_config(config)
-    model_config = _model_config(model_fields, corpus, train_config, start)
+    if start is None:
+        model_config = _model_config(model_fields, corpus, train_config)
+    else:
+        model_config = _config_of_start(start, read_tables(config)["model"], corpus)
+    if train_config.zero_fraction and not model_config.zero_modelling:
+        raise InputError("zero_fraction above 0 needs a model with zero_modelling = true.")
     _check_columns(corpus, train_config)
     feed = Feed(corpus, model_config, train_config, rank=rank, size=size)
     run = RunFolder(out)
+    start_hash = start.weights_hash if start is not None else None
     facts = {
         "model": dataclasses.asdict(model_config),
         "train": dataclasses.asdict(train_config),
         "vocabulary_sha256": corpus.vocab.hash,
         "corpus": {"n_cells": int(corpus.n_cells), "n_training": len(feed.train)},
+        "start": start_hash,
     }
-    start_hash = start.weights_hash if start is not None else None
     require_same({"corpus": corpus.manifest, "configuration": facts, "model to start from": start_hash})
     with ExitStack() as stack:
         if rank == 0:
@@ -110,21 +116,23 @@ def _train(feed: Feed, corpus: Corpus, start: CellFM | None, run: RunFolder) -> 
     return model
 
 
-def _model_config(fields: dict[str, Any], corpus: Corpus, config: TrainConfig, start: CellFM | None) -> ModelConfig:
-    if start is not None:
-        if start.vocab.hash != corpus.vocab.hash:
-            raise InputError(
-                "The shards were written with another vocabulary than the model to start from: write them again "
-                "with model= that model."
-            )
-        return start.config
+def _model_config(fields: dict[str, Any], corpus: Corpus, config: TrainConfig) -> ModelConfig:
     fields = {"zero_modelling": config.zero_fraction > 0} | fields
-    model = ModelConfig.from_dict({"n_genes": len(corpus.vocab)} | fields)
+    model = model_of(fields, n_genes=len(corpus.vocab))
     if model.n_genes != len(corpus.vocab):
         raise InputError(f"n_genes is {model.n_genes:,}, but the corpus has {len(corpus.vocab):,} genes; leave it out.")
-    if config.zero_fraction and not model.zero_modelling:
-        raise InputError("zero_fraction above 0 needs zero_modelling = true in [model].")
     return model
+
+
+def _config_of_start(start: CellFM, asked: dict[str, Any], corpus: Corpus) -> ModelConfig:
+    corpus.require_vocabulary(start.vocab)
+    for name, value in asked.items():
+        if getattr(start.config, name) != value:
+            raise InputError(
+                f"The model to start from has {name} = {getattr(start.config, name)!r}, and the configuration asks for "
+                f"{value!r}. Leave [model] out: the model brings its own."
+            )
+    return start.config
 
 
 def _check_columns(corpus: Corpus, config: TrainConfig) -> None:
@@ -142,5 +150,5 @@ def _starting_weights(
     if start is not None:
         return start.weights
     if config.start == "coexpression":
-        return coexpression_start(corpus, model, config.random_state)
+        return coexpression_start(corpus, model, config)
     return initial_weights(model, config.random_state)
