@@ -199,6 +199,10 @@ class TrainConfig(_Config):
     start
         Weights at the start: ``"random"``, or ``"coexpression"``: CLS starts as the principal components of the
         corpus (see `cellfm.train._start`).
+    refine_steps
+        Steps by which the gene vectors of that start are refined before there is a network.
+    gene_rate, decoder_rate
+        Learning rates of the gene table and of the decoders, as multiples of `learning_rate`.
     validate_every, n_validation, checkpoint_every, keep_checkpoints, log_every
         Steps between validations, cells of one, steps between checkpoints, how many are kept, steps between lines.
     random_state
@@ -241,6 +245,9 @@ class TrainConfig(_Config):
     type_column: str = "cell_type"
     batch_by: str | None = None
     start: Literal["random", "coexpression"] = "random"
+    refine_steps: int = 0
+    gene_rate: float = 1.0
+    decoder_rate: float = 1.0
     validate_every: int = 500
     n_validation: int = 1000
     checkpoint_every: int = 500
@@ -261,7 +268,8 @@ class TrainConfig(_Config):
         )
         for field in (*counts, "validate_every", "checkpoint_every"):
             self._check(_is_count(getattr(self, field)), field, "a whole number above 0")
-        self._check(_is_count(self.warmup_steps, least=0), "warmup_steps", "a whole number, 0 or more")
+        for field in ("warmup_steps", "refine_steps"):
+            self._check(_is_count(getattr(self, field), least=0), field, "a whole number, 0 or more")
         seed = self.random_state
         self._check(_is_count(seed, least=0) and seed < 2**32, "random_state", "a whole number from 0 to 2**32 - 1")
         self._check(self.train_genes is None or _is_count(self.train_genes), "train_genes", "a whole number above 0")
@@ -271,7 +279,7 @@ class TrainConfig(_Config):
         for field in ("dropout", "beta1", "beta2"):
             self._check(_is_number(getattr(self, field)) and 0 <= getattr(self, field) < 1, field, "from 0 to below 1")
         weights = ("gene_weight", "cell_weight", "contrast_weight", "type_weight", "zero_fraction", "weight_decay")
-        for field in weights:
+        for field in (*weights, "gene_rate", "decoder_rate"):
             self._check(_is_number(getattr(self, field)) and getattr(self, field) >= 0, field, "a number, 0 or more")
         for field in ("learning_rate", "epsilon", "clip_norm", "loss_scale", "contrast_temperature"):
             self._check(_is_number(getattr(self, field)) and getattr(self, field) > 0, field, "a number above 0")
@@ -289,6 +297,8 @@ class TrainConfig(_Config):
         self._check(self.batch_by is None or _is_name(self.batch_by), "batch_by", "the name of a column, or None")
         losses = (self.gene_weight, self.cell_weight, self.contrast_weight, self.type_weight)
         self._check(any(losses), "gene_weight", "above 0 unless another loss is")
+        refines = not self.refine_steps or self.start == "coexpression"
+        self._check(refines, "refine_steps", "0 unless start is 'coexpression'")
 
     @property
     def n_views(self) -> int:

@@ -28,6 +28,13 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (config.final_rate + (1 - config.final_rate) * fall)
 
 
+def relative_rate(name: str, config: TrainConfig) -> float:
+    """What the learning rate is multiplied with for a parameter."""
+    if name == "embed.gene":
+        return config.gene_rate
+    return config.decoder_rate if "decoder" in name else 1.0
+
+
 class Adam(nn.Cell):
     """Adam (Kingma 2015) or AdamW (Loshchilov 2019) over named parameters; its state is named after them.
 
@@ -47,6 +54,7 @@ class Adam(nn.Cell):
         self.trained = ms.ParameterTuple(list(parameters.values()))
         self.moment1 = self._zeros(parameters, "moment1")
         self.moment2 = self._zeros(parameters, "moment2")
+        self.factor = tuple(relative_rate(name, config) for name in parameters)
         self.decay = tuple(config.weight_decay if decays(name) else 0.0 for name in parameters)
         self.decoupled = config.optimizer == "adamw"
         self.beta1, self.beta2, self.epsilon = config.beta1, config.beta2, config.epsilon
@@ -69,13 +77,13 @@ class Adam(nn.Cell):
         for i in range(len(self.trained)):
             if not self.own[i]:
                 continue
-            gradient, weight = gradients[i], self.trained[i]
+            gradient, weight, own_rate = gradients[i], self.trained[i], rate * self.factor[i]
             if self.clip == "tensor":
                 gradient = gradient * ops.minimum(1.0, self.clip_norm / (norms[i] + 1e-12))
             if self.clip == "global":
                 gradient = gradient * ops.minimum(1.0, total)
             if self.decay[i] and self.decoupled:
-                ops.assign(weight, weight * (1 - rate * self.decay[i]))
+                ops.assign(weight, weight * (1 - own_rate * self.decay[i]))
             if self.decay[i] and not self.decoupled:
                 gradient = gradient + self.decay[i] * weight
             self.adam(
@@ -84,7 +92,7 @@ class Adam(nn.Cell):
                 self.moment2[i],
                 power1,
                 power2,
-                rate,
+                own_rate,
                 self.beta1,
                 self.beta2,
                 self.epsilon,

@@ -9,14 +9,20 @@ takes the length. Everything else starts small and is learned.
 import numpy as np
 import scipy.sparse as sp
 
-from cellfm.config import ModelConfig
+from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import tokenize
 from cellfm.errors import InputError
 from cellfm.model._parameters import Weights, initial_weights
 from cellfm.train._feed import Cells
+from cellfm.train._refine import SourceCells, refine_loadings
 
 CELLS_OF_A_SOURCE = 1000
 """Training cells of a source that the components are computed from."""
+REFINED_CELLS_OF_A_SOURCE = 4000
+"""Training cells of a source that their refinement draws from."""
+COMPONENTS_OF_A_SOURCE = 50
+OFFSET = 0.75
+"""How much of the average cell is subtracted."""
 N_VALUE_DIMS = 16
 """Dimensions of a token that start with its value; the others start with its gene."""
 AT_VALUE, AT_GENE, AT_CLS = 0, 1, 2  # places among them: the value, 1 for genes, 1 for CLS
@@ -25,8 +31,10 @@ SCALE = 0.1  # of tokens, next to what attention adds
 CLS_KEY = 30.0  # how much more CLS counts as a key than a gene of value 1
 
 
-def coexpression_start(corpus: Cells, config: ModelConfig, random_state: int = 0) -> Weights:
+def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -> Weights:
     """Weights whose CLS output is the principal components of the training cells, each source centred by itself.
+
+    With `train.refine_steps` the gene vectors are first refined by contrast (see `cellfm.train._refine`).
 
     Raises
     ------
@@ -38,9 +46,25 @@ def coexpression_start(corpus: Cells, config: ModelConfig, random_state: int = 0
             f"start = 'coexpression' needs the published form of the layers, no adapters, and d_model of at least "
             f"{2 * N_VALUE_DIMS}."
         )
-    sets = [_values(corpus, cells, config) for cells in _cells_by_source(corpus, random_state)]
+    random_state = train.random_state
+    sources = _cells_by_source(corpus, random_state)
+    sets = [_values(corpus, np.sort(cells[:CELLS_OF_A_SOURCE]), config) for cells in sources]
     loadings, average = gene_loadings(sets, config.d_model - N_VALUE_DIMS, random_state=random_state)
+    average *= OFFSET
+    if train.refine_steps:
+        refined = [_source(corpus, np.sort(cells[:REFINED_CELLS_OF_A_SOURCE]), config, train) for cells in sources]
+        loadings, average = refine_loadings(refined, loadings, average, train.refine_steps, random_state)
     return start_weights(config, loadings, average, random_state=random_state)
+
+
+def _source(corpus: Cells, cells: np.ndarray, config: ModelConfig, train: TrainConfig) -> SourceCells:
+    values = _values(corpus, cells, config)
+    own, average = gene_loadings([values], COMPONENTS_OF_A_SOURCE, random_state=train.random_state)
+    components = values @ own - average
+    components /= np.maximum(np.linalg.norm(components, axis=1, keepdims=True), 1e-9)
+    known = train.type_column in corpus.columns
+    types = corpus.codes(train.type_column)[cells] if known else np.full(len(cells), -1)
+    return SourceCells(corpus.counts(cells), types, components.astype(np.float32))
 
 
 def _cells_by_source(corpus: Cells, random_state: int) -> list[np.ndarray]:
@@ -48,7 +72,7 @@ def _cells_by_source(corpus: Cells, random_state: int) -> list[np.ndarray]:
     train = np.flatnonzero(~corpus.validation)
     sources = corpus.codes("source")[train] if "source" in corpus.columns else np.zeros(len(train), int)
     groups = [train[sources == source] for source in np.unique(sources)]
-    return [np.sort(generator.permutation(cells)[:CELLS_OF_A_SOURCE]) for cells in groups]
+    return [generator.permutation(cells) for cells in groups]
 
 
 def _values(corpus: Cells, cells: np.ndarray, config: ModelConfig) -> sp.csr_matrix:
@@ -113,7 +137,7 @@ def start_weights(
     average
         (d_model - 16,) what is subtracted.
     noise
-        Scale of the random weights of the network next to their usual initial values.
+        Scale of the random weights of the backbone next to their usual initial values.
     """
     d = config.d_model
     n = d - N_VALUE_DIMS
@@ -121,7 +145,10 @@ def start_weights(
     # Heads are normalised one by one: a rotation gives each the same share of every component.
     rotation = np.linalg.qr(generator.standard_normal((n, n)))[0]
     size = SCALE / np.sqrt(np.mean(loadings[np.any(loadings != 0, axis=1)] ** 2))
-    weights = {name: value * noise for name, value in initial_weights(config, random_state).items()}
+    weights = {
+        name: value if "decoder" in name else value * noise
+        for name, value in initial_weights(config, random_state).items()
+    }
 
     weights["embed.gene"] = np.zeros_like(weights["embed.gene"])
     weights["embed.gene"][: len(loadings), :n] = size * loadings @ rotation

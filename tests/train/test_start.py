@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from sklearn.decomposition import PCA
 
-from cellfm.config import ModelConfig
+from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CellTable, tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
@@ -53,7 +53,7 @@ def agreement(points: np.ndarray, values: np.ndarray) -> float:
 
 def test_cls_is_like_principal_components(tiny_vocab):
     cells, config = cells_of(tiny_vocab, 120), config_of()
-    weights = coexpression_start(cells, config)
+    weights = coexpression_start(cells, config, TrainConfig())
     values = log_normalised(cells)
     started = agreement(cls_of(CellFM(config, tiny_vocab, weights), cells), values)
     at_random = agreement(cls_of(CellFM(config, tiny_vocab), cells), values)
@@ -86,7 +86,7 @@ def test_each_source_is_centred_by_itself():
 
 def test_weights_are_those_of_the_configuration(tiny_vocab):
     config = config_of(zero_modelling=True)
-    weights = coexpression_start(cells_of(tiny_vocab, 60), config)
+    weights = coexpression_start(cells_of(tiny_vocab, 60), config, TrainConfig())
     assert {name: array.shape for name, array in weights.items()} == parameter_shapes(config)
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in weights.values())
     assert not weights["embed.gene"][0].any(), "padding"
@@ -94,14 +94,14 @@ def test_weights_are_those_of_the_configuration(tiny_vocab):
 
 def test_seed_decides(tiny_vocab):
     cells, config = cells_of(tiny_vocab, 60), config_of()
-    one, same, other = (coexpression_start(cells, config, seed) for seed in (3, 3, 4))
+    one, same, other = (coexpression_start(cells, config, TrainConfig(random_state=seed)) for seed in (3, 3, 4))
     assert all(np.array_equal(one[name], same[name]) for name in one)
     assert any(not np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_fewer_cells_than_dimensions_are_enough(tiny_vocab):
     cells, config = cells_of(tiny_vocab, 12, n_sources=2), config_of()
-    model = CellFM(config, tiny_vocab, coexpression_start(cells, config))
+    model = CellFM(config, tiny_vocab, coexpression_start(cells, config, TrainConfig()))
     assert np.isfinite(cls_of(model, cells)).all()
 
 
@@ -110,4 +110,4 @@ def test_networks_it_is_not_made_for_are_refused(tiny_vocab, fields):
     with pytest.raises(
         InputError, match="needs the published form of the layers, no adapters, and d_model of at least 32"
     ):
-        coexpression_start(cells_of(tiny_vocab, 20), config_of(**fields))
+        coexpression_start(cells_of(tiny_vocab, 20), config_of(**fields), TrainConfig())
