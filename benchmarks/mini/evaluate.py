@@ -1,6 +1,5 @@
 """How well embeddings keep the cells of one type together: nearest-neighbour accuracy and AvgBio, next to PCA."""
 
-
 import anndata as ad
 import numpy as np
 import scanpy as sc
@@ -58,18 +57,6 @@ def avg_bio(embedding: np.ndarray, labels: np.ndarray) -> float:
         scores.append((normalized_mutual_info_score(labels, found), adjusted_rand_score(labels, found)))
     nmi, ari = max(scores)
     return float(np.mean([nmi, ari, (silhouette_score(embedding, labels, metric="cosine") + 1) / 2]))
-
-
-def pca_embedding(cells: CountSet) -> np.ndarray:
-    """2,000 highly variable genes and 50 principal components, fitted on this very data set."""
-    adata = ad.AnnData(cells.counts.copy())
-    sc.pp.filter_genes(adata, min_cells=3)
-    sc.pp.normalize_total(adata, target_sum=1e4)
-    sc.pp.log1p(adata)
-    if adata.n_vars > 2000:
-        sc.pp.highly_variable_genes(adata, n_top_genes=2000)
-    sc.pp.pca(adata, n_comps=min(50, adata.n_vars - 1, adata.n_obs - 1), random_state=0)
-    return adata.obsm["X_pca"]
 
 
 def judge(cells: CountSet, embedding: np.ndarray, *, bio: bool = False) -> dict[str, float]:

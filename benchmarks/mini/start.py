@@ -73,7 +73,7 @@ def start_weights(
     average
         (d_model - 16,) what is subtracted.
     noise
-        Scale of the random weights of the network next to their usual initial values.
+        Scale of the random weights of the backbone next to their usual initial values.
     """
     d = config.d_model
     n = d - N_VALUE_DIMS
@@ -81,7 +81,10 @@ def start_weights(
     # Heads are normalised one by one: a rotation gives each the same share of every component.
     rotation = np.linalg.qr(generator.standard_normal((n, n)))[0]
     size = SCALE / np.sqrt(np.mean(loadings[np.any(loadings != 0, axis=1)] ** 2))
-    weights = {name: value * noise for name, value in initial_weights(config, random_state).items()}
+    weights = {
+        name: value if "decoder" in name else value * noise
+        for name, value in initial_weights(config, random_state).items()
+    }
 
     weights["embed.gene"] = np.zeros_like(weights["embed.gene"])
     weights["embed.gene"][: len(loadings), :n] = size * loadings @ rotation

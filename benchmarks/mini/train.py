@@ -1,4 +1,4 @@
-"""Train `mini`: a gene table from co-expression, then contrast between views, cell types and masked values.
+"""Train `mini`: gene loadings from co-expression, refined by contrast, then the network that they start.
 
 Run as ``python -m benchmarks.mini.train --data FOLDER --out FOLDER``.
 """
@@ -15,6 +15,7 @@ from mindspore import nn, ops
 
 from benchmarks.mini.corpus import CountSet, load_corpus
 from benchmarks.mini.evaluate import judge
+from benchmarks.mini.refine import RefineRecipe, refine_loadings
 from benchmarks.mini.start import N_VALUE_DIMS, gene_loadings, start_weights
 from benchmarks.mini.views import Batch, ViewRecipe, draw_batch, values_of
 from benchmarks.mini.vocabulary import build_vocabulary
@@ -34,17 +35,27 @@ class Recipe:
     d_model: int = 128
     n_heads: int = 8
     d_value: int = 64
-    n_steps: int = 600
-    learning_rate: float = 3e-4
+    max_genes: int = 16384
+    """Tokens of a cell when the model is used: all of them."""
+    svd_cells: int = 1000
+    """Most cells of a data set that the start of the loadings sees."""
+    offset: float = 0.75
+    """How much of the average cell the start subtracts."""
+    refine: RefineRecipe = dataclasses.field(default_factory=RefineRecipe)
+    refine_views: ViewRecipe = dataclasses.field(default_factory=lambda: ViewRecipe(max_genes=2000))
+    n_steps: int = 150
+    n_chunks: int = 256
+    """Chunks of 64 tokens in a step."""
+    learning_rate: float = 1e-4
     gene_rate: float = 0.3
-    """Learning rate of the gene table, as a share of the others'."""
-    warm_up: int = 50
+    """Learning rate of the gene table, as a multiple of that of the layers."""
+    decoder_rate: float = 10.0
+    warm_up: int = 20
     clip: float = 1.0
     temperature: float = 0.2
-    contrast_weight: float = 1.0
-    masked_weight: float = 0.2
-    svd_cells: int = 1000
-    views: ViewRecipe = dataclasses.field(default_factory=ViewRecipe)
+    contrast_weight: float = 0.0
+    masked_weight: float = 1.0
+    views: ViewRecipe = dataclasses.field(default_factory=lambda: ViewRecipe(max_cells=96))
     seed: int = 0
 
 
@@ -55,12 +66,11 @@ def learn(sets: list[CountSet], config: ModelConfig, weights: Weights, recipe: R
     step = gradient_step(network, list(parameters.values()), recipe)
     at = np.arange(1, recipe.n_steps + 1)
     rates = recipe.learning_rate * np.minimum(at / recipe.warm_up, 0.5 * (1 + np.cos(np.pi * at / recipe.n_steps)))
-    groups = [
-        {"params": [parameters["embed.gene"]], "lr": (rates * recipe.gene_rate).tolist()},
-        {"params": [p for name, p in parameters.items() if name != "embed.gene"], "lr": rates.tolist()},
-        {"order_params": list(parameters.values())},
+    groups: list[dict] = [
+        {"params": [p for name, p in parameters.items() if kind(name) == group], "lr": (rates * factor).tolist()}
+        for group, factor in (("gene", recipe.gene_rate), ("decoder", recipe.decoder_rate), ("layer", 1.0))
     ]
-    optimizer = nn.Adam(groups, beta2=0.95)
+    optimizer = nn.Adam([*groups, {"order_params": list(parameters.values())}], beta2=0.95)
     generator = np.random.default_rng(recipe.seed)
     shares = np.sqrt([cells.n_cells for cells in sets])
     began, sums = time.time(), np.zeros(4)
@@ -68,7 +78,7 @@ def learn(sets: list[CountSet], config: ModelConfig, weights: Weights, recipe: R
         file.write("step,loss,contrast,gene_wise,cell_wise,seconds\n")
         for i in at:
             cells = sets[generator.choice(len(sets), p=shares / shares.sum())]
-            losses, gradients = step(*tensors(draw_batch(cells, recipe.views, generator)))
+            losses, gradients = step(*tensors(draw_batch(cells, recipe.views, recipe.n_chunks, generator)))
             optimizer(gradients)
             sums += losses.asnumpy()
             if not np.isfinite(sums).all():
@@ -78,6 +88,11 @@ def learn(sets: list[CountSet], config: ModelConfig, weights: Weights, recipe: R
                 file.flush()
                 sums[:] = 0
     return network_weights(network)
+
+
+def kind(parameter: str) -> str:
+    """Which of the learning rates is for a parameter."""
+    return "gene" if parameter == "embed.gene" else "decoder" if "_decoder." in parameter else "layer"
 
 
 def tensors(batch: Batch) -> tuple[ms.Tensor, ...]:
@@ -142,27 +157,41 @@ def main() -> None:
         n_heads=recipe.n_heads,
         n_genes=len(vocab),
         d_value=recipe.d_value,
+        max_genes=recipe.max_genes,
     )
-    values = [values_of(cells, config.n_gene_rows) for cells in sets]
+    values = [
+        values_of(tokenize(cells.counts, cells.gene_ids, max_genes=recipe.max_genes), config.n_gene_rows)
+        for cells in sets
+    ]
     loadings, average = gene_loadings(values, config.d_model - N_VALUE_DIMS, max_cells=recipe.svd_cells)
+    del values
+    loadings, average = refine_loadings(
+        sets, loadings, recipe.offset * average, recipe.refine, recipe.refine_views, random_state=recipe.seed
+    )
     weights = start_weights(config, loadings, average, random_state=recipe.seed)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     if recipe.n_steps:
         weights = learn(sets, config, weights, recipe, arguments.out.with_suffix(".csv"))
     write_model(arguments.out, config, vocab, weights, name=arguments.out.name, overwrite=True, half=True)
     model = CellFM(config, vocab, weights)
-    scores = judge_model(model, [cells for cells in corpus if not left_out or cells.name in left_out], bio=False)
+    judged = [cells for cells in corpus if not left_out or cells.name in left_out]
+    scores = judge_model(model, judged, bio=bool(left_out))
     record = {"recipe": dataclasses.asdict(recipe), "left_out": left_out, "scores": scores}
     arguments.out.with_suffix(".json").write_text(json.dumps(record, indent=1))
     print(json.dumps(scores))
 
 
 def changed_recipe(changes: list[str]) -> Recipe:
-    """The recipe with some fields changed; those of the views by their own names."""
-    given = {name: json.loads(value) for name, value in (change.split("=", 1) for change in changes)}
-    of_views = {field.name for field in dataclasses.fields(ViewRecipe)}
-    views = ViewRecipe(**{name: value for name, value in given.items() if name in of_views})
-    return Recipe(views=views, **{name: value for name, value in given.items() if name not in of_views})
+    """The recipe with some fields changed, as ``n_steps=100`` or ``views.max_cells=64``."""
+    recipe = Recipe()
+    for change in changes:
+        path, value = change.split("=", 1)
+        part, _, field = path.rpartition(".")
+        new = {field: json.loads(value)}
+        recipe = dataclasses.replace(
+            recipe, **({part: dataclasses.replace(getattr(recipe, part), **new)} if part else new)
+        )
+    return recipe
 
 
 if __name__ == "__main__":

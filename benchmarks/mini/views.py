@@ -1,4 +1,4 @@
-"""Batches to learn from: two poorer views of each of some cells of one data set, and which of them belong together."""
+"""What is learned from: two poorer views of each of some cells of one data set, and which of them belong together."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from benchmarks.mini.corpus import CountSet
-from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, tokenize
+from cellfm.data import Chunks, TokenBatch, chunk_cells, chunks_of, tokenize
+
+MIN_GENES = 5
+"""Views with fewer genes are left out."""
 
 
 @dataclass(frozen=True)
 class ViewRecipe:
-    """How views are made and batches filled."""
+    """How views are made, and what counts as near."""
 
-    max_genes: int = 255
+    max_genes: int = 1000
     """Tokens of a view: a sample of the genes that are left."""
-    n_chunks: int = 384
-    """Chunks of a batch, the same in every step."""
     max_cells: int = 192
     """Cells of a batch, each with two views."""
     keep_counts: tuple[float, float] = (0.3, 1.0)
@@ -25,88 +26,101 @@ class ViewRecipe:
     """Share of the views that keep all genes."""
     keep_genes: tuple[float, float] = (0.1, 1.0)
     """Share of the genes that other views keep, drawn evenly on a log scale."""
-    type_weight: float = 1.0
-    """Weight of labelled cells of the same type as positives, next to the other view."""
-    target_share: float = 0.2
-    hidden_share: float = 0.8
+    type_weight: float = 0.5
+    """Weight of labelled cells of the same type as positives; the other view of the cell weighs 1."""
+    pca_weight: float = 0.5
+    """Weight of cells near by the principal components of their own data set."""
+    pca_temperature: float = 0.1
 
 
 @dataclass
 class Batch:
-    """Arrays of one step; shapes are those of the recipe."""
+    """Arrays of one step of the network; their shapes never change."""
 
     chunks: Chunks
     visible: np.ndarray
+    """(n_chunks, length) float32: 0 where the value is hidden."""
     target: np.ndarray
+    """(n_chunks, length) float32: 1 where the value is to be predicted."""
     positives: np.ndarray
-    """(n_slots, n_slots): weights of the other views that each view should be near; rows sum to 1, or 0 if unused."""
+    """(n_slots, n_slots) float32: how near each view should be to the others; rows sum to 1, or 0 if unused."""
     allowed: np.ndarray
-    """(n_slots, n_slots): 1 where two views are compared."""
+    """(n_slots, n_slots) float32: 1 where two views are compared."""
 
 
-def draw_view(cells: CountSet, rows: np.ndarray, recipe: ViewRecipe, generator: np.random.Generator) -> TokenBatch:
-    """Thinned counts of a random panel of genes of some cells, as tokens."""
-    counts = cells.counts[rows].copy()
-    n_stored = np.diff(counts.indptr)
-    kept = generator.uniform(*recipe.keep_counts, len(rows))
-    counts.data = generator.binomial(counts.data.astype(np.int64), np.repeat(kept, n_stored)).astype(np.float32)
-    low, high = np.log(recipe.keep_genes)
-    share = np.exp(generator.uniform(low, high)) if generator.random() >= recipe.whole_panel else 1.0
-    panel = generator.random(counts.shape[1]) < share
-    ids = np.where(panel, cells.gene_ids, 0)
-    counts.data[~panel[counts.indices]] = 0
-    counts.eliminate_zeros()
-    return tokenize(counts, ids, max_genes=recipe.max_genes, random_state=int(generator.integers(2**31)))
-
-
-def draw_batch(cells: CountSet, recipe: ViewRecipe, generator: np.random.Generator) -> Batch:
-    """Two views of as many cells of a data set as fit."""
+def draw_views(
+    cells: CountSet, recipe: ViewRecipe, generator: np.random.Generator
+) -> tuple[np.ndarray, TokenBatch, np.ndarray]:
+    """Two views of some cells: the rows of the cells, the tokens (all first views, then all second), what is usable."""
     rows = generator.permutation(cells.n_cells)[: recipe.max_cells]
-    first, second = (draw_view(cells, rows, recipe, generator) for _ in range(2))
-    usable = (first.lengths > 4) & (second.lengths > 4)
-    needed = np.where(usable, chunks_of(first.lengths) + chunks_of(second.lengths), 0)
-    usable &= np.cumsum(needed) <= recipe.n_chunks
-    chosen, n = np.flatnonzero(usable), int(usable.sum())
-
+    first, second = (_draw_view(cells, rows, recipe, generator) for _ in range(2))
+    usable = (first.lengths >= MIN_GENES) & (second.lengths >= MIN_GENES)
     both = TokenBatch(
         np.concatenate((first.indptr, first.indptr[-1] + second.indptr[1:])),
         np.concatenate((first.gene_ids, second.gene_ids)),
         np.concatenate((first.values, second.values)),
     )
-    n_slots = 2 * recipe.max_cells
-    slots = np.concatenate((chosen, chosen + len(rows)))
-    chunks = chunk_cells(both, slots, n_chunks=recipe.n_chunks, n_slots=n_slots)
+    return rows, both, usable
 
-    lengths = both.lengths[slots]
-    order = np.lexsort((generator.random(lengths.sum()), np.repeat(np.arange(2 * n), lengths)))
-    rank = np.empty(len(order))
-    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    is_target = rank < np.repeat((recipe.target_share * lengths).astype(int), lengths)
-    is_hidden = rank < np.repeat(
-        (recipe.hidden_share * (recipe.target_share * lengths).astype(int)).astype(int), lengths
-    )
-    target, visible = np.zeros(chunks.mask.size, np.float32), np.ones(chunks.mask.size, np.float32)
-    target[chunks.token_row[is_target]] = 1
-    visible[chunks.token_row[is_hidden]] = 0
 
-    positives, allowed = np.zeros((n_slots, n_slots), np.float32), np.zeros((n_slots, n_slots), np.float32)
-    cell = np.tile(np.arange(n), 2)
-    other = ~np.eye(2 * n, dtype=bool)
+def _draw_view(cells: CountSet, rows: np.ndarray, recipe: ViewRecipe, generator: np.random.Generator) -> TokenBatch:
+    counts = cells.counts[rows].copy()
+    kept = np.repeat(generator.uniform(*recipe.keep_counts, len(rows)), np.diff(counts.indptr))
+    counts.data = generator.binomial(counts.data.astype(np.int64), kept).astype(np.float32)
+    low, high = np.log(recipe.keep_genes)
+    share = 1.0 if generator.random() < recipe.whole_panel else np.exp(generator.uniform(low, high))
+    panel = generator.random(counts.shape[1]) < share
+    counts.data[~panel[counts.indices]] = 0
+    counts.eliminate_zeros()
+    ids = np.where(panel, cells.gene_ids, 0)
+    return tokenize(counts, ids, max_genes=recipe.max_genes, random_state=int(generator.integers(2**31)))
+
+
+def wanted_neighbors(cells: CountSet, rows: np.ndarray, recipe: ViewRecipe) -> np.ndarray:
+    """(2 n, 2 n): how near the views of n cells should be to each other; each row sums to 1, the diagonal is 0."""
+    cell = np.tile(np.arange(len(rows)), 2)
+    other = ~np.eye(len(cell), dtype=bool)
     wanted = ((cell[:, None] == cell[None]) & other).astype(np.float32)
     if cells.labels is not None and recipe.type_weight:
-        label = np.tile(cells.labels[rows[chosen]], 2)
+        label = np.tile(cells.labels[rows], 2)
         same = (label[:, None] == label[None]) & (label != "")[:, None] & other
         wanted += recipe.type_weight * same / np.maximum(same.sum(1, keepdims=True), 1)
-    positives[: 2 * n, : 2 * n] = wanted / np.maximum(wanted.sum(1, keepdims=True), 1e-9)
-    allowed[: 2 * n, : 2 * n] = other
-    shape = chunks.mask.shape
-    return Batch(chunks, visible.reshape(shape), target.reshape(shape), positives, allowed)
+    if recipe.pca_weight:
+        near = np.tile(cells.components[rows], (2, 1))
+        near = np.exp((near @ near.T - 1) / recipe.pca_temperature) * other
+        wanted += recipe.pca_weight * near / near.sum(1, keepdims=True)
+    return wanted / np.maximum(wanted.sum(1, keepdims=True), 1e-9)
 
 
-def values_of(cells: CountSet, n_rows: int) -> sp.csr_matrix:
-    """Normalised values of all cells over the ids of the vocabulary, (n_cells, n_rows)."""
-    tokens = tokenize(cells.counts, cells.gene_ids, max_genes=cells.counts.shape[1])
-    return sp.csr_matrix((tokens.values, tokens.gene_ids.astype(np.int64), tokens.indptr), (cells.n_cells, n_rows))
+def draw_batch(cells: CountSet, recipe: ViewRecipe, n_chunks: int, generator: np.random.Generator) -> Batch:
+    """A batch for the network, of as many cells as fit into `n_chunks` chunks."""
+    rows, tokens, usable = draw_views(cells, recipe, generator)
+    needed = np.where(usable, chunks_of(tokens.lengths).reshape(2, -1).sum(0), 0)
+    chosen = np.flatnonzero(usable & (np.cumsum(needed) <= n_chunks))
+    slots = np.concatenate((chosen, chosen + len(rows)))
+    n_slots = 2 * recipe.max_cells
+    chunks = chunk_cells(tokens, slots, n_chunks=n_chunks, n_slots=n_slots)
+    visible, target = _hide(chunks, tokens.lengths[slots], generator)
+    positives, allowed = np.zeros((2, n_slots, n_slots), np.float32)
+    n = len(slots)
+    positives[:n, :n] = wanted_neighbors(cells, rows[chosen], recipe)
+    allowed[:n, :n] = ~np.eye(n, dtype=bool)
+    return Batch(chunks, visible, target, positives, allowed)
 
 
-__all__ = ["CHUNK", "Batch", "ViewRecipe", "draw_batch", "draw_view", "values_of"]
+def _hide(chunks: Chunks, lengths: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Which values are hidden and which are targets, as in the paper: of 20 % targets, 80 % are hidden."""
+    n_target = (0.2 * lengths).astype(int)
+    n_hidden = (0.8 * n_target).astype(int)
+    order = np.lexsort((generator.random(lengths.sum()), np.repeat(np.arange(len(lengths)), lengths)))
+    rank = np.empty(len(order), int)
+    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    visible, target = np.ones(chunks.mask.size, np.float32), np.zeros(chunks.mask.size, np.float32)
+    target[chunks.token_row[rank < np.repeat(n_target, lengths)]] = 1
+    visible[chunks.token_row[rank < np.repeat(n_hidden, lengths)]] = 0
+    return visible.reshape(chunks.mask.shape), target.reshape(chunks.mask.shape)
+
+
+def values_of(tokens: TokenBatch, n_rows: int) -> sp.csr_matrix:
+    """Values of tokens by gene id, (n_cells, n_rows)."""
+    return sp.csr_matrix((tokens.values, tokens.gene_ids.astype(np.int64), tokens.indptr), (tokens.n_cells, n_rows))
