@@ -85,6 +85,7 @@ def read_config(source: Source) -> tuple[dict[str, Any], TrainConfig]:
     tables = read_tables(source)
     model = MODEL_PRESETS[tables["preset"]] | tables["model"]
     model_of(model, n_genes=1)
+    read_cluster(tables)
     return model, TrainConfig.from_dict(TRAIN_PRESETS[tables["preset"]] | tables["train"])
 
 
@@ -94,7 +95,13 @@ def model_of(fields: dict[str, Any], *, n_genes: int) -> ModelConfig:
 
 
 def read_cluster(source: Source) -> ClusterConfig | None:
-    """The machines that train together, if the configuration names any."""
+    """The machines that train together, if the configuration names any.
+
+    Raises
+    ------
+    InputError
+        As `read_config` does.
+    """
     fields = read_tables(source)["cluster"]
     return ClusterConfig.from_dict(fields) if fields else None
 
