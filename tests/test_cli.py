@@ -26,7 +26,7 @@ from cellfm.model import CellFM, load_model
 from cellfm.settings import settings
 from cellfm.tl import embed
 
-COMMANDS = ("demo", "embed", "info", "convert", "doctor")
+COMMANDS = ("demo", "embed", "shard", "pretrain", "plan", "info", "convert", "doctor")
 
 
 @pytest.fixture(autouse=True)

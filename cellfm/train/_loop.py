@@ -67,6 +67,7 @@ def train(
             batch = feed.batch(done)
             asked = stopped.is_set()
             result = step(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
+            stopped.listen()
             _require_finite(result, done, run)
             done, cells = done + 1, cells + batch.n_cells * feed.size
             bar.set_postfix(loss=f"{result.loss:.4g}", refresh=False)
@@ -139,14 +140,23 @@ def _require_finite(result: StepResult, done: int, run: RunFolder) -> None:
     )
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 class _Stop(threading.Event):
     """Set by a signal, whose number it keeps."""
 
     number = 0
 
     def __call__(self, number: int, *_: object) -> None:
-        self.number = number
+        self.number = self.number or number
         self.set()
+
+    def listen(self) -> None:
+        """Hear signals again: when MindSpore compiles, it puts a handler in place that makes SIGTERM of Ctrl-C."""
+        if threading.current_thread() is threading.main_thread():  # only this thread gets signals
+            for number in _SIGNALS:
+                signal.signal(number, self)
 
 
 @contextmanager
@@ -154,9 +164,10 @@ def _stop_signals() -> Iterator[_Stop]:
     """An event that SIGTERM and Ctrl-C set, so that the step under way is finished and kept."""
     stopped = _Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stopped  # only the main thread gets signals
+        yield stopped
         return
-    handlers = {number: signal.signal(number, stopped) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    stopped.listen()
     try:
         yield stopped
     finally:

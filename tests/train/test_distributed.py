@@ -174,7 +174,7 @@ def test_a_death_ends_the_job_and_a_stop_is_orderly_and_both_are_resumed(corpora
         )
 
     def wait_for_step(step: int) -> None:
-        limit = time.monotonic() + 180
+        limit = time.monotonic() + 300
         while not (run / "log.csv").exists() or len(rows(run)) < step:
             assert time.monotonic() < limit
             time.sleep(0.1)
