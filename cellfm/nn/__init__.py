@@ -15,6 +15,7 @@ os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at
 
 from cellfm.nn._build import build_network, name_parameters, network_weights
 from cellfm.nn._device import use_device
+from cellfm.nn._dropout import Dropout, draw_dropout, dropouts
 from cellfm.nn._inference import CellEncoder
 from cellfm.nn._linear import Linear
 from cellfm.nn._lora import add_lora, merge_lora
@@ -24,10 +25,13 @@ from cellfm.nn._precision import recompute_layers, set_precision
 __all__ = [
     "CellEncoder",
     "CellFMNetwork",
+    "Dropout",
     "Linear",
     "Outputs",
     "add_lora",
     "build_network",
+    "draw_dropout",
+    "dropouts",
     "merge_lora",
     "name_parameters",
     "network_weights",

@@ -5,6 +5,7 @@ from mindspore import nn, ops
 
 from cellfm.config import ModelConfig
 from cellfm.nn._ablations import DecayRetention, FeedForward
+from cellfm.nn._dropout import Dropout
 from cellfm.nn._glu import SGLU
 from cellfm.nn._layout import Layout, cls_of, is_gene, sum_by_cell, to_chunks
 from cellfm.nn._norm import layer_norm
@@ -21,7 +22,8 @@ class ERetNetLayer(nn.Cell):
         self.glu = SGLU(config) if config.feed_forward == "sglu" else FeedForward(config)
         self.norm1 = layer_norm(config.d_model)
         self.norm2 = layer_norm(config.d_model)
-        self.dropout = nn.Dropout(p=dropout)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
 
     def construct(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
         """New tokens for all, (c, s, d)."""
@@ -35,16 +37,16 @@ class ERetNetLayer(nn.Cell):
 
     def add(self, x: ms.Tensor, read: ms.Tensor) -> ms.Tensor:
         """Join tokens and what they read, both (r, m, d)."""
-        y = self.norm1(self.alpha * x + self.dropout(read))
-        return self.norm2(self.alpha * y + self.dropout(self.glu(y)))
+        y = self.norm1(self.alpha * x + self.dropout1(read))
+        return self.norm2(self.alpha * y + self.dropout2(self.glu(y)))
 
 
 class PreNormLayer(ERetNetLayer):
     """RetNet's layer: ``y = x + MHA(LN(x))``, ``x' = y + SGLU(LN(y))`` (the paper's ablation of DeepNorm)."""
 
     def construct(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
-        y = x + self.dropout(self.attention(self.norm1(x), key_mask, value_scale, layout))
-        return y + self.dropout(self.glu(self.norm2(y)))
+        y = x + self.dropout1(self.attention(self.norm1(x), key_mask, value_scale, layout))
+        return y + self.dropout2(self.glu(self.norm2(y)))
 
 
 class ERetNet(nn.Cell):

@@ -108,7 +108,6 @@ def finetune(
     if not validation:
         raise InputError("There are no validation cells, by which to choose when to stop; hold some out.")
     use_device()
-    ms.set_seed(config.random_state)  # dropout
     network = build_network(model.config, model.weights, dropout=config.dropout)
     if method == "lora":
         add_lora(network, lora_rank, random_state=config.random_state)

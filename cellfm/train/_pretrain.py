@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 
 from cellfm._logging import logger
@@ -95,7 +94,6 @@ def pretrain(
 def _train(feed: Feed, corpus: Corpus, start: CellFM | None, run: RunFolder) -> CellFM:
     model_config, train_config = feed.model, feed.config
     use_device()
-    ms.set_seed(train_config.random_state + feed.rank)  # dropout
     weights = _starting_weights(model_config, train_config, corpus, start)
     network = build_network(model_config, weights, dropout=train_config.dropout)
     set_precision(network, train_config.precision)

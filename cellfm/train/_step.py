@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from cellfm.config import TrainConfig
+from cellfm.nn import draw_dropout, dropouts
 from cellfm.train._optim import Adam, learning_rate, sum_of_squares
 
 MAX_LOSS_SCALE = 2.0**24
@@ -54,6 +55,8 @@ class Step:
     ) -> None:
         self.config = config
         self.objective = objective
+        self.rank = rank
+        self.dropouts = dropouts(objective)
         self.loss_scale = config.loss_scale if config.precision == "float16" else 1.0
         self.steps_since_overflow = 0
         self.optimizer = Adam(trained, config, rank=rank, n_processes=n_processes)
@@ -98,8 +101,10 @@ class Step:
         """
         self.objective.set_train(True)
         scale = _scalar(self.loss_scale)
+        draw_dropout(self.dropouts, (self.config.random_state, self.rank, step, 0))
         loss, terms, grads = self._gradients(scale, *map(ms.Tensor, micro_batches[0]))
-        for micro in micro_batches[1:]:
+        for i, micro in enumerate(micro_batches[1:], start=1):
+            draw_dropout(self.dropouts, (self.config.random_state, self.rank, step, i))
             more_loss, more_terms, more_grads = self._gradients(scale, *map(ms.Tensor, micro))
             loss, terms, grads = (
                 loss + more_loss,

@@ -21,13 +21,13 @@ from cellfm.model import CellFM
 from cellfm.train import pretrain, write_shards
 from cellfm.vocab import Vocabulary
 
-MODEL = {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_value": 8, "max_genes": 60}
+MODEL = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_value": 8, "max_genes": 60}
 TRAIN = {
     "steps": 8,
     "batch_size": 4,
     "n_chunks": 8,
     "train_genes": 60,
-    "dropout": 0.0,
+    "dropout": 0.3,
     "learning_rate": 5e-3,
     "log_every": 1,
     "validate_every": 4,
