@@ -1,7 +1,6 @@
-"""The count data that `mini` is trained and judged on, as sparse matrices over its vocabulary."""
+"""The count data that `mini` is judged on, as sparse matrices over its vocabulary."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import anndata as ad
@@ -34,12 +33,6 @@ class CountSet:
     @property
     def n_cells(self) -> int:
         return self.counts.shape[0]
-
-    @cached_property
-    def components(self) -> np.ndarray:
-        """Principal components of this data set alone, (n_cells, 50) float32, each cell of length 1."""
-        found = principal_components(self.counts)
-        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
 def load_corpus(data: Path, vocab: Vocabulary) -> list[CountSet]:

@@ -1,6 +1,6 @@
 """Write the count data sets of a folder as shards over the vocabulary of `mini`.
 
-    python -m benchmarks.mini.shards --data FOLDER --out CORPUS [--leave-out NAME,NAME]
+python -m benchmarks.mini.shards --data FOLDER --out CORPUS [--leave-out NAME,NAME]
 """
 
 import argparse
@@ -13,6 +13,10 @@ from cellfm.train import write_shards
 
 LEAST_GENES = 20
 """Panels of some hundred genes are wanted too: their cells express few of them."""
+
+
+VALIDATION = 0.02
+"""Share of the cells that training does not see."""
 
 
 def count_files(data: Path, left_out: list[str]) -> list[Path]:
@@ -33,7 +37,7 @@ def main() -> None:
     parser.add_argument("--leave-out", default="")
     arguments = parser.parse_args()
     files = count_files(arguments.data, arguments.leave_out.split(","))
-    print(write_shards(files, arguments.out, model="mini", min_genes=LEAST_GENES, validation_fraction=0.02))
+    print(write_shards(files, arguments.out, model="mini", min_genes=LEAST_GENES, validation_fraction=VALIDATION))
 
 
 if __name__ == "__main__":

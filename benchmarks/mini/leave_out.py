@@ -1,0 +1,64 @@
+"""The recipe of `mini` judged on data sets that took no part in it: each left out in turn.
+
+    python -m benchmarks.mini.leave_out --data FOLDER --work FOLDER [--sets NAME,NAME] [--config FILE.toml]
+
+Prints a row a set: nearest-neighbour accuracy and AvgBio of random weights, of the model, and of principal components
+fitted on the very set. Runs that were interrupted go on.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.mini.corpus import CountSet, load_corpus, principal_components
+from benchmarks.mini.evaluate import judge
+from benchmarks.mini.shards import LEAST_GENES, VALIDATION, count_files
+from cellfm.data import tokenize
+from cellfm.model import CellFM, load_model
+from cellfm.train import pretrain, write_shards
+
+RECIPE = Path(__file__).parent / "mini.toml"
+LEFT_OUT = (
+    "pbmc3k_clustifyr",
+    "kang_ifnb_pbmc",
+    "crc_tumor_scmetalink",
+    "pbmc_ding_scannotate",
+    "pancreas_cepo",
+    "scmix_3cellline",
+    "celllines_hashing_scds",
+)
+
+
+def scores_of(model: CellFM, cells: CountSet) -> dict[str, float]:
+    tokens = tokenize(cells.counts, cells.gene_ids, max_genes=model.config.max_genes)
+    return judge(cells, model.encode(tokens).cell, bio=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True, help="folder for corpora and runs")
+    parser.add_argument("--sets", default=",".join(LEFT_OUT))
+    parser.add_argument("--config", type=Path, default=RECIPE)
+    arguments = parser.parse_args()
+    vocab = load_model("mini").vocab
+    by_name = {cells.name: cells for cells in load_corpus(arguments.data, vocab)}
+    for name in arguments.sets.split(","):
+        files = count_files(arguments.data, [name])
+        corpus = write_shards(
+            files, arguments.work / name / "corpus", min_genes=LEAST_GENES, validation_fraction=VALIDATION
+        )
+        model = pretrain(corpus, arguments.config, out=arguments.work / name / "run")
+        cells = by_name[name]
+        row = {
+            "random": scores_of(CellFM(model.config, vocab), cells),
+            "mini": scores_of(model, cells),
+            "PCA": judge(cells, principal_components(cells.counts), bio=True),
+        }
+        (arguments.work / f"{name}.json").write_text(json.dumps(row, indent=1))
+        shown = " | ".join(f"{row[way][score]:.3f}" for score in ("knn", "avg_bio") for way in row)
+        print(f"| {name} | {shown} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
