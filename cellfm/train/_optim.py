@@ -50,6 +50,7 @@ class Adam(nn.Cell):
         sizes = [parameter.size for parameter in parameters.values()]
         self.owners = owners(sizes, n_processes) if self.sharded else [rank] * len(sizes)
         self.own = tuple(owner == rank for owner in self.owners)
+        self.mine = tuple(i for i, own in enumerate(self.own) if own)
         self.broadcast = [ops.Broadcast(owner) for owner in self.owners] if self.sharded else []
         self.trained = ms.ParameterTuple(list(parameters.values()))
         self.moment1 = self._zeros(parameters, "moment1")
@@ -72,32 +73,36 @@ class Adam(nn.Cell):
         """Update the parameters; `norms` are those of the gradients, `power1` and `power2` the betas to the power of
         the step, counted from 1.
         """
+        total = rate
         if self.clip == "global":
             total = self.clip_norm / (ops.sqrt(sum_of_squares(norms)) + 1e-12)
-        for i in range(len(self.trained)):
-            if not self.own[i]:
-                continue
-            gradient, weight, own_rate = gradients[i], self.trained[i], rate * self.factor[i]
-            if self.clip == "tensor":
-                gradient = gradient * ops.minimum(1.0, self.clip_norm / (norms[i] + 1e-12))
-            if self.clip == "global":
-                gradient = gradient * ops.minimum(1.0, total)
-            if self.decay[i] and self.decoupled:
-                ops.assign(weight, weight * (1 - own_rate * self.decay[i]))
-            if self.decay[i] and not self.decoupled:
-                gradient = gradient + self.decay[i] * weight
-            self.adam(
-                weight,
-                self.moment1[i],
-                self.moment2[i],
-                power1,
-                power2,
-                own_rate,
-                self.beta1,
-                self.beta2,
-                self.epsilon,
-                gradient,
-            )
+        for i in self.mine:
+            self.update(i, gradients[i], norms[i], total, rate, power1, power2)
+        return rate
+
+    def update(self, i, gradient, norm, total, rate, power1, power2) -> ms.Tensor:
+        """Update a parameter. A function, because branches in the loop would nest: deep networks did not compile."""
+        weight, own_rate = self.trained[i], rate * self.factor[i]
+        if self.clip == "tensor":
+            gradient = gradient * ops.minimum(1.0, self.clip_norm / (norm + 1e-12))
+        if self.clip == "global":
+            gradient = gradient * ops.minimum(1.0, total)
+        if self.decay[i] and self.decoupled:
+            ops.assign(weight, weight * (1 - own_rate * self.decay[i]))
+        if self.decay[i] and not self.decoupled:
+            gradient = gradient + self.decay[i] * weight
+        self.adam(
+            weight,
+            self.moment1[i],
+            self.moment2[i],
+            power1,
+            power2,
+            own_rate,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            gradient,
+        )
         return rate
 
     def exchange(self) -> None:
