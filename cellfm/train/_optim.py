@@ -50,7 +50,6 @@ class Adam(nn.Cell):
         sizes = [parameter.size for parameter in parameters.values()]
         self.owners = owners(sizes, n_processes) if self.sharded else [rank] * len(sizes)
         self.own = tuple(owner == rank for owner in self.owners)
-        self.mine = tuple(i for i, own in enumerate(self.own) if own)
         self.broadcast = [ops.Broadcast(owner) for owner in self.owners] if self.sharded else []
         self.trained = ms.ParameterTuple(list(parameters.values()))
         self.moment1 = self._zeros(parameters, "moment1")
@@ -61,6 +60,7 @@ class Adam(nn.Cell):
         self.beta1, self.beta2, self.epsilon = config.beta1, config.beta2, config.epsilon
         self.clip, self.clip_norm = config.clip, config.clip_norm
         self.adam = ops.Adam()
+        self.each = ops.HyperMap()
 
     def construct(
         self,
@@ -73,36 +73,31 @@ class Adam(nn.Cell):
         """Update the parameters; `norms` are those of the gradients, `power1` and `power2` the betas to the power of
         the step, counted from 1.
         """
-        total = rate
+        shrink = rate
         if self.clip == "global":
-            total = self.clip_norm / (ops.sqrt(sum_of_squares(norms)) + 1e-12)
-        for i in self.mine:
-            self.update(i, gradients[i], norms[i], total, rate, power1, power2)
-        return rate
+            shrink = ops.minimum(1.0, self.clip_norm / (ops.sqrt(sum_of_squares(norms)) + 1e-12))
+        # A map and no loop, which would not compile for the tensors of a deep network.
+        update = ops.partial(self.update, shrink, rate, power1, power2)
+        return self.each(
+            update, gradients, norms, self.trained, self.moment1, self.moment2, self.own, self.decay, self.factor
+        )
 
-    def update(self, i, gradient, norm, total, rate, power1, power2) -> ms.Tensor:
-        """Update a parameter. A function, because branches in the loop would nest: deep networks did not compile."""
-        weight, own_rate = self.trained[i], rate * self.factor[i]
+    def update(
+        self, shrink, rate, power1, power2, gradient, norm, weight, moment1, moment2, own, decay, factor
+    ) -> ms.Tensor:
+        """Update one parameter."""
+        if not own:
+            return rate
+        rate = rate * factor
         if self.clip == "tensor":
             gradient = gradient * ops.minimum(1.0, self.clip_norm / (norm + 1e-12))
         if self.clip == "global":
-            gradient = gradient * ops.minimum(1.0, total)
-        if self.decay[i] and self.decoupled:
-            ops.assign(weight, weight * (1 - own_rate * self.decay[i]))
-        if self.decay[i] and not self.decoupled:
-            gradient = gradient + self.decay[i] * weight
-        self.adam(
-            weight,
-            self.moment1[i],
-            self.moment2[i],
-            power1,
-            power2,
-            own_rate,
-            self.beta1,
-            self.beta2,
-            self.epsilon,
-            gradient,
-        )
+            gradient = gradient * shrink
+        if decay and self.decoupled:
+            ops.assign(weight, weight * (1 - rate * decay))
+        if decay and not self.decoupled:
+            gradient = gradient + decay * weight
+        self.adam(weight, moment1, moment2, power1, power2, rate, self.beta1, self.beta2, self.epsilon, gradient)
         return rate
 
     def exchange(self) -> None:
@@ -149,7 +144,5 @@ def owners(sizes: list[int], n_processes: int) -> list[int]:
 
 
 def sum_of_squares(norms: tuple[ms.Tensor, ...]) -> ms.Tensor:
-    total = norms[0] * norms[0]
-    for norm in norms[1:]:
-        total = total + norm * norm
-    return total
+    stacked = ops.stack(norms)
+    return (stacked * stacked).sum()

@@ -73,15 +73,28 @@ class Step:
             (loss, terms), grads = with_gradients(scale, *arrays)
             return loss, terms, grads
 
+        # Maps and no comprehensions: these would take minutes to compile for the tensors of a deep network.
+        each = ops.HyperMap()
+
+        def plus(one: ms.Tensor, other: ms.Tensor) -> ms.Tensor:
+            return one + other
+
+        def times(factor: ms.Tensor, grad: ms.Tensor) -> ms.Tensor:
+            return grad * factor
+
+        def summed(grad: ms.Tensor) -> ms.Tensor:
+            return grad if reduce is None else reduce(grad)
+
+        def norm(grad: ms.Tensor) -> ms.Tensor:
+            return ops.sqrt((grad * grad).sum())
+
         def add(some: Sequence[ms.Tensor], others: Sequence[ms.Tensor]) -> Any:
-            return tuple(one + other for one, other in zip(some, others))  # noqa: B905 (jit has no strict)
+            return each(plus, some, others)
 
         def finish(grads: Sequence[ms.Tensor], factor: ms.Tensor) -> Any:
             """Undo the loss scale, sum over processes, and measure."""
-            grads = tuple(grad * factor for grad in grads)
-            if reduce is not None:
-                grads = tuple(reduce(grad) for grad in grads)
-            norms = tuple(ops.sqrt((grad * grad).sum()) for grad in grads)
+            grads = each(summed, each(ops.partial(times, factor), grads))
+            norms = each(norm, grads)
             return grads, norms, ops.sqrt(sum_of_squares(norms))
 
         def total(numbers: ms.Tensor) -> ms.Tensor:

@@ -9,7 +9,7 @@ from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
 from cellfm.model._parameters import parameter_shapes
 from cellfm.train import plan
-from cellfm.train._plan import memory_by_term, multiply_adds
+from cellfm.train._plan import CPU_ACTIVATIONS, memory_by_term, multiply_adds
 from cellfm.train._recipes import PRESETS
 
 FORMS = (
@@ -113,6 +113,7 @@ def test_the_table_tells_every_number():
 def test_this_machine_is_measured():
     made = plan("mini", device="CPU")
     assert 1e-3 < made.tflops < 100
+    assert made.memory["activations"] == CPU_ACTIVATIONS * plan("mini", device=1).memory["activations"]
     assert made.capacity > 1e8
 
 
