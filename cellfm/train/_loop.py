@@ -67,7 +67,6 @@ def train(
             batch = feed.batch(done)
             asked = stopped.is_set()
             result = step(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
-            stopped.listen()
             _require_finite(result, done, run)
             done, cells = done + 1, cells + batch.n_cells * feed.size
             bar.set_postfix(loss=f"{result.loss:.4g}", refresh=False)
@@ -140,11 +139,8 @@ def _require_finite(result: StepResult, done: int, run: RunFolder) -> None:
     )
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
 class _Stop(threading.Event):
-    """Set by a signal, whose number it keeps."""
+    """Set by a signal, whose number it keeps: mostly SIGTERM, which MindSpore makes of Ctrl-C while it computes."""
 
     number = 0
 
@@ -152,22 +148,15 @@ class _Stop(threading.Event):
         self.number = self.number or number
         self.set()
 
-    def listen(self) -> None:
-        """Hear signals again: when MindSpore compiles, it puts a handler in place that makes SIGTERM of Ctrl-C."""
-        if threading.current_thread() is threading.main_thread():  # only this thread gets signals
-            for number in _SIGNALS:
-                signal.signal(number, self)
-
 
 @contextmanager
 def _stop_signals() -> Iterator[_Stop]:
     """An event that SIGTERM and Ctrl-C set, so that the step under way is finished and kept."""
     stopped = _Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stopped
+        yield stopped  # only the main thread gets signals
         return
-    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-    stopped.listen()
+    handlers = {number: signal.signal(number, stopped) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield stopped
     finally:
