@@ -1,5 +1,6 @@
 """What every test may count on: no network, a folder of its own to work in, no screen, a small model and small data."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -62,6 +63,17 @@ def _no_network() -> Iterator[None]:
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         patch.setenv("NO_PROXY", "localhost,127.0.0.1")
         yield
+
+
+@pytest.fixture
+def own_logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands choose what is said; the other tests must not hear of it."""
+    logger = logging.getLogger("cellfm")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    monkeypatch.setattr(settings, "_verbosity", "warning")
+    yield
+    logger.level, logger.propagate, logger.handlers = before
+    logger.manager._clear_cache()
 
 
 @pytest.fixture(scope="session")

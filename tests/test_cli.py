@@ -1,11 +1,9 @@
 """The command line: quick help, one clear line for what the user can mend, and the same results as the library."""
 
-import logging
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,21 +21,11 @@ from cellfm.config import PUBLISHED
 from cellfm.data import write_cells
 from cellfm.errors import InputError
 from cellfm.model import CellFM, load_model
-from cellfm.settings import settings
 from cellfm.tl import embed
 
+pytestmark = pytest.mark.usefixtures("own_logger")
+
 COMMANDS = ("demo", "embed", "shard", "pretrain", "plan", "info", "convert", "doctor")
-
-
-@pytest.fixture(autouse=True)
-def _own_logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands choose what is said; the other tests must not hear of it."""
-    logger = logging.getLogger("cellfm")
-    before = logger.level, logger.propagate, list(logger.handlers)
-    monkeypatch.setattr(settings, "_verbosity", "warning")
-    yield
-    logger.level, logger.propagate, logger.handlers = before
-    logger.manager._clear_cache()
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,11 @@ from cellfm.config import ClusterConfig
 from cellfm.data import write_cells
 from cellfm.errors import InputError
 from cellfm.model import CellFM, load_model
-from cellfm.settings import settings
 from cellfm.train import write_shards
 from cellfm.train._launch import Job, free_port, launch
 from cellfm.train._workers import Workers
+
+pytestmark = pytest.mark.usefixtures("own_logger")
 
 CONFIG = """
 [model]
@@ -41,16 +40,6 @@ schedule = "constant"
 log_every = 1
 checkpoint_every = 2
 """
-
-
-@pytest.fixture(autouse=True)
-def _own_logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    logger = logging.getLogger("cellfm")
-    before = logger.level, logger.propagate, list(logger.handlers)
-    monkeypatch.setattr(settings, "_verbosity", "warning")
-    yield
-    logger.level, logger.propagate, logger.handlers = before
-    logger.manager._clear_cache()
 
 
 @pytest.fixture(scope="module")
