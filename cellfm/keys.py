@@ -41,9 +41,40 @@ class CountKeys:
     """`obs`, bool: False where the values do not come from whole numbers (only with ``errors="flag"``)."""
 
 
+@dataclass(frozen=True)
+class AnnotationKeys:
+    """Cell types, written by `cf.tl.annotate` and `cf.tl.transfer_labels`."""
+
+    label: str = "cellfm_label"
+    """`obs`, categorical: the label, ``"Unknown"`` where the cell is rejected."""
+    raw: str = "cellfm_label_raw"
+    """`obs`, categorical: the most probable label of every cell, before rejection and majority vote."""
+    confidence: str = "cellfm_confidence"
+    """`obs`, float32: calibrated probability of the raw label, 0 to 1."""
+    distance: str = "cellfm_distance"
+    """`obs`, float32: how far the cell is from the reference; the larger, the less the label can be trusted."""
+    proba: str = "cellfm_proba"
+    """`obsm`, float32, (n_obs, n_classes): probability of each class."""
+    classes: str = "classes"
+    """`uns["cellfm"]["cellfm_proba"]["classes"]`, array of str: the columns of the probabilities."""
+
+
+@dataclass(frozen=True)
+class IntegrationKeys:
+    """Integrated embeddings, written by `cf.tl.integrate`."""
+
+    obsm: str = "X_cellfm_integrated"
+    """float32, (n_obs, d_model): one embedding a cell, NaN for cells without any known gene."""
+
+
 EMBED = EmbedKeys()
 GENES = GeneKeys()
 COUNTS = CountKeys()
+ANNOTATION = AnnotationKeys()
+INTEGRATION = IntegrationKeys()
+
+UNKNOWN = "Unknown"
+"""The label of cells that are none of the known kinds."""
 
 GENE_COLUMNS = (
     "feature_name",

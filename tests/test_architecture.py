@@ -24,8 +24,9 @@ FLOORS = (
     ("errors", "keys", "config", "settings", "_logging", "_progress", "_atomic"),
     ("vocab", "_adata", "_figure", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
     ("nn",),
-    ("model",),
+    ("model", "_encode"),
     ("train",),
+    ("tasks",),
     ("pp", "tl", "pl"),
     ("cli", "__main__", "_cli_train", "_demo", "_doctor"),
 )

@@ -12,7 +12,7 @@ import numpy as np
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
 from cellfm.errors import InputError
-from cellfm.model._checkpoint import write_model
+from cellfm.model._checkpoint import weights_sha256, write_model
 from cellfm.model._parameters import Weights, initial_weights
 from cellfm.vocab import Vocabulary
 
@@ -66,7 +66,7 @@ class CellFM:
         self.config = config
         self.vocab = vocab
         self.name = name
-        self.weights_hash = weights_hash
+        self._weights_hash = weights_hash
         self._weights = initial_weights(config, random_state) if weights is None else weights
         self._lock = threading.Lock()
 
@@ -86,6 +86,13 @@ class CellFM:
     def weights(self) -> Weights:
         """Arrays by parameter name."""
         return self._weights
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 of the weights as they are, or would be, in a model folder."""
+        if not self._weights_hash:
+            self._weights_hash = weights_sha256(self._weights)
+        return self._weights_hash
 
     @cached_property
     def _engine(self) -> "Engine":
@@ -126,6 +133,6 @@ class CellFM:
         InputError
             The folder exists and `overwrite` is false, or cannot be written.
         """
-        self.weights_hash = write_model(
+        self._weights_hash = write_model(
             Path(path), self.config, self.vocab, self._weights, name=self.name, overwrite=overwrite
         )

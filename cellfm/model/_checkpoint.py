@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save, save_file
 
 from cellfm._atomic import whole_folder
 from cellfm.config import ModelConfig
@@ -64,6 +64,11 @@ def write_model(
         }
         (partial / CONFIG_FILE).write_text(json.dumps(facts, indent=1) + "\n")
     return weights_hash
+
+
+def weights_sha256(weights: Weights) -> str:
+    """The SHA-256 that the weights file of a model folder would have."""
+    return hashlib.sha256(save({key: np.ascontiguousarray(value) for key, value in weights.items()})).hexdigest()
 
 
 def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, Weights, dict[str, Any]]:

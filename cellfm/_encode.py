@@ -1,0 +1,210 @@
+"""Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm._adata import Matrix, read_matrix, require_counts, warn
+from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
+from cellfm._hgnc import load_synonyms
+from cellfm._logging import logger
+from cellfm._progress import progress
+from cellfm.config import ModelConfig
+from cellfm.data import TokenBatch, describe, tokenize
+from cellfm.errors import InputError
+from cellfm.keys import EMBED, RUN
+from cellfm.model import Encoded
+from cellfm.vocab import Vocabulary
+
+N_VERIFIED = 8
+"""Cells that are embedded anew before a stored embedding is taken for that of the model."""
+SAME = 1e-3
+"""Largest difference at which two embeddings of a cell count as the same."""
+
+
+class Encoder(Protocol):
+    """What tools need of a model."""
+
+    config: ModelConfig
+    vocab: Vocabulary
+    name: str
+
+    @property
+    def weights_hash(self) -> str: ...
+    def encode(self, batch: TokenBatch, *, batch_size: int | None = None) -> Encoded: ...
+
+
+@dataclass(frozen=True)
+class CellInput:
+    """Cells in terms of a model's genes: what it takes is there, and is what it should be."""
+
+    counts: Matrix
+    """Counts of all measured genes."""
+    match: GeneMatch
+    """The model's id of each of these genes."""
+    values: Matrix | None = None
+    """Values of the user's own, in place of log1p of counts per 10,000."""
+
+    def tokens(self, max_genes: int, random_state: int) -> Iterator[tuple[slice, TokenBatch]]:
+        """All cells in order, block by block."""
+        for span, block in self.counts.blocks():
+            _check_block(block, self.counts.name, whole=self.values is None)
+            own = None if self.values is None else _block_values(self.values, span)
+            yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
+
+    def facts(self, model: Encoder, random_state: int) -> dict[str, str | int | None]:
+        """What the record of a run says of where an embedding comes from."""
+        return {
+            "model": model.name,
+            "weights_sha256": model.weights_hash,
+            "vocabulary_sha256": model.vocab.hash,
+            "matrix": self.counts.name,
+            "values": None if self.values is None else self.values.name,
+            "genes": self.match.column,
+            "n_genes_matched": self.match.n_distinct,
+            "n_genes": len(self.match.ids),
+            "random_state": random_state,
+        }
+
+
+def read_cells_for(
+    adata: AnnData,
+    vocab: Vocabulary,
+    *,
+    layer: str | None = None,
+    values_layer: str | None = None,
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+) -> CellInput:
+    """Find the matrix and the genes, and refuse what a model cannot take.
+
+    Raises
+    ------
+    InputError
+        No counts, too few known genes, values that are not finite or negative.
+    MissingKeyError
+        No such layer or column.
+    """
+    counts = read_matrix(adata, layer)
+    values = None if values_layer is None else _own_values(adata, values_layer, counts)
+    if values is None:
+        require_counts(counts, adata)
+    match = find_genes(counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc).names)
+    _check_genes(match, vocab, counts, min_known_genes, summed=values is None)
+    return CellInput(counts, match, values)
+
+
+def refuse_empty(cells: CellInput) -> None:
+    """Refuse cells that express no known gene.
+
+    Raises
+    ------
+    InputError
+        There are such cells.
+    """
+    known = (cells.match.ids > 0).astype(np.float32)
+    empty = np.concatenate([span.start + np.flatnonzero(block @ known == 0) for span, block in cells.counts.blocks()])
+    if len(empty):
+        raise InputError(
+            f"{len(empty):,} of {cells.counts.n_cells:,} cells express no gene that the model knows (the first is cell "
+            f"{empty[0]:,}). Remove them, or pass empty_cells='nan'."
+        )
+
+
+def embed_cells(
+    model: Encoder, cells: CellInput, *, batch_size: int | None = None, random_state: int = 0
+) -> np.ndarray:
+    """Embeddings of all cells, (n_cells, d_model) float32; NaN for those without any known gene."""
+    embedding = np.empty((cells.counts.n_cells, model.config.d_model), np.float32)
+    with progress(cells.counts.n_cells, "embedding", "cells") as bar:
+        for span, tokens in cells.tokens(model.config.max_genes, random_state):
+            embedding[span] = model.encode(tokens, batch_size=batch_size).cell
+            bar.update(tokens.n_cells)
+    return embedding
+
+
+def stored_or_new_embedding(
+    adata: AnnData,
+    model: Encoder,
+    cells: CellInput,
+    *,
+    key: str = EMBED.obsm,
+    batch_size: int | None = None,
+    random_state: int = 0,
+) -> np.ndarray:
+    """The embedding in ``obsm[key]`` where it is the one that this model gives, else a new one; nothing is written.
+
+    It is taken where its record names the same model and input, and a few cells embedded anew come out the same.
+    """
+    wanted = cells.facts(model, random_state)
+    record = adata.uns.get(RUN, {}).get(key, {})
+    if key in adata.obsm and all(record.get(name) == wanted[name] for name in wanted if name != "model"):
+        stored = np.asarray(adata.obsm[key], np.float32)
+        if _is_of(stored, model, cells, random_state):
+            logger.info("took the embedding in obsm[%r], which is of this model.", key)
+            return stored
+    return embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
+
+
+def _is_of(stored: np.ndarray, model: Encoder, cells: CellInput, random_state: int) -> bool:
+    n_cells = cells.counts.n_cells
+    if stored.shape != (n_cells, model.config.d_model):
+        return False
+    for i in np.unique(np.linspace(0, n_cells - 1, N_VERIFIED).astype(int)):
+        row = cells.counts.rows(i, i + 1)
+        own = None if cells.values is None else cells.values.rows(i, i + 1)
+        tokens = tokenize(row, cells.match.ids, max_genes=model.config.max_genes, random_state=random_state, values=own)
+        if not np.allclose(model.encode(tokens).cell[0], stored[i], atol=SAME, rtol=SAME, equal_nan=True):
+            return False
+    return True
+
+
+def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
+    values = read_matrix(adata, values_layer)
+    if values.values.shape != counts.values.shape:
+        raise InputError(
+            f"{values.name} has the shape {values.values.shape}, {counts.name} {counts.values.shape}: they must agree."
+        )
+    for matrix in (values, counts):
+        found = matrix.describe()
+        if found.kind in ("negative", "not finite", "empty"):
+            raise InputError(f"{matrix.name} has {found}; with values_layer= it must be finite and not negative.")
+    return values
+
+
+def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int, *, summed: bool) -> None:
+    require_genes(match, vocab, least, counts.name.removesuffix(".X") + ".var" if "raw" in counts.name else "adata.var")
+    n_vars = len(match.ids)
+    if match.n_matched < n_vars / 2:
+        warn(
+            f"The model knows {match.n_matched:,} of {n_vars:,} genes ({match.n_matched / n_vars:.0%}); the others are "
+            "left out. cf.pp.check(adata) shows which they are and how many counts they hold."
+        )
+    n_repeated = match.n_matched - match.n_distinct
+    if n_repeated and not summed:
+        raise InputError(
+            f"{n_repeated:,} genes occur more than once, and values of values_layer= cannot be added up. Make the "
+            "genes unique first."
+        )
+    if n_repeated:
+        warn(f"{n_repeated:,} genes occur more than once under the same name or id; their counts are added up.")
+
+
+def _check_block(block: sp.csr_matrix, name: str, *, whole: bool) -> None:
+    """Look at all values of data on disk too, of which only a sample was checked before the start."""
+    found = describe(block.data)
+    allowed = ("counts", "empty") if whole else ("counts", "empty", "normalised", "log-normalised")
+    if found.kind not in allowed:
+        raise InputError(f"{name} has {found}. Nothing was written.")
+
+
+def _block_values(values: Matrix, span: slice) -> sp.csr_matrix | np.ndarray:
+    block = values.values[span.start : span.stop] if values.in_memory else values.rows(span.start, span.stop)
+    _check_block(sp.csr_matrix(block), values.name, whole=False)
+    return block

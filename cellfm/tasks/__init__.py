@@ -1,0 +1,1 @@
+"""What the tools fit and predict: one folder a task; knows arrays and models, writes to no AnnData."""

@@ -1,0 +1,1 @@
+"""Cell types: classifiers on a model, their confidence, their baselines and scores."""

@@ -1,0 +1,1 @@
+"""Batches brought together: label-free fine-tuning, and how well it worked."""
