@@ -1,7 +1,7 @@
 """Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +56,14 @@ class CellInput:
             _check_block(block, self.counts.name, whole=self.values is None)
             own = None if self.values is None else _block_values(self.values, span)
             yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
+
+    def take(self, cells: np.ndarray) -> "CellInput":
+        """Some of the cells, by number or by a mask, in that order; only for matrices in memory."""
+
+        def rows(matrix: Matrix) -> Matrix:
+            return replace(matrix, values=matrix.values[cells])
+
+        return replace(self, counts=rows(self.counts), values=None if self.values is None else rows(self.values))
 
     def facts(self, model: Encoder, random_state: int) -> dict[str, str | int | None]:
         """What the record of a run says of where an embedding comes from."""
