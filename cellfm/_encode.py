@@ -50,9 +50,11 @@ class CellInput:
     values: Matrix | None = None
     """Values of the user's own, in place of log1p of counts per 10,000."""
 
-    def tokens(self, max_genes: int, random_state: int) -> Iterator[tuple[slice, TokenBatch]]:
-        """All cells in order, block by block."""
-        for span, block in self.counts.blocks():
+    def tokens(
+        self, max_genes: int, random_state: int, *, n_cells: int | None = None
+    ) -> Iterator[tuple[slice, TokenBatch]]:
+        """All cells in order, in blocks, of `n_cells` where that is given."""
+        for span, block in self.counts.blocks() if n_cells is None else self.counts.blocks(n_cells):
             _check_block(block, self.counts.name, whole=self.values is None)
             own = None if self.values is None else _block_values(self.values, span)
             yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
