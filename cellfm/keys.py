@@ -67,11 +67,46 @@ class IntegrationKeys:
     """float32, (n_obs, d_model): one embedding a cell, NaN for cells without any known gene."""
 
 
+@dataclass(frozen=True)
+class GeneEmbeddingKeys:
+    """Gene embeddings, written by `cf.tl.embed_genes`."""
+
+    varm: str = "cellfm"
+    """`varm`, float32, (n_vars, d_model): one embedding a gene, NaN for genes that are unknown or not expressed. With
+    groups of cells also ``cellfm_<group>`` for each of them."""
+    groups: str = "groups"
+    """`uns["cellfm"]["cellfm"]["groups"]`, array of str: the groups with an embedding of their own."""
+
+
+@dataclass(frozen=True)
+class ModuleKeys:
+    """Gene modules, written by `cf.tl.gene_modules`; enrichment by `cf.tl.enrich_modules`."""
+
+    var: str = "cellfm_module"
+    """`var`, categorical: the module of each gene, missing for genes without; at the first resolution."""
+    varm: str = "cellfm_modules"
+    """`varm`, int32, (n_vars, n_resolutions): the module at each resolution, -1 for none."""
+    varp: str = "cellfm_neighbors"
+    """`varp`, float32 CSR, (n_vars, n_vars): cosines of neighbouring genes."""
+    umap: str = "cellfm_modules_umap"
+    """`varm`, float32, (n_vars, 2): UMAP of the graph, NaN for genes outside (only with ``umap=True``)."""
+    resolutions: str = "resolutions"
+    """`uns["cellfm"]["cellfm_module"]["resolutions"]`, array of float: the columns of the modules."""
+    enrichment: str = "cellfm_enrichment"
+    """`uns`, DataFrame: a row for each module and term with shared genes."""
+    comparison: str = "cellfm_module_comparison"
+    """`uns`, DataFrame: modules and enriched terms by resolution and source of the graph (`cf.tl.compare_modules`)."""
+    network: str = "cellfm_gene_network"
+    """`uns`, DataFrame: the strongest relations among chosen genes (`cf.tl.gene_network`)."""
+
+
 EMBED = EmbedKeys()
 GENES = GeneKeys()
 COUNTS = CountKeys()
 ANNOTATION = AnnotationKeys()
 INTEGRATION = IntegrationKeys()
+GENE_EMBEDDING = GeneEmbeddingKeys()
+MODULES = ModuleKeys()
 
 UNKNOWN = "Unknown"
 """The label of cells that are none of the known kinds."""

@@ -2,5 +2,9 @@
 
 from cellfm.pl._cells import cells
 from cellfm.pl._corpus import corpus
+from cellfm.pl._enrichment import enrichment
+from cellfm.pl._gene_modules import gene_modules
+from cellfm.pl._gene_network import gene_network
+from cellfm.pl._module_comparison import module_comparison
 
-__all__ = ["cells", "corpus"]
+__all__ = ["cells", "corpus", "enrichment", "gene_modules", "gene_network", "module_comparison"]

@@ -1,5 +1,19 @@
 """Tools: run the model and write what it says to AnnData."""
 
+from cellfm.tl._compare_modules import compare_modules
 from cellfm.tl._embed import embed
+from cellfm.tl._embed_genes import embed_genes
+from cellfm.tl._enrich_modules import enrich_modules
+from cellfm.tl._gene_embeddings import gene_embeddings
+from cellfm.tl._gene_modules import gene_modules
+from cellfm.tl._gene_network import gene_network
 
-__all__ = ["embed"]
+__all__ = [
+    "compare_modules",
+    "embed",
+    "embed_genes",
+    "enrich_modules",
+    "gene_embeddings",
+    "gene_modules",
+    "gene_network",
+]

@@ -1,0 +1,96 @@
+"""`cf.pl.enrichment`: what modules are enriched for, as dots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from cellfm._figure import finish
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import MODULES
+
+_LARGEST = 180  # points of area
+_DARKEST = 20  # -log10 p; more looks the same
+
+
+def enrichment(
+    adata: AnnData,
+    *,
+    key: str = MODULES.enrichment,
+    modules: Sequence[str] | None = None,
+    n_terms: int = 3,
+    alpha: float = 0.05,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw enriched terms by module: colour is significance, size the share of the term's genes in the module.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after `cf.tl.enrich_modules`.
+    key
+        The table in `uns`, ``"cellfm_enrichment"`` by default.
+    modules
+        Modules to draw; by default the ten with the most significant terms.
+    n_terms
+        Terms of each module.
+    alpha
+        Terms with a larger adjusted p-value are left out.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    MissingKeyError
+        No such table.
+    InputError
+        Nothing is enriched.
+
+    Examples
+    --------
+    >>> cf.pl.enrichment(adata, n_terms=2)  # doctest: +SKIP
+    """
+    if key not in adata.uns:
+        raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.enrich_modules(adata, gene_sets) first.")
+    table: pd.DataFrame = adata.uns[key]
+    found = table[table["p_adjusted"] <= alpha]
+    chosen = list(dict.fromkeys(found["module"]))[:10] if modules is None else list(map(str, modules))
+    found = found[found["module"].isin(chosen)]
+    if found.empty:
+        raise InputError(f"No term has an adjusted p-value of {alpha:g} or less in these modules; raise alpha=.")
+    chosen.sort(key=lambda name: (len(name), name))
+    tops = found.groupby("module", sort=False, observed=True).head(n_terms)
+    terms = list(dict.fromkeys(tops.sort_values("module", key=lambda names: names.map(chosen.index))["term"]))
+    shown = found[found["term"].isin(terms)]
+    if ax is None:
+        ax = plt.subplots(figsize=(3.5 + 0.4 * len(chosen), 1.5 + 0.25 * len(terms)), layout="constrained")[1]
+    dots = ax.scatter(
+        shown["module"].map(chosen.index),
+        shown["term"].map(terms.index),
+        c=-np.log10(np.maximum(shown["p_adjusted"], 1e-300)),
+        s=_LARGEST * (shown["overlap"] / shown["term_size"]) ** 0.5,
+        cmap="viridis",
+        vmax=_DARKEST,
+    )
+    ax.set(xlabel="module", xticks=range(len(chosen)), yticks=range(len(terms)))
+    ax.set_xticklabels(chosen)
+    ax.set_yticklabels(terms)
+    ax.margins(x=0.1, y=0.05)
+    ax.invert_yaxis()
+    ax.figure.colorbar(dots, ax=ax, label="-log10 adjusted p", shrink=0.6, extend="max")
+    finish(ax, show=show, save=save)
+    return ax

@@ -1,0 +1,98 @@
+"""`cf.pl.gene_modules`: the map of genes, coloured by module."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from scanpy.plotting.palettes import default_20
+
+from cellfm._figure import finish
+from cellfm.errors import MissingKeyError
+from cellfm.keys import MODULES
+
+_MAX_NAME = 32  # letters
+
+
+def gene_modules(
+    adata: AnnData,
+    *,
+    key: str = MODULES.var,
+    n_modules: int = 20,
+    enrichment: str | None = MODULES.enrichment,
+    alpha: float = 0.05,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the genes as a UMAP, coloured by module.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after ``cf.tl.gene_modules(adata, umap=True)``.
+    key
+        Which modules, ``"cellfm_module"`` by default; the UMAP is that of ``varm["cellfm_modules_umap"]``.
+    n_modules
+        Modules that get a colour, from the largest; the other genes are grey.
+    enrichment
+        Table in `uns` (``"cellfm_enrichment"``, see `cf.tl.enrich_modules`) whose most significant term names a module
+        in the legend; modules are numbered where there is none.
+    alpha
+        Adjusted p-value up to which a term names a module.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    MissingKeyError
+        No modules, or no UMAP of them.
+
+    Examples
+    --------
+    >>> cf.pl.gene_modules(adata, save="modules.png")  # doctest: +SKIP
+    """
+    umap = MODULES.umap if key == MODULES.var else f"{key}s_umap"
+    if key not in adata.var or umap not in adata.varm:
+        raise MissingKeyError(f"No map of modules {key!r}: call cf.tl.gene_modules(adata, umap=True) first.")
+    points = np.asarray(adata.varm[umap])
+    modules = adata.var[key].cat.codes.to_numpy()
+    names = _names(adata, enrichment, alpha)
+    if ax is None:
+        ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
+    grey = np.isfinite(points[:, 0]) & ((modules < 0) | (modules >= n_modules))
+    ax.scatter(*points[grey].T, s=2, color="lightgrey", linewidths=0, rasterized=True)
+    for module in range(min(n_modules, modules.max(initial=-1) + 1)):
+        label = f"{module}: {names[str(module)]}" if str(module) in names else str(module)
+        ax.scatter(
+            *points[modules == module].T, s=5, color=default_20[module % 20], linewidths=0, label=label, rasterized=True
+        )
+    ax.set(
+        xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{int(np.isfinite(points[:, 0]).sum()):,} genes"
+    )
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", markerscale=3)
+    finish(ax, show=show, save=save)
+    return ax
+
+
+def _names(adata: AnnData, enrichment: str | None, alpha: float) -> dict[str, str]:
+    """The most significant term of each module."""
+    if enrichment is None or enrichment not in adata.uns:
+        return {}
+    table: pd.DataFrame = adata.uns[enrichment]
+    first = table[table["p_adjusted"] <= alpha].drop_duplicates("module")
+    return {
+        str(module): term if len(term) <= _MAX_NAME else term[: _MAX_NAME - 3] + "..."
+        for module, term in zip(first["module"], first["term"], strict=True)
+    }

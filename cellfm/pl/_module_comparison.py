@@ -1,0 +1,66 @@
+"""`cf.pl.module_comparison`: enriched terms by resolution, for each source of modules."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from cellfm._figure import finish
+from cellfm.errors import MissingKeyError
+from cellfm.keys import MODULES
+
+
+def module_comparison(
+    adata: AnnData,
+    *,
+    key: str = MODULES.comparison,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the number of enriched terms by resolution: CellFM, co-expression and random modules (Zeng 2025, Fig. 5b).
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, after `cf.tl.compare_modules`.
+    key
+        The table in `uns`, ``"cellfm_module_comparison"`` by default.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes. Random modules are drawn as their mean, with the least and the most of the draws.
+
+    Raises
+    ------
+    MissingKeyError
+        No such table.
+
+    Examples
+    --------
+    >>> cf.pl.module_comparison(adata)  # doctest: +SKIP
+    """
+    if key not in adata.uns:
+        raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.compare_modules(adata, gene_sets) first.")
+    table: pd.DataFrame = adata.uns[key]
+    if ax is None:
+        ax = plt.subplots(figsize=(6, 4), layout="constrained")[1]
+    for source, rows in table.groupby("source", sort=False, observed=True):
+        by_resolution = rows.groupby("resolution")["n_enriched"].agg(["mean", "min", "max"])
+        (line,) = ax.plot(by_resolution.index, by_resolution["mean"], marker="o", markersize=3, label=source)
+        ax.fill_between(
+            by_resolution.index, by_resolution["min"], by_resolution["max"], color=line.get_color(), alpha=0.2
+        )
+    ax.set(xlabel="resolution", ylabel="enriched terms", ylim=(0, None))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+    finish(ax, show=show, save=save)
+    return ax

@@ -1,0 +1,88 @@
+"""What genes are compared by: embeddings that are stored, or expression over the cells."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm._adata import read_matrix, require_counts
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.tasks.genes._graph import standardised_expression
+
+MIN_GENES_OF_GRAPH = 50
+"""Fewer genes make no modules."""
+MAX_CELLS = 5000
+"""Cells that co-expression is computed over."""
+
+
+def gene_features(
+    adata: AnnData,
+    source: Literal["embedding", "coexpression"],
+    *,
+    embedding_key: str,
+    genes: Sequence[str] | str | None,
+    min_cells: int,
+    layer: str | None,
+    random_state: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Genes to compare, as places in `var`, and their features, (n_genes, n_features).
+
+    Raises
+    ------
+    InputError
+        Fewer than 50 genes are left.
+    MissingKeyError
+        No such embedding, column or genes.
+    """
+    if source not in ("embedding", "coexpression"):
+        raise InputError(f"source must be 'embedding' or 'coexpression', not {source!r}.")
+    kept = _chosen(adata, genes)
+    if source == "embedding":
+        if embedding_key not in adata.varm:
+            there = ", ".join(adata.varm) or "nothing"
+            raise MissingKeyError(
+                f"No varm[{embedding_key!r}]; there is: {there}. Call cf.tl.embed_genes(adata) first."
+            )
+        embedding = np.asarray(adata.varm[embedding_key], np.float32)
+        kept &= np.isfinite(embedding).all(1) & (embedding != 0).any(1)
+    counts = read_matrix(adata, layer)
+    if min_cells > 1 or source == "coexpression":
+        expressing = np.zeros(adata.n_vars, np.int64)
+        for _, block in counts.blocks():
+            expressing += np.bincount(block.indices[block.data > 0], minlength=adata.n_vars)
+        kept &= expressing >= max(1, min_cells)
+    places = np.flatnonzero(kept)
+    if len(places) < MIN_GENES_OF_GRAPH:
+        raise InputError(
+            f"{len(places)} genes are left to compare, of {adata.n_vars:,}; at least {MIN_GENES_OF_GRAPH} are needed. "
+            f"Lower min_cells ({min_cells}), or take more genes."
+        )
+    if source == "embedding":
+        return places, embedding[places]
+    require_counts(counts, adata)
+    generator = np.random.default_rng(random_state)
+    cells = np.sort(generator.permutation(counts.n_cells)[:MAX_CELLS])
+    blocks = [block[cells[(cells >= span.start) & (cells < span.stop)] - span.start] for span, block in counts.blocks()]
+    return places, standardised_expression(log_normalised(sp.vstack(blocks).tocsr())[:, places])
+
+
+def log_normalised(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """log1p of counts per 10,000."""
+    depth = np.asarray(counts.sum(1)).ravel()
+    return sp.csr_matrix(sp.diags(1e4 / np.maximum(depth, 1)) @ counts, dtype=np.float32).log1p()
+
+
+def _chosen(adata: AnnData, genes: Sequence[str] | str | None) -> np.ndarray:
+    if genes is None:
+        return np.ones(adata.n_vars, bool)
+    if isinstance(genes, str):
+        if genes not in adata.var or adata.var[genes].dtype != bool:
+            flags = [column for column in adata.var if adata.var[column].dtype == bool]
+            raise MissingKeyError(f"No boolean column {genes!r} in var; there are: {', '.join(flags) or 'none'}.")
+        return adata.var[genes].to_numpy().copy()
+    unknown = sorted(set(genes) - set(adata.var_names))
+    if unknown:
+        raise MissingKeyError(f"{len(unknown)} genes are not in var_names: {', '.join(unknown[:10])}.")
+    return np.asarray(adata.var_names.isin(genes))

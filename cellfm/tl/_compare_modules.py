@@ -1,0 +1,123 @@
+"""`cf.tl.compare_modules`: modules by embedding, by co-expression and at random, by what they are enriched for."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, select
+from cellfm._logging import logger
+from cellfm.errors import InputError
+from cellfm.keys import GENE_EMBEDDING, MODULES
+from cellfm.tasks.genes import compare_graphs, gene_features, match_sets, neighbour_graph, read_gene_sets
+
+COEXPRESSION = "co-expression"
+
+
+def compare_modules(
+    data: AnnData | MuData,
+    gene_sets: Mapping[str, Iterable[str]] | str | Path,
+    *,
+    resolutions: Sequence[float] = (1, 2, 5, 10, 20, 30, 40, 60),
+    embedding_keys: Sequence[str] = (GENE_EMBEDDING.varm,),
+    n_neighbors: int = 15,
+    min_genes: int = 5,
+    genes: Sequence[str] | str | None = None,
+    min_cells: int = 10,
+    alpha: float = 0.05,
+    n_random: int = 3,
+    layer: str | None = None,
+    modality: str = "rna",
+    key_added: str = MODULES.comparison,
+    random_state: int = 0,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Compare gene modules of CellFM with those of co-expression and with random ones (Zeng 2025, Fig. 5b).
+
+    All graphs are over the same genes (those with every embedding), with the same neighbours, resolutions and seed.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.embed_genes`.
+    gene_sets
+        Path of a GMT file, a dict, or the name of an Enrichr library (needs the network).
+    resolutions
+        Resolutions of Leiden.
+    embedding_keys
+        Embeddings in `varm` to compare, ``"cellfm"`` by default.
+    n_neighbors, min_genes, genes, min_cells
+        As in `cf.tl.gene_modules`.
+    alpha
+        Adjusted p-value up to which a term counts as enriched.
+    n_random
+        Times that random modules, of the sizes of the first embedding's, are drawn.
+    layer
+        Layer with the counts; by default X.
+    modality
+        Table of a MuData.
+    key_added
+        Where the table goes in `uns`.
+    random_state
+        Seed of Leiden, of the random modules and of the choice of cells.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `uns["cellfm_module_comparison"]`
+        DataFrame, a row for each source (the embedding keys, ``"co-expression"``, ``"random"``), resolution and draw:
+        ``n_modules``, ``n_genes`` in modules, ``n_enriched`` terms, ``enriched`` (their names, joined by semicolons),
+        and ``n_shared`` and ``n_unique``: how many of them co-expression also finds at this resolution, and how many
+        only this source does.
+
+    Raises
+    ------
+    InputError
+        Fewer than 50 genes, a resolution of 0 or below, gene sets without a gene of the data.
+    MissingKeyError
+        No such embedding, layer or column.
+
+    Examples
+    --------
+    >>> cf.tl.compare_modules(adata, "KEGG_2021_Human.gmt", resolutions=range(1, 61))  # doctest: +SKIP
+    """
+    wanted = [float(value) for value in resolutions]
+    if not wanted or min(wanted) <= 0:
+        raise InputError(f"resolutions must be above 0, not {list(resolutions)}.")
+    if not embedding_keys:
+        raise InputError("embedding_keys names no embedding.")
+    adata = select(data, modality)
+    sets = read_gene_sets(gene_sets)
+    chosen = {"genes": genes, "min_cells": min_cells, "layer": layer, "random_state": random_state}
+    by_source = {key: gene_features(adata, "embedding", embedding_key=key, **chosen) for key in embedding_keys}
+    by_source[COEXPRESSION] = gene_features(adata, "coexpression", embedding_key=embedding_keys[0], **chosen)
+    common = set.intersection(*(set(places) for places, _ in by_source.values()))
+    graphs = {
+        source: neighbour_graph(features[np.isin(places, list(common))], n_neighbors, random_state)
+        for source, (places, features) in by_source.items()
+    }
+    terms, members = match_sets(sets, np.asarray(adata.var_names)[sorted(common)])
+    table = compare_graphs(
+        graphs,
+        wanted,
+        terms,
+        members,
+        min_genes=min_genes,
+        alpha=alpha,
+        n_random=n_random,
+        random_state=random_state,
+    )
+    reference = table[table["source"] == COEXPRESSION].set_index("resolution")["enriched"]
+    own = [set(filter(None, names.split(";"))) for names in table["enriched"]]
+    others = [set(filter(None, reference[resolution].split(";"))) for resolution in table["resolution"]]
+    table["n_shared"] = [len(one & other) for one, other in zip(own, others, strict=True)]
+    table["n_unique"] = [len(one - other) for one, other in zip(own, others, strict=True)]
+    result = copied(data) if copy else data
+    select(result, modality).uns[key_added] = table
+    logger.info("added uns[%r]: %d sources at %d resolutions.", key_added, len(graphs) + 1, len(wanted))
+    return result if copy else None

@@ -1,0 +1,143 @@
+"""`cf.tl.embed_genes`: genes to embeddings."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, record_run, select, warn
+from cellfm._encode import read_cells_for
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._logging import logger
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import GENE_EMBEDDING
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.genes import contextual_means, static_embedding
+
+
+def embed_genes(
+    data: AnnData | MuData,
+    model: str | Path | CellFM = "mini",
+    *,
+    kind: Literal["static", "contextual"] = "static",
+    groupby: str | None = None,
+    min_cells: int = 1,
+    layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    key_added: str = GENE_EMBEDDING.varm,
+    batch_size: int | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Embed each gene with CellFM.
+
+    Parameters
+    ----------
+    data
+        Counts, cells x genes; gene symbols or Ensembl ids in `var_names` or one of the usual columns of `var`. With
+        MuData, the table `modality`.
+    model
+        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    kind
+        ``"static"`` takes the rows of the model's gene table, which know no cells. ``"contextual"`` takes the mean of a
+        gene's token output over the cells that express it (Zeng 2025, "Gene-gene relationships"); the cells go through
+        the network block by block, and what is held never grows with their number.
+    groupby
+        Column of `obs`: contextual embeddings also for each group of cells, in ``varm["cellfm_<group>"]``.
+    min_cells
+        Contextual embeddings over fewer cells are NaN.
+    layer
+        Layer with the counts; by default X.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases, by which more genes are found: path of the HGNC complete set,
+        ``"download"``, or None for the one that was fetched before, if any.
+    key_added
+        Where the embedding goes in `varm`.
+    batch_size
+        Cells computed at once; by default as many as is fast. The result is the same.
+    min_known_genes
+        Least number of genes that the model must know.
+    random_state
+        Seed for the choice among the genes of cells that express more than the model takes.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `varm["cellfm"]`
+        float32, (n_vars, d_model): one embedding a gene, NaN for genes that are unknown or not expressed. With
+        `groupby` also ``varm["cellfm_<group>"]`` for each group (slashes in its name become bars).
+    `uns["cellfm"]["cellfm"]`
+        dict: model, hashes, kind, genes matched, ``groups`` where there are any, seed, version.
+
+    Raises
+    ------
+    InputError
+        No counts, too few known genes, `groupby` with one group or with ``kind="static"``.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+
+    Examples
+    --------
+    >>> cf.tl.embed_genes(adata, kind="contextual", groupby="cell_type")  # doctest: +SKIP
+    >>> cf.tl.gene_embeddings(adata).loc["CD3E"]  # doctest: +SKIP
+    """
+    if kind not in ("static", "contextual"):
+        raise InputError(f"kind must be 'static' or 'contextual', not {kind!r}.")
+    if layer == "raw":
+        raise InputError("adata.raw has genes of its own, which varm does not: call adata.raw.to_adata() first.")
+    adata = select(data, modality)
+    names, codes = _groups(adata, kind, groupby)
+    loaded = resolve_model(model)
+    cells = read_cells_for(
+        adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    )
+    ids = cells.match.ids
+    if kind == "static":
+        found = {key_added: static_embedding(loaded, ids)}
+    else:
+        means = contextual_means(loaded, cells, codes, len(names) + 1, batch_size=batch_size, random_state=random_state)
+        by_group = means.mean[:, ids]
+        by_group[means.n_cells[:, ids] < min_cells] = np.nan
+        found = {f"{key_added}_{name}": by_group[i] for i, name in enumerate(names)}
+        overall = means.overall()[ids]
+        overall[means.n_cells.sum(0)[ids] < min_cells] = np.nan
+        found[key_added] = overall
+    n_without = int(np.isnan(found[key_added][:, 0]).sum())
+    if n_without > len(ids) / 2:
+        warn(f"{n_without:,} of {len(ids):,} genes have no embedding: unknown to the model, or in too few cells.")
+    result = copied(data) if copy else data
+    adata = select(result, modality)
+    for key, rows in found.items():
+        adata.varm[key] = rows
+    facts = cells.facts(loaded, random_state) | {"kind": kind, "groupby": groupby}
+    record_run(adata, key_added, **facts, **({GENE_EMBEDDING.groups: np.array(names)} if names else {}))
+    logger.info("added varm[%s] (%d x %d).", ", ".join(map(repr, found)), *found[key_added].shape)
+    return result if copy else None
+
+
+def _groups(adata: AnnData, kind: str, groupby: str | None) -> tuple[list[str], np.ndarray]:
+    """Names of the groups, none without `groupby`, and the group of each cell: past the last for those in none."""
+    if groupby is None:
+        return [], np.zeros(adata.n_obs, int)
+    if kind == "static":
+        raise InputError("groupby= needs kind='contextual': static embeddings know no cells.")
+    if groupby not in adata.obs:
+        raise MissingKeyError(f"No column {groupby!r} in obs; there are: {', '.join(adata.obs) or 'none'}.")
+    column = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
+    if len(column.categories) < 2:
+        raise InputError(f"obs[{groupby!r}] has {len(column.categories)} group; groupby= needs two or more.")
+    names = [str(name).replace("/", "|") for name in column.categories]  # h5ad has no keys with slashes
+    return names, np.where(column.codes < 0, len(column.categories), column.codes)

@@ -1,0 +1,94 @@
+"""`cf.tl.enrich_modules`: what modules of genes stand for."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, select, warn
+from cellfm._logging import logger
+from cellfm.errors import InputError
+from cellfm.keys import MODULES
+from cellfm.tasks.genes import match_sets, over_representation, read_gene_sets, stored_modules
+
+
+def enrich_modules(
+    data: AnnData | MuData,
+    gene_sets: Mapping[str, Iterable[str]] | str | Path,
+    *,
+    key: str = MODULES.var,
+    resolution: float | None = None,
+    alpha: float = 0.05,
+    modality: str = "rna",
+    key_added: str = MODULES.enrichment,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Test modules for over-representation of gene sets (hypergeometric, Benjamini-Hochberg).
+
+    The background is the genes of the graph: those that could have come into a module. The adjustment is over all
+    modules and terms, so that more modules do not find more by chance.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.gene_modules`.
+    gene_sets
+        Path of a GMT file, a dict of names and genes, or the name of an Enrichr library such as ``"KEGG_2021_Human"``
+        (fetched by gseapy: needs the network). Genes are named as in `var_names`, by symbols as a rule.
+    key
+        Which modules: the `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default.
+    resolution
+        Which resolution, where there are several; by default the first.
+    alpha
+        Level that the log speaks of; the table holds everything.
+    modality
+        Table of a MuData.
+    key_added
+        Where the table goes in `uns`.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `uns["cellfm_enrichment"]`
+        DataFrame, a row for each module and term that share genes, the most significant first: ``module`` (str),
+        ``term``, ``overlap``, ``module_size``, ``term_size``, ``odds_ratio``, ``p_value``, ``p_adjusted``, ``genes``
+        (joined by semicolons).
+
+    Raises
+    ------
+    InputError
+        No gene of the sets is in the graph (names of both are shown), a broken line in the file.
+    MissingKeyError
+        No modules; no such resolution.
+    DownloadError
+        The Enrichr library could not be fetched.
+
+    Examples
+    --------
+    >>> cf.tl.enrich_modules(adata, "KEGG_2021_Human.gmt")  # doctest: +SKIP
+    >>> adata.uns["cellfm_enrichment"].head()  # doctest: +SKIP
+    """
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha must be between 0 and 1, not {alpha}.")
+    adata = select(data, modality)
+    background, modules = stored_modules(adata, key, resolution)
+    sets = read_gene_sets(gene_sets)
+    terms, members = match_sets(sets, background)
+    if len(terms) < len(sets) / 2:
+        warn(f"Only {len(terms):,} of {len(sets):,} gene sets share genes with the {len(background):,} of the graph.")
+    table = over_representation(modules, terms, members, background)
+    table["module"] = table["module"].astype(str)
+    result = copied(data) if copy else data
+    select(result, modality).uns[key_added] = table
+    found = table[table["p_adjusted"] <= alpha]
+    logger.info(
+        "added uns[%r]: %d terms over-represented in %d modules.",
+        key_added,
+        found["term"].nunique(),
+        found["module"].nunique(),
+    )
+    return result if copy else None

@@ -1,0 +1,54 @@
+"""`cf.tl.gene_embeddings`: stored embeddings of genes as a table."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm.errors import MissingKeyError
+from cellfm.keys import GENE_EMBEDDING
+
+
+def gene_embeddings(
+    data: AnnData | MuData,
+    *,
+    genes: Sequence[str] | None = None,
+    key: str = GENE_EMBEDDING.varm,
+    modality: str = "rna",
+) -> pd.DataFrame:
+    """Stored gene embeddings as a table with gene names, to save, join or hand to other packages.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.embed_genes`.
+    genes
+        Genes to take, by `var_names`; by default all that have an embedding.
+    key
+        Where the embedding is in `varm`; ``"cellfm"`` by default.
+    modality
+        Table of a MuData.
+
+    Returns
+    -------
+    DataFrame, genes x d_model; genes without an embedding are left out. Nothing is written.
+
+    Raises
+    ------
+    MissingKeyError
+        No such embedding, or no such gene.
+    """
+    adata = select(data, modality)
+    if key not in adata.varm:
+        there = ", ".join(adata.varm) or "nothing"
+        raise MissingKeyError(f"No varm[{key!r}]; there is: {there}. Call cf.tl.embed_genes(adata) first.")
+    table = pd.DataFrame(np.asarray(adata.varm[key]), index=adata.var_names)
+    if genes is not None:
+        unknown = [gene for gene in genes if gene not in table.index]
+        if unknown:
+            raise MissingKeyError(f"{len(unknown)} genes are not in var_names: {', '.join(unknown[:10])}.")
+        table = table.loc[list(genes)]
+    return table.dropna()

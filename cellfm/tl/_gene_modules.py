@@ -1,0 +1,144 @@
+"""`cf.tl.gene_modules`: genes that belong together, by embedding or by co-expression."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, record_run, select, warn
+from cellfm._logging import logger
+from cellfm.errors import InputError
+from cellfm.keys import GENE_EMBEDDING, MODULES
+from cellfm.tasks.genes import gene_features, leiden_modules, module_keys, neighbour_graph, spread, umap_of
+
+
+def gene_modules(
+    data: AnnData | MuData,
+    *,
+    resolution: float | Sequence[float] = 10.0,
+    source: Literal["embedding", "coexpression"] = "embedding",
+    embedding_key: str = GENE_EMBEDDING.varm,
+    n_neighbors: int = 15,
+    min_genes: int = 5,
+    genes: Sequence[str] | str | None = None,
+    min_cells: int = 10,
+    umap: bool = False,
+    layer: str | None = None,
+    modality: str = "rna",
+    key_added: str = MODULES.var,
+    random_state: int = 0,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Group genes into modules: nearest neighbours by cosine, then Leiden (Zeng 2025, "Gene-gene relationships").
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.embed_genes`. With MuData, the table `modality`.
+    resolution
+        Resolution of Leiden, one or several; the higher, the more and smaller modules (the paper shows 1 to 60).
+    source
+        ``"embedding"`` joins genes with similar CellFM embeddings; ``"coexpression"``, the control, genes whose
+        log-normalised expression correlates over these cells (at most 5,000 of them, chosen at random).
+    embedding_key
+        Where the embedding is in `varm`.
+    n_neighbors
+        Nearest genes that each gene is joined to. Exact up to 20,000 genes, approximate above.
+    min_genes
+        Smaller modules are dropped: their genes belong to none.
+    genes
+        Genes to take: names, or a boolean column of `var`. By default all with an embedding (for co-expression, all).
+    min_cells
+        Genes that fewer cells express are left out.
+    umap
+        Also lay the graph out as a UMAP, for `cf.pl.gene_modules`; takes longer than the modules.
+    layer
+        Layer with the counts; by default X.
+    modality
+        Table of a MuData.
+    key_added
+        Where the modules go in `var`.
+    random_state
+        Seed of Leiden, and of the choice of cells.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `var["cellfm_module"]`
+        categorical: the module of each gene at the first resolution, ``"0"`` the largest; missing for none.
+    `varm["cellfm_modules"]`
+        int32, (n_vars, n_resolutions): the module at each resolution, -1 for none.
+    `varp["cellfm_neighbors"]`
+        float32 CSR, (n_vars, n_vars): cosines (for co-expression, correlations) of neighbouring genes.
+    `varm["cellfm_modules_umap"]`
+        float32, (n_vars, 2): with `umap`; NaN for genes outside the graph.
+    `uns["cellfm"]["cellfm_module"]`
+        dict: ``resolutions``, source, number of genes, seed, version.
+
+    With another `key_added` the other names follow it: ``<key_added>s``, ``<key_added>_neighbors`` and
+    ``<key_added>s_umap``.
+
+    Raises
+    ------
+    InputError
+        Fewer than 50 genes to group, a resolution of 0 or below.
+    MissingKeyError
+        No such embedding, layer or column.
+
+    Examples
+    --------
+    >>> cf.tl.embed_genes(adata)  # doctest: +SKIP
+    >>> cf.tl.gene_modules(adata, resolution=[1, 10, 40])  # doctest: +SKIP
+    >>> adata.var["cellfm_module"].value_counts()  # doctest: +SKIP
+    """
+    resolutions = [float(value) for value in np.atleast_1d(resolution)]
+    if not resolutions or min(resolutions) <= 0 or not np.isfinite(resolutions).all():
+        raise InputError(f"resolution must be above 0, not {resolution!r}.")
+    if n_neighbors < 1 or min_genes < 1:
+        raise InputError("n_neighbors and min_genes must be 1 or more.")
+    adata = select(data, modality)
+    kept, features = gene_features(
+        adata,
+        source,
+        embedding_key=embedding_key,
+        genes=genes,
+        min_cells=min_cells,
+        layer=layer,
+        random_state=random_state,
+    )
+    graph = neighbour_graph(features, n_neighbors, random_state)
+    modules = np.full((adata.n_vars, len(resolutions)), -1, np.int32)
+    modules[kept] = leiden_modules(graph, resolutions, min_genes=min_genes, random_state=random_state)
+    first = modules[:, 0]
+    if (first < 0).all():
+        warn(f"No module has {min_genes} genes at resolution {resolutions[0]:g}: lower it.")
+
+    layout = umap_of(graph, random_state) if umap else None
+    result = copied(data) if copy else data
+    adata = select(result, modality)
+    names = [str(i) for i in range(first.max(initial=-1) + 1)]
+    adata.var[key_added] = pd.Categorical.from_codes(first, names)
+    at_all, neighbours, umap_key = module_keys(key_added)
+    adata.varm[at_all] = modules
+    adata.varp[neighbours] = spread(graph, kept, adata.n_vars)
+    if layout is not None:
+        adata.varm[umap_key] = np.full((adata.n_vars, 2), np.nan, np.float32)
+        adata.varm[umap_key][kept] = layout
+    record_run(
+        adata,
+        key_added,
+        **{MODULES.resolutions: np.array(resolutions)},
+        source=source,
+        n_genes=len(kept),
+        n_neighbors=n_neighbors,
+        min_genes=min_genes,
+        random_state=random_state,
+    )
+    logger.info("added var[%r]: %d modules, %d genes.", key_added, len(names), int((first >= 0).sum()))
+    return result if copy else None

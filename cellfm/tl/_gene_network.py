@@ -1,0 +1,95 @@
+"""`cf.tl.gene_network`: the strongest relations among chosen genes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, select, warn
+from cellfm._logging import logger
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import GENE_EMBEDDING, MODULES
+from cellfm.tasks.genes import strongest
+
+
+def gene_network(
+    data: AnnData | MuData,
+    genes: Sequence[str],
+    *,
+    embedding_keys: Sequence[str] = (GENE_EMBEDDING.varm,),
+    n_neighbors: int = 3,
+    modality: str = "rna",
+    key_added: str = MODULES.network,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Relations among chosen genes, an immune panel say, by one or more embeddings (Zeng 2025, "Gene-gene relationships").
+
+    With the embeddings of two models, or of two groups of cells, the table tells how relations change: for the paper's
+    maps before and after fine-tuning, embed the genes with either model under a `key_added` of its own.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.embed_genes`.
+    genes
+        Genes to relate, by `var_names`; those without an embedding are left out with a warning.
+    embedding_keys
+        Embeddings in `varm`, ``"cellfm"`` by default.
+    n_neighbors
+        Most similar genes among the chosen ones that each gene keeps a relation with, by any of the embeddings.
+    modality
+        Table of a MuData.
+    key_added
+        Where the table goes in `uns`.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `uns["cellfm_gene_network"]`
+        DataFrame, a row for each pair of genes: ``gene``, ``other``, and the cosine by each embedding, in a column of
+        its name.
+
+    Raises
+    ------
+    InputError
+        Fewer than three of the genes have an embedding.
+    MissingKeyError
+        No such embedding.
+
+    Examples
+    --------
+    >>> cf.tl.gene_network(adata, ["CD3D", "CD3E", "MS4A1", "CD79A", "LYZ", "CD14"])  # doctest: +SKIP
+    """
+    adata = select(data, modality)
+    known = pd.Index(genes).drop_duplicates()
+    known = known[known.isin(adata.var_names)]
+    places = adata.var_names.get_indexer(known)
+    rows = []
+    for key in embedding_keys:
+        if key not in adata.varm:
+            raise MissingKeyError(f"No varm[{key!r}]; there is: {', '.join(adata.varm) or 'nothing'}.")
+        rows.append(np.asarray(adata.varm[key], np.float32)[places])
+    there = np.all([np.isfinite(one).all(1) & (one != 0).any(1) for one in rows], axis=0)
+    left_out = [str(gene) for gene in genes if gene not in set(known[there])]
+    if there.sum() < 3:
+        raise InputError(
+            f"Only {there.sum()} of {len(genes)} genes have an embedding; without: {', '.join(left_out[:10])}."
+        )
+    if left_out:
+        warn(f"{len(left_out)} of {len(genes)} genes have no embedding and are left out: {', '.join(left_out[:10])}.")
+    unit = [one[there] / np.linalg.norm(one[there], axis=1, keepdims=True) for one in rows]
+    cosines = [one @ one.T for one in unit]
+    pairs = np.array(strongest(cosines, n_neighbors)).reshape(-1, 2)
+    names = np.asarray(known)[there]
+    table = pd.DataFrame({"gene": names[pairs[:, 0]], "other": names[pairs[:, 1]]})
+    for key, cosine in zip(embedding_keys, cosines, strict=True):
+        table[key] = cosine[pairs[:, 0], pairs[:, 1]]
+    result = copied(data) if copy else data
+    select(result, modality).uns[key_added] = table
+    logger.info("added uns[%r]: %d relations among %d genes.", key_added, len(table), len(names))
+    return result if copy else None

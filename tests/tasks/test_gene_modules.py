@@ -1,0 +1,145 @@
+"""Graphs and modules of genes, and their enrichment: laws and the kept library's numbers."""
+
+import gseapy
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from cellfm.errors import DownloadError, InputError
+from cellfm.tasks.genes import _graph as graphs
+from cellfm.tasks.genes import (
+    enriched_terms,
+    leiden_modules,
+    match_sets,
+    neighbour_graph,
+    over_representation,
+    random_modules,
+    read_gene_sets,
+)
+from cellfm.tasks.genes._graph import by_size, standardised_expression, strongest
+
+
+@pytest.fixture
+def clouds():
+    """Three clouds of 30, 20 and 10 points in directions of their own."""
+    generator = np.random.default_rng(0)
+    centre = np.repeat(np.eye(8)[:3], [30, 20, 10], axis=0)
+    return centre + 0.1 * generator.standard_normal((60, 8))
+
+
+def test_neighbours_are_those_of_a_naive_search(clouds):
+    found = neighbour_graph(clouds, 4)
+    unit = clouds / np.linalg.norm(clouds, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -2)
+    expected = np.zeros_like(cosine)
+    for i, row in enumerate(cosine):
+        for j in np.argsort(-row)[:4]:
+            expected[i, j] = expected[j, i] = cosine[i, j]
+    np.testing.assert_allclose(found.toarray(), expected, atol=1e-6)
+
+
+def test_approximate_neighbours_are_nearly_the_exact_ones(clouds, monkeypatch):
+    exact = neighbour_graph(clouds, 4)
+    monkeypatch.setattr(graphs, "EXACT_GENES", 10)
+    assert ((neighbour_graph(clouds, 4) > 0).multiply(exact > 0)).nnz > 0.9 * exact.nnz
+
+
+def test_modules_are_the_clouds_whatever_the_order(clouds):
+    order = np.random.default_rng(1).permutation(60)
+    modules = leiden_modules(neighbour_graph(clouds, 5), [0.3], min_genes=5)[:, 0]
+    assert modules.tolist() == [0] * 30 + [1] * 20 + [2] * 10
+    shuffled = leiden_modules(neighbour_graph(clouds[order], 5), [0.3], min_genes=5)[:, 0]
+    np.testing.assert_array_equal(shuffled, modules[order])
+
+
+def test_higher_resolution_gives_more_modules_and_a_seed_the_same_ones(clouds):
+    graph = neighbour_graph(clouds, 5)
+    found = leiden_modules(graph, [0.3, 3.0, 12.0], min_genes=1, random_state=3)
+    assert (np.diff(found.max(0)) > 0).all()
+    np.testing.assert_array_equal(found, leiden_modules(graph, [0.3, 3.0, 12.0], min_genes=1, random_state=3))
+
+
+def test_small_modules_are_dropped_and_the_others_numbered_by_size():
+    assert by_size(np.array([7, 7, 2, 2, 2, 9, -1]), 2).tolist() == [1, 1, 0, 0, 0, -1, -1]
+
+
+def test_random_modules_keep_the_sizes():
+    modules = np.array([0, 0, 0, 1, 1, -1])
+    drawn = random_modules(modules, np.random.default_rng(0))
+    assert np.bincount(drawn + 1).tolist() == np.bincount(modules + 1).tolist()
+
+
+def test_products_of_standardised_expression_are_correlations():
+    values = np.random.default_rng(0).poisson(1.0, (50, 6)).astype(np.float32)
+    rows = standardised_expression(sp.csr_matrix(values))
+    np.testing.assert_allclose(rows @ rows.T, np.corrcoef(values.T), atol=1e-5)
+
+
+def test_strongest_pairs_are_near_by_any_matrix():
+    one = np.array([[1.0, 0.9, 0.1], [0.9, 1.0, 0.2], [0.1, 0.2, 1.0]])
+    other = np.array([[1.0, 0.1, 0.8], [0.1, 1.0, -0.5], [0.8, -0.5, 1.0]])
+    assert strongest([one], 1) == [(0, 1), (1, 2)]
+    assert strongest([one, other], 1) == [(0, 1), (0, 2), (1, 2)]
+
+
+@pytest.fixture
+def tested():
+    genes = np.array([f"G{i}" for i in range(200)])
+    modules = np.repeat([0, 1, 2, -1], 50)
+    generator = np.random.default_rng(0)
+    sets = {f"term {i}": list(generator.choice(genes, 20, replace=False)) for i in range(12)}
+    sets["of the first"] = [*genes[:18], *genes[150:152], "ELSEWHERE"]
+    return genes, modules, sets
+
+
+def test_enrichment_has_the_numbers_of_gseapy(tested):
+    genes, modules, sets = tested
+    terms, members = match_sets(sets, genes)
+    table = over_representation(np.where(modules == 0, 0, -1), terms, members, genes).set_index("term")
+    kept = {term: [gene for gene in names if gene in set(genes)] for term, names in sets.items()}
+    theirs = gseapy.enrich(list(genes[:50]), kept, background=list(genes), outdir=None).results.set_index("Term")
+    assert set(theirs.index) == set(table.index)
+    np.testing.assert_allclose(table["p_value"][theirs.index], theirs["P-value"].astype(float), rtol=1e-9)
+    np.testing.assert_allclose(table["p_adjusted"][theirs.index], theirs["Adjusted P-value"].astype(float), rtol=1e-9)
+    first = table.loc["of the first"]
+    assert table.index[0] == "of the first"
+    assert (first["overlap"], first["module_size"], first["term_size"]) == (18, 50, 20)
+    assert set(first["genes"].split(";")) == set(genes[:18])
+    assert first["odds_ratio"] == pytest.approx(18 * (200 - 50 - 20 + 18) / ((50 - 18) * (20 - 18)))
+
+
+def test_only_true_enrichment_is_found(tested):
+    genes, modules, sets = tested
+    terms, members = match_sets(sets, genes)
+    assert enriched_terms(modules, terms, members, 0.01) == {"of the first"}
+    assert not enriched_terms(np.full(200, -1), terms, members, 0.05)
+
+
+def test_gene_sets_come_from_files_and_dicts(tmp_path):
+    path = tmp_path / "sets.gmt"
+    path.write_text("one\tabout\tA\tB,1.0\tA\n\ntwo\t\tC\n")
+    assert read_gene_sets(path) == {"one": ["A", "B"], "two": ["C"]} == read_gene_sets(read_gene_sets(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("one\tx\tA\nbroken line\n", "line 2: expected term, description and genes"),
+        ("one\tx\tA\none\tx\tB\n", "line 2: the term 'one' is there twice"),
+        ("", "hold no genes"),
+    ],
+)
+def test_broken_files_name_the_line(tmp_path, text, message):
+    (tmp_path / "sets.gmt").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_gene_sets(tmp_path / "sets.gmt")
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    with pytest.raises(InputError, match="No file of gene sets"):
+        read_gene_sets(tmp_path / "missing.gmt")
+    with pytest.raises(DownloadError, match="pass the path of a GMT file or a dict"):
+        read_gene_sets("KEGG_2021_Human")
+    with pytest.raises(InputError, match=r"The sets have a, b .*differs in case"):
+        match_sets({"one": ["a", "b"]}, np.array(["A", "B"]))

@@ -1,0 +1,140 @@
+"""The tools of gene modules on small data: what they write, what they find, what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+
+import cellfm as cf
+from cellfm.errors import DataWarning, InputError, MissingKeyError
+
+SETS = {"first": [f"GENE{i}" for i in range(100)], "second": [f"GENE{i}" for i in range(150, 200)]}
+
+
+@pytest.fixture
+def planted() -> AnnData:
+    """Genes of three kinds: their embeddings lie in clouds, and those of the first kind are expressed together."""
+    generator = np.random.default_rng(0)
+    kind = np.repeat([0, 1, 2], 100)
+    active = generator.random(60) < 0.5
+    mean = np.where((kind == 0)[None] & active[:, None], 6.0, 1.0)
+    adata = AnnData(generator.poisson(mean).astype(np.float32))
+    adata.var_names = [f"GENE{i}" for i in range(300)]
+    adata.varm["cellfm"] = (np.eye(8)[kind] + 0.2 * generator.standard_normal((300, 8))).astype(np.float32)
+    return adata
+
+
+def test_modules_are_the_planted_ones(planted):
+    cf.tl.gene_modules(planted, resolution=[0.3, 5.0], umap=True)
+    modules = planted.var["cellfm_module"]
+    assert modules.cat.categories.tolist() == ["0", "1", "2"]
+    for start in (0, 100, 200):
+        assert modules.iloc[start : start + 100].nunique() == 1
+    at_all = planted.varm["cellfm_modules"]
+    assert at_all.shape == (300, 2)
+    assert at_all[:, 1].max() > at_all[:, 0].max()
+    graph = planted.varp["cellfm_neighbors"]
+    assert graph.dtype == np.float32
+    assert abs(graph - graph.T).max() == 0
+    assert list(planted.uns["cellfm"]["cellfm_module"]["resolutions"]) == [0.3, 5.0]
+    assert np.isfinite(planted.varm["cellfm_modules_umap"]).all()
+
+
+def test_coexpression_joins_genes_that_are_expressed_together(planted):
+    cf.tl.gene_modules(planted, source="coexpression", resolution=0.5, key_added="together", n_neighbors=10)
+    modules = planted.var["together"]
+    assert modules.iloc[:100].value_counts(normalize=True).iloc[0] > 0.9
+    assert {"togethers"} <= set(planted.varm)
+    assert {"together_neighbors"} <= set(planted.varp)
+
+
+def test_genes_may_be_chosen_and_the_others_belong_to_nothing(planted):
+    planted.var["chosen"] = np.arange(300) < 200
+    cf.tl.gene_modules(planted, resolution=0.3, genes="chosen")
+    assert planted.var["cellfm_module"].isna()[200:].all()
+    by_name = cf.tl.gene_modules(planted, resolution=0.3, genes=list(planted.var_names[:200]), copy=True)
+    pd.testing.assert_series_equal(by_name.var["cellfm_module"], planted.var["cellfm_module"])
+
+
+def test_enrichment_is_written_and_survives_a_file(planted, tmp_path):
+    cf.tl.gene_modules(planted, resolution=[0.3, 5.0])
+    cf.tl.enrich_modules(planted, SETS)
+    table = planted.uns["cellfm_enrichment"]
+    assert table["term"].iloc[0] == "first"
+    assert table["overlap"].iloc[0] == 100
+    finer = cf.tl.enrich_modules(planted, SETS, resolution=5.0, copy=True).uns["cellfm_enrichment"]
+    assert len(finer) > len(table)
+    planted.write_h5ad(tmp_path / "cells.h5ad")
+
+
+def test_comparison_counts_terms_by_resolution(planted):
+    planted.varm["noise"] = np.random.default_rng(1).standard_normal((300, 8)).astype(np.float32)
+    cf.tl.compare_modules(planted, SETS, resolutions=[0.3, 2.0], embedding_keys=["cellfm", "noise"], n_random=2)
+    table = planted.uns["cellfm_module_comparison"]
+    assert set(table["source"]) == {"cellfm", "noise", "co-expression", "random"}
+    found = table.groupby("source")["n_enriched"].mean()
+    assert found["cellfm"] == 2
+    assert found["co-expression"] >= 1
+    assert found["random"] == 0
+    first = table[table["source"] == "cellfm"].iloc[0]
+    assert first["n_shared"] + first["n_unique"] == first["n_enriched"]
+
+
+def test_network_keeps_the_strongest_relations(planted):
+    genes = ["GENE0", "GENE1", "GENE2", "GENE100", "GENE101", "GENE102", "NOPE"]
+    with pytest.warns(DataWarning, match="1 of 7 genes have no embedding and are left out: NOPE"):
+        cf.tl.gene_network(planted, genes, n_neighbors=2)
+    table = planted.uns["cellfm_gene_network"]
+    kind = {gene: int(gene[4:]) // 100 for gene in genes[:-1]}
+    assert (table["gene"].map(kind) == table["other"].map(kind)).all()
+    rows = planted.varm["cellfm"][[0, 1]]
+    pair = table[(table["gene"] == "GENE0") & (table["other"] == "GENE1")]["cellfm"].iloc[0]
+    assert pair == pytest.approx(rows[0] @ rows[1] / np.prod(np.linalg.norm(rows, axis=1)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"resolution": 0}, InputError, "resolution must be above 0"),
+        ({"resolution": []}, InputError, "resolution must be above 0"),
+        ({"source": "magic"}, InputError, "source must be"),
+        ({"min_cells": 1000}, InputError, "0 genes are left to compare, of 300; at least 50"),
+        ({"genes": ["GENE1", "NOPE"]}, MissingKeyError, "1 genes are not in var_names: NOPE"),
+        ({"genes": "hvg"}, MissingKeyError, "No boolean column 'hvg' in var"),
+        ({"embedding_key": "other"}, MissingKeyError, r"No varm\['other'\]; there is: cellfm"),
+    ],
+)
+def test_bad_options_are_refused(planted, options, error, message):
+    with pytest.raises(error, match=message):
+        cf.tl.gene_modules(planted, **options)
+    assert "cellfm_module" not in planted.var
+
+
+def test_what_was_not_done_before_is_said(planted):
+    with pytest.raises(MissingKeyError, match=r"call cf.tl.gene_modules\(adata\) first"):
+        cf.tl.enrich_modules(planted, SETS)
+    cf.tl.gene_modules(planted, resolution=0.3)
+    with pytest.raises(MissingKeyError, match=r"No resolution 7; there are: 0.3"):
+        cf.tl.enrich_modules(planted, SETS, resolution=7)
+    with pytest.raises(InputError, match="alpha must be"):
+        cf.tl.enrich_modules(planted, SETS, alpha=5)
+    with pytest.raises(InputError, match="have an embedding"):
+        cf.tl.gene_network(planted, ["GENE1", "NOPE"])
+
+
+def test_plots_draw_what_is_stored(planted, tmp_path):
+    with pytest.raises(MissingKeyError, match="umap=True"):
+        cf.pl.gene_modules(planted)
+    cf.tl.gene_modules(planted, resolution=0.3, umap=True)
+    cf.tl.enrich_modules(planted, SETS)
+    cf.tl.compare_modules(planted, SETS, resolutions=[0.3, 2.0])
+    planted.varm["again"] = planted.varm["cellfm"]
+    cf.tl.gene_network(planted, list(planted.var_names[:20]), embedding_keys=["cellfm", "again"])
+    ax = cf.pl.gene_modules(planted, save=tmp_path / "modules.png")
+    assert ax.get_legend().get_texts()[0].get_text() == "0: first"
+    ax = cf.pl.enrichment(planted)
+    assert {label.get_text() for label in ax.get_yticklabels()} == set(SETS)
+    ax = cf.pl.module_comparison(planted)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cellfm", "random", "co-expression"]
+    assert len(cf.pl.gene_network(planted)) == 2
+    assert (tmp_path / "modules.png").stat().st_size > 1000
