@@ -1,0 +1,80 @@
+"""Labels of cells as a column of `obs` gives them: read, counted, refused where nothing can be learnt from them."""
+
+import numpy as np
+from anndata import AnnData
+
+from cellfm.errors import InputError, MissingKeyError
+
+UNKNOWN_COLOR = "#bdbdbd"
+
+
+def read_groups(adata: AnnData, key: str, argument: str) -> np.ndarray:
+    """A column of `obs` as (n_obs,) str; None where it is missing or empty.
+
+    Parameters
+    ----------
+    argument
+        The argument that named the column, for the error.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such column; the message lists those there are.
+    """
+    if key not in adata.obs:
+        there = ", ".join(map(str, adata.obs.columns)) or "none"
+        raise MissingKeyError(f"{argument}={key!r} is not a column of obs. Columns: {there}.")
+    column = adata.obs[key]
+    values = column.astype(str).to_numpy(dtype=object)
+    values[(column.isna() | (values == "")).to_numpy()] = None
+    return values
+
+
+def require_complete(values: np.ndarray, key: str) -> np.ndarray:
+    """The same values as an array of str.
+
+    Raises
+    ------
+    InputError
+        Some are missing.
+    """
+    missing = np.array([value is None for value in values])
+    if missing.any():
+        raise InputError(
+            f"obs[{key!r}] is missing for {missing.sum():,} of {len(values):,} cells (the first is cell "
+            f"{np.flatnonzero(missing)[0]:,}). Leave these cells out: adata[adata.obs[{key!r}].notna()].copy()."
+        )
+    return values.astype(str)
+
+
+def require_classes(labels: np.ndarray, key: str) -> None:
+    """Refuse labels that no classifier can be fitted to or judged by.
+
+    Raises
+    ------
+    InputError
+        Fewer than two classes, or classes with a single cell.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    if len(classes) < 2:
+        raise InputError(f"obs[{key!r}] has one class only ({str(classes[0])!r}); two or more are needed.")
+    if len(lone := classes[sizes < 2]):
+        names = ", ".join(repr(str(name)) for name in lone)
+        raise InputError(
+            f"Classes of obs[{key!r}] with a single cell: {names}. A class needs two cells or more: remove these "
+            "cells or join them with another class."
+        )
+
+
+def label_colors(reference: AnnData, labels_key: str, classes: list[str]) -> list[str]:
+    """A colour for each class: that of the reference where it has one for every category, else scanpy's."""
+    column = reference.obs[labels_key]
+    stored = list(reference.uns.get(f"{labels_key}_colors", ()))
+    if column.dtype == "category" and len(stored) == len(column.cat.categories):
+        of_label = dict(zip(column.cat.categories.astype(str), map(str, stored), strict=True))
+        return [of_label[name] for name in classes]
+    from scanpy.plotting import palettes  # slow to import
+
+    fitting = (p for p in (palettes.default_20, palettes.default_28, palettes.default_102) if len(p) >= len(classes))
+    palette = next(fitting, palettes.default_102)
+    return [palette[i % len(palette)] for i in range(len(classes))]

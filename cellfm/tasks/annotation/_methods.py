@@ -1,0 +1,98 @@
+"""The methods that are compared: what a name such as ``"lora-16"`` stands for, and what it says of test cells."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cellfm.errors import InputError
+from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, logistic_regression
+from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
+from cellfm.tasks.annotation._split import Fold
+from cellfm.tasks.annotation._subjects import Subjects
+from cellfm.tasks.annotation._train import train_annotator
+
+NEIGHBORS = "knn"
+LOGISTIC_REGRESSION = "logistic regression (HVG-PCA)"
+_FITTED: dict[str, dict[str, Any]] = {
+    "frozen": {"method": "frozen", "n_layers": 1},
+    "frozen-2": {"method": "frozen", "n_layers": 2},
+    "frozen-3": {"method": "frozen", "n_layers": 3},
+    "query": {"method": "frozen", "head": "query"},
+    "lora": {"method": "lora"},
+    "full": {"method": "full"},
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a method says of test cells."""
+
+    labels: np.ndarray
+    """(n_test,) str: the most probable class."""
+    confidence: np.ndarray
+    """(n_test,) float32."""
+    distance: np.ndarray | None = None
+    """(n_test,) float32: from the reference; None for methods that know none."""
+    confidence_threshold: float = 0.0
+    distance_threshold: float = np.inf
+
+
+def require_methods(names: list[str]) -> None:
+    """Refuse names that stand for no method.
+
+    Raises
+    ------
+    InputError
+        There are such names, or the same twice; the message lists those there are.
+    """
+    unknown = [name for name in names if fit_options(name) is None and name != NEIGHBORS]
+    if unknown:
+        known = ", ".join(map(repr, (NEIGHBORS, *_FITTED)))
+        raise InputError(
+            f"No method {unknown[0]!r}; there are: {known}, and 'lora-8' for adapters of another rank. "
+            f"{LOGISTIC_REGRESSION!r} is always there, and celltypist where it is installed."
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"methods names one twice: {', '.join(map(repr, names))}.")
+
+
+def fit_options(name: str) -> dict[str, Any] | None:
+    """What `train_annotator` is told for a method; None where it is not asked."""
+    if rank := re.fullmatch(r"lora-([1-9]\d*)", name):
+        return {"method": "lora", "lora_rank": int(rank[1])}
+    return _FITTED.get(name)
+
+
+def with_baselines(names: list[str], on: Subjects) -> list[str]:
+    """The methods, and what they are measured against; celltypist takes nothing but what was made of counts."""
+    beside = celltypist_name() if on.has_counts else None
+    return [*names, LOGISTIC_REGRESSION, *([beside] if beside else [])]
+
+
+def judge(name: str, on: Subjects, fold: Fold, *, random_state: int = 0) -> Verdict:
+    """Fit a method to the training cells of a fold and ask it about the test cells."""
+    labels = on.labels[fold.train]
+    if name == NEIGHBORS:
+        vote = fit_neighbor_vote(on.embedding[fold.train], labels)
+        found, classes = vote.predict(on.embedding[fold.test]), vote.classes
+        thresholds = vote.confidence_threshold, vote.distance_threshold
+    elif (options := fit_options(name)) is not None:
+        annotator = train_annotator(
+            on.model,
+            on.cells.take(fold.train),
+            labels,
+            embedding=on.embedding[fold.train],
+            random_state=random_state,
+            **options,
+        )
+        found = annotator.predict_cells(on.cells.take(fold.test), embedding=on.embedding[fold.test])
+        classes = annotator.classes
+        thresholds = annotator.confidence_threshold, annotator.distance_threshold
+    else:
+        baseline = logistic_regression if name == LOGISTIC_REGRESSION else celltypist
+        said = baseline(on.values[fold.train], labels, on.values[fold.test], random_state=random_state)
+        return Verdict(said.labels, said.confidence)
+    chosen = np.array(classes)[found.probabilities.argmax(1)]
+    return Verdict(chosen, found.confidence, found.distance, *thresholds)
