@@ -71,12 +71,11 @@ def gene_modules(
     if ax is None:
         ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
     grey = np.isfinite(points[:, 0]) & ((modules < 0) | (modules >= n_modules))
-    ax.scatter(*points[grey].T, s=2, color="lightgrey", linewidths=0, rasterized=True)
+    ax.scatter(points[grey, 0], points[grey, 1], s=2, color="lightgrey", linewidths=0, rasterized=True)
     for module in range(min(n_modules, modules.max(initial=-1) + 1)):
         label = f"{module}: {names[str(module)]}" if str(module) in names else str(module)
-        ax.scatter(
-            *points[modules == module].T, s=5, color=default_20[module % 20], linewidths=0, label=label, rasterized=True
-        )
+        x, y = points[modules == module].T
+        ax.scatter(x, y, s=5, color=default_20[module % 20], linewidths=0, label=label, rasterized=True)
     ax.set(
         xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{int(np.isfinite(points[:, 0]).sum()):,} genes"
     )

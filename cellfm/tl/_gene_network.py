@@ -24,7 +24,7 @@ def gene_network(
     key_added: str = MODULES.network,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Relations among chosen genes, an immune panel say, by one or more embeddings (Zeng 2025, "Gene-gene relationships").
+    """Relate chosen genes, an immune panel say, by one or more embeddings (Zeng 2025, "Gene-gene relationships").
 
     With the embeddings of two models, or of two groups of cells, the table tells how relations change: for the paper's
     maps before and after fine-tuning, embed the genes with either model under a `key_added` of its own.

@@ -141,5 +141,5 @@ def test_what_is_not_there_is_said(tmp_path):
         read_gene_sets(tmp_path / "missing.gmt")
     with pytest.raises(DownloadError, match="pass the path of a GMT file or a dict"):
         read_gene_sets("KEGG_2021_Human")
-    with pytest.raises(InputError, match=r"The sets have a, b .*differs in case"):
+    with pytest.raises(InputError, match=r"The sets have a, b .*only in another case"):
         match_sets({"one": ["a", "b"]}, np.array(["A", "B"]))

@@ -89,10 +89,10 @@ def match_sets(sets: Mapping[str, list[str]], background: np.ndarray) -> tuple[l
     if not found:
         theirs = list(dict.fromkeys(gene for genes in sets.values() for gene in genes))[:5]
         near = difflib.get_close_matches(theirs[0].upper(), [gene.upper() for gene in background[:5000]], n=1)
+        case = " (only in another case?)" if near else ""
         raise InputError(
             f"No gene of the gene sets is among the {len(background):,} genes of the graph. The sets have "
-            f"{', '.join(theirs)} ..., the data {', '.join(background[:5])} ...{' (differs in case?)' if near else ''}. "
-            "Both need the same names, symbols as a rule."
+            f"{', '.join(theirs)} ..., the data {', '.join(background[:5])} ...{case}. Both need the same names, symbols as a rule."
         )
     rows = np.repeat(np.arange(len(found)), [len(genes) for genes in found.values()])
     columns = np.concatenate([np.array(genes) for genes in found.values()])
