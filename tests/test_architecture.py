@@ -42,7 +42,7 @@ HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 DATA = ("data", "adata", "reference", "corpus")
 MODEL = ("model", "annotator", "reference", "gene_sets", "genes")
 # Tools that hand back what they found and write nothing.
-READ_ONLY = {"pp.check", "tl.gene_embeddings"}
+READ_ONLY = {"pp.check", "tl.evaluate_annotation", "tl.evaluate_unknowns", "tl.gene_embeddings"}
 
 
 def module_name(path: Path) -> str:
@@ -241,10 +241,16 @@ def log_normalised(adata: AnnData, model: CellFM) -> None:
     adata.X = sp.csr_matrix(adata.X.multiply(1e4 / np.asarray(adata.X.sum(1)))).log1p()
 
 
+def with_third_label(adata: AnnData, model: CellFM) -> None:
+    adata.obs["label"] = adata.obs["label"].cat.add_categories("C")
+    adata.obs.loc[adata.obs_names[-8:], "label"] = "C"
+
+
 GENE_SETS = {"first": [f"GENE{i}" for i in range(40)], "others": [f"GENE{i}" for i in range(40, 80)]}
 # What must be there before a tool is called, and what it takes beside the data; nothing for the others.
 BEFORE = {
     "pp.recover_counts": log_normalised,
+    "tl.evaluate_unknowns": with_third_label,
     "tl.gene_embeddings": with_gene_embeddings,
     "tl.gene_modules": with_gene_embeddings,
     "tl.enrich_modules": with_modules,
@@ -252,6 +258,9 @@ BEFORE = {
     "tl.gene_network": with_gene_embeddings,
 }
 OPTIONS = {
+    "tl.evaluate_annotation": {"labels_key": "label", "methods": "knn", "n_folds": 2},
+    "tl.evaluate_unknowns": {"labels_key": "label", "methods": "knn", "left_out": "C"},
+    "tl.transfer_labels": {"labels_key": "label"},
     "tl.gene_modules": {"umap": True, "resolution": [1.0, 2.0]},
     "tl.enrich_modules": {"gene_sets": GENE_SETS},
     "tl.compare_modules": {"gene_sets": GENE_SETS, "resolutions": [1]},
@@ -264,8 +273,9 @@ def test_docstrings_name_every_key_that_is_written(name: str, tiny_adata: AnnDat
     if name in BEFORE:
         BEFORE[name](tiny_adata, tiny_model)
     before = stored(tiny_adata)
-    with_model = {"model": tiny_model} if "model" in inspect.signature(TOOLS[name]).parameters else {}
-    TOOLS[name](tiny_adata, **with_model, **OPTIONS.get(name, {}))
+    _, *others = inspect.signature(TOOLS[name]).parameters
+    beside = {"model": tiny_model, "reference": tiny_adata[:30].copy()}
+    TOOLS[name](tiny_adata, **{key: beside[key] for key in beside if key in others}, **OPTIONS.get(name, {}))
     written = stored(tiny_adata) - before
     assert bool(written) != (name in READ_ONLY)
     docstring = inspect.getdoc(TOOLS[name]) or ""

@@ -4,16 +4,22 @@ from cellfm.tl._compare_modules import compare_modules
 from cellfm.tl._embed import embed
 from cellfm.tl._embed_genes import embed_genes
 from cellfm.tl._enrich_modules import enrich_modules
+from cellfm.tl._evaluate_annotation import evaluate_annotation
+from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._gene_embeddings import gene_embeddings
 from cellfm.tl._gene_modules import gene_modules
 from cellfm.tl._gene_network import gene_network
+from cellfm.tl._transfer_labels import transfer_labels
 
 __all__ = [
     "compare_modules",
     "embed",
     "embed_genes",
     "enrich_modules",
+    "evaluate_annotation",
+    "evaluate_unknowns",
     "gene_embeddings",
     "gene_modules",
     "gene_network",
+    "transfer_labels",
 ]

@@ -1,0 +1,164 @@
+"""`cf.pl.annotation`: predicted labels against true ones, and how sure the tool was of each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm._figure import finish
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import ANNOTATION, RUN, UNKNOWN
+
+Panel = Literal["confusion", "confidence"]
+_PANELS = ("confusion", "confidence")
+_INCHES = 0.32  # a label
+_WRITTEN = 20  # most labels whose shares are written into the squares
+
+
+def annotation(
+    data: AnnData | MuData,
+    *,
+    labels_key: str | None = None,
+    panels: Panel | Sequence[Panel] | None = None,
+    modality: str = "rna",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes | list[Axes]:
+    """Draw labels that `cf.tl.annotate` or `cf.tl.transfer_labels` gave.
+
+    ``"confusion"``: rows are true labels, columns the predicted ones with ``"Unknown"`` last; the colour is the share
+    of the row. ``"confidence"``: for each predicted label before rejection the median (line), the middle half (bar) and the
+    middle 90 % (whiskers) of its cells; the dashed line is the threshold below which a cell became ``"Unknown"``.
+
+    Parameters
+    ----------
+    data
+        Cells with the columns ``"cellfm_label"``, ``"cellfm_label_raw"`` and ``"cellfm_confidence"`` of `obs`; the
+        threshold is in ``uns["cellfm"]["cellfm_proba"]``.
+    labels_key
+        Column of `obs` with the true labels, for ``"confusion"``; cells without one are left out of it.
+    panels
+        What to draw; by default both with `labels_key`, else ``"confidence"``.
+    modality
+        Table of a MuData.
+    ax
+        Axes to draw on; only with one panel.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes; a list of them for two panels.
+
+    Raises
+    ------
+    InputError
+        An unknown panel, ``"confusion"`` without `labels_key`, no cell with a true label.
+    MissingKeyError
+        The cells are not annotated, or there is no such column; the message lists those there are.
+
+    Examples
+    --------
+    >>> cf.tl.annotate(query, reference=reference, labels_key="cell_type")  # doctest: +SKIP
+    >>> cf.pl.annotation(query, labels_key="cell_type")  # doctest: +SKIP
+    """
+    adata = select(data, modality)
+    chosen = _chosen(panels, labels_key, ax)
+    needed = {ANNOTATION.label, ANNOTATION.raw, ANNOTATION.confidence}
+    if absent := sorted(needed - set(adata.obs)):
+        raise MissingKeyError(
+            f"No column {absent[0]!r} in obs. Run cf.tl.annotate or cf.tl.transfer_labels first; columns: "
+            f"{', '.join(map(str, adata.obs.columns)) or 'none'}."
+        )
+    if labels_key is not None and labels_key not in adata.obs:
+        there = ", ".join(map(str, adata.obs.columns))
+        raise MissingKeyError(f"labels_key={labels_key!r} is not a column of obs. Columns: {there}.")
+    table = _confusion(adata, labels_key) if labels_key is not None and "confusion" in chosen else pd.DataFrame()
+
+    if ax is not None:
+        axes = [ax]
+    else:
+        n_labels = max(len(table), table.shape[1], adata.obs[ANNOTATION.raw].nunique(), 6)
+        size = (2.5 + _INCHES * n_labels * 1.3) * len(chosen), 2 + _INCHES * n_labels
+        _, grid = plt.subplots(1, len(chosen), figsize=size, squeeze=False, layout="constrained")
+        axes = list(grid[0])
+    for axis, panel in zip(axes, chosen, strict=True):
+        if panel == "confusion":
+            _draw_confusion(axis, table)
+        else:
+            _draw_confidence(axis, adata)
+    finish(axes[0], show=show, save=save)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def _chosen(panels: Panel | Sequence[Panel] | None, labels_key: str | None, ax: Axes | None) -> list[str]:
+    if panels is None:
+        chosen = ["confidence"] if labels_key is None else list(_PANELS)
+    else:
+        chosen = [panels] if isinstance(panels, str) else list(panels)
+    if unknown := [panel for panel in chosen if panel not in _PANELS]:
+        raise InputError(f"No panel {unknown[0]!r}; there are: {', '.join(map(repr, _PANELS))}.")
+    if not chosen:
+        raise InputError(f"panels= is empty; choose of {', '.join(map(repr, _PANELS))}.")
+    if "confusion" in chosen and labels_key is None:
+        raise InputError("The panel 'confusion' needs labels_key=, the column of obs with the true labels.")
+    if ax is not None and len(chosen) > 1:
+        raise InputError(f"ax= takes one panel, not {len(chosen)}: pass panels='confusion' or panels='confidence'.")
+    return chosen
+
+
+def _confusion(adata: AnnData, labels_key: str) -> pd.DataFrame:
+    """Cells by true (rows) and predicted label (columns); labels of both kinds first, each in the same order."""
+    obs = adata.obs[adata.obs[labels_key].notna() & adata.obs[ANNOTATION.label].notna()]
+    if obs.empty:
+        raise InputError(f"No cell has a label in obs[{labels_key!r}].")
+    table = pd.crosstab(obs[labels_key].astype(str), obs[ANNOTATION.label].astype(str))
+    both = [name for name in table.index if name in table.columns and name != UNKNOWN]
+    rows = both + [name for name in table.index if name not in both]
+    columns = both + [name for name in table.columns if name not in both and name != UNKNOWN]
+    columns += [UNKNOWN] if UNKNOWN in table.columns else []
+    return table.loc[rows, columns]
+
+
+def _draw_confusion(axis: Axes, table: pd.DataFrame) -> None:
+    share = table.to_numpy() / table.to_numpy().sum(1, keepdims=True)
+    picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    if max(table.shape) <= _WRITTEN:
+        for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
+            color = "white" if share[row, column] > 0.5 else "black"
+            text = f"{share[row, column]:.0%}".rstrip("%")
+            axis.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
+    axis.set_xticks(range(table.shape[1]), table.columns, rotation=90)
+    axis.set_yticks(range(len(table)), [f"{name} ({n:,})" for name, n in table.sum(axis=1).items()])
+    axis.set_xlabel("predicted label")
+    axis.set_ylabel("true label (cells)")
+    axis.figure.colorbar(picture, ax=axis, label="share of the true label (numbers: %)")
+
+
+def _draw_confidence(axis: Axes, adata: AnnData) -> None:
+    obs = adata.obs[adata.obs[ANNOTATION.raw].notna()]
+    labels = obs[ANNOTATION.raw].astype(str)
+    names = sorted(labels.unique(), reverse=True)
+    parts = [obs[ANNOTATION.confidence][labels == name].to_numpy() for name in names]
+    low, first, median, third, high = np.array([np.percentile(part, (5, 25, 50, 75, 95)) for part in parts]).T
+    places = np.arange(len(names))
+    axis.hlines(places, low, high, color="black", linewidth=1)
+    axis.barh(places, third - first, left=first, height=0.6, color="tab:blue")
+    axis.scatter(median, places, marker="|", s=160, color="black", zorder=3)
+    axis.set_yticks(places, [f"{name} ({len(part):,})" for name, part in zip(names, parts, strict=True)])
+    record = adata.uns.get(RUN, {}).get(ANNOTATION.proba, {})
+    if "confidence_threshold" in record:
+        axis.axvline(float(record["confidence_threshold"]), color="black", linestyle="--", linewidth=1)
+    axis.set_xlim(0, 1.02)
+    axis.set_xlabel("confidence")
+    axis.set_ylabel("label before rejection (cells)")

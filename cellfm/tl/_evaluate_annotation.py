@@ -1,0 +1,183 @@
+"""`cf.tl.evaluate_annotation`: how well methods label cells that they have not seen, beside simple baselines."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._logging import logger
+from cellfm._progress import progress
+from cellfm.errors import InputError
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
+from cellfm.tasks.annotation._methods import judge, require_methods, with_baselines
+from cellfm.tasks.annotation._metrics import class_table, confusion_table, label_scores
+from cellfm.tasks.annotation._split import Fold, given_folds, leave_one_out_folds, random_folds
+from cellfm.tasks.annotation._subjects import read_subjects
+
+RANDOM = "random"
+LEAVE_ONE_BATCH_OUT = "leave-one-batch-out"
+
+
+def evaluate_annotation(
+    data: AnnData | MuData,
+    model: str | Path | CellFM = "mini",
+    *,
+    labels_key: str,
+    batch_key: str | None = None,
+    split: str = RANDOM,
+    methods: Sequence[str] = ("frozen", "knn"),
+    n_folds: int = 5,
+    layer: str | None = None,
+    values_layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    batch_size: int | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Measure how well methods label cells whose labels they have not seen.
+
+    Each method is fitted to the training cells of each fold, chooses what it has to choose on a part of these, and is
+    asked about the test cells once. The same folds are given to the baselines: logistic regression on 50 principal
+    components of the 2,000 most variable genes, fitted on the training cells only, and, where it is installed,
+    celltypist. Scores are those of the most probable label; to reject cells is judged by `cf.tl.evaluate_unknowns`.
+
+    Cells are embedded once for all folds and methods, or not at all where `obsm["X_cellfm"]` is of this model.
+
+    Parameters
+    ----------
+    data
+        Cells with labels: counts, as for `cf.tl.embed`, in memory.
+    model
+        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    labels_key
+        Column of `obs` with the labels, for every cell.
+    batch_key
+        Column of `obs` with the batches, for ``split="leave-one-batch-out"``.
+    split
+        ``"random"``: `n_folds` stratified folds. ``"leave-one-batch-out"``: each batch in turn is the test; a fold
+        has the classes with more than 10 training cells that also occur in the test. Or a column of `obs`: one fold
+        where it holds ``"train"`` and ``"test"``, else each of its values in turn is the test.
+    methods
+        ``"frozen"``, ``"frozen-2"``, ``"frozen-3"``: the model as it is, with a head of 1, 2 or 3 layers on the
+        embedding; ``"query"``: a head that reads the gene tokens; ``"lora"`` (or ``"lora-8"`` and so on, with the
+        rank of the adapters) and ``"full"``: the model is fitted too; ``"knn"``: vote of the nearest training cells.
+    n_folds
+        Number of random folds.
+    layer
+        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    values_layer
+        Layer of values that you normalised yourself, for the model in place of log1p of counts per 10,000. The
+        baselines go on reading `layer`.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases; see `cf.tl.embed`.
+    batch_size
+        Cells embedded at once; it changes no result.
+    min_known_genes
+        Least number of genes that the model must know.
+    random_state
+        Seed of the folds and of everything that is fitted.
+
+    Returns
+    -------
+    A table with a row for each fold and method: ``fold``, ``method``, ``n_train``, ``n_test`` (cells), ``accuracy``,
+    ``macro_f1`` (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds`` (fitting and asking,
+    without the embedding). Its `attrs` hold:
+
+    ``"by_class"``
+        list of dict, for `pandas.DataFrame`: ``fold``, ``method``, ``label``, ``precision``, ``recall``, ``f1``,
+        ``n_cells``.
+    ``"confusion"``
+        dict of method to dict, for `pandas.DataFrame`: cells by predicted label (columns) and true label (rows), over
+        all folds.
+
+    Nothing is written to `data`.
+
+    Raises
+    ------
+    InputError
+        An unknown method or split, labels that are missing for some cells, one class only or a class of one cell, one
+        batch only, no counts, too few known genes.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+
+    Examples
+    --------
+    >>> import cellfm as cf
+    >>> table = cf.tl.evaluate_annotation(adata, labels_key="cell_type")  # doctest: +SKIP
+    >>> table.groupby("method")[["accuracy", "macro_f1"]].agg(["mean", "std"])  # doctest: +SKIP
+    """
+    names = [methods] if isinstance(methods, str) else list(methods)
+    require_methods(names)
+    adata = select(data, modality)
+    labels = require_complete(read_groups(adata, labels_key, "labels_key"), labels_key)
+    require_classes(labels, labels_key)
+    folds = _folds(adata, labels, split, batch_key, n_folds, random_state)
+    on = read_subjects(
+        adata,
+        resolve_model(model),
+        labels,
+        layer=layer,
+        values_layer=values_layer,
+        gene_key=gene_key,
+        hgnc=hgnc,
+        min_known_genes=min_known_genes,
+        batch_size=batch_size,
+        random_state=random_state,
+    )
+    names = with_baselines(names, on)
+    rows: list[dict] = []
+    by_class: list[dict] = []
+    said: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    with progress(len(folds) * len(names), "evaluating", "fits") as bar:
+        for fold in folds:
+            truth = labels[fold.test]
+            for name in names:
+                start = time.perf_counter()
+                verdict = judge(name, on, fold, random_state=random_state)
+                seconds = time.perf_counter() - start
+                scores = label_scores(truth, verdict.labels)
+                which = {"fold": fold.name, "method": name}
+                sizes = {"n_train": len(fold.train), "n_test": len(fold.test)}
+                rows.append(which | sizes | scores | {"seconds": seconds})
+                by_class += [which | row for row in class_table(truth, verdict.labels).to_dict("records")]
+                said[name].append(verdict.labels)
+                logger.info("fold %s, %s: accuracy %.3f, macro F1 %.3f.", fold.name, name, *list(scores.values())[:2])
+                bar.update(1)
+    table = pd.DataFrame(rows)
+    truth = np.concatenate([labels[fold.test] for fold in folds])
+    table.attrs["by_class"] = by_class
+    table.attrs["confusion"] = {
+        name: confusion_table(truth, np.concatenate(parts)).to_dict() for name, parts in said.items()
+    }
+    return table
+
+
+def _folds(
+    adata: AnnData, labels: np.ndarray, split: str, batch_key: str | None, n_folds: int, random_state: int
+) -> list[Fold]:
+    if split == RANDOM:
+        return random_folds(labels, n_folds, random_state=random_state)
+    if split == LEAVE_ONE_BATCH_OUT:
+        if batch_key is None:
+            raise InputError(f"split={split!r} needs batch_key=, the column of obs with the batches.")
+        batches = require_complete(read_groups(adata, batch_key, "batch_key"), batch_key)
+        return leave_one_out_folds(labels, batches)
+    if split not in adata.obs:
+        there = ", ".join(map(str, adata.obs.columns)) or "none"
+        raise InputError(
+            f"split must be {RANDOM!r}, {LEAVE_ONE_BATCH_OUT!r} or a column of obs, not {split!r}. Columns: {there}."
+        )
+    return given_folds(labels, require_complete(read_groups(adata, split, "split"), split))

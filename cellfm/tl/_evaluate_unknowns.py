@@ -1,0 +1,141 @@
+"""`cf.tl.evaluate_unknowns`: whether cells of a type that the reference lacks are told from the others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._progress import progress
+from cellfm.errors import InputError
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
+from cellfm.tasks.annotation._methods import judge, require_methods, with_baselines
+from cellfm.tasks.annotation._metrics import rejection_scores
+from cellfm.tasks.annotation._split import Fold, random_folds
+from cellfm.tasks.annotation._subjects import read_subjects
+
+
+def evaluate_unknowns(
+    data: AnnData | MuData,
+    model: str | Path | CellFM = "mini",
+    *,
+    labels_key: str,
+    left_out: Sequence[str] | None = None,
+    methods: Sequence[str] = ("frozen", "knn"),
+    n_folds: int = 5,
+    layer: str | None = None,
+    values_layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    batch_size: int | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Measure how well methods reject cells of a type that they have not been trained on.
+
+    The cells are parted once, at random. Each type in turn is left out of the training part, and the methods say of
+    all cells of this type, and of the test cells of the others, how sure they are and how far these lie from the
+    reference. The AUROC is the probability that a cell of the left-out type looks more unknown than one of a known
+    type.
+
+    Parameters
+    ----------
+    data
+        Cells with labels: counts, as for `cf.tl.embed`, in memory.
+    model
+        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    labels_key
+        Column of `obs` with the labels, for every cell.
+    left_out
+        The labels to leave out, each in turn; by default all.
+    methods
+        As for `cf.tl.evaluate_annotation`.
+    n_folds
+        One of so many parts of the cells is the test.
+    layer
+        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    values_layer
+        Layer of values that you normalised yourself; see `cf.tl.evaluate_annotation`.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases; see `cf.tl.embed`.
+    batch_size
+        Cells embedded at once; it changes no result.
+    min_known_genes
+        Least number of genes that the model must know.
+    random_state
+        Seed of the split and of everything that is fitted.
+
+    Returns
+    -------
+    A table with a row for each left-out label and method: ``left_out``, ``method``, ``n_unknown``, ``n_known`` (cells
+    asked about), ``auroc_confidence`` (by low confidence), ``auroc_distance`` (by great distance), ``auroc_both`` (by
+    the larger of the two in terms of their thresholds), ``unknown_rejected``, ``known_rejected`` (shares of these
+    cells that the method's own thresholds reject). The baselines know no distance: NaN. Nothing is written to `data`.
+
+    Raises
+    ------
+    InputError
+        An unknown method, fewer than three classes, no such label, and as `cf.tl.evaluate_annotation`.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+
+    Examples
+    --------
+    >>> import cellfm as cf
+    >>> table = cf.tl.evaluate_unknowns(adata, labels_key="cell_type")  # doctest: +SKIP
+    >>> table.groupby("method")["auroc_both"].mean()  # doctest: +SKIP
+    """
+    names = [methods] if isinstance(methods, str) else list(methods)
+    require_methods(names)
+    adata = select(data, modality)
+    labels = require_complete(read_groups(adata, labels_key, "labels_key"), labels_key)
+    require_classes(labels, labels_key)
+    classes = [str(name) for name in np.unique(labels)]
+    if len(classes) < 3:
+        raise InputError(f"obs[{labels_key!r}] has two classes; with one left out, two or more must remain.")
+    chosen = classes if left_out is None else [left_out] if isinstance(left_out, str) else list(left_out)
+    if wrong := [name for name in chosen if name not in classes]:
+        raise InputError(f"No label {wrong[0]!r} in obs[{labels_key!r}]; there are: {', '.join(classes)}.")
+    whole = random_folds(labels, n_folds, random_state=random_state)[0]
+    on = read_subjects(
+        adata,
+        resolve_model(model),
+        labels,
+        layer=layer,
+        values_layer=values_layer,
+        gene_key=gene_key,
+        hgnc=hgnc,
+        min_known_genes=min_known_genes,
+        batch_size=batch_size,
+        random_state=random_state,
+    )
+    names = with_baselines(names, on)
+    rows = []
+    with progress(len(chosen) * len(names), "evaluating", "fits") as bar:
+        for label in chosen:
+            of_label = np.flatnonzero(labels == label)
+            fold = Fold(label, np.setdiff1d(whole.train, of_label), np.union1d(whole.test, of_label))
+            unknown = labels[fold.test] == label
+            sizes = {"n_unknown": int(unknown.sum()), "n_known": int((~unknown).sum())}
+            for name in names:
+                verdict = judge(name, on, fold, random_state=random_state)
+                scores = rejection_scores(
+                    unknown,
+                    verdict.confidence,
+                    verdict.distance,
+                    confidence_threshold=verdict.confidence_threshold,
+                    distance_threshold=verdict.distance_threshold,
+                )
+                rows.append({"left_out": label, "method": name} | sizes | scores)
+                bar.update(1)
+    return pd.DataFrame(rows)

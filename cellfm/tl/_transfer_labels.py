@@ -1,0 +1,213 @@
+"""`cf.tl.transfer_labels`: labels of the nearest reference cells; nothing is trained."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, record_run, select, warn
+from cellfm._encode import embed_cells, read_cells_for
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._logging import logger
+from cellfm.errors import InputError
+from cellfm.keys import ANNOTATION, UNKNOWN
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_groups, require_classes
+from cellfm.tasks.annotation._neighbors import N_NEIGHBORS, fit_neighbor_vote
+from cellfm.tasks.annotation._panel import on_shared_genes
+
+
+def transfer_labels(
+    data: AnnData | MuData,
+    reference: AnnData | MuData,
+    *,
+    labels_key: str,
+    model: str | Path | CellFM = "mini",
+    layer: str | None = None,
+    reference_layer: str | None = None,
+    values_layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    shared_genes: bool = True,
+    n_neighbors: int = N_NEIGHBORS,
+    confidence_threshold: float | None = None,
+    distance_threshold: float | None = None,
+    batch_size: int | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Give each cell the label of the reference cells that are nearest in the embedding.
+
+    The `n_neighbors` nearest reference cells by cosine vote, each with the weight of its cosine; the share of the votes
+    is the confidence. Nothing is trained, so this is the quick look and the baseline; `cf.tl.annotate` fits a
+    classifier to the reference. Cells whose confidence is too low, or that lie too far from all reference cells,
+    become ``"Unknown"``.
+
+    Query and reference are embedded by the genes that both have measured, as cells lie far apart in the embedding by
+    their panel alone.
+
+    Parameters
+    ----------
+    data
+        The cells to label: counts, as for `cf.tl.embed`.
+    reference
+        Cells with labels: counts; the genes may be others.
+    labels_key
+        Column of `reference.obs` with the labels. Reference cells without label are left out.
+    model
+        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    layer
+        Layer of `data` with the counts; ``"raw"`` means `adata.raw`; by default X.
+    reference_layer
+        The same for the reference.
+    values_layer
+        Layer of values that you normalised yourself, in both tables, to take in place of log1p of counts per 10,000.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `data.var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases; see `cf.tl.embed`.
+    shared_genes
+        Embed both by their shared genes only; otherwise each by all of its genes.
+    n_neighbors
+        Reference cells that vote.
+    confidence_threshold
+        Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default such that 5 % of the
+        rightly labelled reference cells would be rejected, each labelled by the others.
+    distance_threshold
+        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 1 % of the
+        reference cells would be rejected.
+    batch_size
+        Cells computed at once; it changes no result.
+    min_known_genes
+        Least number of genes that the model must know, and that both tables must share.
+    random_state
+        Seed for the choice among the genes of cells that express more than the model takes.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `obs["cellfm_label"]`
+        categorical: the label, ``"Unknown"`` where the cell is rejected.
+    `obs["cellfm_label_raw"]`
+        categorical: the label before rejection; missing for cells that express no known gene.
+    `obs["cellfm_confidence"]`
+        float32: share of the votes, 0 to 1; 0 for cells that express no known gene.
+    `obs["cellfm_distance"]`
+        float32: 1 minus the mean cosine to the reference cells that vote; infinite for cells that express no known
+        gene.
+    `obsm["cellfm_proba"]`
+        float32, (n_obs, n_classes): share of the votes of each class, NaN for cells that express no known gene.
+    `uns["cellfm_label_colors"]`, `uns["cellfm_label_raw_colors"]`
+        list of str: the colours of the labels, those of the reference where it has any; ``"Unknown"`` is grey.
+    `uns["cellfm"]["cellfm_proba"]`
+        dict: the names of the classes (``"classes"``), thresholds, model, hashes, genes matched, seed, version.
+
+    Raises
+    ------
+    InputError
+        No counts in one of the tables, too few shared genes, labels with one class or with a class of one cell.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+
+    Examples
+    --------
+    >>> import cellfm as cf
+    >>> cf.tl.transfer_labels(query, reference, labels_key="cell_type")  # doctest: +SKIP
+    >>> cf.pl.cells(query, color="cellfm_label")  # doctest: +SKIP
+    """
+    _check_options(n_neighbors, confidence_threshold, distance_threshold)
+    adata, known = select(data, modality), select(reference, modality)
+    labels = read_groups(known, labels_key, "labels_key")
+    labelled = np.flatnonzero([label is not None for label in labels])
+    labels = labels[labelled].astype(str)
+    require_classes(labels, labels_key)
+    if UNKNOWN in labels:
+        raise InputError(
+            f"obs[{labels_key!r}] has the label {UNKNOWN!r}, which cellfm gives to rejected cells; rename it."
+        )
+    if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
+        warn("The reference seems to be the query itself: each cell votes on its own label.")
+    loaded = resolve_model(model)
+    cells = read_cells_for(
+        adata,
+        loaded.vocab,
+        layer=layer,
+        values_layer=values_layer,
+        gene_key=gene_key,
+        hgnc=hgnc,
+        min_known_genes=min_known_genes,
+    )
+    source = read_cells_for(
+        known,
+        loaded.vocab,
+        layer=reference_layer,
+        values_layer=values_layer,
+        hgnc=hgnc,
+        min_known_genes=min_known_genes,
+    )
+    if shared_genes:
+        cells, source = on_shared_genes(cells, source, least=min_known_genes)
+
+    seen = embed_cells(loaded, source, batch_size=batch_size, random_state=random_state)[labelled]
+    there = np.isfinite(seen[:, 0])
+    if not there.all():
+        warn(f"{(~there).sum():,} reference cells express no gene that is used; they do not vote.")
+    require_classes(labels[there], labels_key)
+    vote = fit_neighbor_vote(seen[there], labels[there], n_neighbors)
+    found = vote.predict(embed_cells(loaded, cells, batch_size=batch_size, random_state=random_state))
+    least = vote.confidence_threshold if confidence_threshold is None else confidence_threshold
+    most = vote.distance_threshold if distance_threshold is None else distance_threshold
+
+    empty = np.isnan(found.distance)
+    if empty.any():
+        warn(f"{empty.sum():,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
+    codes = np.where(empty, -1, np.nan_to_num(found.probabilities).argmax(1))
+    confidence = np.where(empty, 0, found.confidence).astype(np.float32)
+    distance = np.where(empty, np.inf, found.distance).astype(np.float32)
+    rejected = empty | (confidence < least) | (distance > most)
+
+    result = copied(data) if copy else data
+    adata = select(result, modality)
+    classes = list(vote.classes)
+    adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(codes, classes)
+    adata.obs[ANNOTATION.label] = pd.Categorical.from_codes(
+        np.where(rejected, len(classes), codes), [*classes, UNKNOWN]
+    )
+    colors = label_colors(known, labels_key, classes)
+    adata.uns[f"{ANNOTATION.raw}_colors"] = colors
+    adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
+    adata.obs[ANNOTATION.confidence] = confidence
+    adata.obs[ANNOTATION.distance] = distance
+    adata.obsm[ANNOTATION.proba] = found.probabilities
+    record_run(
+        adata,
+        ANNOTATION.proba,
+        **{ANNOTATION.classes: np.array(classes, dtype=object)},
+        method="nearest neighbors",
+        labels_key=labels_key,
+        n_reference_cells=int(there.sum()),
+        n_neighbors=vote.n_neighbors,
+        confidence_threshold=float(least),
+        distance_threshold=float(most),
+        **cells.facts(loaded, random_state),
+    )
+    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, rejected.sum(), UNKNOWN)
+    return result if copy else None
+
+
+def _check_options(n_neighbors: int, confidence_threshold: float | None, distance_threshold: float | None) -> None:
+    if n_neighbors < 1:
+        raise InputError(f"n_neighbors must be 1 or more, not {n_neighbors}.")
+    if confidence_threshold is not None and not 0 <= confidence_threshold <= 1:
+        raise InputError(f"confidence_threshold must be 0 to 1, not {confidence_threshold}.")
+    if distance_threshold is not None and not distance_threshold >= 0:
+        raise InputError(f"distance_threshold must be 0 or more, not {distance_threshold}.")
