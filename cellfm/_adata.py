@@ -60,6 +60,24 @@ def size_problem(adata: AnnData) -> str | None:
     return None
 
 
+def cell_groups(adata: AnnData, groupby: str) -> tuple[list[str], np.ndarray]:
+    """Names of the groups of a column of `obs` that have cells, and the group of each cell, -1 for none.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such column; the message lists those there are.
+    InputError
+        There are fewer than two groups.
+    """
+    if groupby not in adata.obs:
+        raise MissingKeyError(f"No column {groupby!r} in obs; there are: {', '.join(adata.obs) or 'none'}.")
+    column = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
+    if len(column.categories) < 2:
+        raise InputError(f"obs[{groupby!r}] has {len(column.categories)} group; groupby= needs two or more.")
+    return [str(name) for name in column.categories], np.asarray(column.codes)
+
+
 def require_in_memory(adata: AnnData, verb: str) -> None:
     """Refuse data on disk, which cannot be changed in place.
 

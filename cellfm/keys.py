@@ -100,6 +100,21 @@ class ModuleKeys:
     """`uns`, DataFrame: the strongest relations among chosen genes (`cf.tl.gene_network`)."""
 
 
+@dataclass(frozen=True)
+class AttentionKeys:
+    """Attention scores, written by `cf.tl.attention`, `cf.tl.rank_lncrnas` and `cf.tl.perturbed_genes`."""
+
+    varm: str = "cellfm_attention"
+    """`varm`, float32, (n_vars, n_groups): how much CLS reads each gene, 0 to 1, mean over the cells of a group that
+    express it; NaN where none does. With reader genes also ``cellfm_attention_<gene>`` for each of them."""
+    groups: str = "groups"
+    """`uns["cellfm"]["cellfm_attention"]["groups"]`, array of str: the columns."""
+    lncrnas: str = "cellfm_lncrnas"
+    """`uns`, DataFrame: genes that mark each group, the most specific first."""
+    perturbed: str = "cellfm_perturbed_genes"
+    """`uns`, DataFrame: genes most tied to each perturbed gene."""
+
+
 EMBED = EmbedKeys()
 GENES = GeneKeys()
 COUNTS = CountKeys()
@@ -107,6 +122,7 @@ ANNOTATION = AnnotationKeys()
 INTEGRATION = IntegrationKeys()
 GENE_EMBEDDING = GeneEmbeddingKeys()
 MODULES = ModuleKeys()
+ATTENTION = AttentionKeys()
 
 UNKNOWN = "Unknown"
 """The label of cells that are none of the known kinds."""

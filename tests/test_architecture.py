@@ -258,6 +258,8 @@ BEFORE = {
     "tl.gene_network": with_gene_embeddings,
 }
 OPTIONS = {
+    "tl.rank_lncrnas": {"groupby": "label", "biotypes": {"GENE1": "lncRNA"}, "n_permutations": 2},
+    "tl.perturbed_genes": {"genes": ["GENE1"]},
     "tl.evaluate_annotation": {"labels_key": "label", "methods": "knn", "n_folds": 2},
     "tl.evaluate_unknowns": {"labels_key": "label", "methods": "knn", "left_out": "C"},
     "tl.transfer_labels": {"labels_key": "label"},

@@ -36,6 +36,21 @@ class Encoded:
     """(n_tokens,) float32: expression read from the cell's embedding."""
 
 
+@dataclass(frozen=True)
+class Attended:
+    """What attention compares in a layer: the score from i to j is the product of i's query and j's key, by head.
+
+    Both are 0 and above. Linear attention has no softmax: scores of one reader compare, those of two do not.
+    """
+
+    cls_query: np.ndarray
+    """(n_cells, n_heads, d_head) float32: what CLS looks for."""
+    query: np.ndarray
+    """(n_tokens, n_heads, d_head) float32: what genes look for."""
+    key: np.ndarray
+    """(n_tokens, n_heads, d_head) float32: what genes offer."""
+
+
 class CellFM:
     """A CellFM model.
 
@@ -124,6 +139,31 @@ class CellFM:
             raise InputError(f"batch_size must be 1 or more, not {batch_size}.")
         with self._lock:  # the compiled network serves one thread at a time
             return Encoded(**self._engine.run(batch, tuple(outputs), batch_size))
+
+    def attend(self, batch: TokenBatch, *, layer: int = -1, batch_size: int | None = None) -> Attended:
+        """Queries and keys of a layer.
+
+        Parameters
+        ----------
+        batch
+            Tokens of the cells.
+        layer
+            Which layer, from 0; negative ones count from the last.
+        batch_size
+            Cells computed at once; it changes no result.
+
+        Raises
+        ------
+        InputError
+            No such layer, or the model's attention is not the linear one.
+        """
+        n_layers = self.config.n_layers
+        if not -n_layers <= layer < n_layers:
+            raise InputError(f"layer must be from {-n_layers} to {n_layers - 1}, not {layer}.")
+        if self.config.retention != "linear":
+            raise InputError("Scores are read from linear attention, which this model does not have.")
+        with self._lock:
+            return Attended(**self._engine.attend(batch, layer % n_layers, batch_size))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a model folder: ``config.json``, ``vocabulary.tsv`` and ``model.safetensors``.

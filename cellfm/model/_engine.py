@@ -1,6 +1,6 @@
 """The compiled network: ragged tokens in, ragged arrays out. The only user of MindSpore outside `nn` and `train`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mindspore as ms
@@ -9,7 +9,7 @@ from mindspore import nn
 
 from cellfm.config import ModelConfig
 from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
-from cellfm.nn import CellEncoder, CellFMNetwork, Outputs
+from cellfm.nn import CellEncoder, CellFMNetwork, Outputs, QueriesAndKeys
 
 # Chunks computed at once. Wide networks are fastest while a layer's temporaries stay near the caches, narrow ones
 # need more tokens to be worth a call (benchmarks/README.md).
@@ -25,8 +25,10 @@ class Engine:
     def __init__(self, config: ModelConfig, network: CellFMNetwork) -> None:
         self.config = config
         self._shapes: set[int] = set()
+        self._cells = network
         self._network = _compiled(network)
         self._encoder = _compiled(CellEncoder(network)) if config.is_published_form else None
+        self._attention: dict[int, Callable[..., Any]] = {}
         # Decay needs all tokens of a cell in one chunk.
         length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
         self._cut = {"length": length, "n_special": config.n_special}
@@ -34,16 +36,7 @@ class Engine:
     def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
         results = self._empty(batch, outputs)
-        n_chunks, n_slots = self._shape(batch, batch_size)
-        for cells in fill_batches(batch.lengths, n_chunks=n_chunks, n_slots=n_slots, **self._cut):
-            chunks = chunk_cells(
-                batch,
-                cells,
-                n_chunks=n_chunks,
-                n_slots=n_slots,
-                length=self._cut["length"],
-                specials=depth_values(batch.depth[cells], batch.depth[cells]) if self.config.depth_tokens else None,
-            )
+        for cells, chunks in self._batches(batch, batch_size):
             if outputs == ("cell",) and self._encoder is not None:
                 results["cell"][cells] = self._encode_cells(chunks)[: len(cells)]
             else:
@@ -51,6 +44,38 @@ class Engine:
         if "cell" in results:
             results["cell"][batch.lengths == 0] = np.nan
         return results
+
+    def attend(self, batch: TokenBatch, layer: int, batch_size: int | None) -> dict[str, np.ndarray]:
+        """Queries and keys of a layer for all cells; see `Attended` for their shapes."""
+        if layer not in self._attention:
+            self._attention[layer] = _compiled(QueriesAndKeys(self._cells, layer))
+        d, n_tokens = self.config.d_model, len(batch.gene_ids)
+        results = {"cls_query": (batch.n_cells, d), "query": (n_tokens, d), "key": (n_tokens, d)}
+        results = {name: np.empty(shape, np.float32) for name, shape in results.items()}
+        for cells, chunks in self._batches(batch, batch_size):
+            arrays = (chunks.gene_ids, chunks.values, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+            cls_query, query, key = (array.asnumpy() for array in self._attention[layer](*map(ms.Tensor, arrays)))
+            results["cls_query"][cells] = cls_query[: len(cells)]
+            results["query"][chunks.source] = query.reshape(-1, d)[chunks.token_row]
+            results["key"][chunks.source] = key.reshape(-1, d)[chunks.token_row]
+        heads = (self.config.n_heads, self.config.d_head)
+        return {name: array.reshape(-1, *heads) for name, array in results.items()}
+
+    def _batches(self, batch: TokenBatch, batch_size: int | None) -> Iterator[tuple[np.ndarray, Chunks]]:
+        """Cells computed together, and how they lie."""
+        n_chunks, n_slots = self._shape(batch, batch_size)
+        for cells in fill_batches(batch.lengths, n_chunks=n_chunks, n_slots=n_slots, **self._cut):
+            yield (
+                cells,
+                chunk_cells(
+                    batch,
+                    cells,
+                    n_chunks=n_chunks,
+                    n_slots=n_slots,
+                    length=self._cut["length"],
+                    specials=depth_values(batch.depth[cells], batch.depth[cells]) if self.config.depth_tokens else None,
+                ),
+            )
 
     def _empty(self, batch: TokenBatch, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
         d, n_tokens = self.config.d_model, len(batch.gene_ids)

@@ -13,9 +13,11 @@ if int(np.__version__.split(".")[0]) >= 2:
     )
 os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at its import
 
+from cellfm.nn._attention import QueriesAndKeys
 from cellfm.nn._build import build_network, name_parameters, network_weights
 from cellfm.nn._device import use_device
 from cellfm.nn._dropout import Dropout, draw_dropout, dropouts
+from cellfm.nn._heads import MLPHead, QueryHead, draw_head, head_weights, set_head
 from cellfm.nn._inference import CellEncoder
 from cellfm.nn._linear import Linear
 from cellfm.nn._lora import add_lora, merge_lora
@@ -27,15 +29,21 @@ __all__ = [
     "CellFMNetwork",
     "Dropout",
     "Linear",
+    "MLPHead",
     "Outputs",
+    "QueriesAndKeys",
+    "QueryHead",
     "add_lora",
     "build_network",
     "draw_dropout",
+    "draw_head",
     "dropouts",
+    "head_weights",
     "merge_lora",
     "name_parameters",
     "network_weights",
     "recompute_layers",
+    "set_head",
     "set_precision",
     "use_device",
 ]

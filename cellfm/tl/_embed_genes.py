@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select, warn
+from cellfm._adata import cell_groups, copied, record_run, select, warn
 from cellfm._encode import read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
-from cellfm.errors import InputError, MissingKeyError
+from cellfm.errors import InputError
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.genes import contextual_means, static_embedding
@@ -134,10 +133,6 @@ def _groups(adata: AnnData, kind: str, groupby: str | None) -> tuple[list[str], 
         return [], np.zeros(adata.n_obs, int)
     if kind == "static":
         raise InputError("groupby= needs kind='contextual': static embeddings know no cells.")
-    if groupby not in adata.obs:
-        raise MissingKeyError(f"No column {groupby!r} in obs; there are: {', '.join(adata.obs) or 'none'}.")
-    column = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
-    if len(column.categories) < 2:
-        raise InputError(f"obs[{groupby!r}] has {len(column.categories)} group; groupby= needs two or more.")
-    names = [str(name).replace("/", "|") for name in column.categories]  # h5ad has no keys with slashes
-    return names, np.where(column.codes < 0, len(column.categories), column.codes)
+    names, codes = cell_groups(adata, groupby)
+    names = [name.replace("/", "|") for name in names]  # h5ad has no keys with slashes
+    return names, np.where(codes < 0, len(names), codes)

@@ -92,7 +92,8 @@ def match_sets(sets: Mapping[str, list[str]], background: np.ndarray) -> tuple[l
         case = " (only in another case?)" if near else ""
         raise InputError(
             f"No gene of the gene sets is among the {len(background):,} genes of the graph. The sets have "
-            f"{', '.join(theirs)} ..., the data {', '.join(background[:5])} ...{case}. Both need the same names, symbols as a rule."
+            f"{', '.join(theirs)} ..., the data {', '.join(background[:5])} ...{case}. Both "
+            "need the same names, symbols as a rule."
         )
     rows = np.repeat(np.arange(len(found)), [len(genes) for genes in found.values()])
     columns = np.concatenate([np.array(genes) for genes in found.values()])

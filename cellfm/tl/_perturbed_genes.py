@@ -1,0 +1,169 @@
+"""`cf.tl.perturbed_genes`: the genes that a perturbed gene is most tied to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import Matrix, cell_groups, copied, select
+from cellfm._encode import CellInput, read_cells_for
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._logging import logger
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import ATTENTION
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.genes import gene_scores, mean_scores
+from cellfm.vocab import Vocabulary
+
+
+def perturbed_genes(
+    data: AnnData | MuData,
+    model: str | Path | CellFM = "mini",
+    *,
+    genes: Sequence[str],
+    groupby: str | None = None,
+    control: str | None = None,
+    n_genes: int = 20,
+    reads: bool = True,
+    min_cells: int = 10,
+    attention_layer: int = -1,
+    layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    key_added: str = ATTENTION.perturbed,
+    batch_size: int | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Rank the genes that a perturbed gene is most tied to, from control cells alone (Zeng 2025, Fig. 5c).
+
+    The perturbed gene is put into every control cell (with one count, where the cell does not express it); the score
+    of another gene is that of attention from the perturbed gene's token, ranked within the cell and averaged over the
+    cells (see `cf.tl.attention`). Nothing is learned from perturbed cells, and attention has no notion of cause: take the
+    list as genes to look at, and set it beside the genes that really change.
+
+    Parameters
+    ----------
+    data
+        Counts, cells x genes. With MuData, the table `modality`.
+    model
+        A model, its name or its path; see `cf.load_model`.
+    genes
+        Perturbed genes, by symbol or Ensembl id; they need not be measured, but the model must know them.
+    groupby, control
+        Column of `obs` with the condition of each cell, and its value for control cells; by default all cells are
+        taken.
+    n_genes
+        Genes to keep for each perturbed gene.
+    reads
+        True: genes that the perturbed gene reads (its query, their keys). False: genes that read it.
+    min_cells
+        Genes that fewer of the cells express are left out.
+    attention_layer
+        Layer that is read, from 0; negative ones count from the last.
+    layer
+        Layer of `data` with the counts; by default X.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    key_added
+        Where the table goes in `uns`.
+    batch_size
+        Cells computed at once; the result is the same.
+    min_known_genes
+        Least number of genes that the model must know.
+    random_state
+        Seed for the choice among the genes of cells that express more than the model takes.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `uns["cellfm_perturbed_genes"]`
+        DataFrame, a row for each perturbed gene and tied gene, the strongest first: ``perturbed``, ``gene``, ``score``
+        (0 to 1), ``n_cells``.
+
+    Raises
+    ------
+    InputError
+        The model does not know a perturbed gene; no control cells.
+    MissingKeyError
+        No such layer, modality or column.
+
+    Examples
+    --------
+    >>> cf.tl.perturbed_genes(adata, genes=["IRF7"], groupby="condition", control="ctrl")  # doctest: +SKIP
+    """
+    if (groupby is None) != (control is None):
+        raise InputError("groupby= and control= belong together: a column and its value for control cells.")
+    if layer == "raw":
+        raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
+    adata = select(data, modality)
+    chosen = np.arange(adata.n_obs) if groupby is None else _controls(adata, groupby, str(control))
+    loaded = resolve_model(model)
+    wanted = _ids(genes, loaded.vocab)
+    cells = read_cells_for(
+        adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    )
+    counts = cells.counts.rows(0, adata.n_obs)[chosen]
+    tables = []
+    for gene, gene_id in wanted.items():
+        blocks = gene_scores(
+            loaded,
+            _with_gene(cells, counts, gene_id),
+            gene_id,
+            reads=reads,
+            layer=attention_layer,
+            batch_size=batch_size,
+            random_state=random_state,
+        )
+        means, number = mean_scores(blocks, np.zeros(len(chosen), int), 1, len(loaded.vocab) + 1)
+        means[number < min_cells] = np.nan
+        ids = cells.match.ids
+        table = pd.DataFrame({"gene": adata.var_names, "score": means[0, ids], "n_cells": number[0, ids]})
+        table = table[(ids != gene_id) & (ids > 0)].dropna(subset="score").nlargest(n_genes, "score")
+        table.insert(0, "perturbed", gene)
+        tables.append(table)
+    result = copied(data) if copy else data
+    select(result, modality).uns[key_added] = pd.concat(tables, ignore_index=True)
+    logger.info("added uns[%r]: %d perturbed genes, from %d cells.", key_added, len(wanted), len(chosen))
+    return result if copy else None
+
+
+def _controls(adata: AnnData, groupby: str, control: str) -> np.ndarray:
+    names, groups = cell_groups(adata, groupby)
+    if control not in names:
+        raise InputError(f"obs[{groupby!r}] has no {control!r}; there are: {', '.join(names[:20])}.")
+    return np.flatnonzero(groups == names.index(control))
+
+
+def _ids(genes: Sequence[str], vocab: Vocabulary) -> dict[str, int]:
+    names = np.array([genes] if isinstance(genes, str) else list(genes), object)
+    if not len(names):
+        raise InputError("genes= names no gene.")
+    ids = np.maximum(vocab.find_symbols(names), vocab.find_ensembl(names))
+    unknown = [str(name) for name in names[ids == 0]]
+    if unknown:
+        raise MissingKeyError(f"The model does not know {len(unknown)} of the genes: {', '.join(unknown[:10])}.")
+    return {str(name): int(i) for name, i in zip(names, ids, strict=True)}
+
+
+def _with_gene(cells: CellInput, counts: sp.csr_matrix, gene_id: int) -> CellInput:
+    """The cells, every one of which expresses a gene, measured or not."""
+    own = np.flatnonzero(cells.match.ids == gene_id)
+    silent = np.asarray(counts[:, own].sum(1)).ravel() == 0
+    added = sp.csr_matrix(silent[:, None].astype(counts.dtype))
+    match = replace(cells.match, ids=np.append(cells.match.ids, np.int32(gene_id)))
+    return CellInput(Matrix(sp.hstack([counts, added]).tocsr(), cells.counts.var, cells.counts.name), match)

@@ -1,0 +1,137 @@
+"""Attention read from queries and keys, and markers by permutation: against the slow way, and by laws."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from cellfm._encode import read_cells_for
+from cellfm.config import ModelConfig
+from cellfm.errors import InputError
+from cellfm.model import CellFM
+from cellfm.tasks.genes import cls_scores, gene_scores, marker_table, mean_scores, score_matrix
+from cellfm.tasks.genes._attention import ranked_scores
+from cellfm.tasks.genes._lncrnas import group_specificity, permutation_p
+
+
+def blocks_of(adata, model, layer=-1, **kwargs):
+    return cls_scores(model, read_cells_for(adata, model.vocab), layer=layer, **kwargs)
+
+
+def naive_ranks(query: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Share of the other genes with a lower score, ties counting half, mean over heads."""
+    heads = []
+    for head in range(query.shape[0]):
+        scores = [float(query[head] @ one[head]) for one in key]
+        heads.append([(sum(o < s for o in scores) + (sum(o == s for o in scores) - 1) / 2) / (len(scores) - 1)
+                      for s in scores])  # fmt: skip
+    return np.mean(heads, axis=0)
+
+
+def test_ranks_are_those_of_a_naive_count():
+    generator = np.random.default_rng(0)
+    query, key = generator.integers(0, 3, (2, 4)), generator.integers(0, 3, (9, 2, 4))
+    np.testing.assert_allclose(ranked_scores(query, key), naive_ranks(query, key), atol=1e-6)
+    assert ranked_scores(query, key[:1]).tolist() == [0.5]
+
+
+def test_keys_of_the_first_layer_are_those_computed_by_hand(tiny_adata, tiny_model):
+    ((_, batch),) = read_cells_for(tiny_adata[:3].copy(), tiny_model.vocab).tokens(2048, 0)
+    found = tiny_model.attend(batch, layer=0)
+    assert found.cls_query.shape == (3, 2, 8)
+    assert found.key.shape == found.query.shape == (len(batch.gene_ids), 2, 8)
+    weights = tiny_model.weights
+    values = batch.values[:, None] * weights["embed.value.expand.weight"].T
+    values = np.where(values > 0, values, 0.2 * values)
+    mixed = values @ weights["embed.value.mix.weight"].T + weights["embed.value.skip"] * values
+    choice = np.exp(mixed - mixed.max(1, keepdims=True))
+    choice /= choice.sum(1, keepdims=True)
+    x = weights["embed.gene"][batch.gene_ids] + choice @ weights["embed.value.table.weight"].T
+    for array, name in ((found.query, "query"), (found.key, "key")):
+        expected = np.maximum(x @ weights[f"backbone.layers.0.attention.{name}.weight"].T, 0)
+        np.testing.assert_allclose(array.reshape(len(x), -1), expected, atol=1e-5)
+
+
+def test_scores_depend_on_the_cell_alone(tiny_adata, tiny_model):
+    together = next(blocks_of(tiny_adata, tiny_model))
+    alone = next(blocks_of(tiny_adata[7:8].copy(), tiny_model, batch_size=1))
+    _, batch, scores = together
+    own = slice(batch.indptr[7], batch.indptr[8])
+    # A rank may flip where two scores are equal but for rounding.
+    np.testing.assert_allclose(scores[own], alone[2], atol=1e-3)
+    for i in range(3):
+        assert scores[batch.indptr[i] : batch.indptr[i + 1]].min() >= 0
+        assert scores[batch.indptr[i] : batch.indptr[i + 1]].mean() == pytest.approx(0.5, abs=1e-5)
+
+
+def test_a_gene_reads_the_others_and_is_read_by_them(tiny_adata, tiny_model):
+    cells = read_cells_for(tiny_adata[:4].copy(), tiny_model.vocab)
+    ((_, batch),) = cells.tokens(2048, 0)
+    found = tiny_model.attend(batch)
+    gene = int(batch.gene_ids[5])
+    for reads in (True, False):
+        _, _, scores = next(gene_scores(tiny_model, cells, gene, reads=reads, layer=-1))
+        rest = np.delete(np.arange(batch.indptr[1]), 5)
+        one, many = (found.query[5], found.key[rest]) if reads else (found.key[5], found.query[rest])
+        np.testing.assert_allclose(scores[rest], naive_ranks(one, many), atol=1e-5)
+        assert np.isnan(scores[5])
+
+
+def test_means_and_matrix_hold_the_same_scores(tiny_adata, tiny_model):
+    groups = tiny_adata.obs["label"].cat.codes.to_numpy()
+    means, number = mean_scores(blocks_of(tiny_adata, tiny_model), groups, 2, 301)
+    chosen = np.array([3, 50, 299])
+    matrix = score_matrix(blocks_of(tiny_adata, tiny_model), tiny_adata.n_obs, 301, chosen).toarray()
+    for group in (0, 1):
+        inside = matrix[groups == group]
+        np.testing.assert_array_equal(
+            number[group, chosen], (tiny_adata.X.toarray()[groups == group][:, chosen - 1] > 0).sum(0)
+        )
+        np.testing.assert_allclose(inside.sum(0) / number[group, chosen], means[group, chosen], rtol=1e-4)
+    assert np.isnan(means[:, 0]).all()
+
+
+def test_layers_that_are_not_there_are_refused(tiny_model, tiny_vocab, tiny_adata):
+    ((_, batch),) = read_cells_for(tiny_adata[:2].copy(), tiny_vocab).tokens(2048, 0)
+    with pytest.raises(InputError, match="layer must be from -2 to 1, not 2"):
+        tiny_model.attend(batch, layer=2)
+    decaying = CellFM(ModelConfig(2, 16, 2, 300, d_value=16, retention="decay"), tiny_vocab)
+    with pytest.raises(InputError, match="linear attention, which this model does not have"):
+        decaying.attend(batch)
+
+
+@pytest.fixture
+def scored():
+    """Scores of 40 genes in 200 cells of three groups: the first gene marks the last group, the others nothing."""
+    generator = np.random.default_rng(0)
+    groups = np.repeat([0, 1, 2], [80, 70, 50])
+    scores = generator.random((200, 40)) * (generator.random((200, 40)) < 0.4)
+    scores[groups == 2, 0] += 0.5
+    return sp.csr_matrix(scores), groups
+
+
+def test_specificity_is_inside_minus_outside(scored):
+    scores, groups = scored
+    mean, specificity = group_specificity(scores, groups, 3)
+    dense = scores.toarray()
+    np.testing.assert_allclose(mean[1], dense[groups == 1].mean(0))
+    np.testing.assert_allclose(specificity[1], dense[groups == 1].mean(0) - dense[groups != 1].mean(0))
+
+
+def test_p_values_of_what_marks_nothing_are_uniform(scored):
+    scores, groups = scored
+    p = permutation_p(scores, groups, 3, 200)
+    assert p[2, 0] == pytest.approx(1 / 201)
+    null = np.sort(p[:, 1:].ravel())
+    assert np.abs(null - (np.arange(len(null)) + 0.5) / len(null)).max() < 0.13  # Kolmogorov-Smirnov, 1 % at 117
+
+
+def test_the_table_holds_what_passes_the_filters(scored):
+    scores, groups = scored
+    names = np.array([f"L{i}" for i in range(40)])
+    how = {"min_cells": 10, "n_permutations": 100}
+    table = marker_table(scores, names, groups, ["a", "b", "c"], min_frac=0.3, **how)
+    assert table[table["group"] == "c"]["gene"].iloc[0] == "L0"
+    assert (table["fraction"] >= 0.3).all()
+    assert (table.groupby("group")["specificity"].diff().dropna() <= 0).all()
+    assert (table["p_adjusted"] >= table["p_value"]).all()
+    assert marker_table(scores, names, groups, ["a", "b", "c"], min_frac=1.0, **how)["group"].tolist() == ["c"]
