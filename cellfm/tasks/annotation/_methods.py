@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, logistic_regression
@@ -37,6 +38,8 @@ class Verdict:
     """(n_test,) float32: from the reference; None for methods that know none."""
     confidence_threshold: float = 0.0
     distance_threshold: float = np.inf
+    history: pd.DataFrame | None = None
+    """A row for each epoch of training, for methods that are trained by epochs."""
 
 
 def require_methods(names: list[str]) -> None:
@@ -74,6 +77,7 @@ def with_baselines(names: list[str], on: Subjects) -> list[str]:
 def judge(name: str, on: Subjects, fold: Fold, *, random_state: int = 0) -> Verdict:
     """Fit a method to the training cells of a fold and ask it about the test cells."""
     labels = on.labels[fold.train]
+    history = None
     if name == NEIGHBORS:
         vote = fit_neighbor_vote(on.embedding[fold.train], labels)
         found, classes = vote.predict(on.embedding[fold.test]), vote.classes
@@ -88,11 +92,11 @@ def judge(name: str, on: Subjects, fold: Fold, *, random_state: int = 0) -> Verd
             **options,
         )
         found = annotator.predict_cells(on.cells.take(fold.test), embedding=on.embedding[fold.test])
-        classes = annotator.classes
+        classes, history = annotator.classes, annotator.history
         thresholds = annotator.confidence_threshold, annotator.distance_threshold
     else:
         baseline = logistic_regression if name == LOGISTIC_REGRESSION else celltypist
         said = baseline(on.values[fold.train], labels, on.values[fold.test], random_state=random_state)
         return Verdict(said.labels, said.confidence)
     chosen = np.array(classes)[found.probabilities.argmax(1)]
-    return Verdict(chosen, found.confidence, found.distance, *thresholds)
+    return Verdict(chosen, found.confidence, found.distance, *thresholds, history)
