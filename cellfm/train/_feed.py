@@ -77,17 +77,29 @@ class Feed:
 
     Parameters
     ----------
+    kinds
+        (n_cells,) int32: what the field `kind` says of each cell; by default its type where the configuration asks
+        for types.
     rank, size
         Which of how many processes this is: each takes its part of every batch.
     """
 
-    def __init__(self, corpus: Cells, model: ModelConfig, config: TrainConfig, *, rank: int = 0, size: int = 1) -> None:
+    def __init__(
+        self,
+        corpus: Cells,
+        model: ModelConfig,
+        config: TrainConfig,
+        *,
+        kinds: np.ndarray | None = None,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
         self.corpus, self.model, self.config = corpus, model, config
         self.rank, self.size = rank, size
         self.train = np.flatnonzero(~corpus.validation)
         self.max_genes = min(config.train_genes or model.max_genes, model.max_genes, model.n_genes)
         self.length = CHUNK if model.retention == "linear" else self.max_genes + model.n_special
-        self._kind = self._kinds()
+        self._kind = self._kinds() if kinds is None else kinds.astype(np.int32)
         self._groups = self._split(config.batch_by)
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._check()

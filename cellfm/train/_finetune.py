@@ -27,13 +27,15 @@ from cellfm.nn import (
 from cellfm.train._feed import Batch, Cells, Feed
 from cellfm.train._loop import TrainingError
 from cellfm.train._objective import PretrainObjective
+from cellfm.train._optim import HEAD
 from cellfm.train._step import Step
 from cellfm.train._validate import mean_loss
 
 Objective = Callable[[CellFMNetwork], nn.Cell]
 """Makes of a network the Cell that goes from the arrays of a micro-batch to ``(loss, terms)``."""
+Criterion = Callable[[nn.Cell, Sequence[Batch]], Callable[[], float]]
+"""Makes of the objective and the validation batches what says how good the weights are; less is better."""
 Method = Literal["frozen", "lora", "full"]
-HEAD = "head."
 
 
 class Batches(Protocol):
@@ -68,6 +70,7 @@ def finetune(
     config: TrainConfig | None = None,
     lora_rank: int = 8,
     patience: int = 5,
+    criterion: Criterion = mean_loss,
 ) -> Finetuned:
     """Fine-tune a model; the best weights by validation loss are kept.
 
@@ -88,6 +91,8 @@ def finetune(
         Rank of the adapters.
     patience
         Validations without improvement after which training stops.
+    criterion
+        How a validation is judged; by default by the loss.
 
     Returns
     -------
@@ -114,7 +119,8 @@ def finetune(
     set_precision(network, config.precision)
     loss_of = objective(network) if objective is not None else PretrainObjective(network, config)
     trained, head = _trained(network, loss_of, method)
-    best, history = _train(Step(loss_of, trained, config), feed, validation, trained, config, patience)
+    step, evaluate = Step(loss_of, trained, config), criterion(loss_of, validation)
+    best, history = _train(step, feed, evaluate, trained, config, patience)
     for name, array in best.weights.items():
         trained[name].set_data(ms.Tensor(array))
     if method == "lora":
@@ -164,12 +170,11 @@ def _trained(
 def _train(
     step: Step,
     feed: Batches,
-    validation: Sequence[Batch],
+    evaluate: Callable[[], float],
     trained: dict[str, ms.Parameter],
     config: TrainConfig,
     patience: int,
 ) -> tuple[_Best, pd.DataFrame]:
-    evaluate = mean_loss(step.objective, validation)
     best = _Best(0, evaluate(), _arrays(trained))
     rows = [{"step": 0, "loss": np.nan, "validation_loss": best.loss}]
     losses: list[float] = []

@@ -11,6 +11,9 @@ from cellfm.config import TrainConfig
 # Embeddings, norms, and vectors and scalars in general do not decay.
 _NO_DECAY = ("embed.gene", "embed.cls", "embed.hidden", "embed.zero", "embed.depth", "gamma", "beta", "skip")
 
+HEAD = "head."
+"""What the names of the parameters begin with that an objective adds to the network."""
+
 
 def decays(name: str) -> bool:
     """Whether weight decay applies to a parameter."""
@@ -32,6 +35,8 @@ def relative_rate(name: str, config: TrainConfig) -> float:
     """What the learning rate is multiplied with for a parameter."""
     if name == "embed.gene":
         return config.gene_rate
+    if name.startswith(HEAD):
+        return config.head_rate
     return config.decoder_rate if "decoder" in name else 1.0
 
 

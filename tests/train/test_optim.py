@@ -7,7 +7,7 @@ from mindspore import nn
 
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.model._parameters import parameter_shapes
-from cellfm.train._optim import Adam, decays, learning_rate, sum_of_squares
+from cellfm.train._optim import Adam, decays, learning_rate, relative_rate, sum_of_squares
 
 SHAPES = {"layer.weight": (3, 4), "embed.gene": (5, 2), "norm.gamma": (4,), "skip": (1, 1)}
 N_STEPS = 5
@@ -162,3 +162,9 @@ def test_shortest_runs_have_a_rate():
 def test_sum_of_squares():
     norms = tuple(scalar(number) for number in (3, 4, 12))
     assert float(sum_of_squares(norms)) == 169
+
+
+def test_tables_decoders_and_heads_have_rates_of_their_own():
+    config = TrainConfig(gene_rate=2.0, decoder_rate=3.0, head_rate=5.0)
+    names = ("embed.gene", "gene_decoder.inner.weight", "head.output.weight", "backbone.layers.0.norm1.gamma")
+    assert [relative_rate(name, config) for name in names] == [2.0, 3.0, 5.0, 1.0]
