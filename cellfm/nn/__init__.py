@@ -23,11 +23,13 @@ from cellfm.nn._linear import Linear
 from cellfm.nn._lora import add_lora, merge_lora
 from cellfm.nn._network import CellFMNetwork, Outputs
 from cellfm.nn._precision import recompute_layers, set_precision
+from cellfm.nn._reversal import GradientReversal
 
 __all__ = [
     "CellEncoder",
     "CellFMNetwork",
     "Dropout",
+    "GradientReversal",
     "Linear",
     "MLPHead",
     "Outputs",
