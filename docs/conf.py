@@ -15,7 +15,7 @@ copyright = author
 release = version = installed_version("cellfm")
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # which is myst_parser and more
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
@@ -40,6 +40,11 @@ napoleon_custom_sections = ["Returns"]  # prose and lists of keys, which would b
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
+
+nb_execution_mode = "auto"  # the tutorials are run at every build: their pages hold no results
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300  # seconds a cell
+nb_output_stderr = "remove"  # progress bars
 
 html_theme = "furo"
 html_title = f"cellfm {release}"

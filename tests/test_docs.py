@@ -17,13 +17,13 @@ from cellfm import keys
 from cellfm.cli import _parser
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = ("README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+TEXTS = ("README.md", "CHANGELOG.md", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md"))))
 NAMESPACES = ("cellfm", "cellfm.pp", "cellfm.tl", "cellfm.pl")
 
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for name in ("sphinx", "myst_parser", "furo"):
+    for name in ("sphinx", "myst_nb", "furo"):
         pytest.importorskip(name, reason="needs the documentation tools: pip install -e '.[docs]'")
     out = tmp_path_factory.mktemp("docs")
     sphinx = (sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html")
