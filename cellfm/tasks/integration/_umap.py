@@ -1,0 +1,23 @@
+"""Two dimensions of an embedding, for pictures."""
+
+import warnings
+
+import numpy as np
+import scanpy as sc
+from anndata import AnnData
+
+N_NEIGHBORS = 15
+
+
+def umap_of(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
+    """UMAP (McInnes 2018) of the cosine neighbours, (n_cells, 2) float32; NaN for cells without an embedding."""
+    there = np.isfinite(embedding).all(axis=1)
+    found = np.full((len(embedding), 2), np.nan, np.float32)
+    adata = AnnData(obsm={"X": embedding[there]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        n_neighbors = min(N_NEIGHBORS, adata.n_obs - 1)
+        sc.pp.neighbors(adata, n_neighbors, use_rep="X", metric="cosine", random_state=random_state)
+        sc.tl.umap(adata, random_state=random_state)
+    found[there] = adata.obsm["X_umap"]
+    return found

@@ -1,0 +1,83 @@
+"""How far an integration has come, without labels: what batches can still be told by, and what it has cost."""
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+
+from cellfm.train._feed import Batch
+from cellfm.train._integrate import IntegrationObjective
+
+N_NEIGHBORS = 15
+
+
+class IntegrationCriterion:
+    """The score of the validation cells, less is better.
+
+    The terms of the loss, but for the discriminator, whose loss says as much of its own skill as of the network:
+    in its place stands `separability`. It is called with an objective and its validation batches, as
+    `cf.train.finetune` calls a criterion, and keeps what it found in `rows`.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def __call__(self, objective: IntegrationObjective, batches: Sequence[Batch]):
+        def look(*arrays: ms.Tensor):
+            gene_ids, values, _, mask, chunk_cell, cls_row = arrays[:6]
+            return objective.encoder(gene_ids, values, mask, chunk_cell, cls_row), objective(*arrays)[1]
+
+        compiled = ms.jit(look)
+        of_batch = np.concatenate([micro.kind[micro.kind >= 0] for batch in batches for micro in batch.micro])
+
+        def evaluate() -> float:
+            objective.set_train(False)
+            cells, terms = [], np.zeros(4)
+            for batch in batches:
+                for micro in batch.micro:
+                    cell, found = (part.asnumpy() for part in compiled(*map(ms.Tensor, micro)))
+                    cells.append(cell[micro.kind >= 0])
+                    terms += found * batch.n_cells / len(of_batch)
+            _, structure, masked, elastic = terms
+            separable = separability(np.concatenate(cells), of_batch)
+            score = (
+                objective.adversary * separable
+                + objective.structure * structure
+                + objective.masked * masked
+                + objective.elastic * elastic
+            )
+            names = ("separability", "structure", "masked", "elastic")
+            self.rows.append(dict(zip(names, map(float, (separable, structure, masked, elastic)), strict=True)))
+            return float(score)
+
+        return evaluate
+
+
+def separability(cells: np.ndarray, of_batch: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> float:
+    """How much more often than by chance neighbours (cosine) are of one batch: 0 mixed, 1 apart.
+
+    Parameters
+    ----------
+    cells
+        (n_cells, d).
+    of_batch
+        (n_cells,) int.
+
+    Returns
+    -------
+    Over the batches of more than one cell, the mean of (share of own neighbours - share of own cells) / (1 - that).
+    """
+    n = len(cells)
+    unit = cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-12)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    k = min(n_neighbors, n - 1)
+    nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    own = (of_batch[nearest] == of_batch[:, None]).mean(1)
+    scores = []
+    for batch in np.unique(of_batch):
+        members = of_batch == batch
+        by_chance = (members.sum() - 1) / (n - 1)
+        if 1 < members.sum() < n:
+            scores.append((own[members].mean() - by_chance) / (1 - by_chance))
+    return float(max(0.0, np.mean(scores))) if scores else 0.0
