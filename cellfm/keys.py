@@ -65,6 +65,12 @@ class IntegrationKeys:
 
     obsm: str = "X_cellfm_integrated"
     """float32, (n_obs, d_model): one embedding a cell, NaN for cells without any known gene."""
+    umap: str = "X_cellfm_integrated_umap"
+    """`obsm`, float32, (n_obs, 2): UMAP of the integrated embedding, with `umap`."""
+    umap_before: str = "X_cellfm_umap"
+    """`obsm`, float32, (n_obs, 2): UMAP of the embedding of the model before integration, with `umap`."""
+    history: str = "history"
+    """`uns["cellfm"]["X_cellfm_integrated"]["history"]`, DataFrame: one line a validation."""
 
 
 @dataclass(frozen=True)
