@@ -39,10 +39,10 @@ MAX_LINES = 400
 IMPORT_SECONDS = 1.0
 HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 # What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
-DATA = ("data", "adata", "reference", "corpus")
+DATA = ("data", "adata", "reference", "corpus", "scores")
 MODEL = ("model", "annotator", "reference", "gene_sets", "genes")
 # Tools that hand back what they found and write nothing.
-READ_ONLY = {"pp.check", "tl.evaluate_annotation", "tl.evaluate_unknowns", "tl.gene_embeddings"}
+READ_ONLY = {"pp.check", "tl.benchmark", "tl.evaluate_annotation", "tl.evaluate_unknowns", "tl.gene_embeddings"}
 
 
 def module_name(path: Path) -> str:
@@ -250,6 +250,7 @@ GENE_SETS = {"first": [f"GENE{i}" for i in range(40)], "others": [f"GENE{i}" for
 # What must be there before a tool is called, and what it takes beside the data; nothing for the others.
 BEFORE = {
     "pp.recover_counts": log_normalised,
+    "tl.benchmark": cf.tl.embed,
     "tl.evaluate_unknowns": with_third_label,
     "tl.gene_embeddings": with_gene_embeddings,
     "tl.gene_modules": with_gene_embeddings,
@@ -266,6 +267,8 @@ OPTIONS = {
     "tl.gene_modules": {"umap": True, "resolution": [1.0, 2.0]},
     "tl.enrich_modules": {"gene_sets": GENE_SETS},
     "tl.compare_modules": {"gene_sets": GENE_SETS, "resolutions": [1]},
+    "tl.benchmark": {"batch_key": "batch", "label_key": "label"},
+    "tl.integrate": {"batch_key": "batch", "steps": 2, "umap": True},
     "tl.gene_network": {"genes": ["GENE1", "GENE2", "GENE3"]},
 }
 

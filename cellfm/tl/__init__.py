@@ -1,6 +1,7 @@
 """Tools: run the model and write what it says to AnnData."""
 
 from cellfm.tl._attention import attention
+from cellfm.tl._benchmark import benchmark
 from cellfm.tl._compare_modules import compare_modules
 from cellfm.tl._embed import embed
 from cellfm.tl._embed_genes import embed_genes
@@ -10,12 +11,14 @@ from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._gene_embeddings import gene_embeddings
 from cellfm.tl._gene_modules import gene_modules
 from cellfm.tl._gene_network import gene_network
+from cellfm.tl._integrate import integrate
 from cellfm.tl._perturbed_genes import perturbed_genes
 from cellfm.tl._rank_lncrnas import rank_lncrnas
 from cellfm.tl._transfer_labels import transfer_labels
 
 __all__ = [
     "attention",
+    "benchmark",
     "compare_modules",
     "embed",
     "embed_genes",
@@ -25,6 +28,7 @@ __all__ = [
     "gene_embeddings",
     "gene_modules",
     "gene_network",
+    "integrate",
     "perturbed_genes",
     "rank_lncrnas",
     "transfer_labels",
