@@ -39,10 +39,18 @@ MAX_LINES = 400
 IMPORT_SECONDS = 1.0
 HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 # What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
-DATA = ("data", "adata", "reference", "corpus", "scores")
-MODEL = ("model", "annotator", "reference", "gene_sets", "genes")
+DATA = ("data", "adata", "reference", "corpus", "features", "scores")
+MODEL = ("model", "annotator", "reference", "gene_sets", "genes", "labels")
 # Tools that hand back what they found and write nothing.
-READ_ONLY = {"pp.check", "tl.benchmark", "tl.evaluate_annotation", "tl.evaluate_unknowns", "tl.gene_embeddings"}
+READ_ONLY = {
+    "pp.check",
+    "tl.benchmark",
+    "tl.evaluate_annotation",
+    "tl.evaluate_unknowns",
+    "tl.gene_embeddings",
+    "tl.gene_function",
+    "tl.predict_gene_function",
+}
 
 
 def module_name(path: Path) -> str:
@@ -247,6 +255,7 @@ def with_third_label(adata: AnnData, model: CellFM) -> None:
 
 
 GENE_SETS = {"first": [f"GENE{i}" for i in range(40)], "others": [f"GENE{i}" for i in range(40, 80)]}
+GENE_LABELS = {f"GENE{i}": i % 2 for i in range(40)}
 # What must be there before a tool is called, and what it takes beside the data; nothing for the others.
 BEFORE = {
     "pp.recover_counts": log_normalised,
@@ -256,7 +265,9 @@ BEFORE = {
     "tl.gene_modules": with_gene_embeddings,
     "tl.enrich_modules": with_modules,
     "tl.compare_modules": with_gene_embeddings,
+    "tl.gene_function": with_gene_embeddings,
     "tl.gene_network": with_gene_embeddings,
+    "tl.predict_gene_function": with_gene_embeddings,
 }
 OPTIONS = {
     "tl.rank_lncrnas": {"groupby": "label", "biotypes": {"GENE1": "lncRNA"}, "n_permutations": 2},
@@ -267,6 +278,8 @@ OPTIONS = {
     "tl.gene_modules": {"umap": True, "resolution": [1.0, 2.0]},
     "tl.enrich_modules": {"gene_sets": GENE_SETS},
     "tl.compare_modules": {"gene_sets": GENE_SETS, "resolutions": [1]},
+    "tl.gene_function": {"labels": GENE_LABELS, "n_repeats": 1, "n_folds": 2, "n_epochs": 1},
+    "tl.predict_gene_function": {"labels": GENE_LABELS},
     "tl.benchmark": {"batch_key": "batch", "label_key": "label"},
     "tl.integrate": {"batch_key": "batch", "steps": 2, "umap": True},
     "tl.gene_network": {"genes": ["GENE1", "GENE2", "GENE3"]},

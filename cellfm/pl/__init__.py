@@ -1,23 +1,29 @@
 """Plots of what the tools stored; nothing is computed here."""
 
 from cellfm.pl._annotation import annotation
+from cellfm.pl._attention import attention
 from cellfm.pl._benchmark import benchmark
 from cellfm.pl._cells import cells
 from cellfm.pl._corpus import corpus
 from cellfm.pl._enrichment import enrichment
+from cellfm.pl._gene_function import gene_function
 from cellfm.pl._gene_modules import gene_modules
 from cellfm.pl._gene_network import gene_network
 from cellfm.pl._integration import integration
+from cellfm.pl._lncrnas import lncrnas
 from cellfm.pl._module_comparison import module_comparison
 
 __all__ = [
     "annotation",
+    "attention",
     "benchmark",
     "cells",
     "corpus",
     "enrichment",
+    "gene_function",
     "gene_modules",
     "gene_network",
     "integration",
+    "lncrnas",
     "module_comparison",
 ]

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 from mudata import MuData
@@ -10,6 +9,7 @@ from mudata import MuData
 from cellfm._adata import select
 from cellfm.errors import MissingKeyError
 from cellfm.keys import GENE_EMBEDDING
+from cellfm.tasks.genes import gene_table
 
 
 def gene_embeddings(
@@ -41,11 +41,7 @@ def gene_embeddings(
     MissingKeyError
         No such embedding, or no such gene.
     """
-    adata = select(data, modality)
-    if key not in adata.varm:
-        there = ", ".join(adata.varm) or "nothing"
-        raise MissingKeyError(f"No varm[{key!r}]; there is: {there}. Call cf.tl.embed_genes(adata) first.")
-    table = pd.DataFrame(np.asarray(adata.varm[key]), index=adata.var_names)
+    table = gene_table(select(data, modality), key)
     if genes is not None:
         unknown = [gene for gene in genes if gene not in table.index]
         if unknown:

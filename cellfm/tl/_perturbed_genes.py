@@ -46,8 +46,8 @@ def perturbed_genes(
 
     The perturbed gene is put into every control cell (with one count, where the cell does not express it); the score
     of another gene is that of attention from the perturbed gene's token, ranked within the cell and averaged over the
-    cells (see `cf.tl.attention`). Nothing is learned from perturbed cells, and attention has no notion of cause: take the
-    list as genes to look at, and set it beside the genes that really change.
+    cells (see `cf.tl.attention`). Nothing is learned from perturbed cells, and attention has no notion of cause: take
+    the list as genes to look at, and set it beside the genes that really change.
 
     Parameters
     ----------

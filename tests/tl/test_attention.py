@@ -130,3 +130,20 @@ def test_perturbed_genes_refuses(tiny_adata, tiny_model):
         cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1"], groupby="label")
     with pytest.raises(InputError, match=r"has no 'ctrl'; there are: A, B"):
         cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1"], groupby="label", control="ctrl")
+
+
+def test_plots_draw_what_is_stored(with_lncrnas, tiny_model):
+    with pytest.raises(MissingKeyError, match="call cf.tl.attention"):
+        cf.pl.attention(with_lncrnas)
+    cf.tl.attention(with_lncrnas, tiny_model, groupby="label", readers=["GENE4"])
+    ax = cf.pl.attention(with_lncrnas, n_genes=3)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B"]
+    assert len(ax.get_yticklabels()) >= 3
+    cf.pl.attention(with_lncrnas, key="cellfm_attention_GENE4", genes=["GENE5", "GENE6"])
+    with pytest.raises(MissingKeyError, match="1 genes have no scores: GENE4"):
+        cf.pl.attention(with_lncrnas, key="cellfm_attention_GENE4", genes=["GENE4"])
+    cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", biotypes="kind", n_permutations=99)
+    ax = cf.pl.lncrnas(with_lncrnas)
+    assert "GENE0" in {label.get_text() for label in ax.get_xticklabels()}
+    with pytest.raises(InputError, match="raise alpha="):
+        cf.pl.lncrnas(with_lncrnas, alpha=1e-9)

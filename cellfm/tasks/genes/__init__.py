@@ -5,20 +5,30 @@ from cellfm.tasks.genes._biotypes import is_lncrna
 from cellfm.tasks.genes._compare import compare_graphs
 from cellfm.tasks.genes._embed import GeneMeans, contextual_means, static_embedding
 from cellfm.tasks.genes._enrich import GeneSets, enriched_terms, match_sets, over_representation, read_gene_sets
-from cellfm.tasks.genes._features import gene_features, log_normalised
+from cellfm.tasks.genes._features import expression_summary, gene_features, gene_table, log_normalised
+from cellfm.tasks.genes._function import LOGISTIC, MLP, cross_validate, fit_and_score
 from cellfm.tasks.genes._graph import leiden_modules, neighbour_graph, random_modules, spread, strongest, umap_of
+from cellfm.tasks.genes._known import features_by_name
+from cellfm.tasks.genes._labels import read_labels
 from cellfm.tasks.genes._lncrnas import marker_table
 from cellfm.tasks.genes._stored import module_keys, stored_modules
 
 __all__ = [
+    "LOGISTIC",
+    "MLP",
     "GeneMeans",
     "GeneSets",
     "cls_scores",
     "compare_graphs",
     "contextual_means",
+    "cross_validate",
     "enriched_terms",
+    "expression_summary",
+    "features_by_name",
+    "fit_and_score",
     "gene_features",
     "gene_scores",
+    "gene_table",
     "is_lncrna",
     "leiden_modules",
     "log_normalised",
@@ -30,6 +40,7 @@ __all__ = [
     "over_representation",
     "random_modules",
     "read_gene_sets",
+    "read_labels",
     "score_matrix",
     "spread",
     "static_embedding",

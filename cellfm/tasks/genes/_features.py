@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -15,6 +16,36 @@ MIN_GENES_OF_GRAPH = 50
 """Fewer genes make no modules."""
 MAX_CELLS = 5000
 """Cells that co-expression is computed over."""
+
+
+def gene_table(adata: AnnData, key: str) -> pd.DataFrame:
+    """Stored gene embeddings with gene names, those without embedding too.
+
+    Raises
+    ------
+    MissingKeyError
+        There are none; the message lists what there is.
+    """
+    if key not in adata.varm:
+        there = ", ".join(adata.varm) or "nothing"
+        raise MissingKeyError(f"No varm[{key!r}]; there is: {there}. Call cf.tl.embed_genes(adata) first.")
+    return pd.DataFrame(np.asarray(adata.varm[key], np.float32), index=adata.var_names)
+
+
+def expression_summary(adata: AnnData, layer: str | None) -> pd.DataFrame:
+    """Mean, share of cells and dispersion of each gene's log-normalised expression: what is known without a model."""
+    counts = read_matrix(adata, layer)
+    require_counts(counts, adata)
+    total, squares, cells = np.zeros((3, adata.n_vars))
+    for _, block in counts.blocks():
+        values = log_normalised(block)
+        total += np.asarray(values.sum(0)).ravel()
+        squares += np.asarray(values.multiply(values).sum(0)).ravel()
+        cells += np.bincount(values.indices[values.data > 0], minlength=adata.n_vars)
+    mean = total / adata.n_obs
+    variance = np.maximum(squares / adata.n_obs - mean**2, 0)
+    columns = {"mean": mean, "detection": cells / adata.n_obs, "dispersion": variance / np.maximum(mean, 1e-9)}
+    return pd.DataFrame(columns, index=adata.var_names)
 
 
 def gene_features(
@@ -40,12 +71,7 @@ def gene_features(
         raise InputError(f"source must be 'embedding' or 'coexpression', not {source!r}.")
     kept = _chosen(adata, genes)
     if source == "embedding":
-        if embedding_key not in adata.varm:
-            there = ", ".join(adata.varm) or "nothing"
-            raise MissingKeyError(
-                f"No varm[{embedding_key!r}]; there is: {there}. Call cf.tl.embed_genes(adata) first."
-            )
-        embedding = np.asarray(adata.varm[embedding_key], np.float32)
+        embedding = gene_table(adata, embedding_key).to_numpy()
         kept &= np.isfinite(embedding).all(1) & (embedding != 0).any(1)
     counts = read_matrix(adata, layer)
     if min_cells > 1 or source == "coexpression":

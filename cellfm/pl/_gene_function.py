@@ -1,0 +1,74 @@
+"""`cf.pl.gene_function`: how well features tell the function of genes, next to their controls."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cellfm._figure import finish
+from cellfm.errors import MissingKeyError
+
+
+def gene_function(
+    scores: pd.DataFrame,
+    *,
+    metric: str = "auroc",
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the scores of `cf.tl.gene_function`: a dot a fold, a bar for the mean.
+
+    Parameters
+    ----------
+    scores
+        What `cf.tl.gene_function` returned.
+    metric
+        Column to draw.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes.
+
+    Raises
+    ------
+    MissingKeyError
+        No such metric; the message lists those there are.
+
+    Examples
+    --------
+    >>> cf.pl.gene_function(scores, metric="auprc")  # doctest: +SKIP
+    """
+    metrics = [column for column in scores if column not in ("features", "classifier", "repeat", "fold")]
+    if metric not in metrics:
+        raise MissingKeyError(f"No metric {metric!r}; there are: {', '.join(metrics)}.")
+    names = list(dict.fromkeys(scores["features"]))
+    classifiers = list(dict.fromkeys(scores["classifier"]))
+    if ax is None:
+        ax = plt.subplots(figsize=(1.5 + 1.2 * len(names), 4), layout="constrained")[1]
+    width = 0.8 / len(classifiers)
+    generator = np.random.default_rng(0)  # scatters the dots sideways
+    for i, classifier in enumerate(classifiers):
+        for j, name in enumerate(names):
+            values = scores.loc[(scores["features"] == name) & (scores["classifier"] == classifier), metric]
+            x = j + (i - (len(classifiers) - 1) / 2) * width
+            label = classifier if j == 0 else None
+            ax.bar(x, values.mean(), 0.9 * width, color=f"C{i}", alpha=0.4, label=label)
+            jitter = generator.uniform(-0.3, 0.3, len(values)) * width
+            ax.scatter(x + jitter, values, s=6, color=f"C{i}", linewidths=0, zorder=2)
+    if metric == "auroc":
+        ax.axhline(0.5, color="grey", linewidth=0.8, linestyle="--")
+    ax.set(xticks=range(len(names)), ylabel=metric, ylim=(0, 1))
+    ax.set_xticklabels(names)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 1.12), ncols=len(classifiers))
+    finish(ax, show=show, save=save)
+    return ax
