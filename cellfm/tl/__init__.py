@@ -1,5 +1,6 @@
 """Tools: run the model and write what it says to AnnData."""
 
+from cellfm.tl._annotate import annotate
 from cellfm.tl._attention import attention
 from cellfm.tl._benchmark import benchmark
 from cellfm.tl._compare_modules import compare_modules
@@ -8,6 +9,7 @@ from cellfm.tl._embed_genes import embed_genes
 from cellfm.tl._enrich_modules import enrich_modules
 from cellfm.tl._evaluate_annotation import evaluate_annotation
 from cellfm.tl._evaluate_unknowns import evaluate_unknowns
+from cellfm.tl._fit_annotator import fit_annotator
 from cellfm.tl._gene_embeddings import gene_embeddings
 from cellfm.tl._gene_function import gene_function
 from cellfm.tl._gene_modules import gene_modules
@@ -19,6 +21,7 @@ from cellfm.tl._rank_lncrnas import rank_lncrnas
 from cellfm.tl._transfer_labels import transfer_labels
 
 __all__ = [
+    "annotate",
     "attention",
     "benchmark",
     "compare_modules",
@@ -27,6 +30,7 @@ __all__ = [
     "enrich_modules",
     "evaluate_annotation",
     "evaluate_unknowns",
+    "fit_annotator",
     "gene_embeddings",
     "gene_function",
     "gene_modules",

@@ -1,14 +1,24 @@
 """A fitted annotator: cells to cell types, with how sure it is of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm._encode import CellInput
+from cellfm._adata import select, warn
+from cellfm._encode import CellInput, read_cells_for
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.errors import InputError
+from cellfm.keys import UNKNOWN
 from cellfm.model import CellFM
+from cellfm.tasks.annotation._calibrate import calibrated
+from cellfm.tasks.annotation._head import Head, MLPHead
+from cellfm.tasks.annotation._reject import Reference
+
+FEW_SHARED = 0.8
+"""Share of the reference's genes in the query below which the user is told."""
 
 
 @dataclass(frozen=True)
@@ -25,31 +35,155 @@ class Prediction:
         """(n_cells,) float32: probability of the most probable class."""
         return self.probabilities.max(1)
 
+    @property
+    def codes(self) -> np.ndarray:
+        """(n_cells,) int64: number of the most probable class; -1 for cells without any known gene."""
+        return np.where(np.isnan(self.distance), -1, np.nan_to_num(self.probabilities).argmax(1))
+
+    def rejected(self, confidence_threshold: float, distance_threshold: float) -> np.ndarray:
+        """(n_cells,) bool: too little confidence, too far from the reference, or without any known gene."""
+        known = (self.confidence >= confidence_threshold) & (self.distance <= distance_threshold)
+        return ~known
+
 
 @dataclass(frozen=True)
 class Annotator:
     """A classifier of cell types on a model; made by `cf.tl.fit_annotator`."""
 
     model: CellFM
+    """The model below the head: the one that was given, or what fine-tuning made of it."""
     classes: tuple[str, ...]
+    """Names of the classes, sorted."""
     method: str
-    history: pd.DataFrame
+    """``"frozen"``, ``"lora"`` or ``"full"``."""
+    head: Head = field(repr=False)
+    reference: Reference = field(repr=False)
+    """Where the classes lie, for the distance."""
+    gene_ids: np.ndarray = field(repr=False)
+    """(n_genes,) int32: ids of the reference's genes in the vocabulary."""
+    history: pd.DataFrame = field(repr=False)
+    """How the head was fitted: a row an iteration (``"frozen"`` with an MLP) or a validation."""
+    temperature: float
+    """Logits are divided by it."""
     confidence_threshold: float
+    """Confidence below which cells are unknown."""
     distance_threshold: float
+    """Distance above which cells are unknown."""
+    n_cells: int
+    """Labelled cells that it was fitted to."""
+    random_state: int = 0
+    """Seed for the choice among the genes of cells that express more than the model takes."""
+    colors: tuple[str, ...] = field(default=(), repr=False)
+    """Colours of the classes, if there are any."""
+
+    def predict(
+        self,
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        gene_key: str | None = None,
+        hgnc: str | Path | None = None,
+        min_known_genes: int = MIN_KNOWN_GENES,
+        batch_size: int | None = None,
+        confidence_threshold: float | None = None,
+        distance_threshold: float | None = None,
+    ) -> pd.DataFrame:
+        """Labels of the cells of a table; nothing is written to it. See `cf.tl.annotate` for the parameters.
+
+        Returns
+        -------
+        A row for each cell: label (``"Unknown"`` where it is rejected), raw_label, confidence, distance.
+        """
+        adata = select(adata)
+        options = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
+        cells = read_cells_for(adata, self.model.vocab, layer=layer, **options)
+        self.check_genes(cells)
+        found = self.predict_cells(cells, batch_size=batch_size)
+        least, most = self.thresholds(confidence_threshold, distance_threshold)
+        names = np.array([*self.classes, None], object)[found.codes]  # the code -1 takes the last
+        label = np.where(found.rejected(least, most), UNKNOWN, names)
+        columns = {"label": label, "raw_label": names, "confidence": found.confidence, "distance": found.distance}
+        return pd.DataFrame(columns, index=adata.obs_names)
 
     def predict_cells(
         self, cells: CellInput, *, embedding: np.ndarray | None = None, batch_size: int | None = None
     ) -> Prediction:
-        """Probabilities, confidence and distance of cells; `embedding`: their CLS embedding by `self.model`, if there."""
-        raise NotImplementedError
+        """What it says of cells.
 
-    def predict(self, adata: AnnData, *, layer: str | None = None) -> pd.DataFrame:
-        """Labels of the cells of a table: columns label, raw, confidence, distance."""
-        raise NotImplementedError
+        Parameters
+        ----------
+        embedding
+            (n_cells, d_model) their embedding by the model that the annotator was fitted with, if it is there. Only
+            a head on the frozen model's CLS can use it.
+        """
+        if embedding is not None and self.method == "frozen" and isinstance(self.head, MLPHead):
+            logits = self.head.mlp.logits(embedding)
+        else:
+            options = {"batch_size": batch_size, "random_state": self.random_state}
+            logits, embedding = self.head.judge(self.model, cells, **options)
+        return Prediction(calibrated(logits, self.temperature), self.reference.distance(embedding))
+
+    def thresholds(self, confidence: float | None, distance: float | None) -> tuple[float, float]:
+        """Those of the user where given, else those chosen on validation.
+
+        Raises
+        ------
+        InputError
+            They are out of range.
+        """
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise InputError(f"confidence_threshold must be from 0 to 1, not {confidence}.")
+        if distance is not None and not distance >= 0:
+            raise InputError(f"distance_threshold must be 0 or more, not {distance}.")
+        least = self.confidence_threshold if confidence is None else confidence
+        return least, self.distance_threshold if distance is None else distance
+
+    def check_genes(self, cells: CellInput) -> None:
+        """Refuse cells that share no gene with the reference; warn where they lack many of its genes.
+
+        Raises
+        ------
+        InputError
+            There is no common gene.
+        """
+        shared = np.intersect1d(cells.match.ids, self.gene_ids)
+        if not len(shared):
+            raise InputError(
+                f"The query shares no gene with the reference, which has {len(self.gene_ids):,} genes of the model."
+            )
+        if len(shared) < FEW_SHARED * len(self.gene_ids):
+            warn(
+                f"The query has {len(shared):,} of the {len(self.gene_ids):,} genes of the reference. Cells seen "
+                "through other genes lie elsewhere in the embedding; cf.tl.annotate(query, reference=...) fits the "
+                "annotator to the shared genes."
+            )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        raise NotImplementedError
+        """Write a folder with ``annotator.json``, ``head.safetensors`` and, where its name does not tell, the model.
+
+        Raises
+        ------
+        InputError
+            The folder exists and `overwrite` is false, or cannot be written.
+        """
+        from cellfm.tasks.annotation._files import write_annotator
+
+        write_annotator(self, Path(path), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path, model: str | Path | CellFM | None = None) -> "Annotator":
-        raise NotImplementedError
+        """Read a folder that `save` wrote.
+
+        Parameters
+        ----------
+        model
+            The model that it was fitted with, if it is in memory or has moved; by default it is found by itself.
+
+        Raises
+        ------
+        CheckpointError
+            A file is missing or damaged, or the model is another one.
+        """
+        from cellfm.tasks.annotation._files import read_annotator
+
+        return read_annotator(Path(path), model)

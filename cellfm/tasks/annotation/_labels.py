@@ -3,7 +3,9 @@
 import numpy as np
 from anndata import AnnData
 
+from cellfm._adata import warn
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import UNKNOWN
 
 UNKNOWN_COLOR = "#bdbdbd"
 
@@ -28,6 +30,28 @@ def read_groups(adata: AnnData, key: str, argument: str) -> np.ndarray:
     values = column.astype(str).to_numpy(dtype=object)
     values[(column.isna() | (values == "")).to_numpy()] = None
     return values
+
+
+def read_labels(reference: AnnData, key: str) -> np.ndarray:
+    """Labels to learn from, (n_obs,) str; None where a cell has none, with a warning that says how many.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such column; the message lists those there are.
+    InputError
+        No labels, one class only, a class of one cell, or a class that has the name of rejected cells.
+    """
+    labels = read_groups(reference, key, "labels_key")
+    known = np.array([label is not None for label in labels])
+    if not known.any():
+        raise InputError(f"obs[{key!r}] holds no labels: it is missing or empty for all {len(labels):,} cells.")
+    require_classes(labels[known].astype(str), key)
+    if UNKNOWN in set(labels[known]):
+        raise InputError(f"obs[{key!r}] has the label {UNKNOWN!r}, which cellfm gives to rejected cells; rename it.")
+    if n_missing := int((~known).sum()):
+        warn(f"{n_missing:,} of {len(labels):,} cells have no label in obs[{key!r}]; they are left out.")
+    return labels
 
 
 def require_complete(values: np.ndarray, key: str) -> np.ndarray:

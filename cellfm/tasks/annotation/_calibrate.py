@@ -1,0 +1,40 @@
+"""Honest confidence: a temperature and thresholds, chosen on cells that were held out."""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from cellfm.tasks.annotation._mlp import softmax, weighted_loss
+
+REJECTED = 0.05
+"""Share of held-out cells of known kinds that become unknown, at most: half of it by confidence, half by distance."""
+HOTTEST = 10.0
+
+
+def fit_temperature(logits: np.ndarray, kind: np.ndarray) -> float:
+    """The temperature that makes probabilities honest (Guo 2017): the least loss of ``softmax(logits / t)``.
+
+    A few held-out cells that are all right would ask for boundless confidence: a term that counts as much as one of
+    them holds the temperature near 1.
+    """
+    if not len(kind):
+        return 1.0
+
+    def loss(log_t: float) -> float:
+        return weighted_loss(logits / np.exp(log_t), kind) + log_t**2 / len(kind)
+
+    bound = float(np.log(HOTTEST))
+    return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+
+
+def fit_thresholds(confidence: np.ndarray, distance: np.ndarray, *, rejected: float = REJECTED) -> tuple[float, float]:
+    """Least confidence and largest distance of known cells, such that at most a share `rejected` of them fails."""
+    if not len(confidence):
+        return 0.0, float("inf")
+    least = np.quantile(confidence, rejected / 2, method="lower")
+    most = np.quantile(distance, 1 - rejected / 2, method="higher")
+    return float(least), float(most)
+
+
+def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities, (n, n_classes) float32."""
+    return softmax(logits / temperature).astype(np.float32)

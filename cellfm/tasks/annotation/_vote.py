@@ -1,0 +1,46 @@
+"""Majority vote: one label for all cells of a cluster (Dominguez Conde 2022)."""
+
+import numpy as np
+import pandas as pd
+
+N_NEIGHBORS = 10
+_RESOLUTIONS = ((5_000, 5), (20_000, 10), (40_000, 15), (100_000, 20), (200_000, 25))
+_FINEST = 30
+
+
+def vote(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """The most frequent label of each cell's cluster, (n,) object; of two as frequent the first by name.
+
+    Parameters
+    ----------
+    labels
+        (n,) str.
+    clusters
+        (n,) str; None where a cell is in no cluster and keeps its label.
+    """
+    table = pd.DataFrame({"label": labels, "cluster": clusters})
+    winners = table.groupby("cluster")["label"].agg(lambda found: found.value_counts().sort_index().idxmax())
+    return table["cluster"].map(winners).fillna(table["label"]).to_numpy(object)
+
+
+def find_clusters(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
+    """Small clusters of a neighbour graph, (n,) str: Leiden at a resolution that grows with the number of cells.
+
+    Cells without embedding (NaN) are in none (None).
+    """
+    import scanpy as sc  # slow to import
+    from anndata import AnnData
+
+    clusters = np.full(len(embedding), None, object)
+    there = np.flatnonzero(np.isfinite(embedding[:, 0]))
+    if len(there) < 3:
+        return clusters
+    graph = AnnData(np.asarray(embedding[there], np.float32))
+    n_neighbors = min(N_NEIGHBORS, len(there) - 1)
+    sc.pp.neighbors(graph, n_neighbors=n_neighbors, use_rep="X", random_state=random_state)
+    resolution = next((fine for n, fine in _RESOLUTIONS if len(there) < n), _FINEST)
+    sc.tl.leiden(
+        graph, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=random_state
+    )
+    clusters[there] = graph.obs["leiden"].astype(str).to_numpy(object)
+    return clusters

@@ -1,0 +1,216 @@
+"""`cf.tl.annotate`: labels for cells, from a fitted annotator or from a reference."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, record_run, select, warn
+from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._logging import logger
+from cellfm.errors import InputError
+from cellfm.keys import ANNOTATION, UNKNOWN
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._annotator import Annotator
+from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_groups, read_labels
+from cellfm.tasks.annotation._panel import on_shared_genes
+from cellfm.tasks.annotation._train import train_annotator
+from cellfm.tasks.annotation._vote import find_clusters, vote
+
+
+def annotate(
+    data: AnnData | MuData,
+    annotator: Annotator | str | Path | None = None,
+    *,
+    reference: AnnData | MuData | None = None,
+    labels_key: str | None = None,
+    model: str | Path | CellFM = "mini",
+    method: Literal["frozen", "lora", "full"] = "frozen",
+    head: Literal["mlp", "query"] = "mlp",
+    layer: str | None = None,
+    reference_layer: str | None = None,
+    values_layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    shared_genes: bool = True,
+    confidence_threshold: float | None = None,
+    distance_threshold: float | None = None,
+    majority_voting: bool | str = False,
+    batch_size: int | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Give each cell the label of its type.
+
+    Takes an annotator that `cf.tl.fit_annotator` made, or fits one to a `reference` on the way. The second is better
+    where query and reference have measured different genes: then the annotator is fitted to the genes that both have,
+    because cells lie apart in the embedding by their panel alone.
+
+    Parameters
+    ----------
+    data
+        The cells to label: counts, as for `cf.tl.embed`.
+    annotator
+        An annotator or the folder of a saved one.
+    reference
+        Cells with labels, where no annotator is given: counts; the genes may be others.
+    labels_key
+        Column of `reference.obs` with the labels.
+    model
+        The model to fit to the reference; an annotator has its own.
+    method
+        What is trained on the reference: ``"frozen"``, ``"lora"`` or ``"full"``; see `cf.tl.fit_annotator`.
+    head
+        ``"mlp"`` or ``"query"``; see `cf.tl.fit_annotator`.
+    layer
+        Layer of `data` with the counts; ``"raw"`` means `adata.raw`; by default X.
+    reference_layer
+        The same for the reference.
+    values_layer
+        Layer of values that you normalised yourself, in both tables, to take in place of log1p of counts per 10,000.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `data.var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases; see `cf.tl.embed`.
+    shared_genes
+        Fit to the genes that reference and query share; otherwise each shows all of its genes.
+    confidence_threshold
+        Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default that of the annotator.
+    distance_threshold
+        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator.
+    majority_voting
+        Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column
+        of `obs`, or True for small ones of the neighbour graph of the embedding (Leiden, as in celltypist).
+    batch_size
+        Cells computed at once; it changes no result.
+    min_known_genes
+        Least number of genes that the model must know, and that both tables must share.
+    random_state
+        Seed of the fit and of the clusters.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `obs["cellfm_label"]`
+        categorical: the label, ``"Unknown"`` where the cell is rejected.
+    `obs["cellfm_label_raw"]`
+        categorical: the most probable label, before rejection and majority vote; missing for cells that express no
+        known gene.
+    `obs["cellfm_confidence"]`
+        float32: calibrated probability of the raw label; NaN for cells that express no known gene.
+    `obs["cellfm_distance"]`
+        float32: Mahalanobis distance to the nearest class of the reference, about 1 for cells like its own; NaN for
+        cells that express no known gene.
+    `obsm["cellfm_proba"]`
+        float32, (n_obs, n_classes): calibrated probability of each class.
+    `uns["cellfm_label_colors"]`, `uns["cellfm_label_raw_colors"]`
+        list of str: the colours of the labels, those of the reference where it has any; ``"Unknown"`` is grey.
+    `uns["cellfm"]["cellfm_proba"]`
+        dict: the names of the classes (``"classes"``), thresholds, model, hashes, genes matched, seed, version.
+
+    Raises
+    ------
+    InputError
+        Neither annotator nor reference, or both; no counts; no common gene; what `cf.tl.fit_annotator` refuses.
+    CheckpointError
+        A saved annotator is damaged.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+
+    Examples
+    --------
+    >>> import cellfm as cf
+    >>> cf.tl.annotate(query, reference=atlas, labels_key="cell_type")  # doctest: +SKIP
+    >>> cf.pl.cells(query, color="cellfm_label")  # doctest: +SKIP
+    """
+    if (annotator is None) == (reference is None):
+        raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
+    if reference is not None and labels_key is None:
+        raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
+    adata = select(data, modality)
+    clusters = read_groups(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
+    known = None if reference is None else select(reference, modality)
+    labels = None if known is None else read_labels(known, labels_key)
+    if isinstance(annotator, str | Path):
+        annotator = Annotator.load(annotator)
+    if isinstance(annotator, Annotator):
+        annotator.thresholds(confidence_threshold, distance_threshold)
+    loaded = resolve_model(model) if annotator is None else annotator.model
+    common = {"values_layer": values_layer, "hgnc": hgnc, "min_known_genes": min_known_genes}
+    cells = read_cells_for(adata, loaded.vocab, layer=layer, gene_key=gene_key, **common)
+    if annotator is None:
+        source = read_cells_for(known, loaded.vocab, layer=reference_layer, **common)
+        if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
+            warn("The reference seems to be the query itself: the labels of its own cells were there to learn from.")
+        if shared_genes:
+            cells, source = _shared(cells, source, min_known_genes)
+        embedding = stored_or_new_embedding(known, loaded, source, random_state=random_state)
+        options = {"method": method, "head": head, "random_state": random_state}
+        annotator = train_annotator(loaded, source, labels, embedding=embedding, **options)
+        annotator = replace(annotator, colors=tuple(label_colors(known, labels_key, list(annotator.classes))))
+    annotator.check_genes(cells)
+    least, most = annotator.thresholds(confidence_threshold, distance_threshold)
+
+    embedding = None
+    seed = annotator.random_state
+    if annotator.method == "frozen" and annotator.head.kind == "mlp":
+        embedding = stored_or_new_embedding(adata, loaded, cells, batch_size=batch_size, random_state=seed)
+    found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
+    if n_empty := int(np.isnan(found.distance).sum()):
+        warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
+    rejected = found.rejected(least, most)
+    names = np.array([*annotator.classes, UNKNOWN], object)
+    label = np.where(rejected, UNKNOWN, names[found.codes])
+    if majority_voting is True:
+        if embedding is None:
+            embedding = embed_cells(annotator.model, cells, batch_size=batch_size, random_state=seed)
+        clusters = find_clusters(embedding, random_state=random_state)
+    if clusters is not None:
+        label = vote(label, clusters)
+
+    result = copied(data) if copy else data
+    adata = select(result, modality)
+    adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, names[:-1])
+    adata.obs[ANNOTATION.label] = pd.Categorical(label, names)
+    adata.obs[ANNOTATION.confidence] = found.confidence
+    adata.obs[ANNOTATION.distance] = found.distance
+    adata.obsm[ANNOTATION.proba] = found.probabilities
+    adata.uns[f"{ANNOTATION.raw}_colors"] = list(annotator.colors)
+    adata.uns[f"{ANNOTATION.label}_colors"] = [*annotator.colors, UNKNOWN_COLOR]
+    record_run(
+        adata,
+        ANNOTATION.proba,
+        **{ANNOTATION.classes: np.array(annotator.classes, dtype=object)},
+        method=annotator.method,
+        head=annotator.head.kind,
+        labels_key=labels_key,
+        n_reference_cells=annotator.n_cells,
+        temperature=annotator.temperature,
+        confidence_threshold=float(least),
+        distance_threshold=float(most),
+        **cells.facts(annotator.model, seed),
+    )
+    n_unknown = int((label == UNKNOWN).sum())
+    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, n_unknown, UNKNOWN)
+    return result if copy else None
+
+
+def _shared(query: CellInput, reference: CellInput, least: int) -> tuple[CellInput, CellInput]:
+    """Both on the genes that they share; the user hears what is left of them."""
+    before = query.match.n_distinct, reference.match.n_distinct
+    query, reference = on_shared_genes(query, reference, least=least)
+    if (n := query.match.n_distinct) < max(before):
+        logger.info("query and reference share %d genes (of %d and %d); the others are left out.", n, *before)
+    return query, reference

@@ -1,0 +1,146 @@
+"""`cf.tl.fit_annotator`: reference cells with labels to a classifier."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm._encode import read_cells_for, stored_or_new_embedding
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._annotator import Annotator
+from cellfm.tasks.annotation._labels import label_colors, read_labels
+from cellfm.tasks.annotation._train import check_options, train_annotator
+
+
+def fit_annotator(
+    reference: AnnData | MuData,
+    model: str | Path | CellFM = "mini",
+    *,
+    labels_key: str,
+    method: Literal["frozen", "lora", "full"] = "frozen",
+    head: Literal["mlp", "query"] = "mlp",
+    n_layers: int = 1,
+    layer: str | None = None,
+    values_layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    validation_fraction: float = 0.15,
+    class_weight: Literal["balanced"] | None = "balanced",
+    lora_rank: int = 16,
+    n_epochs: int | None = None,
+    learning_rate: float | None = None,
+    patience: int | None = None,
+    batch_size: int | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+) -> Annotator:
+    """Fit a classifier of cell types to reference cells.
+
+    The head of the paper is a small MLP on the embedding of the cell (Zeng 2025, Methods, "Cell annotation"). With
+    ``method="frozen"`` the model stays as it is: cells are embedded once, or their embedding is taken from `obsm` where
+    `cf.tl.embed` wrote it with the same model, and the head takes seconds. ``"lora"`` and ``"full"`` start from that
+    head and go on with the model below it, so that on the validation cells they never do worse.
+
+    A part of each class is held out: for validation, for the temperature that makes the confidence honest (Guo 2017),
+    and for the thresholds beyond which a cell is ``"Unknown"``: at most 5 % of the held-out cells are, half of them by
+    confidence and half by distance. The distance is Mahalanobis's to the nearest class in the embedding (Lee 2018).
+
+    Parameters
+    ----------
+    reference
+        Cells with labels: counts, as for `cf.tl.embed`.
+    model
+        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    labels_key
+        Column of `obs` with the labels. Cells without label (missing or empty) are left out, with a warning.
+    method
+        What is trained: the head alone (``"frozen"``), adapters beside it (``"lora"``), or everything (``"full"``).
+    head
+        ``"mlp"`` on CLS, or ``"query"``: learned class queries read the gene tokens by cross-retention. The second
+        runs the network in each step, also when it is frozen.
+    n_layers
+        Layers of the MLP, 1 to 3.
+    layer
+        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    values_layer
+        Layer of values that you normalised yourself; see `cf.tl.embed`.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases; see `cf.tl.embed`.
+    validation_fraction
+        Share of each class that is held out.
+    class_weight
+        ``"balanced"`` lets every class count the same, however many cells it has; None every cell.
+    lora_rank
+        Rank of the adapters.
+    n_epochs
+        Most passes over the cells: by default 5, or 10 for a frozen model with ``"query"``. For a frozen model with
+        an MLP, most iterations of L-BFGS (300), which goes on until it has converged.
+    learning_rate
+        Of ``"lora"`` (by default 1e-3), ``"full"`` (3e-4) and ``"query"`` (1e-3).
+    patience
+        Of the same: validations without improvement after which training stops (4); there are two in an epoch.
+    batch_size
+        Of the same: cells of an update (64).
+    min_known_genes
+        Least number of genes that the model must know.
+    random_state
+        Seed of everything.
+
+    Returns
+    -------
+    The annotator, for `cf.tl.annotate`; it has `predict`, `save` and `load`. Nothing is written to `reference`.
+
+    Raises
+    ------
+    InputError
+        What `cf.tl.embed` refuses; one class only, or a class of one cell, which is named; an option that is none.
+    MissingKeyError
+        No such layer, modality or column; the message lists those there are.
+
+    Examples
+    --------
+    >>> import cellfm as cf
+    >>> annotator = cf.tl.fit_annotator(reference, labels_key="cell_type")  # doctest: +SKIP
+    >>> annotator.save("pbmc-annotator")  # doctest: +SKIP
+    >>> cf.tl.annotate(query, annotator)  # doctest: +SKIP
+    """
+    check_options(method, head, n_layers, validation_fraction, class_weight, lora_rank)
+    adata = select(reference, modality)
+    labels = read_labels(adata, labels_key)
+    loaded = resolve_model(model)
+    cells = read_cells_for(
+        adata,
+        loaded.vocab,
+        layer=layer,
+        values_layer=values_layer,
+        gene_key=gene_key,
+        hgnc=hgnc,
+        min_known_genes=min_known_genes,
+    )
+    annotator = train_annotator(
+        loaded,
+        cells,
+        labels,
+        method=method,
+        head=head,
+        n_layers=n_layers,
+        embedding=stored_or_new_embedding(adata, loaded, cells, random_state=random_state),
+        validation_fraction=validation_fraction,
+        class_weight=class_weight,
+        lora_rank=lora_rank,
+        n_epochs=n_epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        patience=patience,
+        random_state=random_state,
+    )
+    return replace(annotator, colors=tuple(label_colors(adata, labels_key, list(annotator.classes))))

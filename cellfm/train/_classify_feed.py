@@ -1,0 +1,102 @@
+"""Batches of labelled cells, as tokens; all of one shape, and the same for the same seed."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cellfm.config import ModelConfig
+from cellfm.data import CHUNK, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.train._feed import Batch
+
+_WIDE = 512
+_CHUNKS_WIDE = 33
+_CHUNKS_NARROW = 96
+
+
+class LabelledTokens(NamedTuple):
+    """A micro-batch for the objectives of `cellfm.train._classify`."""
+
+    gene_ids: np.ndarray
+    values: np.ndarray
+    visible: np.ndarray
+    mask: np.ndarray
+    chunk_cell: np.ndarray
+    cls_row: np.ndarray
+    kind: np.ndarray
+    """(b,) int32: number of the class."""
+    weight: np.ndarray
+    """(b,) float32: share of the batch's loss; 0 for slots without a cell."""
+
+
+@dataclass(frozen=True)
+class TokenBatches:
+    """Batches of cells that are tokens already, in micro-batches of `n_chunks` chunks."""
+
+    tokens: TokenBatch
+    """Of all cells; each has some."""
+    model: ModelConfig
+    kind: np.ndarray
+    """(n_cells,) int: number of the class."""
+    weight: np.ndarray
+    """(n_cells,) float32: how much a cell counts; 1 on average."""
+    held_out: np.ndarray
+    """(n_cells,) bool: cells for validation."""
+    batch_size: int
+    n_chunks: int
+    random_state: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-int((~self.held_out).sum()) // self.batch_size)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of step `step`, counted from 0; each epoch has an order of its own."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        train = np.flatnonzero(~self.held_out)
+        order = np.random.default_rng((self.random_state, epoch)).permutation(train)
+        return self._lay_out(np.array_split(order, self.steps_per_epoch)[place])
+
+    def validation(self) -> list[Batch]:
+        """The validation cells, the same at every call."""
+        cells = np.flatnonzero(self.held_out)
+        n_parts = -(-len(cells) // self.batch_size)
+        return [self._lay_out(part) for part in np.array_split(cells, n_parts)] if n_parts else []
+
+    def _lay_out(self, cells: np.ndarray) -> Batch:
+        shape = {"n_chunks": self.n_chunks, "n_slots": self.n_chunks, "length": chunk_length(self.model)}
+        parts = fill_batches(self.tokens.lengths[cells], **shape, n_special=self.model.n_special)
+        return Batch([self._micro(cells[part], len(cells), shape) for part in parts], len(cells), 0)
+
+    def _micro(self, cells: np.ndarray, n: int, shape: dict[str, int]) -> LabelledTokens:
+        depth = self.tokens.depth
+        specials = depth_values(depth[cells], depth[cells]) if self.model.depth_tokens else None
+        chunks = chunk_cells(self.tokens, cells, **shape, specials=specials)
+        kind, weight = np.zeros(self.n_chunks, np.int32), np.zeros(self.n_chunks, np.float32)
+        kind[: len(cells)] = self.kind[cells]
+        weight[: len(cells)] = self.weight[cells] / n
+        return LabelledTokens(
+            chunks.gene_ids,
+            chunks.values,
+            np.ones_like(chunks.mask),
+            chunks.mask,
+            chunks.chunk_cell,
+            chunks.cls_row,
+            kind,
+            weight,
+        )
+
+
+def default_chunks(model: ModelConfig) -> int:
+    """Chunks computed at once: as many as is fast (`cellfm.model._engine`)."""
+    return _CHUNKS_WIDE if model.d_model >= _WIDE else _CHUNKS_NARROW
+
+
+def chunk_length(model: ModelConfig) -> int:
+    """Tokens of a chunk; networks with decay need all tokens of a cell in one."""
+    return CHUNK if model.retention == "linear" else model.max_genes + model.n_special
+
+
+def chunks_needed(tokens: TokenBatch, model: ModelConfig) -> int:
+    """Chunks of the cell that needs most."""
+    return int(chunks_of(tokens.lengths, chunk_length(model), model.n_special).max(initial=1))
