@@ -102,6 +102,8 @@ class ModuleKeys:
     """`uns`, DataFrame: a row for each module and term with shared genes."""
     comparison: str = "cellfm_module_comparison"
     """`uns`, DataFrame: modules and enriched terms by resolution and source of the graph (`cf.tl.compare_modules`)."""
+    scores: str = "cellfm_module_scores"
+    """`obsm`, float32, (n_obs, n_modules): how much each cell expresses each module (`cf.tl.score_modules`)."""
     network: str = "cellfm_gene_network"
     """`uns`, DataFrame: the strongest relations among chosen genes (`cf.tl.gene_network`)."""
 

@@ -268,6 +268,7 @@ BEFORE = {
     "tl.gene_function": with_gene_embeddings,
     "tl.gene_network": with_gene_embeddings,
     "tl.predict_gene_function": with_gene_embeddings,
+    "tl.score_modules": with_modules,
 }
 OPTIONS = {
     "tl.rank_lncrnas": {"groupby": "label", "biotypes": {"GENE1": "lncRNA"}, "n_permutations": 2},

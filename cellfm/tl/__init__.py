@@ -18,6 +18,7 @@ from cellfm.tl._integrate import integrate
 from cellfm.tl._perturbed_genes import perturbed_genes
 from cellfm.tl._predict_gene_function import predict_gene_function
 from cellfm.tl._rank_lncrnas import rank_lncrnas
+from cellfm.tl._score_modules import score_modules
 from cellfm.tl._transfer_labels import transfer_labels
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "perturbed_genes",
     "predict_gene_function",
     "rank_lncrnas",
+    "score_modules",
     "transfer_labels",
 ]

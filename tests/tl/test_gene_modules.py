@@ -138,3 +138,13 @@ def test_plots_draw_what_is_stored(planted, tmp_path):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cellfm", "random", "co-expression"]
     assert len(cf.pl.gene_network(planted)) == 2
     assert (tmp_path / "modules.png").stat().st_size > 1000
+
+
+def test_cells_that_express_a_module_score_high(planted):
+    cf.tl.gene_modules(planted, resolution=0.3)
+    cf.tl.score_modules(planted, n_modules=3)
+    module = int(planted.var["cellfm_module"].iloc[0])
+    scores = planted.obsm["cellfm_module_scores"]
+    assert scores.shape == (60, 3)
+    active = planted.X[:, :100].mean(1) > 3
+    assert scores[active, module].min() > scores[~active, module].max()

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellfm.tasks.annotation._annotator import Prediction
+from cellfm.tasks.annotation._calibrate import fit_thresholds
+from cellfm.tasks.annotation._hold_out import hold_out
+from cellfm.tasks.annotation._reject import Reference
 
 N_NEIGHBORS = 15
-CONFIDENT = 0.05
-"""Share of rightly labelled reference cells whose confidence is below the threshold."""
-FAR = 0.01
-"""Share of reference cells whose distance is above the threshold."""
+HELD_OUT = 0.15
+"""Share of the reference cells whose distance from the others sets the threshold."""
 _BLOCK = 1024  # cells compared with the whole reference at once
 
 
@@ -24,6 +25,8 @@ class NeighborVote:
     """(n_reference,) int64: class of each reference cell."""
     classes: tuple[str, ...]
     n_neighbors: int
+    reference: Reference
+    """Where the classes lie, for the distance."""
     confidence_threshold: float
     distance_threshold: float
 
@@ -31,13 +34,16 @@ class NeighborVote:
         """What the neighbours of other cells say, by their embedding (n_cells, d).
 
         Probability of a class: its share of the votes of the `n_neighbors` nearest reference cells by cosine, each
-        with the weight of its cosine. Distance: 1 minus the mean cosine to them. Both NaN for cells without embedding.
+        with the weight of its cosine. Distance: from the nearest class, as that of an annotator; it finds strangers
+        better than the cosine to the neighbours does. Both are NaN for cells without embedding.
         """
-        return _vote(embedding, self.embedding, self.codes, len(self.classes), self.n_neighbors, own=False)
+        embedding = np.asarray(embedding, np.float32)
+        votes = _vote(embedding, self.embedding, self.codes, len(self.classes), self.n_neighbors, own=False)
+        return Prediction(votes, self.reference.distance(embedding))
 
 
 def fit_neighbor_vote(embedding: np.ndarray, labels: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> NeighborVote:
-    """Let reference cells vote on each other, each left out of its own vote, and choose the thresholds by that.
+    """Choose the thresholds as for an annotator: reference cells vote on each other, some are kept from the classes.
 
     Parameters
     ----------
@@ -49,32 +55,34 @@ def fit_neighbor_vote(embedding: np.ndarray, labels: np.ndarray, n_neighbors: in
         Cells that vote; at most all others.
     """
     classes, codes = np.unique(labels, return_inverse=True)
+    embedding = np.asarray(embedding, np.float32)
     unit = _unit(embedding)
     n_neighbors = min(n_neighbors, len(unit) - 1)
-    own = _vote(embedding, unit, codes, len(classes), n_neighbors, own=True)
-    right = own.confidence[own.probabilities.argmax(1) == codes]
+    votes = _vote(embedding, unit, codes, len(classes), n_neighbors, own=True)
+    held = hold_out(codes, HELD_OUT)
+    others = Reference.of(embedding[~held], codes[~held], len(classes))
+    confidence, distance = fit_thresholds(votes.max(1)[held], others.distance(embedding[held]))
     return NeighborVote(
         embedding=unit,
         codes=codes,
         classes=tuple(map(str, classes)),
         n_neighbors=n_neighbors,
-        confidence_threshold=float(np.quantile(right, CONFIDENT)) if len(right) else 0.0,
-        distance_threshold=float(np.quantile(own.distance, 1 - FAR)),
+        reference=Reference.of(embedding, codes, len(classes)),
+        confidence_threshold=confidence,
+        distance_threshold=distance,
     )
 
 
 def _unit(embedding: np.ndarray) -> np.ndarray:
-    embedding = np.asarray(embedding, np.float32)
     return embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
 
 
 def _vote(
     embedding: np.ndarray, reference: np.ndarray, codes: np.ndarray, n_classes: int, n_neighbors: int, *, own: bool
-) -> Prediction:
-    """The votes for cells; `own`: the cells are the reference cells themselves, and do not vote on themselves."""
+) -> np.ndarray:
+    """(n_cells, n_classes) float32: shares of the votes; `own`: the cells are those of the reference themselves."""
     cells = _unit(embedding)
     probabilities = np.zeros((len(cells), n_classes), np.float32)
-    distance = np.empty(len(cells), np.float32)
     for start in range(0, len(cells), _BLOCK):
         block = slice(start, min(start + _BLOCK, len(cells)))
         cosine = cells[block] @ reference.T  # (block, n_reference)
@@ -85,6 +93,5 @@ def _vote(
         near = np.take_along_axis(cosine, nearest, 1)  # (block, n_neighbors)
         weights = np.maximum(near, 1e-6)
         np.add.at(probabilities[block], (rows[:, None], codes[nearest]), weights / weights.sum(1, keepdims=True))
-        distance[block] = 1 - near.mean(1)
-    probabilities[np.isnan(distance)] = np.nan
-    return Prediction(np.minimum(probabilities, 1), distance)
+    probabilities[np.isnan(cells[:, 0])] = np.nan
+    return np.minimum(probabilities, 1)

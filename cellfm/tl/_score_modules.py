@@ -1,0 +1,90 @@
+"""`cf.tl.score_modules`: how much each cell expresses each module of genes."""
+
+import numpy as np
+import scanpy as sc
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import copied, read_matrix, require_counts, select
+from cellfm._logging import logger
+from cellfm._progress import progress
+from cellfm.errors import InputError
+from cellfm.keys import MODULES
+from cellfm.tasks.genes import log_normalised, stored_modules
+
+
+def score_modules(
+    data: AnnData | MuData,
+    *,
+    key: str = MODULES.var,
+    resolution: float | None = None,
+    n_modules: int | None = None,
+    layer: str | None = None,
+    modality: str = "rna",
+    key_added: str = MODULES.scores,
+    random_state: int = 0,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Score cells by the expression of gene modules, as `scanpy.tl.score_genes` does.
+
+    The score is the mean log-normalised expression of a module's genes minus that of randomly drawn genes that are
+    expressed as much.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.gene_modules`.
+    key
+        Which modules, ``"cellfm_module"`` by default.
+    resolution
+        Which resolution, where there are several; by default the first.
+    n_modules
+        Score the largest so many modules; by default all.
+    layer
+        Layer with the counts; by default X.
+    modality
+        Table of a MuData.
+    key_added
+        Where the scores go in `obsm`.
+    random_state
+        Seed of the drawn genes.
+    copy
+        Return a copy instead of writing to `data`.
+
+    Returns
+    -------
+    None, or the copy. Sets:
+
+    `obsm["cellfm_module_scores"]`
+        float32, (n_obs, n_modules): column i is module i.
+
+    Raises
+    ------
+    InputError
+        No counts, no modules at this resolution, or all genes are in them.
+    MissingKeyError
+        No modules; no such resolution or layer.
+
+    Examples
+    --------
+    >>> cf.tl.score_modules(adata, n_modules=10)  # doctest: +SKIP
+    """
+    adata = select(data, modality)
+    genes, modules = stored_modules(adata, key, resolution)
+    counts = read_matrix(adata, layer)
+    require_counts(counts, adata)
+    n = int(modules.max(initial=-1)) + 1
+    if not n:
+        raise InputError("There is no module at this resolution to score.")
+    n = n if n_modules is None else min(n, n_modules)
+    expression = AnnData(log_normalised(counts.rows(0, adata.n_obs)), var=adata.var[[]])
+    scores = np.empty((adata.n_obs, n), np.float32)
+    with progress(n, "scoring modules", "modules") as bar:
+        for i in range(n):
+            sc.tl.score_genes(expression, list(genes[modules == i]), score_name="score", random_state=random_state)
+            scores[:, i] = expression.obs["score"]
+            bar.update()
+    result = copied(data) if copy else data
+    select(result, modality).obsm[key_added] = scores
+    logger.info("added obsm[%r] (%d x %d).", key_added, *scores.shape)
+    return result if copy else None
