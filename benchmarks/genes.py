@@ -46,7 +46,8 @@ def function(data: Path) -> pd.DataFrame:
     adata = embedded(data / f"{PBMC[0]}.h5ad")
     sets = data / "gene_sets"
     table = pd.read_csv(sets / "dosage_sens_tf_labels.csv")
-    tasks = {"dosage-sensitive TFs": (dict(zip(table["gene_name"], table["dosage_sensitive"].eq("Yes"))), "binary")}
+    sensitive = table.set_index("gene_name")["dosage_sensitive"].eq("Yes")
+    tasks = {"dosage-sensitive TFs": (sensitive, "binary")}
     tasks |= {name: (sets / file, "multilabel") for name, file in GO.items()}
     tables = []
     for name, (labels, task) in tasks.items():
