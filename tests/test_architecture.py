@@ -28,7 +28,7 @@ FLOORS = (
     ("train",),
     ("tasks",),
     ("pp", "tl", "pl"),
-    ("cli", "__main__", "_cli_train", "_demo", "_doctor"),
+    ("cli", "__main__", "_cli_tasks", "_cli_train", "_demo", "_doctor"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_MINDSPORE = (*FLOORS[0], *FLOORS[1], "pp", "pl")
@@ -47,6 +47,7 @@ READ_ONLY = {
     "tl.benchmark",
     "tl.evaluate_annotation",
     "tl.evaluate_unknowns",
+    "tl.fit_annotator",
     "tl.gene_embeddings",
     "tl.gene_function",
     "tl.predict_gene_function",
@@ -276,6 +277,8 @@ OPTIONS = {
     "tl.evaluate_annotation": {"labels_key": "label", "methods": "knn", "n_folds": 2},
     "tl.evaluate_unknowns": {"labels_key": "label", "methods": "knn", "left_out": "C"},
     "tl.transfer_labels": {"labels_key": "label"},
+    "tl.fit_annotator": {"labels_key": "label"},
+    "tl.annotate": {"labels_key": "label", "majority_voting": True},
     "tl.gene_modules": {"umap": True, "resolution": [1.0, 2.0]},
     "tl.enrich_modules": {"gene_sets": GENE_SETS},
     "tl.compare_modules": {"gene_sets": GENE_SETS, "resolutions": [1]},

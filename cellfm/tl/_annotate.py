@@ -42,6 +42,7 @@ def annotate(
     confidence_threshold: float | None = None,
     distance_threshold: float | None = None,
     majority_voting: bool | str = False,
+    save_annotator: str | Path | None = None,
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
@@ -90,6 +91,8 @@ def annotate(
     majority_voting
         Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column
         of `obs`, or True for small ones of the neighbour graph of the embedding (Leiden, as in celltypist).
+    save_annotator
+        New folder to keep the annotator in that was fitted to the reference.
     batch_size
         Cells computed at once; it changes no result.
     min_known_genes
@@ -139,6 +142,9 @@ def annotate(
         raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
     if reference is not None and labels_key is None:
         raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
+    if save_annotator is not None and (reference is None or Path(save_annotator).exists()):
+        why = "there is no reference to fit one to" if reference is None else "it exists already"
+        raise InputError(f"save_annotator={str(save_annotator)!r}: {why}.")
     adata = select(data, modality)
     clusters = read_groups(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
     known = None if reference is None else select(reference, modality)
@@ -160,6 +166,8 @@ def annotate(
         options = {"method": method, "head": head, "random_state": random_state}
         annotator = train_annotator(loaded, source, labels, embedding=embedding, **options)
         annotator = replace(annotator, colors=tuple(label_colors(known, labels_key, list(annotator.classes))))
+        if save_annotator is not None:
+            annotator.save(save_annotator)
     annotator.check_genes(cells)
     least, most = annotator.thresholds(confidence_threshold, distance_threshold)
 
