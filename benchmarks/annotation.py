@@ -7,6 +7,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, judge
 from cellfm.tasks.annotation._metrics import class_table, label_scores, rejection_scores
 from cellfm.tasks.annotation._split import Fold, leave_one_out_folds, random_folds
 from cellfm.tasks.annotation._subjects import Subjects
+from cellfm.train._step import Step
 
 RESIDUALS = "shifted Pearson residuals"
 N_FOLDS = 5
@@ -130,11 +132,12 @@ class Bench:
 
     def fit(self, name: str, method: str, fold: Fold, seed: int) -> dict:
         on = self.subjects(name)
-        start = time.perf_counter()
-        verdict = judge(method, on, fold, random_state=seed)
-        seconds = time.perf_counter() - start
+        with timed_steps() as steps:
+            start = time.perf_counter()
+            verdict = judge(method, on, fold, random_state=seed)
+            seconds = time.perf_counter() - start
         truth = on.labels[fold.test]
-        epochs = {} if verdict.history is None else epoch_times(verdict.history)
+        epochs = {"step_seconds": float(np.median(steps)), "n_steps": len(steps)} if steps else {}
         table = class_table(truth, verdict.labels).set_index("label")["f1"].to_dict()
         called = celltypist_name() if method == "celltypist" else method
         sizes = {"called": called, "n_train": len(fold.train), "n_test": len(fold.test), "seconds": seconds}
@@ -248,8 +251,23 @@ def broad(adata: ad.AnnData) -> ad.AnnData:
     return adata
 
 
-def epoch_times(history: pd.DataFrame) -> dict:
-    return {"n_epochs": len(history), "epoch_seconds": float(history["seconds"].median())}
+@contextmanager
+def timed_steps() -> Iterator[list[float]]:
+    """Seconds of each step of training in this block."""
+    seconds: list[float] = []
+    call = Step.__call__
+
+    def timed(self: Step, *args, **kwargs):
+        start = time.perf_counter()
+        result = call(self, *args, **kwargs)
+        seconds.append(time.perf_counter() - start)
+        return result
+
+    Step.__call__ = timed  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        Step.__call__ = call  # type: ignore[method-assign]
 
 
 RUNS: dict[str, Callable] = {"unknowns": Bench.run_unknowns, "panels": Bench.run_panels, "time": Bench.run_time}

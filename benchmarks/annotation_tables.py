@@ -7,6 +7,8 @@ import pandas as pd
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION
 
 BASE = "logistic regression"
+BATCH_SIZE = 64
+TRAINED = 0.85  # share of the training cells that is not kept for validation
 SCORES = ("accuracy", "macro_f1", "weighted_f1")
 
 
@@ -16,6 +18,8 @@ def labels(rows: pd.DataFrame) -> str:
     The difference is over the folds that both were run on.
     """
     rows = _part(rows, "labels")
+    if rows.empty:
+        return ""
     lines = []
     where = ["set", "seed", "fold"]
     base = rows[rows["method"] == LOGISTIC_REGRESSION].assign(set=lambda r: r["set"].str.removesuffix(", residuals"))
@@ -33,14 +37,17 @@ def labels(rows: pd.DataFrame) -> str:
 
 
 def epochs(rows: pd.DataFrame) -> str:
+    """Time of an epoch of training through the network: the median step, times the steps of an epoch."""
     rows = _part(rows, "labels")
-    if "epoch_seconds" not in rows:
+    if "step_seconds" not in rows:
         return ""
-    rows = rows[rows["epoch_seconds"].notna()]
+    rows = rows[rows["step_seconds"].notna()]
     lines = []
     for (name, method), group in rows.groupby(["set", "method"], sort=False):
-        times = f"{group['epoch_seconds'].median():.1f}", f"{group['n_epochs'].median():.0f}"
-        lines.append([name, method, str(len(group)), *times])
+        per_cell = group["step_seconds"] / BATCH_SIZE
+        epoch = per_cell * group["n_train"] * TRAINED
+        n_epochs = group["n_steps"] * BATCH_SIZE / (group["n_train"] * TRAINED)
+        lines.append([name, method, str(len(group)), f"{epoch.median():.1f}", f"{n_epochs.median():.1f}"])
     return _markdown(["set", "method", "fits", "s an epoch", "epochs"], lines)
 
 
@@ -64,6 +71,8 @@ def unknowns(rows: pd.DataFrame) -> str:
 
 def panels(rows: pd.DataFrame) -> str:
     rows = _part(rows, "panels")
+    if rows.empty:
+        return ""
     lines = []
     for name, group in rows.groupby("set", sort=False):
         by = group.set_index("shared_genes")
@@ -90,7 +99,8 @@ def seconds(rows: pd.DataFrame) -> str:
 
 
 def _part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    return rows[rows["part"] == part].dropna(axis=1, how="all") if len(rows) else pd.DataFrame(columns=["part"])
+    chosen = rows[rows["part"] == part] if len(rows) else pd.DataFrame()
+    return chosen.dropna(axis=1, how="all") if len(chosen) else pd.DataFrame()
 
 
 def _percent(values: pd.Series) -> str:

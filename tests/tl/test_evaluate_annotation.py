@@ -69,6 +69,23 @@ def test_test_labels_are_not_looked_at(labelled, tiny_model):
         pd.testing.assert_series_equal(*said)
 
 
+def test_a_head_on_the_frozen_model_learns(labelled, tiny_model):
+    table = evaluate(labelled, tiny_model, methods=["frozen"])
+    assert table.loc[table["method"] == "frozen", "accuracy"].mean() > 0.6
+
+
+@pytest.mark.slow
+def test_all_other_methods_run(labelled, tiny_model):
+    methods = ["frozen-2", "frozen-3", "query", "lora-2", "full"]
+    labelled.obs["part"] = np.where(np.arange(40) < 28, "train", "test")
+    before = tiny_model.weights_hash
+    table = evaluate(labelled, tiny_model, methods=methods, split="part")
+    assert table["method"].tolist() == [*methods, LOGISTIC_REGRESSION]
+    assert table["n_test"].eq(12).all()
+    assert table["macro_f1"].between(0, 1).all()
+    assert tiny_model.weights_hash == before
+
+
 def test_batches_in_turn(labelled, tiny_model):
     labelled.obs["label"] = np.where(np.arange(40) % 2, "A", "B")
     labelled.obs["batch"] = np.arange(40) // 14  # numbers are batches too
