@@ -226,6 +226,8 @@ class Bench:
 
     def read(self, cells: Cells) -> ad.AnnData:
         adata = ad.read_h5ad(self.data / f"{cells.file}.h5ad")
+        if cells.batch:
+            adata = adata[adata.obs[cells.batch].notna()].copy()
         if cells.kinds:
             adata = adata[adata.obs["cell_type"].str.contains(cells.kinds, regex=False)].copy()
         if cells.values == RESIDUALS:
