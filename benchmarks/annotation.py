@@ -239,9 +239,10 @@ def shifted_residuals(adata: ad.AnnData) -> sp.csr_matrix:
     """Analytic Pearson residuals (Lause 2021) of expressed genes, less the smallest of all residuals."""
     import scanpy as sc
 
-    residuals = sc.experimental.pp.normalize_pearson_residuals(adata, inplace=False)["X"]
-    shifted = np.asarray(residuals, np.float32) - np.float32(residuals.min())
-    return sp.csr_matrix(sp.csr_matrix(adata.X > 0).multiply(shifted))
+    residuals = np.asarray(sc.experimental.pp.normalize_pearson_residuals(adata, inplace=False)["X"], np.float32)
+    shifted = residuals - np.nanmin(residuals)  # NaN for genes that no cell expresses
+    shifted[adata.X.toarray() == 0] = 0
+    return sp.csr_matrix(shifted)
 
 
 def broad(adata: ad.AnnData) -> ad.AnnData:
