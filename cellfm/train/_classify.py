@@ -115,6 +115,7 @@ def train_classifier(
         optimizer="adamw",
         weight_decay=0.01,
         clip="global",
+        dropout=0.0,  # standardised, what it moves CLS by can be more than what cells differ by
         validate_every=max(1, feed.steps_per_epoch // VALIDATIONS_PER_EPOCH),
         random_state=random_state,
     )
