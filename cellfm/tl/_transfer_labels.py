@@ -8,13 +8,13 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import copied, record_run, select, warn
-from cellfm._encode import embed_cells, read_cells_for
+from cellfm._encode import read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_groups, require_classes
+from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels, require_classes
 from cellfm.tasks.annotation._neighbors import N_NEIGHBORS, fit_neighbor_vote
 from cellfm.tasks.annotation._panel import on_shared_genes
 
@@ -77,10 +77,10 @@ def transfer_labels(
     n_neighbors
         Reference cells that vote.
     confidence_threshold
-        Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default such that 5 % of the
-        rightly labelled reference cells would be rejected, each labelled by the others.
+        Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default such that 2.5 % of the
+        reference cells would be rejected, each labelled by the others.
     distance_threshold
-        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 1 % of the
+        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 2.5 % of the
         reference cells would be rejected.
     batch_size
         Cells computed at once; it changes no result.
@@ -100,10 +100,10 @@ def transfer_labels(
     `obs["cellfm_label_raw"]`
         categorical: the label before rejection; missing for cells that express no known gene.
     `obs["cellfm_confidence"]`
-        float32: share of the votes, 0 to 1; 0 for cells that express no known gene.
+        float32: share of the votes, 0 to 1; NaN for cells that express no known gene.
     `obs["cellfm_distance"]`
-        float32: 1 minus the mean cosine to the reference cells that vote; infinite for cells that express no known
-        gene.
+        float32: Mahalanobis distance to the nearest class of the reference, about 1 for cells like its own; NaN for
+        cells that express no known gene.
     `obsm["cellfm_proba"]`
         float32, (n_obs, n_classes): share of the votes of each class, NaN for cells that express no known gene.
     `uns["cellfm_label_colors"]`, `uns["cellfm_label_raw_colors"]`
@@ -126,14 +126,7 @@ def transfer_labels(
     """
     _check_options(n_neighbors, confidence_threshold, distance_threshold)
     adata, known = select(data, modality), select(reference, modality)
-    labels = read_groups(known, labels_key, "labels_key")
-    labelled = np.flatnonzero([label is not None for label in labels])
-    labels = labels[labelled].astype(str)
-    require_classes(labels, labels_key)
-    if UNKNOWN in labels:
-        raise InputError(
-            f"obs[{labels_key!r}] has the label {UNKNOWN!r}, which cellfm gives to rejected cells; rename it."
-        )
+    labels = read_labels(known, labels_key)
     if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
         warn("The reference seems to be the query itself: each cell votes on its own label.")
     loaded = resolve_model(model)
@@ -157,36 +150,35 @@ def transfer_labels(
     if shared_genes:
         cells, source = on_shared_genes(cells, source, least=min_known_genes)
 
-    seen = embed_cells(loaded, source, batch_size=batch_size, random_state=random_state)[labelled]
+    options = {"batch_size": batch_size, "random_state": random_state}
+    seen = stored_or_new_embedding(known, loaded, source, **options)
     there = np.isfinite(seen[:, 0])
-    if not there.all():
-        warn(f"{(~there).sum():,} reference cells express no gene that is used; they do not vote.")
-    require_classes(labels[there], labels_key)
-    vote = fit_neighbor_vote(seen[there], labels[there], n_neighbors)
-    found = vote.predict(embed_cells(loaded, cells, batch_size=batch_size, random_state=random_state))
+    labelled = np.array([label is not None for label in labels])
+    if n_lost := int((labelled & ~there).sum()):
+        warn(f"{n_lost:,} labelled reference cells express no gene that is used; they do not vote.")
+    voters = labelled & there
+    names = labels[voters].astype(str)
+    require_classes(names, labels_key)
+    vote = fit_neighbor_vote(seen[voters], names, n_neighbors)
+    found = vote.predict(stored_or_new_embedding(adata, loaded, cells, **options))
     least = vote.confidence_threshold if confidence_threshold is None else confidence_threshold
     most = vote.distance_threshold if distance_threshold is None else distance_threshold
-
-    empty = np.isnan(found.distance)
-    if empty.any():
-        warn(f"{empty.sum():,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
-    codes = np.where(empty, -1, np.nan_to_num(found.probabilities).argmax(1))
-    confidence = np.where(empty, 0, found.confidence).astype(np.float32)
-    distance = np.where(empty, np.inf, found.distance).astype(np.float32)
-    rejected = empty | (confidence < least) | (distance > most)
+    rejected = found.rejected(least, most)
+    if n_empty := int(np.isnan(found.distance).sum()):
+        warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
 
     result = copied(data) if copy else data
     adata = select(result, modality)
     classes = list(vote.classes)
-    adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(codes, classes)
+    adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, classes)
     adata.obs[ANNOTATION.label] = pd.Categorical.from_codes(
-        np.where(rejected, len(classes), codes), [*classes, UNKNOWN]
+        np.where(rejected, len(classes), found.codes), [*classes, UNKNOWN]
     )
     colors = label_colors(known, labels_key, classes)
     adata.uns[f"{ANNOTATION.raw}_colors"] = colors
     adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
-    adata.obs[ANNOTATION.confidence] = confidence
-    adata.obs[ANNOTATION.distance] = distance
+    adata.obs[ANNOTATION.confidence] = found.confidence
+    adata.obs[ANNOTATION.distance] = found.distance
     adata.obsm[ANNOTATION.proba] = found.probabilities
     record_run(
         adata,
@@ -194,7 +186,7 @@ def transfer_labels(
         **{ANNOTATION.classes: np.array(classes, dtype=object)},
         method="nearest neighbors",
         labels_key=labels_key,
-        n_reference_cells=int(there.sum()),
+        n_reference_cells=int(voters.sum()),
         n_neighbors=vote.n_neighbors,
         confidence_threshold=float(least),
         distance_threshold=float(most),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cellfm.tasks.annotation import _neighbors
-from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
+from cellfm.tasks.annotation._hold_out import hold_out
+from cellfm.tasks.annotation._neighbors import HELD_OUT, fit_neighbor_vote
 
 N_NEIGHBORS = 7
 
@@ -21,11 +22,10 @@ def cells() -> tuple[np.ndarray, np.ndarray]:
 
 def naive(cell, reference, labels, classes):
     cosines = [cell @ other / (np.linalg.norm(cell) * np.linalg.norm(other)) for other in reference]
-    votes, near = dict.fromkeys(classes, 0.0), []
+    votes = dict.fromkeys(classes, 0.0)
     for i in sorted(range(len(reference)), key=lambda i: -cosines[i])[:N_NEIGHBORS]:
         votes[labels[i]] += max(cosines[i], 1e-6)
-        near.append(cosines[i])
-    return np.array(list(votes.values())) / sum(votes.values()), 1 - np.mean(near)
+    return np.array(list(votes.values())) / sum(votes.values())
 
 
 def test_a_naive_loop_gives_the_same(cells, monkeypatch):
@@ -35,26 +35,31 @@ def test_a_naive_loop_gives_the_same(cells, monkeypatch):
     found = vote.predict(embedding[100:])
     assert vote.classes == ("A", "B", "C")
     for i, cell in enumerate(embedding[100:]):
-        shares, distance = naive(cell, embedding[:100], labels[:100], vote.classes)
+        shares = naive(cell, embedding[:100], labels[:100], vote.classes)
         np.testing.assert_allclose(found.probabilities[i], shares, atol=1e-5)
-        assert found.distance[i] == pytest.approx(distance, abs=1e-5)
 
 
-def test_thresholds_are_those_of_cells_without_their_own_vote(cells, monkeypatch):
+def test_the_threshold_is_that_of_cells_without_their_own_vote(cells, monkeypatch):
     monkeypatch.setattr(_neighbors, "_BLOCK", 9)
     embedding, labels = cells
     vote = fit_neighbor_vote(embedding, labels, N_NEIGHBORS)
-    confidence, distance = [], []
-    for i, cell in enumerate(embedding):
-        shares, far = naive(cell, np.delete(embedding, i, 0), np.delete(labels, i), vote.classes)
-        distance.append(far)
-        if vote.classes[shares.argmax()] == labels[i]:
-            confidence.append(shares.max())
-    assert vote.confidence_threshold == pytest.approx(np.quantile(confidence, 0.05), abs=1e-5)
-    assert vote.distance_threshold == pytest.approx(np.quantile(distance, 0.99), abs=1e-5)
+    held = np.flatnonzero(hold_out(vote.codes, HELD_OUT))
+    confidence = [
+        naive(embedding[i], np.delete(embedding, i, 0), np.delete(labels, i), vote.classes).max() for i in held
+    ]
+    assert len(held) > 10
+    assert vote.confidence_threshold == pytest.approx(min(confidence), abs=1e-5)  # fewer than 1 / 2.5 % of them
 
 
-def test_the_length_of_an_embedding_does_not_matter(cells):
+def test_few_reference_cells_are_rejected_and_strangers_are(cells):
+    embedding, labels = cells
+    vote = fit_neighbor_vote(embedding, labels)
+    assert (vote.predict(embedding).distance > vote.distance_threshold).mean() < 0.15
+    strangers = embedding + 10 * np.eye(16, dtype=np.float32)[0]
+    assert (vote.predict(strangers).distance > vote.distance_threshold).all()
+
+
+def test_the_length_of_an_embedding_does_not_matter_to_the_vote(cells):
     embedding, labels = cells
     found = fit_neighbor_vote(embedding, labels).predict(embedding)
     longer = fit_neighbor_vote(embedding * 3, labels).predict(embedding * 0.1)
@@ -75,3 +80,4 @@ def test_few_reference_cells_all_vote(cells):
     vote = fit_neighbor_vote(embedding[:4], labels[:4], n_neighbors=15)
     assert vote.n_neighbors == 3
     assert np.isfinite(vote.predict(embedding).probabilities).all()
+    assert (vote.confidence_threshold, vote.distance_threshold) == (0, np.inf)  # too few to hold any out
