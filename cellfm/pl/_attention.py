@@ -20,6 +20,7 @@ def attention(
     key: str = ATTENTION.varm,
     genes: Sequence[str] | None = None,
     n_genes: int = 5,
+    relative: bool = True,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -37,6 +38,8 @@ def attention(
         Genes to draw; by default those of each group that stand out most against the mean of the groups.
     n_genes
         Genes of each group, where they are not given.
+    relative
+        Draw how much a score is above or below the mean of the groups, where there are several, not the score itself.
     ax
         Axes to draw on.
     show
@@ -74,10 +77,17 @@ def attention(
     if ax is None:
         size = (2.5 + 0.45 * shown.shape[1], 1.5 + 0.2 * len(shown))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
-    image = ax.imshow(shown, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    if relative and shown.shape[1] > 1:
+        shown = shown.sub(shown.mean(axis=1), axis=0)
+        most = float(np.nanmax(np.abs(shown)))
+        image = ax.imshow(shown, aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most)
+        label = "rank of the score, above the mean of the groups"
+    else:
+        image = ax.imshow(shown, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+        label = "rank of the score"
     ax.set(xticks=range(shown.shape[1]), yticks=range(len(shown)))
     ax.set_xticklabels(shown.columns, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticklabels(shown.index, fontsize="small")
-    ax.figure.colorbar(image, ax=ax, label="rank of the score", shrink=0.6)
+    ax.figure.colorbar(image, ax=ax, label=label, shrink=0.6)
     finish(ax, show=show, save=save)
     return ax

@@ -89,7 +89,7 @@ def lncrnas(
         ax.scatter(
             [], [], s=_LARGEST * share, color="lightgrey", edgecolors="grey", linewidths=0.4, label=f"{share:.0%}"
         )
-    ax.legend(title="cells", frameon=False, loc="upper left", bbox_to_anchor=(1.25, 1))
-    ax.figure.colorbar(dots, ax=ax, label="specificity", shrink=0.7)
+    ax.legend(title="cells", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.figure.colorbar(dots, ax=ax, label="specificity", shrink=0.5, anchor=(0, 0))
     finish(ax, show=show, save=save)
     return ax

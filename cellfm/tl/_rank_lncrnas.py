@@ -9,7 +9,7 @@ import scanpy as sc
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import cell_groups, copied, select, warn
+from cellfm._adata import cell_groups, copied, select
 from cellfm._encode import read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
@@ -25,7 +25,7 @@ def rank_lncrnas(
     *,
     groupby: str,
     biotypes: str | Path | Mapping[str, str] | pd.Series | None = None,
-    min_cells: int = 5,
+    min_cells: int = 10,
     min_frac: float = 0.05,
     n_permutations: int = 1000,
     attention_layer: int = -1,
@@ -44,8 +44,8 @@ def rank_lncrnas(
     The score of a gene in a cell is that of `cf.tl.attention` (0 where the cell does not express it); its specificity
     for a group is the mean over the group minus the mean over all other cells (after Zeng 2025, "lncRNA", which ranks
     by attention alone). The p-value is that of the specificity when the groups are shuffled among the cells; adjusted
-    over all rows (Benjamini-Hochberg). The Wilcoxon test of the same genes' log-normalised expression stands beside:
-    where the two agree, expression alone would have found the marker.
+    over all tested pairs of a group and a gene (Benjamini-Hochberg). The Wilcoxon test of the same genes'
+    log-normalised expression stands beside: where the two agree, expression alone would have found the marker.
 
     Parameters
     ----------
@@ -58,8 +58,10 @@ def rank_lncrnas(
     biotypes
         What the genes are: by default the model's vocabulary says; else a column of `var`, the path of a table with
         GENCODE's or HGNC's columns, or a mapping from symbol or Ensembl id to biotype.
-    min_cells, min_frac
-        Cells of the group that must express a gene, their number and their share.
+    min_cells
+        Cells, of all groups, that must express a gene for it to be tested.
+    min_frac
+        Share of a group's cells that must express a gene for it to be listed. With 0 all tests are listed.
     n_permutations
         Times that the groups are shuffled; the least p-value is ``1 / (n_permutations + 1)``.
     attention_layer
@@ -110,10 +112,6 @@ def rank_lncrnas(
         raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
     adata = select(data, modality)
     names, groups = cell_groups(adata, groupby)
-    sizes = np.bincount(groups[groups >= 0], minlength=len(names))
-    if (sizes < min_cells).any():
-        small = ", ".join(f"{name} ({size})" for name, size in zip(names, sizes, strict=True) if size < min_cells)
-        warn(f"Groups with fewer than min_cells = {min_cells} cells get no markers: {small}.")
     loaded = resolve_model(model)
     cells = read_cells_for(
         adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes

@@ -134,4 +134,9 @@ def test_the_table_holds_what_passes_the_filters(scored):
     assert (table["fraction"] >= 0.3).all()
     assert (table.groupby("group")["specificity"].diff().dropna() <= 0).all()
     assert (table["p_adjusted"] >= table["p_value"]).all()
+    everything = marker_table(scores, names, groups, ["a", "b", "c"], min_frac=0.0, **how)
+    assert len(everything) == 3 * 40
+    pairs = ["group", "gene"]
+    both = table.merge(everything, on=pairs)  # a choice of rows changes no p-value
+    assert (both["p_adjusted_x"] == both["p_adjusted_y"]).all()
     assert marker_table(scores, names, groups, ["a", "b", "c"], min_frac=1.0, **how)["group"].tolist() == ["c"]

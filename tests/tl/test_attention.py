@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import cellfm as cf
-from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.errors import InputError, MissingKeyError
 
 
 def test_attention_by_group_and_reader(tiny_adata, tiny_model):
@@ -96,15 +96,6 @@ def test_rank_lncrnas_refuses(with_lncrnas, tiny_model, tmp_path):
             cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", **options)
     with pytest.raises(InputError, match="has 1 group"):
         cf.tl.rank_lncrnas(with_lncrnas[with_lncrnas.obs["label"] == "A"].copy(), tiny_model, groupby="label")
-
-
-def test_small_groups_are_said(with_lncrnas, tiny_model):
-    labels = with_lncrnas.obs["label"].astype(str)
-    labels.iloc[:2] = "rare"
-    with_lncrnas.obs["label"] = labels
-    with pytest.warns(DataWarning, match=r"fewer than min_cells = 5 cells get no markers: rare \(2\)"):
-        cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", biotypes="kind", n_permutations=5)
-    assert "rare" not in set(with_lncrnas.uns["cellfm_lncrnas"]["group"])
 
 
 def test_perturbed_genes_come_from_control_cells(tiny_adata, tiny_model):

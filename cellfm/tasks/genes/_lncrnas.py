@@ -44,6 +44,9 @@ def marker_table(
 ) -> pd.DataFrame:
     """A row for each group and gene that enough of its cells express, the most specific first within a group.
 
+    All pairs of a group and a gene that `min_cells` cells express are tested, and p-values adjusted over all of these:
+    what a group expresses depends on the groups, so a choice by `min_frac` before the adjustment would flatter.
+
     Parameters
     ----------
     scores
@@ -52,14 +55,17 @@ def marker_table(
         (n_cells,) group of each cell.
     """
     n_groups = len(group_names)
+    tested = np.bincount(scores.indices, minlength=scores.shape[1]) >= min_cells
+    scores, names = scores[:, tested], names[tested]
     mean, specificity = group_specificity(scores, groups, n_groups)
     expressed = sp.csr_matrix((np.ones(len(scores.data)), scores.indices, scores.indptr), scores.shape)
     fraction = group_specificity(expressed, groups, n_groups)[0]
     n_cells = np.rint(fraction * np.bincount(groups, minlength=n_groups)[:, None]).astype(int)
     p = permutation_p(scores, groups, n_groups, n_permutations, random_state)
+    adjusted = false_discovery_control(p.ravel()).reshape(p.shape) if p.size else p
     tables = []
     for i, group in enumerate(group_names):
-        kept = np.flatnonzero((n_cells[i] >= min_cells) & (fraction[i] >= min_frac))
+        kept = np.flatnonzero(fraction[i] >= min_frac)
         kept = kept[np.argsort(-specificity[i, kept], kind="stable")]
         tables.append(
             pd.DataFrame(
@@ -71,9 +77,8 @@ def marker_table(
                     "n_cells": n_cells[i, kept],
                     "fraction": fraction[i, kept],
                     "p_value": p[i, kept],
+                    "p_adjusted": adjusted[i, kept],
                 }
             )
         )
-    table = pd.concat(tables, ignore_index=True)
-    table["p_adjusted"] = false_discovery_control(table["p_value"]) if len(table) else table["p_value"]
-    return table
+    return pd.concat(tables, ignore_index=True)
