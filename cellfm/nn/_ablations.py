@@ -9,7 +9,6 @@ from mindspore import nn, ops
 from cellfm.config import ModelConfig
 from cellfm.nn._layout import Layout
 from cellfm.nn._linear import Linear
-from cellfm.nn._norm import rms_norm
 from cellfm.nn._retention import GatedRetention
 
 
@@ -44,5 +43,5 @@ class DecayRetention(GatedRetention):
         place = ops.arange(x.shape[1]).astype(ms.float32)
         distance = ops.abs(place.expand_dims(0) - place.expand_dims(1))  # (s, s)
         pairs = ops.matmul(q, k.swapaxes(2, 3)) * ops.exp(self.log_rate * distance)  # (c, h, s, s)
-        found = rms_norm(ops.matmul(pairs, v))
+        found = self.norm(ops.matmul(pairs, v))
         return self.output(self.join_heads(found) * ops.silu(self.gate(x)))

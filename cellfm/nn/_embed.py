@@ -21,10 +21,11 @@ class ValueEmbedding(nn.Cell):
         self.skip = ms.Parameter(initializer("zeros", (1, 1), ms.float32))
         self.table = Linear(config.d_value, config.d_model)
 
-    def construct(self, values: ms.Tensor) -> ms.Tensor:
+    def construct(self, values: ms.Tensor, asked: ms.Tensor) -> ms.Tensor:
+        """(c, s) to (c, s, d): zero where not `asked` (c, s)."""
         expanded = ops.leaky_relu(self.expand(values.expand_dims(-1)), LEAKY_SLOPE)  # (c, s, w)
         choice = ops.softmax(self.mix(expanded) + self.skip * expanded, -1)  # (c, s, w)
-        return self.table(choice)  # (c, s, d)
+        return self.table(choice * asked.expand_dims(-1))
 
 
 class TokenEmbedding(nn.Cell):
@@ -44,18 +45,20 @@ class TokenEmbedding(nn.Cell):
             self.depth = ms.Parameter(initializer("zeros", (2, d), ms.float32))
             self.depth_value = ValueEmbedding(config)
 
-    def construct(self, values: ms.Tensor, visible: ms.Tensor, layout: Layout) -> ms.Tensor:
-        """(c, s) values to (c, s, d) tokens; hidden values (`visible` 0) are replaced by one learned vector."""
+    def construct(self, genes: ms.Tensor, values: ms.Tensor, visible: ms.Tensor, layout: Layout) -> ms.Tensor:
+        """Rows of the gene table (c, s, d) and values (c, s) to tokens (c, s, d).
+
+        Hidden values (`visible` 0) are replaced by one learned vector.
+        """
         gene_ids, mask, _, _ = layout
-        shown = visible.expand_dims(-1)  # (c, s, 1)
-        value = self.value(values)
-        if self.zero_modelling:
-            zero = (values == 0).astype(ms.float32).expand_dims(-1)
-            value = zero * self.zero + (1 - zero) * value
-        value = shown * value + (1 - shown) * self.hidden
-        gene = is_gene(layout).expand_dims(-1)  # (c, s, 1)
-        cls = (mask * (gene_ids == 0)).expand_dims(-1)
-        tokens = (self.genes(gene_ids) + value) * gene + self.cls * cls
+        gene = is_gene(layout)  # (c, s)
+        cls, hidden, shown = mask * (gene_ids == 0), gene * (1 - visible), gene * visible
+        zero = shown * (values == 0) if self.zero_modelling else 0 * shown
+        # Learned vectors are placed by one product, whose gradient is one, too: sums over all tokens are slow.
+        places = ops.stack((cls, hidden, zero), -1)  # (c, s, 3)
+        vectors = ops.concat((self.cls, self.hidden, self.zero), 1)[0]  # (3, d)
+        placed = ops.matmul(places.reshape((-1, 3)), vectors).reshape(genes.shape)
+        tokens = genes * gene.expand_dims(-1) + self.value(values, shown - zero) + placed
         return tokens + self.depths(values, gene_ids) if self.depth_tokens else tokens
 
     def genes(self, gene_ids: ms.Tensor) -> ms.Tensor:
@@ -64,6 +67,6 @@ class TokenEmbedding(nn.Cell):
 
     def depths(self, values: ms.Tensor, gene_ids: ms.Tensor) -> ms.Tensor:
         """The tokens of depth before and after thinning, (c, s, d), zero elsewhere."""
-        is_depth = (gene_ids < 0).astype(ms.float32).expand_dims(-1)  # (c, s, 1)
+        is_depth = (gene_ids < 0).astype(ms.float32)  # (c, s)
         which = ops.gather(self.depth, ops.maximum(-1 - gene_ids, 0), 0)
-        return (which + self.depth_value(values)) * is_depth
+        return which * is_depth.expand_dims(-1) + self.depth_value(values, is_depth)

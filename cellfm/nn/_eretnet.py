@@ -8,7 +8,7 @@ from cellfm.nn._ablations import DecayRetention, FeedForward
 from cellfm.nn._dropout import Dropout
 from cellfm.nn._glu import SGLU
 from cellfm.nn._layout import Layout, cls_of, is_gene, sum_by_cell, to_chunks
-from cellfm.nn._norm import layer_norm
+from cellfm.nn._norm import LayerNorm
 from cellfm.nn._retention import GatedRetention
 
 
@@ -20,8 +20,8 @@ class ERetNetLayer(nn.Cell):
         self.alpha = (2 * config.n_layers) ** 0.25
         self.attention = GatedRetention(config) if config.retention == "linear" else DecayRetention(config)
         self.glu = SGLU(config) if config.feed_forward == "sglu" else FeedForward(config)
-        self.norm1 = layer_norm(config.d_model)
-        self.norm2 = layer_norm(config.d_model)
+        self.norm1 = LayerNorm(config.d_model)
+        self.norm2 = LayerNorm(config.d_model)
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
 

@@ -25,7 +25,7 @@ class CellEncoder(nn.Cell):
         """Arguments as for the network."""
         layout = (gene_ids, mask, chunk_cell, cls_row)
         scale, keys = value_scale(layout), mask.expand_dims(-1)
-        x = self.embed(values, mask, layout)
+        x = self.embed(self.embed.genes(gene_ids), values, mask, layout)
         for layer in self.layers[:-1]:
             x = layer(x, keys, scale, layout)
         return self.layers[-1].cls_only(x, keys, scale, layout)

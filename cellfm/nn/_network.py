@@ -68,9 +68,10 @@ class CellFMNetwork(nn.Cell):
         The fields of `Outputs`, in its order.
         """
         layout = (gene_ids, mask, chunk_cell, cls_row)
-        tokens = self.backbone(self.embed(values, visible, layout), visible, layout)
+        genes = self.embed.genes(gene_ids)  # once: each gradient of the table is as large as the table
+        tokens = self.backbone(self.embed(genes, values, visible, layout), visible, layout)
         cell = cls_of(tokens, layout)
-        cell_wise = self.cell_decoder(self.embed.genes(gene_ids), to_chunks(cell, layout))
+        cell_wise = self.cell_decoder(genes, to_chunks(cell, layout))
         return cell, tokens, self.gene_decoder(tokens), cell_wise
 
     def expressed_logits(

@@ -6,7 +6,7 @@ from mindspore import nn, ops
 from cellfm.config import ModelConfig
 from cellfm.nn._layout import Layout, sum_by_cell, to_chunks
 from cellfm.nn._linear import Linear
-from cellfm.nn._norm import rms_norm
+from cellfm.nn._norm import RMSNorm
 
 
 class GatedRetention(nn.Cell):
@@ -23,6 +23,9 @@ class GatedRetention(nn.Cell):
         self.value = Linear(d, d)
         self.gate = Linear(d, d)
         self.output = Linear(d, d)
+        self.norm = RMSNorm()
+        self.inner = ops.BatchMatMul(transpose_a=True)  # these two do without copies of what they transpose
+        self.outer = ops.BatchMatMul()
 
     def construct(self, x: ms.Tensor, key_mask: ms.Tensor, value_scale: ms.Tensor, layout: Layout) -> ms.Tensor:
         """What all tokens `x` (c, s, d) read from those of their cell, (c, s, d); arguments as for `remember`."""
@@ -33,16 +36,18 @@ class GatedRetention(nn.Cell):
         """``K^T V`` of each cell, (b, h, k, k), from its tokens `x`, (c, s, d).
 
         `key_mask` (c, s, 1) is 1 where a token may be read. `value_scale` (c, 1, 1), one over the root of the cell's
-        number of genes, cancels in the norm like the scales of Q and K; they only keep the sums small.
+        number of genes, cancels in the norm like the scales of Q and K; they only keep the sums small. All are
+        applied to the products, which are smaller than their factors.
         """
-        k = self.split_heads(ops.relu(self.key(x)) * key_mask * self.scale)  # (c, h, s, k)
-        v = self.split_heads(self.value(x) * value_scale)  # (c, h, s, k)
-        return sum_by_cell(ops.matmul(k.swapaxes(2, 3), v), layout)
+        k = self.split_heads(ops.relu(self.key(x)) * key_mask)  # (c, h, s, k)
+        v = self.split_heads(self.value(x))  # (c, h, s, k)
+        scale = (value_scale * self.scale**2).expand_dims(-1)  # (c, 1, 1, 1)
+        return sum_by_cell(self.inner(k, v) * scale, layout)
 
     def read(self, readers: ms.Tensor, memory: ms.Tensor) -> ms.Tensor:
         """What `readers` (r, m, d) find in the `memory` (r, h, k, k) of their cell, (r, m, d)."""
-        q = self.split_heads(ops.relu(self.query(readers)) * self.scale)  # (r, h, m, k)
-        found = rms_norm(ops.matmul(q, memory))  # (r, h, m, k)
+        q = self.split_heads(ops.relu(self.query(readers)))  # (r, h, m, k)
+        found = self.norm(self.outer(q, memory))  # (r, h, m, k)
         return self.output(self.join_heads(found) * ops.silu(self.gate(readers)))
 
     def split_heads(self, x: ms.Tensor) -> ms.Tensor:
