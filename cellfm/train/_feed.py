@@ -248,15 +248,17 @@ class Feed:
         return TokenBatch(indptr, np.concatenate(ids), np.concatenate(values), tokens.depth)
 
     def _fit(self, tokens: TokenBatch, n_cells: int) -> list[np.ndarray]:
-        """Cells of each micro-batch: as many as fit, all views of a cell together."""
+        """Cells of each micro-batch: each cell in the first with room for it, all views of a cell together."""
         needed = chunks_of(tokens.lengths, self.length, self.model.n_special).reshape(-1, n_cells).sum(0)
-        groups, start, filled = [], 0, 0
+        groups, room = [], []
         for i, size in enumerate(needed):
-            if filled + size > self.config.n_chunks:
-                groups.append(np.arange(start, i))
-                start, filled = i, 0
-            filled += size
-        return [*groups, np.arange(start, n_cells)]
+            place = next((k for k, left in enumerate(room) if left >= size), len(room))
+            if place == len(room):
+                groups.append([])
+                room.append(self.config.n_chunks)
+            groups[place].append(i)
+            room[place] -= size
+        return list(map(np.array, groups))
 
     def _lay_out(
         self,
