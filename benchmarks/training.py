@@ -44,8 +44,8 @@ def main() -> None:
     cells = CellTable.from_counts(
         counts, np.arange(1, counts.shape[1] + 1, dtype=np.int32), model.vocab, np.zeros(counts.shape[0], bool)
     )
-    # cellfm packs the batch into micro-batches of the default size, and accumulates their gradients.
-    config = TrainConfig(batch_size=BATCH, dropout=0.0, clip="none", weight_decay=0.0)
+    # cellfm packs a batch into two micro-batches, with room for cells above the average, and adds their gradients.
+    config = TrainConfig(batch_size=BATCH, n_chunks=BATCH * 10, dropout=0.0, clip="none", weight_decay=0.0)
     packed, padded = (Feed(cells, model.config, config) for _ in range(2))
     padded.length = model.config.max_genes + 1  # one chunk a cell: padding to the longest that there may be
     padded.config = TrainConfig.from_dict({**vars(config), "n_chunks": BATCH})
