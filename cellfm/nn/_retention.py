@@ -36,8 +36,8 @@ class GatedRetention(nn.Cell):
         """``K^T V`` of each cell, (b, h, k, k), from its tokens `x`, (c, s, d).
 
         `key_mask` (c, s, 1) is 1 where a token may be read. `value_scale` (c, 1, 1), one over the root of the cell's
-        number of genes, cancels in the norm like the scales of Q and K; they only keep the sums small. All are
-        applied to the products, which are smaller than their factors.
+        number of genes, cancels in the norm like the scales of Q and K; they only keep the sums small. All
+        three scale ``K^T V``, which has fewer elements than Q, K and V.
         """
         k = self.split_heads(ops.relu(self.key(x)) * key_mask)  # (c, h, s, k)
         v = self.split_heads(self.value(x))  # (c, h, s, k)
