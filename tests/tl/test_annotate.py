@@ -1,0 +1,324 @@
+"""`cf.tl.fit_annotator` and `cf.tl.annotate`: what may not change a label, what is kept, and what is refused."""
+
+import json
+
+import mudata as md
+import numpy as np
+import pandas as pd
+import pytest
+
+import cellfm as cf
+from cellfm.config import ModelConfig
+from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
+from cellfm.model import CellFM
+from cellfm.tasks.annotation._annotator import Annotator
+
+SAME = {"atol": 1e-4, "rtol": 1e-3}
+LABEL, RAW, CONFIDENCE, DISTANCE = "cellfm_label", "cellfm_label_raw", "cellfm_confidence", "cellfm_distance"
+
+
+@pytest.fixture
+def reference(tiny_adata):
+    return tiny_adata[:24].copy()
+
+
+@pytest.fixture
+def query(tiny_adata):
+    return tiny_adata[24:].copy()
+
+
+@pytest.fixture
+def annotator(reference, tiny_model):
+    return cf.tl.fit_annotator(reference, tiny_model, labels_key="label")
+
+
+def annotated(adata, annotator, **options):
+    return cf.tl.annotate(adata, annotator, copy=True, **options)
+
+
+def test_writes_what_it_says(query, annotator):
+    assert cf.tl.annotate(query, annotator) is None
+    obs = query.obs
+    assert obs[LABEL].cat.categories.tolist() == ["A", "B", "Unknown"]
+    assert obs[RAW].cat.categories.tolist() == ["A", "B"]
+    assert len(query.uns["cellfm_label_colors"]) == 3
+    assert query.uns["cellfm_label_raw_colors"] == query.uns["cellfm_label_colors"][:2]
+    proba = query.obsm["cellfm_proba"]
+    assert proba.dtype == obs[CONFIDENCE].dtype == obs[DISTANCE].dtype == np.float32
+    np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(obs[CONFIDENCE], proba.max(1))
+    np.testing.assert_array_equal(obs[RAW].cat.codes, proba.argmax(1))
+    record = query.uns["cellfm"]["cellfm_proba"]
+    assert record["classes"].tolist() == ["A", "B"]
+    assert record["model"] == "tiny"
+    assert (obs[RAW].astype(str) == obs["label"].astype(str)).mean() > 0.9
+
+
+def test_results_are_written_and_read(query, annotator, tmp_path):
+    import anndata as ad
+
+    cf.tl.annotate(query, annotator)
+    query.write_h5ad(tmp_path / "query.h5ad")
+    again = ad.read_h5ad(tmp_path / "query.h5ad")
+    assert again.uns["cellfm"]["cellfm_proba"]["classes"].tolist() == ["A", "B"]
+    assert again.obs[LABEL].equals(query.obs[LABEL])
+
+
+def test_copy_leaves_the_original_alone(query, annotator):
+    result = annotated(query, annotator)
+    assert LABEL not in query.obs
+    assert LABEL in result.obs
+
+
+def test_reference_on_the_way_is_the_same_as_before(query, reference, tiny_model, annotator):
+    on_the_way = cf.tl.annotate(query, reference=reference, labels_key="label", model=tiny_model, copy=True)
+    np.testing.assert_array_equal(on_the_way.obsm["cellfm_proba"], annotated(query, annotator).obsm["cellfm_proba"])
+
+
+def test_same_seed_same_annotator(reference, query, tiny_model):
+    some, others, third = (
+        cf.tl.fit_annotator(reference, tiny_model, labels_key="label", n_layers=2, random_state=seed).predict(query)
+        for seed in (3, 3, 4)
+    )
+    pd.testing.assert_frame_equal(some, others)
+    assert (some["confidence"] != third["confidence"]).any()
+
+
+def test_order_of_cells_and_batches_do_not_matter(query, annotator):
+    expected = annotator.predict(query)
+    order = np.random.default_rng(0).permutation(query.n_obs)
+    found = annotator.predict(query[order].copy(), batch_size=3)
+    pd.testing.assert_frame_equal(found.loc[expected.index], expected, check_exact=False, **SAME)
+    few = annotator.predict(query[3:6].copy())
+    pd.testing.assert_frame_equal(few, expected.iloc[3:6], check_exact=False, **SAME)
+
+
+def test_a_stored_embedding_is_taken_and_changes_nothing(reference, query, tiny_model, annotator, monkeypatch):
+    expected = annotated(query, annotator).obsm["cellfm_proba"]
+    for adata in (reference, query):
+        cf.tl.embed(adata, tiny_model)
+    monkeypatch.setattr("cellfm._encode.embed_cells", None)
+    again = cf.tl.fit_annotator(reference, tiny_model, labels_key="label")
+    np.testing.assert_allclose(annotated(query, again).obsm["cellfm_proba"], expected, **SAME)
+
+
+def test_unlabelled_cells_are_left_out(reference, query, tiny_model):
+    expected = cf.tl.fit_annotator(reference[:20].copy(), tiny_model, labels_key="label").predict(query)
+    reference.obs.loc[reference.obs_names[20:], "label"] = np.nan
+    with pytest.warns(DataWarning, match="4 of 24 cells have no label"):
+        annotator = cf.tl.fit_annotator(reference, tiny_model, labels_key="label")
+    assert annotator.n_cells == 20
+    pd.testing.assert_frame_equal(annotator.predict(query), expected, check_exact=False, **SAME)
+
+
+@pytest.mark.parametrize("head", ["mlp", "query"])
+def test_saved_is_loaded(reference, query, tiny_model, tmp_path, head):
+    options = {} if head == "mlp" else {"n_epochs": 1, "batch_size": 32}
+    annotator = cf.tl.fit_annotator(reference, tiny_model, labels_key="label", head=head, **options)
+    annotator.save(tmp_path / "annotator")
+    loaded = Annotator.load(tmp_path / "annotator")
+    pd.testing.assert_frame_equal(loaded.predict(query), annotator.predict(query))
+    pd.testing.assert_frame_equal(loaded.history, annotator.history, check_dtype=False)
+    for name in ("classes", "method", "temperature", "confidence_threshold", "distance_threshold", "colors", "n_cells"):
+        assert getattr(loaded, name) == getattr(annotator, name)
+    with_path = cf.tl.annotate(query, tmp_path / "annotator", copy=True)
+    np.testing.assert_array_equal(with_path.obsm["cellfm_proba"], annotated(query, loaded).obsm["cellfm_proba"])
+    with pytest.raises(InputError, match="exists already"):
+        annotator.save(tmp_path / "annotator")
+    annotator.save(tmp_path / "annotator", overwrite=True)
+
+
+def test_fine_tuning_keeps_the_model_it_made(reference, query, tiny_model, tmp_path):
+    annotator = cf.tl.fit_annotator(
+        reference, tiny_model, labels_key="label", method="lora", n_epochs=1, batch_size=32, learning_rate=1e-3
+    )
+    assert annotator.method == "lora"
+    annotator.save(tmp_path / "annotator")
+    loaded = Annotator.load(tmp_path / "annotator")
+    assert loaded.model.weights_hash == annotator.model.weights_hash
+    pd.testing.assert_frame_equal(loaded.predict(query), annotator.predict(query))
+
+
+def test_another_model_and_damaged_files_are_refused(annotator, tiny_vocab, tiny_model, tmp_path):
+    folder = tmp_path / "annotator"
+    annotator.save(folder)
+    assert Annotator.load(folder, tiny_model).model is tiny_model
+    other = CellFM(tiny_model.config, tiny_vocab, name="other", random_state=8)
+    with pytest.raises(CheckpointError, match="fitted with another model"):
+        Annotator.load(folder, other)
+    head = folder / "head.safetensors"
+    whole = head.read_bytes()
+    head.write_bytes(whole[:-1])
+    with pytest.raises(CheckpointError, match=r"head.safetensors is damaged"):
+        Annotator.load(folder)
+    head.unlink()
+    with pytest.raises(CheckpointError, match=r"head.safetensors is missing"):
+        Annotator.load(folder)
+    head.write_bytes(whole)
+    facts = json.loads((folder / "annotator.json").read_text())
+    (folder / "annotator.json").write_text(json.dumps(facts | {"format": 9}))
+    with pytest.raises(CheckpointError, match="format 9"):
+        Annotator.load(folder)
+    (folder / "annotator.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        Annotator.load(folder)
+    with pytest.raises(InputError, match="is not an annotator"):
+        Annotator.load(tmp_path)
+
+
+def test_thresholds_decide_who_is_unknown(query, annotator):
+    def unknown(least: float, most: float) -> float:
+        options = {"confidence_threshold": least, "distance_threshold": most}
+        return (annotated(query, annotator, **options).obs[LABEL] == "Unknown").mean()
+
+    shares = [unknown(least, np.inf) for least in (0.0, 0.5, 0.9, 0.99, 1.0)]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    far = annotated(query, annotator, confidence_threshold=0.0, distance_threshold=0.0)
+    assert (far.obs[LABEL] == "Unknown").all()
+    assert (far.obs[RAW] != "Unknown").all()
+
+
+def test_a_vote_is_the_same_within_clusters(query, annotator):
+    query.obs["cluster"] = pd.Categorical(np.arange(query.n_obs) % 3)
+    voted = annotated(query, annotator, majority_voting="cluster")
+    assert (voted.obs.groupby("cluster", observed=True)[LABEL].nunique() == 1).all()
+    assert voted.obs[RAW].equals(annotated(query, annotator).obs[RAW])
+    assert set(annotated(query, annotator, majority_voting=True).obs[LABEL]) <= {"A", "B", "Unknown"}
+
+
+def test_cells_without_known_genes_are_unknown(query, annotator):
+    query.X = query.X.toarray()
+    query.X[:2, :300] = 0
+    with pytest.warns(DataWarning, match="2 of 16 cells express no gene"):
+        cf.tl.annotate(query, annotator, confidence_threshold=0.0, distance_threshold=np.inf)
+    assert query.obs[LABEL].tolist()[:2] == ["Unknown"] * 2
+    assert query.obs[RAW].isna().tolist()[:3] == [True, True, False]
+    assert np.isnan(query.obs[CONFIDENCE]).tolist()[:3] == [True, True, False]
+    with pytest.warns(DataWarning, match="2 labelled cells express no gene"):
+        cf.tl.fit_annotator(query, annotator.model, labels_key="label")
+
+
+def test_other_genes_of_the_query_are_shared_or_told(reference, query, tiny_model, annotator):
+    some = query[:, 100:].copy()
+    fitted_to_it = cf.tl.fit_annotator(reference[:, 100:].copy(), tiny_model, labels_key="label")
+    options = {"reference": reference, "labels_key": "label", "model": tiny_model}
+    found = cf.tl.annotate(some, min_known_genes=100, copy=True, **options)
+    expected = annotated(some, fitted_to_it)
+    np.testing.assert_allclose(found.obsm["cellfm_proba"], expected.obsm["cellfm_proba"], **SAME)
+    with pytest.warns(DataWarning, match="200 of the 300 genes of the reference"):
+        cf.tl.annotate(some, annotator)
+    with pytest.warns(DataWarning, match="200 of the 300 genes of the reference"):
+        cf.tl.annotate(some, shared_genes=False, **options)
+
+
+def test_colors_of_the_reference_are_kept(reference, query, tiny_model):
+    reference.uns["label_colors"] = ["#112233", "#445566"]
+    cf.tl.annotate(query, reference=reference, labels_key="label", model=tiny_model)
+    assert query.uns["cellfm_label_colors"][:2] == ["#112233", "#445566"]
+
+
+def test_mudata(query, annotator):
+    with md.set_options(pull_on_update=False):
+        proteins = query[:, :5].copy()
+        proteins.var_names = [f"protein{i}" for i in range(5)]
+        both = md.MuData({"rna": query.copy(), "adt": proteins})
+    cf.tl.annotate(both, annotator)
+    assert LABEL in both["rna"].obs
+    assert LABEL not in both["adt"].obs
+
+
+def test_what_was_fitted_is_kept(query, reference, tiny_model, tmp_path):
+    options = {"reference": reference, "labels_key": "label", "model": tiny_model, "copy": True}
+    found = cf.tl.annotate(query, save_annotator=tmp_path / "kept", **options)
+    again = cf.tl.annotate(query, tmp_path / "kept", copy=True)
+    np.testing.assert_array_equal(again.obsm["cellfm_proba"], found.obsm["cellfm_proba"])
+    with pytest.raises(InputError, match="exists already"):
+        cf.tl.annotate(query, save_annotator=tmp_path / "kept", **options)
+
+
+def test_the_query_as_its_own_reference_is_told(query, tiny_model):
+    with pytest.warns(DataWarning, match="reference seems to be the query"):
+        cf.tl.annotate(query, reference=query, labels_key="label", model=tiny_model)
+
+
+def one_class(adata):
+    adata.obs["label"] = "A"
+
+
+def single_cell(adata):
+    adata.obs["label"] = ["lone", *(["A", "B"] * 20)[: adata.n_obs - 1]]
+
+
+def no_labels(adata):
+    adata.obs["label"] = np.nan
+
+
+def unknown_class(adata):
+    adata.obs["label"] = ["Unknown", "A"] * (adata.n_obs // 2)
+
+
+def no_genes(adata):
+    adata.var_names = [f"NOTHING{i}" for i in range(adata.n_vars)]
+
+
+BAD_REFERENCES = [
+    (one_class, {}, InputError, "one class only"),
+    (single_cell, {}, InputError, "single cell: 'lone'"),
+    (no_labels, {}, InputError, "holds no labels"),
+    (unknown_class, {}, InputError, "'Unknown'"),
+    (no_genes, {}, InputError, "known to the model"),
+    (None, {"labels_key": "kind"}, MissingKeyError, "Columns: label, batch"),
+    (None, {"method": "some"}, InputError, "method must be one of 'frozen', 'lora', 'full'"),
+    (None, {"head": "cnn"}, InputError, "head must be one of 'mlp', 'query'"),
+    (None, {"n_layers": 4}, InputError, "n_layers"),
+    (None, {"validation_fraction": 0}, InputError, "validation_fraction"),
+    (None, {"class_weight": "all"}, InputError, "class_weight"),
+    (None, {"lora_rank": 0}, InputError, "lora_rank"),
+]
+
+
+@pytest.mark.parametrize(("change", "options", "error", "message"), BAD_REFERENCES)
+def test_bad_references_are_refused_before_any_work(
+    reference, tiny_model, monkeypatch, change, options, error, message
+):
+    if change is not None:
+        change(reference)
+    monkeypatch.setattr(CellFM, "encode", None)
+    with pytest.raises(error, match=message):
+        cf.tl.fit_annotator(reference, tiny_model, **{"labels_key": "label"} | options)
+
+
+def test_bad_queries_are_refused_before_any_work(query, reference, tiny_model, annotator, tmp_path, monkeypatch):
+    monkeypatch.setattr(CellFM, "encode", None)
+    with pytest.raises(InputError, match="either an annotator"):
+        cf.tl.annotate(query, model=tiny_model)
+    with pytest.raises(InputError, match="either an annotator"):
+        cf.tl.annotate(query, annotator, reference=reference, labels_key="label")
+    with pytest.raises(InputError, match="Pass labels_key="):
+        cf.tl.annotate(query, reference=reference, model=tiny_model)
+    with pytest.raises(InputError, match="confidence_threshold must be from 0 to 1"):
+        cf.tl.annotate(query, annotator, confidence_threshold=2.0)
+    with pytest.raises(InputError, match="distance_threshold must be 0 or more"):
+        cf.tl.annotate(query, annotator, distance_threshold=-1.0)
+    with pytest.raises(MissingKeyError, match="majority_voting='clusters'"):
+        cf.tl.annotate(query, annotator, majority_voting="clusters")
+    with pytest.raises(InputError, match="no reference to fit"):
+        cf.tl.annotate(query, annotator, save_annotator=tmp_path / "new")
+    some, others = query[:, :150].copy(), reference[:, 150:].copy()
+    options = {"labels_key": "label", "min_known_genes": 20}
+    with pytest.raises(InputError, match="share only 0 genes"):
+        cf.tl.annotate(some, reference=others, model=tiny_model, **options)
+
+
+def test_a_query_without_a_common_gene_is_refused(query, reference, tiny_model):
+    annotator = cf.tl.fit_annotator(reference[:, 150:].copy(), tiny_model, labels_key="label", min_known_genes=20)
+    with pytest.raises(InputError, match="shares no gene with the reference"):
+        cf.tl.annotate(query[:, :150].copy(), annotator, min_known_genes=20)
+
+
+def test_long_cells_are_sampled_by_the_annotators_seed(reference, query, tiny_vocab):
+    small = CellFM(ModelConfig(2, 16, 2, len(tiny_vocab), d_value=16, max_genes=100), tiny_vocab, random_state=7)
+    annotator = cf.tl.fit_annotator(reference, small, labels_key="label", random_state=5)
+    by_tool = annotated(query, annotator, random_state=0).obs[CONFIDENCE]
+    np.testing.assert_allclose(by_tool, annotator.predict(query)["confidence"], **SAME)
