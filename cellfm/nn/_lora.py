@@ -30,24 +30,26 @@ class LoRALinear(nn.Cell):
         return merged
 
 
-def add_lora(network: CellFMNetwork, rank: int, *, random_state: int = 0) -> None:
-    """Put an adapter around every projection of attention and SGLU, in place."""
+def add_lora(network: CellFMNetwork, rank: int, *, random_state: int = 0, last_layers: int | None = None) -> None:
+    """Put an adapter around every projection of attention and SGLU, in place; of the `last_layers` alone if given."""
     generator = np.random.default_rng(random_state)
-    for sublayer, name in _projections(network):
+    for sublayer, name in _projections(network, last_layers):
         setattr(sublayer, name, LoRALinear(getattr(sublayer, name), rank, generator))
 
 
 def merge_lora(network: CellFMNetwork) -> None:
     """Add every adapter to the weights it adapts, in place: the same output, the plain network again."""
     for sublayer, name in _projections(network):
-        setattr(sublayer, name, getattr(sublayer, name).merged())
+        layer = getattr(sublayer, name)
+        setattr(sublayer, name, layer.merged() if isinstance(layer, LoRALinear) else layer)
 
 
-def _projections(network: CellFMNetwork) -> list[tuple[nn.Cell, str]]:
+def _projections(network: CellFMNetwork, last_layers: int | None = None) -> list[tuple[nn.Cell, str]]:
     """Where the projections are: each is an attribute of a sublayer."""
+    layers = list(network.backbone.layers)
     return [
         (sublayer, name)
-        for layer in network.backbone.layers
+        for layer in (layers if last_layers is None else layers[-last_layers:])
         for sublayer in (layer.attention, layer.glu)
         for name, cell in sublayer.name_cells().items()
         if isinstance(cell, Linear | LoRALinear)

@@ -66,7 +66,7 @@ def benchmark(
 
     Returns
     -------
-    One row for `X_pca`, each embedding and Harmony, in this order. Columns: the metrics, each 0 to 1 and the higher
+    One row for `X_pca`, each embedding and Harmony, in this order. Columns: the metrics, each up to 1 and the higher
     the better, ``AvgBio`` (mean of NMI, ARI and label silhouette), ``Bio conservation`` and ``Batch correction`` (means
     of their metrics) and ``Total`` (0.6 of the one and 0.4 of the other). `attrs` holds the profile and the number of
     cells that were judged. Nothing is written.

@@ -27,6 +27,7 @@ def integrate(
     batch_key: str,
     method: Literal["lora", "full"] = "lora",
     lora_rank: int = 8,
+    lora_layers: int | None = 1,
     adversary: float = 1.0,
     structure: float = 10.0,
     masked: float = 1.0,
@@ -80,6 +81,9 @@ def integrate(
         ``"lora"`` trains adapters and keeps the weights, ``"full"`` trains all weights.
     lora_rank
         Rank of the adapters.
+    lora_layers
+        Number of layers, counted from the last, that get adapters; None for all. Adapters below the last layer cost
+        time and were seen to cost cell types.
     adversary, structure, masked, elastic
         Weights of the terms; 0 leaves one out.
     mask_ratio
@@ -144,7 +148,8 @@ def integrate(
     >>> cf.tl.integrate(adata, batch_key="donor", umap=True)  # doctest: +SKIP
     >>> cf.pl.integration(adata, batch_key="donor", label_key="cell_type")  # doctest: +SKIP
     """
-    _check_options(method, save_model, **{"steps": steps, "lora_rank": lora_rank, "train_batch_size": train_batch_size})
+    counts = {"steps": steps, "lora_rank": lora_rank, "train_batch_size": train_batch_size, "train_genes": train_genes}
+    _check_options(method, save_model, **counts if lora_layers is None else counts | {"lora_layers": lora_layers})
     adata = select(data, modality)
     batches = require_complete(read_groups(adata, batch_key, "batch_key"), batch_key)
     require_batches(batches, batch_key)
@@ -165,6 +170,7 @@ def integrate(
     options = IntegrationOptions(
         method=method,
         lora_rank=lora_rank,
+        lora_layers=lora_layers,
         weights=IntegrationWeights(adversary=adversary, structure=structure, masked=masked, elastic=elastic),
         zero_fraction=zero_fraction,
         mask_ratio=mask_ratio,

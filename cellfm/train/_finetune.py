@@ -69,6 +69,7 @@ def finetune(
     method: Method = "lora",
     config: TrainConfig | None = None,
     lora_rank: int = 8,
+    lora_layers: int | None = None,
     patience: int = 5,
     criterion: Criterion = mean_loss,
 ) -> Finetuned:
@@ -89,6 +90,8 @@ def finetune(
         How to train. `steps` is the upper bound; `validate_every` decides how often it is looked whether to stop.
     lora_rank
         Rank of the adapters.
+    lora_layers
+        Number of layers, counted from the last, that get adapters; by default all.
     patience
         Validations without improvement after which training stops.
     criterion
@@ -115,7 +118,7 @@ def finetune(
     use_device()
     network = build_network(model.config, model.weights, dropout=config.dropout)
     if method == "lora":
-        add_lora(network, lora_rank, random_state=config.random_state)
+        add_lora(network, lora_rank, random_state=config.random_state, last_layers=lora_layers)
     set_precision(network, config.precision)
     loss_of = objective(network) if objective is not None else PretrainObjective(network, config)
     trained, head = _trained(network, loss_of, method)

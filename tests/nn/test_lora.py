@@ -48,6 +48,17 @@ def test_merged_equals_unmerged(inputs):
     assert {name: array.shape for name, array in network_weights(network).items()} == parameter_shapes(CONFIG)
 
 
+def test_adapters_of_the_last_layers_alone(inputs):
+    weights = initial_weights(CONFIG)
+    network = build_network(CONFIG, weights)
+    add_lora(network, 4, last_layers=1)
+    adapted = {name for name in network_weights(network) if ".a." in name}
+    assert len(adapted) == 8
+    assert all(name.startswith("backbone.layers.1.") for name in adapted)
+    merge_lora(network)
+    assert network_weights(network).keys() == weights.keys()
+
+
 def test_network_has_the_declared_parameters():
     for config in (CONFIG, dataclasses.replace(CONFIG, lora_rank=3, n_layers=3)):
         network = build_network(config, initial_weights(config))

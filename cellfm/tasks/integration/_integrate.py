@@ -40,6 +40,7 @@ class IntegrationOptions:
 
     method: Literal["lora", "full"] = "lora"
     lora_rank: int = 8
+    lora_layers: int | None = 1
     weights: IntegrationWeights = field(default_factory=IntegrationWeights)
     zero_fraction: float = 0.0
     mask_ratio: float = 0.5
@@ -116,6 +117,7 @@ def integrate_cells(
         method=options.method,
         config=config,
         lora_rank=options.lora_rank,
+        lora_layers=options.lora_layers,
         patience=N_VALIDATIONS,
         criterion=criterion,
     )
@@ -141,8 +143,8 @@ def require_trainable(model: CellFM, options: IntegrationOptions) -> None:
         value = getattr(options, name)
         if not 0 < value <= 1:
             raise InputError(f"{name} must be above 0 and at most 1, not {value!r}.")
-    if options.train_genes < 1 or options.zero_fraction < 0:
-        raise InputError("train_genes must be 1 or more, and zero_fraction 0 or more.")
+    if not options.zero_fraction >= 0:
+        raise InputError(f"zero_fraction must be 0 or more, not {options.zero_fraction!r}.")
     if options.zero_fraction and not model.config.zero_modelling:
         raise InputError(
             f"zero_fraction={options.zero_fraction} needs a model that was trained with zero modelling, which "

@@ -51,7 +51,7 @@ def score_embeddings(
 
     Returns
     -------
-    One row an embedding: metrics, each 0 to 1 and the higher the better, and the aggregates `SCORES`.
+    One row an embedding: metrics, each up to 1 and the higher the better, and the aggregates `SCORES`.
 
     Raises
     ------

@@ -1,0 +1,133 @@
+"""The terms of integration: what each asks, what it leaves alone, and how batches come to be told apart no more."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from cellfm.config import ModelConfig, TrainConfig
+from cellfm.data import CellTable
+from cellfm.model import CellFM
+from cellfm.nn import MLPHead, build_network, draw_head
+from cellfm.train._feed import Feed
+from cellfm.train._integrate import IntegrationObjective, IntegrationWeights, elastic_loss, structure_loss
+from cellfm.train._integrate_criterion import separability
+from cellfm.train._integrate_feed import IntegrationFeed
+
+CONFIG = TrainConfig(steps=4, batch_size=8, n_chunks=48, dropout=0.0, train_genes=120, target_fraction=0.5)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_vocab):
+    return CellFM(ModelConfig(2, 16, 2, len(tiny_vocab), d_value=8, max_genes=120), tiny_vocab, random_state=2)
+
+
+@pytest.fixture
+def feed(model, tiny_adata, tiny_vocab):
+    ids = np.concatenate((np.arange(1, 301), np.zeros(20))).astype(np.int32)
+    codes = tiny_adata.obs["batch"].cat.codes.to_numpy().astype(np.int32)
+    codes[:5] = 1  # 15 cells of the one batch and 25 of the other
+    cells = CellTable.from_counts(tiny_adata.X, ids, tiny_vocab, np.arange(40) % 4 == 0)
+    start = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
+    return IntegrationFeed(Feed(cells, model.config, CONFIG, kinds=np.arange(40)), codes, start, n_masked=12, rise=2)
+
+
+def naive_pairs(cell: np.ndarray, term, codes: np.ndarray, *, own_batch: bool) -> float:
+    found = []
+    for i in range(len(cell)):
+        for j in range(len(cell)):
+            if i != j and min(codes[i], codes[j]) >= 0 and (codes[i] == codes[j] or not own_batch):
+                found.append(term(i, j))
+    return float(np.mean(found))
+
+
+def cosine(x: np.ndarray, i: int, j: int) -> float:
+    return float(x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]))
+
+
+def test_terms_are_means_over_pairs_of_cells():
+    generator = np.random.default_rng(1)
+    cell, start = generator.standard_normal((2, 7, 5)).astype(np.float32)
+    codes = np.array([0, 1, 0, 1, 1, -2, -2], np.int32)
+    found = float(structure_loss(*map(ms.Tensor, (cell, start, codes))))
+    change = naive_pairs(cell, lambda i, j: (cosine(cell, i, j) - cosine(start, i, j)) ** 2, codes, own_batch=True)
+    assert found == pytest.approx(change, rel=1e-4)
+    found = float(elastic_loss(ms.Tensor(cell), ms.Tensor(codes)))
+    elastic = naive_pairs(cell, lambda i, j: 1 - (max(cosine(cell, i, j), 0) - 0.8) ** 2, codes, own_batch=False)
+    assert found == pytest.approx(elastic, rel=1e-4)
+
+
+def test_the_elastic_term_draws_the_like_together_and_the_unlike_apart():
+    codes = ms.Tensor(np.zeros(2, np.int32))
+
+    def loss(angle: float) -> float:
+        return float(elastic_loss(ms.Tensor(np.array([[1, 0], [np.cos(angle), np.sin(angle)]], np.float32)), codes))
+
+    like, unlike = np.arccos(0.9), np.arccos(0.5)
+    assert loss(like - 0.1) < loss(like) < loss(like + 0.1)
+    assert loss(unlike + 0.1) < loss(unlike) < loss(unlike - 0.1)
+
+
+def test_every_batch_counts_the_same_and_no_cell_loses_its_start(feed):
+    batches = [feed.batch(step) for step in range(feed.steps_per_epoch)]
+    weight = np.zeros(2)
+    for micro in (micro for batch in batches for micro in batch.micro):
+        there = micro.kind >= 0
+        assert (micro.weight[~there] == 0).all()
+        np.testing.assert_allclose(micro.weight[there], 40 / (2 * np.bincount(feed.codes)[micro.kind[there]] * 8))
+        for code, start in zip(micro.kind[there], micro.start[there], strict=True):
+            cell = np.flatnonzero((feed.start == start).all(1))
+            assert feed.codes[cell] == [code]
+    assert weight.sum() == 0
+    assert [float(feed.batch(step).micro[0].rise) for step in range(3)] == [0.5, 1.0, 1.0]
+    assert all(float(micro.rise) == 1 for batch in feed.validation() for micro in batch.micro)
+
+
+def test_masked_values_are_asked_of_the_first_chunks_alone(feed):
+    batch = feed.batch(0)
+    asked = sum(micro.target[:12].sum() for micro in batch.micro)
+    assert all(float(micro.one_by_targets) == pytest.approx(1 / asked) for micro in batch.micro)
+
+
+@pytest.mark.parametrize("adversary", [0.0, 0.5])
+def test_the_network_gets_what_the_discriminator_gets_turned_round_and_gated(model, feed, adversary):
+    micro = feed.batch(3).micro[0]
+    network = build_network(model.config, model.weights, dropout=0.0)
+    head = MLPHead(np.zeros(16), np.ones(16), 2, n_layers=2)
+    draw_head(head)
+    head.output.linear.weight.set_data(ms.Tensor(np.random.default_rng(2).standard_normal((2, 16)).astype(np.float32)))
+    weights = IntegrationWeights(adversary=adversary, structure=0.0, masked=0.0 if adversary else 1.0)
+    objective = IntegrationObjective(network, head, model.config, CONFIG, weights, n_masked=12, mean_square=1.0)
+    arrays = [ms.Tensor(array) for array in micro]
+    gene_ids, values, _, mask, chunk_cell, cls_row = arrays[:6]
+    kind, weight = arrays[8], arrays[12]
+    parameters = ms.ParameterTuple([network.backbone.layers[1].attention.output.weight, head.output.linear.weight])
+
+    def loss(*arrays):
+        return objective(*arrays)[0]
+
+    of_network, of_head = ms.value_and_grad(loss, None, parameters)(*arrays)[1]
+    if not adversary:
+        assert not of_head.asnumpy().any()
+        assert of_network.asnumpy().any()
+        return
+
+    def expected(*arrays):
+        """The discriminator lowers -log p; the network, on its own, lowers -log(1 - p)."""
+        cell = objective.encoder(gene_ids, values, mask, chunk_cell, cls_row)
+        own = ms.ops.gather_elements(ms.ops.softmax(head(cell), -1), 1, ms.ops.maximum(kind, 0).expand_dims(-1))
+        own = own.squeeze(-1)
+        return -(ms.ops.log(own) * weight).sum(), -(ms.ops.log(1 - own) * weight).sum()
+
+    with_head = ms.grad(lambda: expected()[0], None, parameters)()[1]
+    with_network = ms.grad(lambda: expected()[1], None, parameters)()[0]
+    np.testing.assert_allclose(of_head.asnumpy(), with_head.asnumpy(), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(of_network.asnumpy(), adversary * with_network.asnumpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_separability_is_1_apart_and_near_0_mixed():
+    generator = np.random.default_rng(0)
+    cells, codes = generator.standard_normal((200, 8)), np.arange(200) % 2
+    assert separability(cells, codes) < 0.1
+    assert separability(cells + 20 * codes[:, None] * np.eye(8)[0] - 10 * np.eye(8)[0], codes) > 0.95
+    assert separability(cells[:3], np.array([0, 1, 1])) >= 0
+    assert separability(cells[:4], np.zeros(4, int)) == 0
