@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellfm._cli_integrate import add_integrate_command
 from cellfm._cli_tasks import add_task_commands
 from cellfm._cli_train import add_training_commands
 from cellfm.errors import DataWarning, InputError
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     shard.set_defaults(run=_shard)
 
     add_task_commands(commands, say=print)
+    add_integrate_command(commands, say=print)
     add_training_commands(commands, say=print)
 
     info = commands.add_parser("info", help="tell what a file of cells, a corpus, a .ckpt file or a model holds")

@@ -28,7 +28,7 @@ FLOORS = (
     ("train",),
     ("tasks",),
     ("pp", "tl", "pl"),
-    ("cli", "__main__", "_cli_tasks", "_cli_train", "_demo", "_doctor"),
+    ("cli", "__main__", "_cli_integrate", "_cli_tasks", "_cli_train", "_demo", "_doctor"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_MINDSPORE = (*FLOORS[0], *FLOORS[1], "pp", "pl")

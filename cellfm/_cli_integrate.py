@@ -1,0 +1,75 @@
+"""The command ``cellfm integrate``: a file of cells of several batches, and the same file with them integrated."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cellfm.keys import INTEGRATION
+
+_PICTURES = (".png", ".pdf", ".svg")
+
+
+def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
+    """Add the command to those of the parser; what it tells goes to `say`."""
+    integrate = commands.add_parser("integrate", help="fine-tune on cells of several batches, and embed them together")
+    integrate.add_argument("input", type=Path, metavar="IN", help=".h5ad, .h5mu, .zarr, 10x .h5 or folder with counts")
+    integrate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
+    integrate.add_argument("--batch-key", required=True, metavar="COLUMN", help="column of obs with the batches")
+    integrate.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
+    integrate.add_argument(
+        "--method", choices=("lora", "full"), default="lora", help="adapters (default) or all weights"
+    )
+    integrate.add_argument("--steps", type=int, metavar="N", help="updates of the weights; by default that of the tool")
+    integrate.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    integrate.add_argument("--save-model", type=Path, metavar="FOLDER", help="also keep the fine-tuned model")
+    integrate.add_argument("--key-added", default=INTEGRATION.obsm, metavar="KEY", help="name of the embedding in obsm")
+    integrate.add_argument("--plot", type=Path, metavar="FILE", help="also draw UMAPs of before and after")
+    integrate.add_argument("--label-key", metavar="COLUMN", help="column of obs with cell types, for the plot")
+    integrate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="seed of everything (0)")
+    integrate.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    integrate.set_defaults(run=lambda args: _integrate(args, say))
+
+
+def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm._adata import select
+    from cellfm.data import check_writable, read_cells, write_cells
+    from cellfm.errors import MissingKeyError
+    from cellfm.model import load_model
+    from cellfm.tl import integrate
+
+    check_writable(args.output)
+    if args.plot:
+        check_writable(args.plot, _PICTURES)
+    model = load_model(args.model)
+    data = read_cells(args.input)
+    if args.output.suffix == ".h5ad":
+        data = select(data, args.modality)  # one table of a .h5mu
+    cells = select(data, args.modality)
+    if args.label_key is not None and args.label_key not in cells.obs:
+        there = ", ".join(cells.obs) or "none"
+        raise MissingKeyError(f"--label-key {args.label_key}: no such column of obs; there are: {there}.")
+    integrate(
+        data,
+        model,
+        batch_key=args.batch_key,
+        method=args.method,
+        layer=args.layer,
+        key_added=args.key_added,
+        umap=args.plot is not None,
+        save_model=args.save_model,
+        random_state=args.random_state,
+        modality=args.modality,
+        **({} if args.steps is None else {"steps": args.steps}),
+    )
+    write_cells(data, args.output)
+    say(f"{args.output}: {cells.n_obs:,} cells, integrated embedding in obsm[{args.key_added!r}]")
+    if args.save_model:
+        say(f"{args.save_model}: the fine-tuned model")
+    if args.plot:
+        from cellfm.pl import integration
+
+        after = f"{args.key_added}_umap"
+        integration(cells, batch_key=args.batch_key, label_key=args.label_key, after=after, save=args.plot, show=False)
+        say(f"{args.plot}: UMAPs of the embedding before and after")
+    return 0

@@ -1,0 +1,51 @@
+"""`cf.pl.integration`: what is stored is drawn, cell by cell, and what is not stored is asked for."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+import cellfm as cf
+from cellfm.errors import MissingKeyError
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def cells(tiny_adata):
+    generator = np.random.default_rng(0)
+    for key in ("X_cellfm_umap", "X_cellfm_integrated_umap"):
+        tiny_adata.obsm[key] = generator.standard_normal((40, 2)).astype(np.float32)
+    tiny_adata.obsm["X_cellfm_umap"][4] = np.nan
+    return tiny_adata
+
+
+def points(axes) -> set[tuple]:
+    return {tuple(point) for point in np.asarray(axes.collections[0].get_offsets()).round(4).tolist()}
+
+
+def test_draws_both_embeddings_by_batch_and_label(cells, tmp_path):
+    before = cells.copy()
+    axes = cf.pl.integration(cells, batch_key="batch", label_key="label", save=tmp_path / "cells.png")
+    assert [axis.get_title() for axis in axes] == ["before: batch", "before: label", "after: batch", "after: label"]
+    assert points(axes[0]) == points(axes[1])
+    assert points(axes[2]) == {tuple(row) for row in cells.obsm["X_cellfm_integrated_umap"].round(4).tolist()}
+    assert len(points(axes[0])) == 39  # the cell without an embedding is left out
+    assert (tmp_path / "cells.png").stat().st_size > 10_000
+    assert set(cells.uns) == set(before.uns)
+
+
+def test_one_row_and_one_column_are_enough(cells):
+    del cells.obsm["X_cellfm_umap"]
+    assert len(cf.pl.integration(cells, batch_key="batch", before=None, show=False)) == 1
+
+
+def test_what_is_missing_is_named(cells):
+    with pytest.raises(MissingKeyError, match="'donor' is not a column of obs. Columns: label, batch"):
+        cf.pl.integration(cells, batch_key="donor")
+    del cells.obsm["X_cellfm_umap"]
+    with pytest.raises(MissingKeyError, match="umap=True"):
+        cf.pl.integration(cells, batch_key="batch")
