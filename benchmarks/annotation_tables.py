@@ -7,6 +7,7 @@ import pandas as pd
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION
 
 BASE = "logistic regression"
+METHODS = ("logistic", "celltypist", "knn", "frozen", "query", "lora", "full")
 BATCH_SIZE = 64
 TRAINED = 0.85  # share of the training cells that is not kept for validation
 SCORES = ("accuracy", "macro_f1", "weighted_f1")
@@ -99,8 +100,17 @@ def seconds(rows: pd.DataFrame) -> str:
 
 
 def _part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
-    chosen = rows[rows["part"] == part] if len(rows) else pd.DataFrame()
-    return chosen.dropna(axis=1, how="all") if len(chosen) else pd.DataFrame()
+    """The rows of a part, by set and method: baselines first."""
+    if rows.empty or part not in set(rows["part"]):
+        return pd.DataFrame()
+    rows = rows[rows["part"] == part].dropna(axis=1, how="all")
+
+    def place(column: pd.Series) -> pd.Series:
+        if column.name != "method":
+            return column
+        return column.map(lambda name: next(i for i, start in enumerate(METHODS) if name.startswith(start)))
+
+    return rows.sort_values(["set", "method"], key=place, kind="stable")
 
 
 def _percent(values: pd.Series) -> str:

@@ -26,7 +26,7 @@ class QueriesAndKeys(nn.Cell):
         """Queries of CLS, (b, d), queries and keys of all tokens, (c, s, d); arguments as for the network."""
         layout = (gene_ids, mask, chunk_cell, cls_row)
         scale, keys = value_scale(layout), mask.expand_dims(-1)
-        x = self.embed(values, mask, layout)
+        x = self.embed(self.embed.genes(gene_ids), values, mask, layout)
         for layer in self.layers:
             x = layer(x, keys, scale, layout)
         query = ops.relu(self.attention.query(x))
