@@ -35,7 +35,7 @@ def annotation(
     """Draw labels that `cf.tl.annotate` or `cf.tl.transfer_labels` gave.
 
     ``"confusion"``: rows are true labels, columns the predicted ones with ``"Unknown"`` last; the colour is the share
-    of the row. ``"confidence"``: for each predicted label before rejection the median (line), the middle half (bar) and the
+    of the row. ``"confidence"``: for each label before rejection the median (line), the middle half (bar) and the
     middle 90 % (whiskers) of its cells; the dashed line is the threshold below which a cell became ``"Unknown"``.
 
     Parameters
