@@ -178,6 +178,12 @@ def annotate(
     found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
     if n_empty := int(np.isnan(found.distance).sum()):
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
+    if (n_far := int((found.distance > most).sum())) > adata.n_obs / 2:
+        warn(
+            f"{n_far:,} of {adata.n_obs:,} cells lie farther from the reference than {most:.3g} and are {UNKNOWN!r}. "
+            "Where that is another technology or batch and not another kind of cells, pass "
+            "distance_threshold=numpy.inf (or a larger one), and look at the confidence."
+        )
     rejected = found.rejected(least, most)
     names = np.array([*annotator.classes, UNKNOWN], object)
     label = np.where(rejected, UNKNOWN, names[found.codes])

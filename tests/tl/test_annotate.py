@@ -174,7 +174,8 @@ def test_thresholds_decide_who_is_unknown(query, annotator):
     shares = [unknown(least, np.inf) for least in (0.0, 0.5, 0.9, 0.99, 1.0)]
     assert shares == sorted(shares)
     assert shares[0] == 0
-    far = annotated(query, annotator, confidence_threshold=0.0, distance_threshold=0.0)
+    with pytest.warns(DataWarning, match="16 of 16 cells lie farther"):
+        far = annotated(query, annotator, confidence_threshold=0.0, distance_threshold=0.0)
     assert (far.obs[LABEL] == "Unknown").all()
     assert (far.obs[RAW] != "Unknown").all()
 
@@ -207,9 +208,9 @@ def test_other_genes_of_the_query_are_shared_or_told(reference, query, tiny_mode
     expected = annotated(some, fitted_to_it)
     np.testing.assert_allclose(found.obsm["cellfm_proba"], expected.obsm["cellfm_proba"], **SAME)
     with pytest.warns(DataWarning, match="200 of the 300 genes of the reference"):
-        cf.tl.annotate(some, annotator)
+        cf.tl.annotate(some, annotator, distance_threshold=np.inf)
     with pytest.warns(DataWarning, match="200 of the 300 genes of the reference"):
-        cf.tl.annotate(some, shared_genes=False, **options)
+        cf.tl.annotate(some, shared_genes=False, distance_threshold=np.inf, **options)
 
 
 def test_colors_of_the_reference_are_kept(reference, query, tiny_model):
