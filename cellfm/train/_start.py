@@ -4,6 +4,9 @@ A departure from the paper, for corpora that are too small to learn this from ra
 network can do what principal components do. With keys that grow with a token's value and values that pass the gene's
 vector on, ``K^T V`` is ``sum_g x_g L_g``; CLS is a key too, so it can subtract the average cell; the norm of attention
 takes the length. Everything else starts small and is learned.
+
+Heads are normalised one by one. The first ones hold the leading components, the last ones the rest: kinds of cells that
+the corpus does not know, whose leading components say little, are told by the rest all the same.
 """
 
 import numpy as np
@@ -16,25 +19,33 @@ from cellfm.model._parameters import Weights, initial_weights
 from cellfm.train._feed import Cells
 from cellfm.train._refine import SourceCells, refine_loadings
 
-CELLS_OF_A_SOURCE = 1000
+CELLS_OF_A_SOURCE = 500
 """Training cells of a source that the components are computed from."""
 REFINED_CELLS_OF_A_SOURCE = 4000
 """Training cells of a source that their refinement draws from."""
 COMPONENTS_OF_A_SOURCE = 50
 OFFSET = 0.75
-"""How much of the average cell is subtracted."""
+"""How much of the average cell is subtracted from the leading components (their length, the depth, tells T cells);
+from the others all of it is."""
+LEADING = 3 / 8
+"""Share of the width that leading components take, at least: whole heads."""
+REST = 0.65
+"""Weight of the heads that hold the other components."""
+MOST_CELLS = 0.999
+"""Genes expressed in more cells than this share count as in so many."""
 N_VALUE_DIMS = 16
 """Dimensions of a token that start with its value; the others start with its gene."""
 AT_VALUE, AT_GENE, AT_CLS = 0, 1, 2  # places among them: the value, 1 for genes, 1 for CLS
 MAX_VALUE = 9.3  # log1p of a whole cell in one gene, just above
 SCALE = 0.1  # of tokens, next to what attention adds
-CLS_KEY = 30.0  # how much more CLS counts as a key than a gene of value 1
+CLS_KEY = 300.0  # how much more CLS counts as a key than a gene of value 1; its own vector can be the smaller
 
 
 def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -> Weights:
     """Weights whose CLS output is the principal components of the training cells, each source centred by itself.
 
-    With `train.refine_steps` the gene vectors are first refined by contrast (see `cellfm.train._refine`).
+    Genes are scaled by :func:`gene_scales`. With `train.refine_steps` the gene vectors are refined by contrast (see
+    `cellfm.train._refine`).
 
     Raises
     ------
@@ -49,8 +60,9 @@ def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -
     random_state = train.random_state
     sources = _cells_by_source(corpus, random_state)
     sets = [_values(corpus, np.sort(cells[:CELLS_OF_A_SOURCE]), config) for cells in sources]
-    loadings, average = gene_loadings(sets, config.d_model - N_VALUE_DIMS, random_state=random_state)
-    average *= OFFSET
+    n_dims = config.d_model - N_VALUE_DIMS
+    loadings, average = gene_loadings(sets, n_dims, scales=gene_scales(sets), random_state=random_state)
+    average[: _n_leading(config)] *= OFFSET
     if train.refine_steps:
         refined = [_source(corpus, np.sort(cells[:REFINED_CELLS_OF_A_SOURCE]), config, train) for cells in sources]
         loadings, average = refine_loadings(refined, loadings, average, train.refine_steps, random_state)
@@ -83,18 +95,45 @@ def _values(corpus: Cells, cells: np.ndarray, config: ModelConfig) -> sp.csr_mat
     return sp.csr_matrix((tokens.values, tokens.gene_ids.astype(np.int64), tokens.indptr), shape)
 
 
+def gene_scales(sets: list[sp.csr_matrix]) -> np.ndarray:
+    """How much each gene counts, (n_genes + 1,): ``(-log share of cells)^(1/4) / (1 + standard deviation)^(1/2)``.
+
+    Share and variance are those within sets, averaged over the sets that show the gene. Genes that most cells express
+    count less, and so do those that vary most; genes that no cell shows do not count.
+    """
+    n_sets, share, variance = np.zeros((3, sets[0].shape[1]))
+    for values in sets:
+        parts = (values > 0, values, values.multiply(values))
+        shown, mean, square = (np.asarray(part.mean(0), float).ravel() for part in parts)
+        n_sets += shown > 0
+        share += shown
+        variance += np.maximum(square - mean**2, 0)
+    n_sets = np.maximum(n_sets, 1)
+    share = np.minimum(share / n_sets, MOST_CELLS)
+    rarity = -np.log(share, out=np.zeros_like(share), where=share > 0)
+    return np.sqrt(np.sqrt(rarity) / (1 + np.sqrt(variance / n_sets)))
+
+
 def gene_loadings(
-    sets: list[sp.csr_matrix], n_dims: int, *, random_state: int = 0, n_iterations: int = 4
+    sets: list[sp.csr_matrix],
+    n_dims: int,
+    *,
+    scales: np.ndarray | None = None,
+    random_state: int = 0,
+    n_iterations: int = 4,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Right singular vectors of the pooled values, (n_genes + 1, n_dims), and the average cell's image, (n_dims,).
 
     Each gene is centred within each set; a set counts as the root of its number of cells. Randomised block power
-    iteration (Halko 2011), with the centring left implicit. Dimensions beyond the number of cells are zero.
+    iteration (Halko 2011), with the centring left implicit. Dimensions beyond the number of cells are zero. With
+    `scales` (n_genes + 1,) the singular vectors are those of scaled genes, and the loadings scale genes too.
     """
     generator = np.random.default_rng(random_state)
+    dtype = sets[0].dtype
+    scales = np.ones(sets[0].shape[1], dtype) if scales is None else scales.astype(dtype)
     blocks = []
     for values in sets:
-        block = (values * values.shape[0] ** -0.25).tocsr()
+        block = (values @ sp.diags(scales * dtype.type(values.shape[0] ** -0.25))).tocsr()
         blocks.append((block, np.asarray(block.mean(0)).ravel()))
 
     def forward(right: np.ndarray) -> np.ndarray:
@@ -105,11 +144,11 @@ def gene_loadings(
         pairs = zip(blocks, parts, strict=True)
         return sum(block.T @ part - np.outer(mean, part.sum(0)) for (block, mean), part in pairs)
 
-    right = generator.standard_normal((sets[0].shape[1], n_dims + 16))
+    right = generator.standard_normal((sets[0].shape[1], n_dims + 16)).astype(dtype)
     for _ in range(n_iterations):
         right = np.linalg.qr(backward(np.linalg.qr(forward(right))[0]))[0]
     loadings = right @ np.linalg.svd(forward(right), full_matrices=False)[2].T[:, :n_dims]
-    loadings = np.pad(loadings, ((0, 0), (0, n_dims - loadings.shape[1])))
+    loadings = np.pad(scales[:, None] * loadings, ((0, 0), (0, n_dims - loadings.shape[1])))
     average = np.mean([np.asarray(values.mean(0)).ravel() @ loadings for values in sets], axis=0)
     return loadings, average
 
@@ -125,36 +164,48 @@ def value_table(slopes: np.ndarray, targets: list) -> np.ndarray:
     return np.linalg.solve(gram, choice.T @ wanted).T
 
 
+def _n_leading_heads(config: ModelConfig) -> int:
+    return min(config.n_heads, int(np.ceil((LEADING * config.d_model + N_VALUE_DIMS) / config.d_head)))
+
+
+def _n_leading(config: ModelConfig) -> int:
+    """Components in the leading heads; the dimensions of the value are there too."""
+    return _n_leading_heads(config) * config.d_head - N_VALUE_DIMS
+
+
 def start_weights(
-    config: ModelConfig, loadings: np.ndarray, average: np.ndarray, *, noise: float = 0.1, random_state: int = 0
+    config: ModelConfig, loadings: np.ndarray, average: np.ndarray, *, noise: float = 0.03, random_state: int = 0
 ) -> Weights:
-    """Weights whose CLS output is ``sum_g x_g L_g - average``, normalised, up to a rotation.
+    """Weights whose CLS output is ``sum_g x_g L_g - average``, normalised head by head, up to rotations.
 
     Parameters
     ----------
     loadings
-        (n_genes + 1, d_model - 16) gene vectors L.
+        (n_genes + 1, d_model - 16) gene vectors L, the leading components first.
     average
         (d_model - 16,) what is subtracted.
     noise
         Scale of the random weights of the backbone next to their usual initial values.
     """
-    d = config.d_model
-    n = d - N_VALUE_DIMS
+    d, n = config.d_model, _n_leading(config)  # the dimensions of the value begin at n, between the groups of heads
     generator = np.random.default_rng(random_state)
-    # Heads are normalised one by one: a rotation gives each the same share of every component.
-    rotation = np.linalg.qr(generator.standard_normal((n, n)))[0]
+    groups = [slice(0, n), slice(n + N_VALUE_DIMS, d)]
+    vectors, cell = np.zeros((len(loadings), d)), np.zeros(d)
+    for group, own, image in zip(groups, np.split(loadings, [n], 1), np.split(average, [n]), strict=True):
+        # A rotation gives each head of a group the same share of every component.
+        rotation = np.linalg.qr(generator.standard_normal((own.shape[1],) * 2))[0]
+        vectors[:, group], cell[group] = own @ rotation, image @ rotation
     size = SCALE / np.sqrt(np.mean(loadings[np.any(loadings != 0, axis=1)] ** 2))
+    components = np.r_[tuple(groups)]
     weights = {
         name: value if "decoder" in name else value * noise
         for name, value in initial_weights(config, random_state).items()
     }
 
     weights["embed.gene"] = np.zeros_like(weights["embed.gene"])
-    weights["embed.gene"][: len(loadings), :n] = size * loadings @ rotation
+    weights["embed.gene"][: len(loadings)] = size * vectors
     weights["embed.gene"][0] = 0  # padding
-    cls = np.zeros(d)
-    cls[:n] = -size * average @ rotation / CLS_KEY
+    cls = -size * cell / CLS_KEY
     cls[n + AT_CLS] = 1
     weights["embed.cls"] = cls.reshape(1, 1, d)
 
@@ -174,8 +225,9 @@ def start_weights(
     weights[f"{attention}.key.weight"][:, n + AT_CLS] += CLS_KEY
     weights[f"{attention}.query.weight"][:, n + AT_CLS] += 1
     weights[f"{attention}.query.weight"][:, n + AT_GENE] += 1 / SCALE
-    weights[f"{attention}.value.weight"][np.arange(n), np.arange(n)] += 1
+    weights[f"{attention}.value.weight"][components, components] += 1
+    weights[f"{attention}.value.weight"][:, n + AT_CLS] = 0  # as a key it counts too much for noise
     weights[f"{attention}.gate.weight"][:, n + AT_CLS] += 2
     weights[f"{attention}.gate.weight"][:, n + AT_GENE] += 0.5
-    weights[f"{attention}.output.weight"][np.arange(n), np.arange(n)] += 1
+    weights[f"{attention}.output.weight"][components, components] += np.where(components < n, 1, REST)
     return {name: value.astype(np.float32) for name, value in weights.items()}

@@ -10,7 +10,7 @@ from cellfm.data import CellTable, tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model._parameters import parameter_shapes
-from cellfm.train._start import coexpression_start, gene_loadings
+from cellfm.train._start import N_VALUE_DIMS, REST, coexpression_start, gene_loadings, gene_scales, start_weights
 
 N_GENES = 300
 IDS = np.arange(1, N_GENES + 1, dtype=np.int32)
@@ -69,6 +69,42 @@ def test_loadings_span_the_principal_components():
     # Both are orthonormal: the products are the cosines of the angles between the spaces.
     np.testing.assert_allclose(np.linalg.svd(expected @ loadings, compute_uv=False), 1, atol=1e-6)
     np.testing.assert_allclose(average, values.mean(0) @ loadings, atol=1e-6)
+
+
+def test_scaled_loadings_give_the_principal_components_of_scaled_genes():
+    generator = np.random.default_rng(4)
+    values, scales = generator.standard_normal((80, 6)) @ generator.standard_normal((6, 50)), generator.gamma(2, 1, 50)
+    loadings, _ = gene_loadings([sp.csr_matrix(values)], 6, scales=scales)
+    found = np.linalg.norm((values - values.mean(0)) @ loadings, axis=0)
+    expected = PCA(6, svd_solver="full").fit(values * scales).singular_values_
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_common_and_variable_genes_count_less():
+    generator = np.random.default_rng(5)
+    shown = generator.random((2000, 5)) < (0.9, 0.3, 0.3, 0.05, 0)
+    values = np.where(shown, generator.normal(3, (0.1, 0.1, 2, 0.1, 0.1), (2000, 5)), 0)
+    common, usual, variable, rare, unseen = gene_scales([sp.csr_matrix(values)])
+    assert 0 == unseen < common < usual < rare
+    assert variable < usual
+
+
+def test_a_set_without_a_gene_says_nothing_of_its_scale():
+    values = sp.random(200, 20, 0.4, random_state=6, format="csr")
+    other = values.multiply(np.arange(20) % 2).tocsr()
+    np.testing.assert_allclose(gene_scales([values, other]), gene_scales([values]))
+
+
+def test_heads_of_the_rest_count_for_their_weight_whatever_their_length(tiny_vocab):
+    cells, config = cells_of(tiny_vocab, 60), config_of(d_model=128, n_heads=2)
+    loadings = np.random.default_rng(7).standard_normal((N_GENES + 1, 128 - N_VALUE_DIMS))
+    loadings[:, 48:] *= 0.01  # a head of 64 dimensions holds 48 components beside those of the value
+    images = log_normalised(cells) @ loadings[1:]
+    average = images.mean(0)
+    leading, rest = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in np.split(images - average, [48], axis=1))
+    expected = np.hstack([leading, REST * rest])
+    found = cls_of(CellFM(config, tiny_vocab, start_weights(config, loadings, average, noise=0)), cells)
+    assert np.corrcoef(cosine_distances(found), cosine_distances(expected))[0, 1] > 0.99
 
 
 def test_each_source_is_centred_by_itself():
