@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks.mini.corpus import CountSet, load_corpus, principal_components
 from benchmarks.mini.evaluate import judge
-from benchmarks.mini.shards import LEAST_GENES, VALIDATION, count_files
+from benchmarks.mini.shards import write_corpus
 from cellfm.data import tokenize
 from cellfm.model import CellFM, load_model
-from cellfm.train import pretrain, write_shards
+from cellfm.train import pretrain
 
 RECIPE = Path(__file__).parent / "mini.toml"
 LEFT_OUT = (
@@ -44,10 +44,7 @@ def main() -> None:
     vocab = load_model("mini").vocab
     by_name = {cells.name: cells for cells in load_corpus(arguments.data, vocab)}
     for name in arguments.sets.split(","):
-        files = count_files(arguments.data, [name])
-        corpus = write_shards(
-            files, arguments.work / name / "corpus", min_genes=LEAST_GENES, validation_fraction=VALIDATION
-        )
+        corpus = write_corpus(arguments.data, arguments.work / name / "corpus", [name])
         model = pretrain(corpus, arguments.config, out=arguments.work / name / "run")
         cells = by_name[name]
         row = {
