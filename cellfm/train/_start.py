@@ -19,7 +19,7 @@ from cellfm.model._parameters import Weights, initial_weights
 from cellfm.train._feed import Cells
 from cellfm.train._refine import SourceCells, refine_loadings
 
-CELLS_OF_A_SOURCE = 500
+CELLS_OF_A_SOURCE = 1000
 """Training cells of a source that the components are computed from."""
 REFINED_CELLS_OF_A_SOURCE = 4000
 """Training cells of a source that their refinement draws from."""
