@@ -195,9 +195,7 @@ def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
     return message
 
 
-def record_run(
-    adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None
-) -> None:
+def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
     """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it."""
     runs = dict(adata.uns.get(RUN, {}))
     runs[key] = {"cellfm_version": version("cellfm")} | {k: v for k, v in facts.items() if v is not None}
