@@ -15,7 +15,8 @@ from cellfm.train._objective import PretrainObjective
 
 ELASTIC_CENTRE = 0.8
 """Cosine above which two cells are drawn together, and below which they are pushed apart."""
-MAX_GATE = 100.0
+MAX_GATE = 1e6
+"""Most that the gate may multiply a gradient with, which is as small as this is large."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class IntegrationWeights:
 
     adversary: float = 1.0
     """How strongly the network hides the batch from the discriminator."""
-    structure: float = 10.0
+    structure: float = 50.0
     """Squared change of the cosines between cells of one batch."""
-    masked: float = 1.0
+    masked: float = 0.1
     """Masked values, relative to their mean square."""
     elastic: float = 0.0
     """Elastic similarity of all pairs of cells."""
@@ -89,17 +90,14 @@ class IntegrationObjective(nn.Cell):
     ) -> tuple[ms.Tensor, ms.Tensor]:  # fmt: skip
         """The weighted loss, and its terms (4,): discriminator, structure, masked, elastic."""
         cell = self.encoder(gene_ids, values, mask, chunk_cell, cls_row)  # (b, d): all values are visible
-        loss = ops.zeros_like(share)
-        apart, structure, masked, elastic = loss, loss, loss, loss
+        apart = structure = masked = elastic = ops.zeros_like(share)
         if self.adversary:
             known = ops.exp(ops.stop_gradient(own_log_p(self.discriminator(cell), kind)))
             gate = ops.minimum(known / (1 - known + 1e-6), MAX_GATE).expand_dims(-1)  # (b, 1)
             logits = self.discriminator(self.reversal(cell, self.adversary * rise * gate))
             apart = -(own_log_p(logits, kind) * weight).sum()
-            loss += apart
         if self.structure:
             structure = structure_loss(cell, start, kind) * share
-            loss += self.structure * structure
         if self.masked:
             n = self.n_masked
             last = n * gene_ids.shape[1] - 1  # CLS of cells beyond: any token will do, nothing of theirs is asked
@@ -107,11 +105,10 @@ class IntegrationObjective(nn.Cell):
                 gene_ids[:n], values[:n], visible[:n], mask[:n], chunk_cell[:n], ops.minimum(cls_row, last),
                 target[:n], partner, kind, one_by_targets, share,
             )  # fmt: skip
-            masked *= self.one_by_square
-            loss += self.masked * masked
+            masked = masked * self.one_by_square
         if self.elastic:
             elastic = elastic_loss(cell, kind) * share
-            loss += self.elastic * elastic
+        loss = apart + self.structure * structure + self.masked * masked + self.elastic * elastic
         return loss, ops.stack((apart, structure, masked, elastic))
 
 
