@@ -3,6 +3,7 @@
 import mindspore as ms
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from cellfm.config import ModelConfig
 from cellfm.data import tokenize
@@ -118,8 +119,17 @@ def test_what_is_trained_learns_and_never_ends_worse(model, tokens, kind, method
     assert any(".attention." in name for name in changed)
 
 
-def test_a_query_head_learns_on_a_frozen_model(model, tokens, kind):
-    tuned, weights, history = train(model, tokens, kind, method="frozen", head=None, n_epochs=10, learning_rate=1e-2)
+def test_a_query_head_learns_on_a_frozen_model(tiny_adata, model, kind):
+    # Kinds that express different genes, and gene vectors that differ as those of a trained model do.
+    counts = tiny_adata.X.toarray()
+    for cell, of_kind in zip(counts, kind, strict=True):
+        cell[150 * of_kind : 150 * (of_kind + 1)] = 0
+    ids = np.concatenate((np.arange(1, 301), np.zeros(20))).astype(np.int32)
+    tokens = tokenize(sp.csr_matrix(counts), ids, max_genes=300)
+    spread = model.weights | {"embed.gene": 30 * model.weights["embed.gene"]}
+    model = CellFM(model.config, model.vocab, spread)
+    options = {"n_epochs": 10, "learning_rate": 1e-2, "batch_size": 16}
+    tuned, weights, history = train(model, tokens, kind, method="frozen", head=None, **options)
     assert tuned is model
     assert history["validation_loss"].min() < 0.7 * history["validation_loss"].iloc[0]
     of_queries, of_cls, cell = TokenScorer(model, weights)(tokens)
