@@ -10,11 +10,13 @@ from anndata import AnnData
 
 import cellfm as cf
 from cellfm.config import ModelConfig
+from cellfm.data import tokenize
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.integration import _integrate
 from cellfm.tasks.integration._batches import choose_cells, hold_out
 from cellfm.train._integrate_criterion import separability
+from cellfm.train._start import start_weights
 
 QUICK = {"batch_key": "batch", "steps": 2, "train_batch_size": 8}
 
@@ -53,17 +55,29 @@ def no_work(monkeypatch):
     monkeypatch.setattr(_integrate, "finetune", refuse)
 
 
-def test_batches_mix_and_types_stay(two_batches, model):
+def telling(adata: AnnData, tiny_vocab) -> CellFM:
+    """A model whose embedding tells batches and types: CLS is a random projection of the values, minus the mean."""
+    tokens = tokenize(adata.X, np.arange(1, 301, dtype=np.int32), max_genes=300)
+    values = sp.csr_matrix((tokens.values, tokens.gene_ids.astype(int), tokens.indptr), (adata.n_obs, 301))
+    loadings = np.random.default_rng(0).standard_normal((301, 16))
+    loadings[0] = 0
+    config = ModelConfig(2, 32, 2, len(tiny_vocab), d_value=16)
+    average = np.asarray((values @ loadings).mean(0)).ravel()
+    return CellFM(config, tiny_vocab, start_weights(config, loadings, average), name="telling")
+
+
+def test_batches_mix_and_types_stay(two_batches, tiny_vocab):
+    model = telling(two_batches, tiny_vocab)
     cf.tl.embed(two_batches, model)
-    cf.tl.integrate(two_batches, model, batch_key="batch", steps=60, train_batch_size=32, masked=0.0)
+    cf.tl.integrate(two_batches, model, batch_key="batch", train_batch_size=32, masked=0.0)
     found = {}
     for column in ("batch", "label"):
         codes = two_batches.obs[column].cat.codes.to_numpy()
         found[column] = [separability(two_batches.obsm[key], codes) for key in ("X_cellfm", "X_cellfm_integrated")]
     before, after = found["batch"]
-    assert before > 0.9
-    assert after < 0.5 * before
-    assert found["label"][1] > 0.8 * found["label"][0]
+    assert before > 0.5
+    assert after < 0.8 * before
+    assert found["label"][1] > 0.9 * found["label"][0]
     history = two_batches.uns["cellfm"]["X_cellfm_integrated"]["history"]
     assert history["score"].min() < history["score"].iloc[0]
 
@@ -98,7 +112,8 @@ def test_writes_what_it_says_the_same_for_the_same_seed(tiny_adata, model, tmp_p
 
 def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
     emptied(tiny_adata, 3)
-    data = md.MuData({"rna": tiny_adata.copy()})
+    with md.set_options(pull_on_update=False):
+        data = md.MuData({"rna": tiny_adata.copy()})
     with pytest.warns(DataWarning, match="1 of 40 cells express no gene"):
         result = cf.tl.integrate(data, model, **QUICK, masked=0.0, elastic=1.0, key_added="X_new", copy=True)
     assert "X_new" not in data["rna"].obsm
