@@ -110,6 +110,7 @@ def test_writes_what_it_says_the_same_for_the_same_seed(tiny_adata, model, tmp_p
     np.testing.assert_array_equal(again.obsm["X_cellfm_integrated"], found)
 
 
+@pytest.mark.filterwarnings("ignore:No step of training")  # two steps need not
 def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
     emptied(tiny_adata, 3)
     with md.set_options(pull_on_update=False):
