@@ -62,7 +62,7 @@ def benchmark(
         if sort_by not in scores:
             raise InputError(f"No column {sort_by!r}; there are: {', '.join(scores.columns)}.")
         scores = scores.sort_values(sort_by, ascending=False)
-    single = [name for name in scores if name not in _AGGREGATES]
+    single = [name for name in map(str, scores) if name not in _AGGREGATES]
     bio, batch = ([name for name in single if (name in _BATCH_METRICS) == of_batch] for of_batch in (False, True))
     columns = [*bio, *batch, *_AGGREGATES]
     if ax is None:

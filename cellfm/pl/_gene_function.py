@@ -47,7 +47,7 @@ def gene_function(
     --------
     >>> cf.pl.gene_function(scores, metric="auprc")  # doctest: +SKIP
     """
-    metrics = [column for column in scores if column not in ("features", "classifier", "repeat", "fold")]
+    metrics = [column for column in map(str, scores) if column not in ("features", "classifier", "repeat", "fold")]
     if metric not in metrics:
         raise MissingKeyError(f"No metric {metric!r}; there are: {', '.join(metrics)}.")
     names = list(dict.fromkeys(scores["features"]))
