@@ -1,0 +1,144 @@
+"""Which conditions are learnt from, which choose the epoch, and which are judged: whole conditions, never cells."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cellfm.errors import InputError
+from cellfm.tasks.perturbation._conditions import Condition, name_of
+
+SEEN_GENES = 0.75
+"""Share of the perturbed genes that training sees."""
+SEEN_DOUBLES = 0.75
+"""Share of the pairs of seen genes that training sees."""
+VALIDATION_KEPT = 0.9
+"""The same two shares where validation is drawn from training."""
+SUBGROUPS = ("seen0", "seen1", "seen2", "unseen_single")
+"""Test conditions by how many of their genes training has seen."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Perturbed conditions of each part."""
+
+    train: tuple[Condition, ...]
+    validation: tuple[Condition, ...]
+    test: tuple[Condition, ...]
+
+    @property
+    def subgroups(self) -> dict[Condition, str]:
+        """What each test condition is called: pairs by their genes seen in training or validation, and singles."""
+        seen = {gene for condition in (*self.train, *self.validation) for gene in condition}
+        return {condition: _subgroup(condition, seen) for condition in self.test}
+
+    def part_of(self, condition: Condition) -> str:
+        """``"train"``, ``"validation"`` or ``"test"``; empty for a condition that is not there."""
+        parts = (("train", self.train), ("validation", self.validation), ("test", self.test))
+        return next((name for name, part in parts if condition in part), "")
+
+
+def simulation_split(conditions: Sequence[Condition], *, random_state: int = 0) -> Split:
+    """The split of GEARS (Roohani 2023): a quarter of the perturbed genes is never seen in training.
+
+    Of the pairs of two seen genes three quarters are trained on; all other pairs and the unseen singles are tested.
+    Validation is drawn from the training part in the same way, with nine tenths kept, and has one condition at least.
+
+    Raises
+    ------
+    InputError
+        Too few conditions for all three parts.
+    """
+    generator = np.random.default_rng(random_state)
+    pool, test = _draw(_checked(conditions), SEEN_GENES, SEEN_DOUBLES, generator)
+    return _with_validation(pool, test, generator)
+
+
+def single_split(conditions: Sequence[Condition], *, random_state: int = 0) -> Split:
+    """A quarter of the genes that are perturbed alone is tested; pairs are left out.
+
+    Raises
+    ------
+    InputError
+        Too few singles for all three parts.
+    """
+    generator = np.random.default_rng(random_state)
+    singles = [condition for condition in _checked(conditions) if len(condition) == 1]
+    pool, test = _draw(_checked(singles), SEEN_GENES, SEEN_DOUBLES, generator)
+    return _with_validation(pool, test, generator)
+
+
+def given_split(part_of: Mapping[Condition, str], *, random_state: int = 0) -> Split:
+    """The parts that the user names: ``"train"``, ``"test"`` and, if there are any, ``"validation"`` (``"val"``).
+
+    Raises
+    ------
+    InputError
+        Other names, or nothing to train on.
+    """
+    names = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+    unknown = sorted({part for part in part_of.values() if part not in names})
+    if unknown:
+        raise InputError(f"A split has the parts 'train', 'validation' ('val') and 'test', not {', '.join(unknown)}.")
+    parts: dict[str, list[Condition]] = {"train": [], "validation": [], "test": []}
+    for condition in sorted(part_of):
+        if condition:  # control cells belong to every part
+            parts[names[part_of[condition]]].append(condition)
+    if not parts["validation"]:
+        return _with_validation(parts["train"], parts["test"], np.random.default_rng(random_state))
+    if not parts["train"]:
+        raise InputError("The split leaves no condition to train on.")
+    return Split(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]))
+
+
+def whole_split(conditions: Sequence[Condition], *, random_state: int = 0) -> Split:
+    """All conditions to train on, but for those by which the epoch is chosen: nothing is tested.
+
+    Raises
+    ------
+    InputError
+        There is one condition only.
+    """
+    return _with_validation(list(_checked(conditions, least=2)), [], np.random.default_rng(random_state))
+
+
+def _checked(conditions: Sequence[Condition], least: int = 3) -> list[Condition]:
+    perturbed = sorted({condition for condition in conditions if condition})
+    if len(perturbed) < least:
+        shown = ", ".join(map(name_of, perturbed)) or "none"
+        raise InputError(f"{len(perturbed)} perturbed conditions ({shown}) cannot be split; {least} are needed.")
+    return perturbed
+
+
+def _draw(
+    conditions: Sequence[Condition], genes_kept: float, doubles_kept: float, generator: np.random.Generator
+) -> tuple[list[Condition], list[Condition]]:
+    """Conditions kept, and those held out: of unseen genes, and a share of the pairs of seen ones."""
+    genes = sorted({gene for condition in conditions for gene in condition})
+    n_kept = min(len(genes) - 1, max(1, round(genes_kept * len(genes))))
+    seen = set(generator.permutation(genes)[:n_kept])
+    singles = [c for c in conditions if len(c) == 1 and _subgroup(c, seen) != "unseen_single"]
+    both = [c for c in conditions if len(c) == 2 and _subgroup(c, seen) == "seen2"]
+    order = generator.permutation(len(both))
+    kept = {*singles, *(both[i] for i in order[: round(doubles_kept * len(both))])}
+    return [c for c in conditions if c in kept], [c for c in conditions if c not in kept]
+
+
+def _with_validation(pool: list[Condition], test: list[Condition], generator: np.random.Generator) -> Split:
+    if len(pool) < 2:
+        raise InputError(
+            f"The split leaves {len(pool)} conditions to train on and to choose the epoch by; two are needed. Take "
+            "another random_state, or name the parts in a column of obs."
+        )
+    train, validation = _draw(pool, VALIDATION_KEPT, VALIDATION_KEPT, generator)
+    if not validation or not train:
+        chosen = pool[int(generator.integers(len(pool)))]
+        train, validation = [c for c in pool if c != chosen], [chosen]
+    return Split(tuple(train), tuple(validation), tuple(test))
+
+
+def _subgroup(condition: Condition, seen: set[str]) -> str:
+    n_seen = sum(gene in seen for gene in condition)
+    if len(condition) == 1:
+        return "seen_single" if n_seen else "unseen_single"
+    return f"seen{n_seen}"

@@ -1,0 +1,292 @@
+"""Conditions, graphs, splits, baselines and metrics of perturbations: laws, and naive loops beside the fast code."""
+
+import itertools
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.tasks.perturbation import _baselines as b
+from cellfm.tasks.perturbation import _metrics as m
+from cellfm.tasks.perturbation._conditions import CONTROL, name_of, parse_condition, read_conditions
+from cellfm.tasks.perturbation._graphs import coexpression_graph, term_graph
+from cellfm.tasks.perturbation._split import given_split, simulation_split, single_split, whole_split
+
+GENES = [f"G{i}" for i in range(12)]
+SINGLES = [(gene,) for gene in GENES]
+DOUBLES = [tuple(sorted(pair)) for pair in itertools.combinations(GENES[:6], 2)]
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("ctrl", ()),
+        ("control", ()),
+        ("Control", ()),
+        ("ctrl+ctrl", ()),
+        ("A", ("A",)),
+        ("A+ctrl", ("A",)),
+        ("ctrl+A", ("A",)),
+        ("A+B", ("A", "B")),
+        ("B+A", ("A", "B")),
+        ("B_A", ("A", "B")),
+        ("A_control", ("A",)),
+        ("HLA-A", ("HLA-A",)),
+    ],
+)
+def test_the_spellings_of_gears_and_scperturb_mean_the_same(label, expected):
+    assert parse_condition(label) == expected
+    assert parse_condition(name_of(expected)) == expected
+
+
+def test_a_gene_with_an_underscore_is_one_gene_where_it_is_known():
+    assert parse_condition("A_1") == ("1", "A")
+    assert parse_condition("A_1", genes={"A_1"}) == ("A_1",)
+    assert parse_condition("A_1+B", genes={"A_1"}) == ("A_1", "B")
+
+
+@pytest.mark.parametrize("label", ["A+", "A+B+C", "", "A__B"])
+def test_labels_that_name_no_one_or_two_genes_are_refused(label):
+    with pytest.raises(InputError, match="one or two genes"):
+        parse_condition(label)
+
+
+def cells(labels: list) -> AnnData:
+    obs = pd.DataFrame({"condition": labels}, index=[f"c{i}" for i in range(len(labels))])
+    return AnnData(np.ones((len(labels), 3), np.float32), obs=obs)
+
+
+def test_control_comes_first_and_every_cell_finds_its_condition():
+    adata = cells(["B+A"] * 10 + ["ctrl"] * 10 + ["A+B"] * 5 + ["A+ctrl"] * 10)
+    found = read_conditions(adata, adata, "condition")
+    assert found.conditions == (CONTROL, ("A",), ("A", "B"))
+    assert [found.conditions[code] for code in found.codes[[0, 10, 20, 25]]] == [("A", "B"), (), ("A", "B"), ("A",)]
+    assert found.genes == ["A", "B"]
+
+
+def test_what_is_wrong_with_conditions_is_said():
+    adata = cells(["A"] * 10 + ["B"] * 10)
+    with pytest.raises(InputError, match="No control cells.*A, B"):
+        read_conditions(adata, adata, "condition")
+    assert read_conditions(adata, adata, "condition", control="B").conditions == ((), ("A",))
+    with pytest.raises(MissingKeyError, match="condition"):
+        read_conditions(adata, adata, "perturbation")
+    only = cells(["ctrl"] * 10)
+    with pytest.raises(InputError, match="control cells only"):
+        read_conditions(only, only, "condition")
+    broken = cells(["ctrl"] * 10 + ["A+B+C"] * 10)
+    with pytest.raises(InputError, match=r"A\+B\+C"):
+        read_conditions(broken, broken, "condition")
+
+
+def test_small_conditions_and_cells_without_label_are_warned_of():
+    few = cells(["ctrl"] * 10 + ["A"] * 9)
+    with pytest.warns(DataWarning, match=r"A \(9\)"):
+        read_conditions(few, few, "condition")
+    unnamed = cells(["ctrl"] * 10 + ["A"] * 10 + [None] * 2)
+    with pytest.warns(DataWarning, match="2 of 22 cells"):
+        assert (read_conditions(unnamed, unnamed, "condition").codes[-2:] == -1).all()
+
+
+def test_conditions_are_found_in_the_table_of_guides():
+    rna, guides = cells(["x"] * 20), cells(["ctrl"] * 10 + ["A"] * 10)
+    del rna.obs["condition"]
+    guides.var_names = ["guide1", "guide2", "guide3"]
+    with mudata.set_options(pull_on_update=False):
+        data = mudata.MuData({"rna": rna, "gdo": guides[::-1].copy()})
+    assert (read_conditions(data, data["rna"], "condition").codes == np.repeat([0, 1], 10)).all()
+
+
+def test_coexpression_is_the_naive_correlation():
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((50, 9))
+    x[:, 1], x[:, 2], x[:, 8] = x[:, 0] + 0.3 * x[:, 1], -x[:, 0] + 0.5 * x[:, 2], 1.0
+    graph = coexpression_graph(sp.csr_matrix(x), n_neighbours=2)
+    for i in range(9):
+        r = [abs(np.corrcoef(x[:, i], x[:, j])[0, 1]) if i != j and 8 not in (i, j) else 0.0 for j in range(9)]
+        near = sorted((j for j in range(9) if r[j] > 0.4), key=lambda j: -r[j])[:2]
+        kept = graph.neighbours[i][graph.weights[i] > 0]
+        assert kept.tolist() == [i, *near]
+        expected = np.array([1.0, *(r[j] for j in near)])
+        np.testing.assert_allclose(graph.weights[i][: len(kept)], expected / expected.sum(), rtol=1e-5)
+
+
+def test_shared_terms_are_the_naive_jaccard_and_genes_without_terms_fall_back_on_their_embedding():
+    terms = {"t1": ["A", "B", "C"], "t2": ["A", "B"], "t3": ["C", "D"], "t4": ["other"]}
+    genes = ["A", "B", "C", "D", "E", "F"]
+    embedding = np.array([[1, 0], [0, 1], [1, 1], [0, 1], [1, 0.1], [np.nan, 0]], float)
+    graph = term_graph(terms, genes, embedding)
+    sets = {gene: {term for term in terms if gene in terms[term]} for gene in genes}
+    for i, gene in enumerate("ABCD"):
+        near = {other: len(sets[gene] & sets[other]) / len(sets[gene] | sets[other]) for other in "ABCD"}
+        expected = {genes.index(other): value for other, value in near.items() if value > 0.1}
+        found = {int(j): w for j, w in zip(graph.neighbours[i], graph.weights[i], strict=True) if w}
+        assert found.keys() == expected.keys()
+        for j, weight in found.items():
+            np.testing.assert_allclose(weight, expected[j] / sum(expected.values()), rtol=1e-5)
+    assert graph.neighbours[4][:2].tolist() == [4, 0]  # E lies nearest to A
+    assert graph.weights[5].tolist() == [1, *[0] * 5]  # F has neither terms nor embedding
+    x = np.arange(12.0).reshape(6, 2)
+    np.testing.assert_allclose(graph.hop(x)[5], x[5])
+    naive = sum(w * x[j] for j, w in zip(graph.neighbours[0], graph.weights[0], strict=True))
+    np.testing.assert_allclose(graph.hop(x)[0], naive, rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_simulation_split_holds_whole_genes_out(seed):
+    split = simulation_split([CONTROL, *SINGLES, *DOUBLES], random_state=seed)
+    parts = [split.train, split.validation, split.test]
+    assert sorted(itertools.chain(*parts)) == sorted([*SINGLES, *DOUBLES])
+    assert all(parts)
+    seen = {gene for condition in (*split.train, *split.validation) for gene in condition}
+    assert len(seen) == 9
+    for condition, subgroup in split.subgroups.items():
+        n_seen = sum(gene in seen for gene in condition)
+        assert subgroup == ("unseen_single" if len(condition) == 1 else f"seen{n_seen}")
+        assert len(condition) == 2 or not n_seen
+    assert split == simulation_split([*DOUBLES, *SINGLES], random_state=seed)
+
+
+def test_there_is_always_a_validation_condition():
+    split = simulation_split([("A",), ("B",), ("C",)], random_state=1)
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [1, 1, 1]
+    assert len(whole_split([("A",), ("B",)]).validation) == 1
+    with pytest.raises(InputError, match="3 are needed"):
+        simulation_split([("A",), ("B",)])
+
+
+def test_single_splits_leave_pairs_out_and_given_ones_are_kept():
+    split = single_split([*SINGLES, *DOUBLES])
+    assert len(split.test) == 3
+    assert all(len(condition) == 1 for condition in (*split.train, *split.validation, *split.test))
+    given = given_split({("A",): "train", ("B",): "val", ("A", "B"): "test", (): "train"})
+    assert (given.train, given.validation, given.test) == ((("A",),), (("B",),), (("A", "B"),))
+    assert given.subgroups == {("A", "B"): "seen2"}
+    assert len(given_split({("A",): "train", ("B",): "train", ("C",): "test"}).validation) == 1
+    with pytest.raises(InputError, match="holdout"):
+        given_split({("A",): "holdout"})
+
+
+def test_additive_is_exact_on_additive_data_and_falls_back_on_the_mean():
+    generator = np.random.default_rng(0)
+    effect = {gene: generator.standard_normal(8) for gene in GENES}
+    train = SINGLES[:6]
+    changes = np.array([effect[gene] for (gene,) in train])
+    found = b.additive(DOUBLES, train, changes)
+    np.testing.assert_allclose(found, [effect[p] + effect[q] for p, q in DOUBLES], rtol=1e-5)
+    np.testing.assert_allclose(b.additive([("G0", "G9")], train, changes)[0], effect["G0"] + changes.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(b.mean_change(DOUBLES[:2], changes), [changes.mean(0)] * 2, rtol=1e-6)
+    assert not b.no_change(DOUBLES, 8).any()
+
+
+def test_the_bilinear_fit_is_the_least_penalised_squares():
+    generator = np.random.default_rng(1)
+    vectors = {gene: generator.standard_normal(3) for gene in GENES}
+    train = [*SINGLES[:8], *DOUBLES[:4]]
+    y = generator.standard_normal((len(train), 7))
+    found = b.bilinear([("G1",), ("G9", "G10")], train, y, vectors, n_components=2, ridge=0.1)
+    # The same from the definition, an element at a time.
+    mean = y.mean(0)
+    u, s, _ = np.linalg.svd((y - mean).T, full_matrices=False)
+    g = (u * s)[:, :2]
+    p = np.array([sum(vectors[gene] for gene in condition) for condition in train])
+    k = np.linalg.inv(g.T @ g + 0.1 * np.eye(2)) @ g.T @ (y - mean).T @ p @ np.linalg.inv(p.T @ p + 0.1 * np.eye(3))
+    for row, condition in zip(found, [("G1",), ("G9", "G10")], strict=True):
+        q = sum(vectors[gene] for gene in condition)
+        for i in range(7):
+            assert row[i] == pytest.approx(float(g[i] @ k @ q) + mean[i], rel=1e-4)
+    np.testing.assert_allclose(b.bilinear([("other",)], train, y, vectors)[0], mean, rtol=1e-5)  # nothing is known
+
+
+def test_the_bilinear_fit_recovers_what_is_linear_in_the_vectors():
+    generator = np.random.default_rng(2)
+    vectors = {gene: generator.standard_normal(3) * 3 for gene in GENES}
+    weights = generator.standard_normal((3, 20))
+
+    def effect(condition):
+        return sum(vectors[gene] for gene in condition) @ weights
+
+    train = [*SINGLES[:9], *DOUBLES]
+    found = b.bilinear(SINGLES[9:], train, np.array([effect(c) for c in train]), vectors)
+    for condition, row in zip(SINGLES[9:], found, strict=True):
+        assert m.correlation(row, effect(condition)) > 0.9
+
+
+def test_principal_vectors_have_unit_length_on_average_and_leave_missing_genes_out():
+    features = np.random.default_rng(0).standard_normal((12, 30))
+    features[3] = np.nan
+    found = b.principal_vectors(GENES, features, n_components=4)
+    assert "G3" not in found
+    assert len(found) == 11
+    assert np.mean([vector @ vector for vector in found.values()]) == pytest.approx(1)
+
+
+def test_scores_are_the_naive_ones():
+    generator = np.random.default_rng(0)
+    control = generator.random(40)
+    observed, predicted = (control + 0.3 * generator.standard_normal((3, 40)) for _ in range(2))
+    top = [generator.permutation(40)[:20] for _ in range(3)]
+    found = m.score_conditions(predicted, observed, control, top)
+    for i in range(3):
+        for ending, genes in (("", range(40)), ("_top20", top[i])):
+            p, o = ([x[i][g] - control[g] for g in genes] for x in (predicted, observed))
+            row = found.loc[i]
+            assert row[f"mse{ending}"] == pytest.approx(np.mean([(a - c) ** 2 for a, c in zip(p, o, strict=True)]))
+            assert row[f"pearson_delta{ending}"] == pytest.approx(np.corrcoef(p, o)[0, 1])
+            wrong = sum((a > 0 and c < 0) or (a < 0 and c > 0) for a, c in zip(p, o, strict=True))
+            assert row[f"wrong_direction{ending}"] == pytest.approx(wrong / len(p))
+            whole = np.corrcoef(predicted[i][list(genes)], observed[i][list(genes)])[0, 1]
+            assert row[f"pearson{ending}"] == pytest.approx(whole)
+        assert found.loc[i, "l2_1000"] == pytest.approx(np.sqrt(((predicted[i] - observed[i]) ** 2).sum()))
+    perfect = m.score_conditions(observed, observed, control, top)
+    assert perfect["mse"].max() == 0
+    assert perfect["pearson_delta"].min() == pytest.approx(1)
+    nothing = m.score_conditions(np.tile(control, (3, 1)), observed, control, top)
+    assert not nothing[["pearson_delta", "wrong_direction"]].to_numpy().any()
+
+
+def test_only_the_most_expressed_genes_count_for_the_distance():
+    control = np.arange(1200.0)
+    observed = control.copy()
+    observed[:200] += 5  # the least expressed
+    assert m.score_conditions(control[None], observed[None], control, [np.arange(20)])["l2_1000"][0] == 0
+
+
+def test_the_most_changed_genes_are_those_of_the_largest_t():
+    mean, variance = np.array([1.0, 3.0, 1.2, 0.0]), np.array([1.0, 100.0, 0.01, 1.0])
+    control = (np.zeros(4), np.zeros(4), 10)
+    assert m.top_changed(mean, variance, 10, control, 3).tolist() == [2, 0, 1]
+
+
+def table_of(values: dict) -> pd.DataFrame:
+    rows = [
+        {"predictor": name, "subgroup": "seen0" if i < 3 else "seen2", "condition": f"c{i}", "pearson_delta": value}
+        for name, own in values.items()
+        for i, value in enumerate(own)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_summaries_have_intervals_and_the_difference_to_the_best_baseline():
+    table = m.summarise(table_of({"network": [0.5, 0.6, 0.7, 0.9], "a": [0.1] * 4, "b": [0.4] * 4}), network="network")
+    row = table[(table["subgroup"] == "all") & (table["predictor"] == "network")].iloc[0]
+    assert row["mean"] == pytest.approx(0.675)
+    assert row["low"] < row["mean"] < row["high"]
+    assert row["best_baseline"] == "b"
+    assert row["difference"] == pytest.approx(0.275)
+    # The baseline is constant here, so that the two are resampled alike.
+    assert row["difference_low"] == pytest.approx(row["low"] - 0.4)
+    alone = table[(table["subgroup"] == "seen2") & (table["predictor"] == "network")].iloc[0]
+    assert alone["n_conditions"] == 1
+    assert np.isnan(alone["low"])
+
+
+def test_predictions_that_hardly_differ_are_warned_of():
+    observed = np.random.default_rng(0).standard_normal((5, 30))
+    assert m.warn_of_collapse(observed * 0.5, observed) == pytest.approx(0.5)
+    with pytest.warns(DataWarning, match="hardly differ between the 5 conditions"):
+        m.warn_of_collapse(np.ones((5, 1)) * observed[:1] + 0.01 * observed, observed)
