@@ -22,6 +22,7 @@ from cellfm.nn._inference import CellEncoder
 from cellfm.nn._linear import Linear
 from cellfm.nn._lora import add_lora, merge_lora
 from cellfm.nn._network import CellFMNetwork, Outputs
+from cellfm.nn._perturbation import PerturbationNetwork
 from cellfm.nn._precision import recompute_layers, set_precision
 from cellfm.nn._reversal import GradientReversal
 
@@ -33,6 +34,7 @@ __all__ = [
     "Linear",
     "MLPHead",
     "Outputs",
+    "PerturbationNetwork",
     "QueriesAndKeys",
     "QueryHead",
     "add_lora",
