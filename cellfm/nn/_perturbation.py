@@ -29,13 +29,18 @@ class BatchNorm(nn.Cell):
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         """(n, d) to (n, d)."""
         if self.training:
-            mean = x.mean(0)
-            variance = ((x - mean) * (x - mean)).mean(0)
+            # Products with a row of ones: reductions over rows are far slower on CPU.
+            n = x.shape[0]
+            ones = ops.ones((1, n), ms.float32) / n
+            mean = ops.matmul(ones, x).reshape((-1,))
+            centred = x - mean
+            variance = ops.matmul(ones, centred * centred).reshape((-1,))
             self._follow(self.mean, mean)
             self._follow(self.variance, variance)
         else:
             mean, variance = self.mean, self.variance
-        return (x - mean) * (self.gamma * ops.rsqrt(variance + EPSILON)) + self.beta
+        scale = self.gamma * ops.rsqrt(variance + EPSILON)
+        return x * scale + (self.beta - mean * scale)
 
     def _follow(self, kept: ms.Parameter, new: ms.Tensor) -> None:
         ops.assign(kept, (1 - MOMENTUM) * kept + MOMENTUM * ops.stop_gradient(new))
@@ -51,8 +56,8 @@ class NormedMLP(nn.Cell):
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         """(n, first) to (n, last)."""
-        for i, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            x = norm(layer(ops.relu(x) if i else x))
+        for i in range(len(self.layers)):
+            x = self.norms[i](self.layers[i](ops.relu(x) if i else x))
         return x
 
 
