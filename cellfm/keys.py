@@ -123,6 +123,22 @@ class AttentionKeys:
     """`uns`, DataFrame: genes most tied to each perturbed gene."""
 
 
+@dataclass(frozen=True)
+class PerturbationKeys:
+    """Predicted perturbations, in the tables that `cf.tl.perturb` returns."""
+
+    condition: str = "cellfm_perturbation"
+    """`obs`, categorical: the perturbation, ``A`` or ``A+B``."""
+    part: str = "cellfm_part"
+    """`obs`, categorical: ``train``, ``validation``, ``test`` or ``new``."""
+    change: str = "cellfm_change"
+    """`layers`, float32, (n_obs, n_vars): predicted change against control."""
+    spread: str = "cellfm_change_sd"
+    """`layers`, float32, (n_obs, n_vars): spread of pairs of cells around the change (only with ``uncertainty``)."""
+    uns: str = "perturbation"
+    """`uns["cellfm"]["perturbation"]`, dict: the facts of the run."""
+
+
 EMBED = EmbedKeys()
 GENES = GeneKeys()
 COUNTS = CountKeys()
@@ -131,6 +147,7 @@ INTEGRATION = IntegrationKeys()
 GENE_EMBEDDING = GeneEmbeddingKeys()
 MODULES = ModuleKeys()
 ATTENTION = AttentionKeys()
+PERTURBATION = PerturbationKeys()
 
 UNKNOWN = "Unknown"
 """The label of cells that are none of the known kinds."""

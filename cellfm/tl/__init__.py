@@ -10,11 +10,13 @@ from cellfm.tl._enrich_modules import enrich_modules
 from cellfm.tl._evaluate_annotation import evaluate_annotation
 from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._fit_annotator import fit_annotator
+from cellfm.tl._fit_perturbation import fit_perturbation
 from cellfm.tl._gene_embeddings import gene_embeddings
 from cellfm.tl._gene_function import gene_function
 from cellfm.tl._gene_modules import gene_modules
 from cellfm.tl._gene_network import gene_network
 from cellfm.tl._integrate import integrate
+from cellfm.tl._perturb import perturb
 from cellfm.tl._perturbed_genes import perturbed_genes
 from cellfm.tl._predict_gene_function import predict_gene_function
 from cellfm.tl._rank_lncrnas import rank_lncrnas
@@ -32,11 +34,13 @@ __all__ = [
     "evaluate_annotation",
     "evaluate_unknowns",
     "fit_annotator",
+    "fit_perturbation",
     "gene_embeddings",
     "gene_function",
     "gene_modules",
     "gene_network",
     "integrate",
+    "perturb",
     "perturbed_genes",
     "predict_gene_function",
     "rank_lncrnas",

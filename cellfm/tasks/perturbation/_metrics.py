@@ -117,6 +117,7 @@ def summarise(
                 values = table[metric].to_numpy()
                 row = {"subgroup": subgroup, "predictor": name, "metric": metric, "n_conditions": n}
                 row |= dict(zip(("mean", "low", "high"), _interval(values, picks), strict=True))
+                row |= {"best_baseline": "", "difference": np.nan, "difference_low": np.nan, "difference_high": np.nan}
                 if name == network and best is not None:
                     found = _interval(values - by[best][metric].to_numpy(), picks)
                     row["best_baseline"] = best

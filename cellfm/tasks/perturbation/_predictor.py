@@ -1,0 +1,161 @@
+"""A fitted predictor of perturbations: genes to the expression that their perturbation leads to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from cellfm.errors import InputError
+from cellfm.model import CellFM
+from cellfm.tasks.perturbation._baselines import additive
+from cellfm.tasks.perturbation._conditions import Condition, name_of, parse_all
+from cellfm.tasks.perturbation._profiles import Profiles
+from cellfm.tasks.perturbation._recipe import Recipe
+from cellfm.tasks.perturbation._split import Split
+
+if TYPE_CHECKING:
+    from cellfm.tasks.perturbation._train import Forward, NetworkInput
+
+NETWORK = "network"
+"""What tables call the network, beside the baselines."""
+
+
+@dataclass(frozen=True)
+class PerturbationPredictor:
+    """The change of expression when one or two genes are perturbed; made by `cf.tl.fit_perturbation`."""
+
+    genes: tuple[str, ...] = field(repr=False)
+    """Measured genes, as in `var_names`."""
+    symbols: tuple[str, ...] = field(repr=False)
+    """The same by the model's symbols, by which perturbed genes are found among them."""
+    perturbable: tuple[str, ...] = field(repr=False)
+    """Genes whose perturbation can be predicted."""
+    profiles: Profiles = field(repr=False)
+    """Measured conditions, control first."""
+    controls: np.ndarray = field(repr=False)
+    """(n, n_genes) float32: some control cells."""
+    split: Split = field(repr=False)
+    """Conditions of training, validation and test."""
+    history: pd.DataFrame = field(repr=False)
+    """A row for each epoch: loss, and error and correlation on the validation conditions."""
+    scores: pd.DataFrame = field(repr=False)
+    """A row for each predictor and test condition: the network and each baseline."""
+    evaluation: pd.DataFrame = field(repr=False)
+    """Means of the scores by subgroup, with intervals and the difference to the best baseline."""
+    model: dict[str, str]
+    """Name and hashes of the model whose gene embeddings were used."""
+    recipe: Recipe = field(repr=False)
+    given: "NetworkInput" = field(repr=False)
+    weights: dict[str, np.ndarray] = field(repr=False)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each perturbable gene stands."""
+        return {gene: i for i, gene in enumerate(self.perturbable)}
+
+    @cached_property
+    def _forward(self) -> "Forward":
+        from cellfm.tasks.perturbation._train import trained_network
+
+        return trained_network(self.given, self.weights, self.recipe)
+
+    def conditions(self, perturbations: Sequence[str]) -> list[Condition]:
+        """Conditions of labels such as ``"A"`` and ``"A+B"``.
+
+        Raises
+        ------
+        InputError
+            There are none, they cannot be read, or a gene is unknown here.
+        """
+        if isinstance(perturbations, str) or not len(perturbations):
+            raise InputError(f"Expected a list of perturbations such as ['A', 'A+B'], found {perturbations!r}.")
+        found = parse_all(perturbations, genes=self.places)
+        self.check_genes({gene for condition in found for gene in condition})
+        return found
+
+    def check_genes(self, genes: set[str]) -> None:
+        """Refuse genes that the predictor does not know.
+
+        Raises
+        ------
+        InputError
+            There are such genes.
+        """
+        if unknown := sorted(genes - self.places.keys()):
+            raise InputError(
+                f"The predictor knows nothing of {', '.join(unknown[:20])}: neither measured nor perturbed in the data "
+                f"that it was fitted to. It knows {len(self.places):,} genes, such as "
+                f"{', '.join(self.perturbable[:5])}; name others with candidates= when fitting."
+            )
+
+    def changes(self, conditions: Sequence[Condition]) -> np.ndarray:
+        """(n, n_genes) float32: predicted mean change against control; 0 for control itself."""
+        return self.changes_and_variances(conditions)[0]
+
+    def changes_and_variances(self, conditions: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
+        """Changes, and variances of pairs of cells around them (only with an uncertainty head; otherwise 1)."""
+        from cellfm.tasks.perturbation._train import code_conditions
+
+        changes, variances = self._forward(*code_conditions(conditions, self.places))
+        changes[[not condition for condition in conditions]] = 0
+        return changes, variances
+
+    def predict(self, perturbations: Sequence[str]) -> pd.DataFrame:
+        """Predicted mean log-normalised expression, perturbations x genes.
+
+        Raises
+        ------
+        InputError
+            An unknown gene, or a label that cannot be read.
+        """
+        conditions = self.conditions(perturbations)
+        mean = self.profiles.control + self.changes(conditions)
+        return pd.DataFrame(mean, index=[name_of(condition) for condition in conditions], columns=list(self.genes))
+
+    @property
+    def learnt(self) -> tuple[Condition, ...]:
+        """Conditions of training and validation."""
+        return (*self.split.train, *self.split.validation)
+
+    def additive_changes(self, conditions: Sequence[Condition]) -> np.ndarray:
+        """(n, n_genes): what the additive baseline says."""
+        return additive(conditions, self.learnt, self.profiles.changes(self.learnt))
+
+    def others_than(self, genes: set[str]) -> np.ndarray:
+        """(n_genes,) bool: measured genes that are none of these, by either name."""
+        named = zip(self.genes, self.symbols, strict=True)
+        return np.array([not {name, symbol} & genes for name, symbol in named], bool)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a folder with ``predictor.json`` and ``predictor.safetensors``; the model is not needed to use it.
+
+        Raises
+        ------
+        InputError
+            The folder exists and `overwrite` is false, or cannot be written.
+        """
+        from cellfm.tasks.perturbation._files import write_predictor
+
+        write_predictor(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, model: str | Path | CellFM | None = None) -> "PerturbationPredictor":
+        """Read a folder that `save` wrote.
+
+        Parameters
+        ----------
+        model
+            A model, to make sure that the predictor was fitted with its genes; it is not needed otherwise.
+
+        Raises
+        ------
+        CheckpointError
+            A file is missing or damaged, or the model is another one.
+        """
+        from cellfm.tasks.perturbation._files import read_predictor
+
+        return read_predictor(Path(path), model)

@@ -1,0 +1,202 @@
+"""`cf.tl.fit_perturbation`: cells with perturbed genes to a predictor of what perturbations change."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm._encode import CellInput, read_cells_for
+from cellfm._genes import MIN_KNOWN_GENES, find_genes, require_genes
+from cellfm._hgnc import load_synonyms
+from cellfm.errors import InputError
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.genes import GeneSets, read_gene_sets
+from cellfm.tasks.perturbation._conditions import Conditions, condition_column, read_conditions
+from cellfm.tasks.perturbation._fit import Cells, fit_predictor
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._profiles import read_expression
+from cellfm.tasks.perturbation._recipe import Recipe
+from cellfm.tasks.perturbation._split import Split, given_split, simulation_split, single_split, whole_split
+
+SPLITS = {"simulation": simulation_split, "single": single_split, "all": whole_split}
+
+
+def fit_perturbation(
+    adata: AnnData | MuData,
+    model: str | Path | CellFM = "mini",
+    *,
+    condition_key: str,
+    control: str | None = None,
+    gene_sets: GeneSets | None = None,
+    split: str = "simulation",
+    genes: Literal["static", "contextual", "learned"] = "static",
+    perturbation: Literal["cellfm", "learned"] = "cellfm",
+    candidates: Sequence[str] = (),
+    uncertainty: bool = False,
+    layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    n_epochs: int = Recipe.n_epochs,
+    learning_rate: float = Recipe.learning_rate,
+    batch_size: int = Recipe.batch_size,
+    cells_per_pair: int = Recipe.bag,
+    power: float = Recipe.power,
+    weight_decay: float = Recipe.weight_decay,
+    width: int = Recipe.width,
+    random_state: int = 0,
+) -> PerturbationPredictor:
+    """Fit a network that predicts what perturbing one or two genes changes, and judge it beside simple baselines.
+
+    The network is that of GEARS (Roohani 2023) with gene embeddings of CellFM (Zeng 2025, "Perturbation"): a graph of
+    co-expressed genes, a graph of genes that share Gene Ontology terms, and layers across genes. The epoch is chosen
+    on validation conditions, and everything is reported on test conditions that nothing was chosen by. On published
+    data no deep model has reliably beaten the baselines (Ahlmann-Eltze 2025): look at `evaluation` before you believe
+    a prediction.
+
+    Parameters
+    ----------
+    adata
+        Counts, or log1p of counts per 10,000, of control and perturbed cells. With MuData, the table `modality`.
+    model
+        A model, its name or its path; see `cf.load_model`.
+    condition_key
+        Column with the condition of each cell: ``A``, ``A+B``, ``A_B``, ``A+ctrl``; ``ctrl`` or ``control`` for
+        control. With MuData it may stand in `obs` of the table, of the MuData, or of the table of guides ``"gdo"``.
+        Cells without condition are left out, with a warning.
+    control
+        What control is called, where it is neither ``ctrl`` nor ``control``.
+    gene_sets
+        Terms and their genes (a GMT file, a dict, or the name of an Enrichr library), for the graph of perturbed genes.
+        Genes without terms are tied to those with the most similar CellFM embedding; by default all are.
+    split
+        ``"simulation"``: a quarter of the perturbed genes is never seen in training, nor a quarter of the pairs of
+        seen ones. ``"single"``: singles alone. ``"all"``: nothing is tested. Or a column with ``train``,
+        ``validation`` and ``test``, one for all cells of a condition.
+    genes
+        Vectors of the measured genes: rows of the model's table, mean output over the control cells, or learned.
+    perturbation
+        Vectors of the perturbed genes: rows of the model's table, or learned.
+    candidates
+        Genes to be perturbed later that are neither measured nor perturbed here.
+    uncertainty
+        Predict also how far pairs of cells lie around each change.
+    layer
+        Layer with the expression; by default X.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    min_known_genes
+        Least number of genes that the model must know; 0 with ``genes="learned"`` asks for none.
+    n_epochs
+        Passes over the cells; the learning rate is halved after each.
+    learning_rate
+        At the start.
+    batch_size
+        Conditions of a step; all, where there are fewer.
+    cells_per_pair
+        Cells that are averaged on either side of a pair of control and perturbed cells; 1 in GEARS.
+    power
+        Of the absolute error in the loss; 4 in GEARS.
+    weight_decay
+        Of the optimiser.
+    width
+        Of the layers.
+    random_state
+        Seed of everything.
+
+    Returns
+    -------
+    The predictor, for `cf.tl.perturb` and `cf.tl.rank_perturbations`; it has `evaluation`, `scores`, `history`,
+    `predict`, `save` and `load`. Nothing is written to `adata`.
+
+    Raises
+    ------
+    InputError
+        No control cells (the labels are listed), labels that cannot be read, perturbed genes of which nothing is
+        known, too few conditions for the split, values that are neither counts nor log-normalised.
+    MissingKeyError
+        No such column, layer or modality; the message lists those there are.
+
+    Examples
+    --------
+    >>> predictor = cf.tl.fit_perturbation(
+    ...     adata, condition_key="condition", gene_sets="GO_Biological_Process_2021.gmt"
+    ... )  # doctest: +SKIP
+    >>> predictor.evaluation  # doctest: +SKIP
+    """
+    _check(genes, perturbation)
+    recipe = Recipe(
+        width=width,
+        n_epochs=n_epochs,
+        batch_size=batch_size,
+        bag=cells_per_pair,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        power=power,
+        uncertainty=uncertainty,
+        random_state=random_state,
+    )
+    table = select(adata, modality)
+    conditions = read_conditions(
+        adata, table, condition_key, control=control, genes={*map(str, table.var_names), *candidates}
+    )
+    parts = _split(adata, table, conditions, split, random_state)
+    values = read_expression(table, layer)
+    terms = {} if gene_sets is None else read_gene_sets(gene_sets)
+    loaded = resolve_model(model)
+    synonyms = load_synonyms(hgnc).names
+    match = find_genes(table.var, loaded.vocab, gene_key=gene_key, synonyms=synonyms)
+    if genes != "learned":
+        require_genes(match, loaded.vocab, min_known_genes, "adata.var")
+    names = tuple(map(str, table.var_names))
+    known = loaded.vocab.symbols[np.maximum(match.ids, 1) - 1]
+    symbols = tuple(np.where(match.ids > 0, known, names).tolist())
+    cells: CellInput | None = None
+    if genes == "contextual":
+        options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
+        cells = read_cells_for(table, loaded.vocab, **options)
+    return fit_predictor(
+        loaded,
+        Cells(values, conditions, names, symbols, cells),
+        parts,
+        terms=terms,
+        synonyms=synonyms,
+        candidates=candidates,
+        genes=genes,
+        perturbation=perturbation,
+        recipe=recipe,
+    )
+
+
+def _check(genes: str, perturbation: str) -> None:
+    if genes not in ("static", "contextual", "learned"):
+        raise InputError(f"genes must be 'static', 'contextual' or 'learned', not {genes!r}.")
+    if perturbation not in ("cellfm", "learned"):
+        raise InputError(f"perturbation must be 'cellfm' or 'learned', not {perturbation!r}.")
+
+
+def _split(data: AnnData | MuData, table: AnnData, conditions: Conditions, split: str, random_state: int) -> Split:
+    if split in SPLITS:
+        return SPLITS[split](conditions.perturbed, random_state=random_state)
+    column = pd.Series(condition_column(data, table, split).astype(str).to_numpy())
+    part_of = {}
+    for place, condition in enumerate(conditions.conditions):
+        parts = column[conditions.cells(place)].unique()
+        if condition and len(parts) > 1:
+            raise InputError(
+                f"obs[{split!r}] puts cells of {'+'.join(condition)} into several parts: {', '.join(parts)}. A "
+                "condition belongs to one."
+            )
+        part_of[condition] = parts[0]
+    part_of[()] = "train"
+    return given_split(part_of, random_state=random_state)

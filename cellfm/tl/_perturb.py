@@ -1,0 +1,73 @@
+"""`cf.tl.perturb`: what a predictor says of perturbations, as profiles or as cells."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellfm._adata import record_run
+from cellfm.keys import PERTURBATION
+from cellfm.tasks.perturbation._conditions import name_of
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+
+
+def perturb(predictor: PerturbationPredictor, perturbations: Sequence[str], *, cells: bool = False) -> AnnData:
+    """Predict expression under perturbations.
+
+    Parameters
+    ----------
+    predictor
+        What `cf.tl.fit_perturbation` returned.
+    perturbations
+        Such as ``["A", "A+B"]``; order and spelling of a pair do not matter.
+    cells
+        One row for each perturbation and control cell that the predictor keeps (300 at most), instead of one mean
+        profile for each perturbation. The predicted change is the same for all cells.
+
+    Returns
+    -------
+    AnnData, (n_perturbations or n_perturbations * n_controls) x n_genes, X is predicted log1p of counts per 10,000
+    (values slightly below 0 are left as they are), with:
+
+    `obs["cellfm_perturbation"]`
+        categorical: the perturbation.
+    `obs["cellfm_part"]`
+        categorical: ``train``, ``validation``, ``test`` or ``new``: whether the predictor has seen it.
+    `layers["cellfm_change"]`
+        float32: predicted change against control.
+    `layers["cellfm_change_sd"]`
+        float32: spread of pairs of cells around the change (only with an uncertainty head).
+    `uns["cellfm"]["perturbation"]`
+        dict: model, hashes, seed, version.
+
+    Raises
+    ------
+    InputError
+        A gene that the predictor does not know, or a label that cannot be read.
+
+    Examples
+    --------
+    >>> predicted = cf.tl.perturb(predictor, ["KLF1", "CEBPE+RUNX1T1"])  # doctest: +SKIP
+    """
+    conditions = predictor.conditions(perturbations)
+    changes, variances = predictor.changes_and_variances(conditions)
+    n = len(predictor.controls) if cells else 1
+    start = predictor.controls if cells else predictor.profiles.control[None]
+    change = np.repeat(changes, n, axis=0)
+    names = [name_of(condition) for condition in conditions]
+    index = [f"{name}-{i}" if cells else name for name in names for i in range(n)]
+    parts = [predictor.split.part_of(condition) or "new" for condition in conditions]
+    obs = pd.DataFrame(
+        {
+            PERTURBATION.condition: pd.Categorical(np.repeat(names, n)),
+            PERTURBATION.part: pd.Categorical(np.repeat(parts, n)),
+        },
+        index=index,
+    )
+    adata = AnnData(np.tile(start, (len(names), 1)) + change, obs=obs, var=pd.DataFrame(index=list(predictor.genes)))
+    adata.layers[PERTURBATION.change] = change
+    if predictor.recipe.uncertainty:
+        adata.layers[PERTURBATION.spread] = np.repeat(np.sqrt(variances), n, axis=0)
+    record_run(adata, PERTURBATION.uns, **predictor.model, random_state=predictor.recipe.random_state)
+    return adata

@@ -1,0 +1,193 @@
+"""Fitting and predicting perturbations: what is written, saved, judged and refused."""
+
+import itertools
+import json
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+import cellfm as cf
+from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
+from cellfm.model import CellFM
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+
+N_GENES, N_CELLS = 60, 30
+PERTURBED = [f"GENE{i}" for i in range(8)]
+SMALL = {"condition_key": "condition", "min_known_genes": 10, "n_epochs": 2, "width": 8}
+BASELINES = ["no change", "mean change", "additive", "bilinear, PCA genes", "bilinear, CellFM genes"]
+
+
+@pytest.fixture(scope="module")
+def adata() -> AnnData:
+    """Counts of control, 8 singles and 6 pairs, 30 cells each; each perturbation multiplies some genes."""
+    generator = np.random.default_rng(0)
+    effects = dict(zip(PERTURBED, generator.standard_normal((8, N_GENES)) * 0.5, strict=True))
+    pairs = ["+".join(pair) for pair in itertools.combinations(PERTURBED[:4], 2)]
+    labels = ["ctrl", *(f"{gene}+ctrl" for gene in PERTURBED), *pairs]
+    base = generator.gamma(2.0, 2.0, N_GENES)
+    blocks = [
+        generator.poisson(np.exp(sum(effects.get(gene, 0) for gene in label.split("+"))) * base, (N_CELLS, N_GENES))
+        for label in labels
+    ]
+    obs = pd.DataFrame({"condition": np.repeat(labels, N_CELLS)})
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    var = pd.DataFrame(index=[f"GENE{i}" for i in range(N_GENES)])
+    return AnnData(sp.csr_matrix(np.concatenate(blocks).astype(np.float32)), obs=obs, var=var)
+
+
+@pytest.fixture(scope="module")
+def predictor(adata: AnnData, tiny_model: CellFM) -> PerturbationPredictor:
+    return cf.tl.fit_perturbation(adata, tiny_model, uncertainty=True, candidates=["GENE200"], **SMALL)
+
+
+def test_the_evaluation_has_the_network_and_every_baseline_by_subgroup(predictor: PerturbationPredictor):
+    table = predictor.evaluation
+    assert table["predictor"].unique().tolist() == ["network", *BASELINES]
+    test = predictor.split.test
+    assert table["subgroup"].unique().tolist() == ["all", *sorted(set(predictor.split.subgroups.values()))]
+    whole = table[(table["subgroup"] == "all") & (table["metric"] == "mse")].set_index("predictor")
+    assert (whole["n_conditions"] == len(test)).all()
+    for name, scores in predictor.scores.groupby("predictor"):
+        assert len(scores) == len(test)
+        assert whole.loc[name, "mean"] == pytest.approx(scores["mse"].mean())
+    changed = predictor.profiles.changes(test)
+    assert whole.loc["no change", "mean"] == pytest.approx((changed**2).mean(), rel=1e-4)
+    correlation = table[table["metric"] == "pearson_delta"].set_index(["subgroup", "predictor"])["mean"]["all"]
+    assert whole.loc["network", "best_baseline"] == correlation.drop("network").idxmax()
+
+
+def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredictor):
+    assert len(predictor.history) == SMALL["n_epochs"]
+    best = predictor.history["validation_mse_top20"].min()
+    split, profiles = predictor.split, predictor.profiles
+    found = profiles.control + predictor.changes(split.validation)
+    observed, top = profiles.means(split.validation), profiles.top(split.validation)
+    errors = [np.mean((f[t] - o[t]) ** 2) for f, o, t in zip(found, observed, top, strict=True)]
+    assert np.mean(errors) == pytest.approx(best, rel=1e-3)
+    assert not set(split.train) & set(split.test)
+
+
+def test_profiles_are_control_and_change(predictor: PerturbationPredictor, adata: AnnData):
+    found = cf.tl.perturb(predictor, ["GENE1", "GENE2+GENE1", "GENE200", "ctrl"])
+    assert found.shape == (4, N_GENES)
+    assert found.obs["cellfm_perturbation"].tolist() == ["GENE1", "GENE1+GENE2", "GENE200", "ctrl"]
+    parts = [predictor.split.part_of(("GENE1",)), predictor.split.part_of(("GENE1", "GENE2")), "new", "new"]
+    assert found.obs["cellfm_part"].tolist() == parts
+    counts = adata.X[:N_CELLS].toarray()
+    control = np.log1p(1e4 * counts / counts.sum(1, keepdims=True)).mean(0)
+    np.testing.assert_allclose(found.X - found.layers["cellfm_change"], np.tile(control, (4, 1)), rtol=1e-4, atol=1e-4)
+    assert not found.layers["cellfm_change"][3].any()
+    assert (found.layers["cellfm_change_sd"] > 0).all()
+    assert found.uns["cellfm"]["perturbation"]["name"] == "tiny"
+    np.testing.assert_array_equal(predictor.predict(["GENE1"]).to_numpy(), found.X[:1])
+
+
+def test_cells_are_controls_moved_by_the_change(predictor: PerturbationPredictor):
+    means = cf.tl.perturb(predictor, ["GENE1", "GENE5"])
+    cells = cf.tl.perturb(predictor, ["GENE1", "GENE5"], cells=True)
+    assert cells.n_obs == 2 * N_CELLS
+    own = cells[cells.obs["cellfm_perturbation"] == "GENE5"]
+    np.testing.assert_allclose(own.X.mean(0), means["GENE5"].X[0], atol=1e-4)
+    np.testing.assert_allclose(own.X - own.layers["cellfm_change"], predictor.controls, atol=1e-5)
+
+
+def test_what_is_saved_is_loaded(predictor: PerturbationPredictor, tiny_model: CellFM, tmp_path):
+    predictor.save(tmp_path / "predictor")
+    loaded = PerturbationPredictor.load(tmp_path / "predictor", tiny_model)
+    wanted = ["GENE1", "GENE0+GENE7", "GENE200"]
+    pd.testing.assert_frame_equal(loaded.predict(wanted), predictor.predict(wanted))
+    pd.testing.assert_frame_equal(loaded.evaluation, predictor.evaluation, check_dtype=False)
+    assert loaded.split == predictor.split
+    assert loaded.recipe == predictor.recipe
+    with pytest.raises(InputError, match="exists already"):
+        predictor.save(tmp_path / "predictor")
+
+
+def test_another_model_and_damaged_files_are_refused(predictor: PerturbationPredictor, tiny_model: CellFM, tmp_path):
+    folder = tmp_path / "predictor"
+    predictor.save(folder)
+    other = CellFM(tiny_model.config, tiny_model.vocab, name="other", random_state=1)
+    with pytest.raises(CheckpointError, match="another model"):
+        PerturbationPredictor.load(folder, other)
+    facts = json.loads((folder / "predictor.json").read_text())
+    (folder / "predictor.json").write_text(json.dumps(facts | {"format": 99}))
+    with pytest.raises(CheckpointError, match="format 99"):
+        PerturbationPredictor.load(folder)
+    (folder / "predictor.json").write_text(json.dumps(facts))
+    content = (folder / "predictor.safetensors").read_bytes()
+    (folder / "predictor.safetensors").write_bytes(content[:-1] + b"x")
+    with pytest.raises(CheckpointError, match="damaged"):
+        PerturbationPredictor.load(folder)
+    with pytest.raises(InputError, match="not a predictor"):
+        PerturbationPredictor.load(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"genes": "learned", "perturbation": "learned"}, {"genes": "contextual"}])
+def test_vectors_may_be_learnt_or_contextual_and_the_seed_alone_decides(adata, tiny_model, options):
+    found = [
+        cf.tl.fit_perturbation(adata, tiny_model, split="all", **options, **(SMALL | {"n_epochs": 1})).predict(
+            ["GENE1"]
+        )
+        for _ in range(2)
+    ]
+    pd.testing.assert_frame_equal(*found)
+    assert np.isfinite(found[0].to_numpy()).all()
+
+
+def test_nothing_is_tested_when_all_is_learnt_and_a_column_may_split(adata: AnnData, tiny_model: CellFM):
+    cells = adata.copy()
+    cells.obs["part"] = np.where(cells.obs["condition"].str.startswith("GENE3"), "test", "train")
+    found = cf.tl.fit_perturbation(cells, tiny_model, split="part", **(SMALL | {"n_epochs": 1}))
+    assert {condition[0] for condition in found.split.test} == {"GENE3"}
+    cells.obs.iloc[-1, 1] = "train" if cells.obs.iloc[-1, 1] == "test" else "test"
+    with pytest.raises(InputError, match="several parts"):
+        cf.tl.fit_perturbation(cells, tiny_model, split="part", **SMALL)
+    with pytest.raises(MissingKeyError, match="condition"):
+        cf.tl.fit_perturbation(adata, tiny_model, split="part", **SMALL)
+
+
+def test_log_normalised_values_and_the_guides_of_a_mudata_are_taken(
+    adata: AnnData, tiny_model: CellFM, predictor: PerturbationPredictor
+):
+    rna = adata.copy()
+    rna.X = sp.csr_matrix(sp.diags(1e4 / np.asarray(rna.X.sum(1)).ravel()) @ rna.X, dtype=np.float32).log1p()
+    guides = AnnData(np.ones((rna.n_obs, 1), np.float32), obs=rna.obs, var=pd.DataFrame(index=["guide"]))
+    del rna.obs["condition"]
+    with mudata.set_options(pull_on_update=False):
+        data = mudata.MuData({"rna": rna, "gdo": guides})
+    found = cf.tl.fit_perturbation(data, tiny_model, uncertainty=True, candidates=["GENE200"], **SMALL)
+    np.testing.assert_allclose(found.profiles.mean, predictor.profiles.mean, atol=1e-4)
+    assert found.split == predictor.split
+
+
+def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
+    adata: AnnData, tiny_model: CellFM, predictor: PerturbationPredictor
+):
+    with pytest.raises(InputError, match="No control cells.*GENE0"):
+        cf.tl.fit_perturbation(adata[N_CELLS:].copy(), tiny_model, **SMALL)
+    strange = adata.copy()
+    strange.obs["condition"] = strange.obs["condition"].str.replace("GENE7", "NOSUCH")
+    with pytest.raises(InputError, match="Nothing is known of 1 perturbed genes: NOSUCH"):
+        cf.tl.fit_perturbation(strange, tiny_model, **SMALL)
+    negative = adata.copy()
+    negative.X = -negative.X
+    with pytest.raises(InputError, match="negative"):
+        cf.tl.fit_perturbation(negative, tiny_model, **SMALL)
+    with pytest.raises(InputError, match="genes must be"):
+        cf.tl.fit_perturbation(adata, tiny_model, genes="random", **SMALL)
+    with pytest.raises(InputError, match="n_epochs"):
+        cf.tl.fit_perturbation(adata, tiny_model, **(SMALL | {"n_epochs": 0}))
+    with pytest.raises(InputError, match="knows nothing of NOSUCH"):
+        cf.tl.perturb(predictor, ["GENE1+NOSUCH"])
+    with pytest.raises(InputError, match="list of perturbations"):
+        cf.tl.perturb(predictor, "GENE1")
+
+
+def test_a_small_condition_is_warned_of(adata: AnnData, tiny_model: CellFM):
+    few = adata[: len(adata) - N_CELLS + 5].copy()
+    with pytest.warns(DataWarning, match=r"GENE2\+GENE3 \(5\)"):
+        cf.tl.fit_perturbation(few, tiny_model, split="all", **(SMALL | {"n_epochs": 1}))
