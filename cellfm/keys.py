@@ -125,7 +125,7 @@ class AttentionKeys:
 
 @dataclass(frozen=True)
 class PerturbationKeys:
-    """Predicted perturbations, in the tables that `cf.tl.perturb` returns."""
+    """Predicted perturbations, in the tables that `cf.tl.perturb` and `cf.tl.screen_perturbations` return."""
 
     condition: str = "cellfm_perturbation"
     """`obs`, categorical: the perturbation, ``A`` or ``A+B``."""
@@ -135,6 +135,10 @@ class PerturbationKeys:
     """`layers`, float32, (n_obs, n_vars): predicted change against control."""
     spread: str = "cellfm_change_sd"
     """`layers`, float32, (n_obs, n_vars): spread of pairs of cells around the change (only with ``uncertainty``)."""
+    cluster: str = "cellfm_cluster"
+    """`obs`, categorical: cluster of perturbations of a screen (`cf.tl.screen_perturbations`)."""
+    dominant: str = "cellfm_dominant_gene"
+    """`obs`, categorical: the gene that most perturbations of the cluster share."""
     uns: str = "perturbation"
     """`uns["cellfm"]["perturbation"]`, dict: the facts of the run."""
 

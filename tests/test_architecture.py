@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
+from cellfm.errors import DataWarning
 from cellfm.model import CellFM
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
 PACKAGE = Path(cf.__file__).parent
 FLOORS = (
@@ -39,18 +42,23 @@ MAX_LINES = 400
 IMPORT_SECONDS = 1.0
 HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 # What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
-DATA = ("data", "adata", "reference", "corpus", "features", "scores")
-MODEL = ("model", "annotator", "reference", "gene_sets", "genes", "labels")
+DATA = ("data", "adata", "reference", "corpus", "features", "scores", "predictor")
+MODEL = ("model", "annotator", "reference", "gene_sets", "genes", "labels", "perturbations", "target")
 # Tools that hand back what they found and write nothing.
 READ_ONLY = {
     "pp.check",
     "tl.benchmark",
     "tl.evaluate_annotation",
+    "tl.evaluate_reverse",
     "tl.evaluate_unknowns",
     "tl.fit_annotator",
+    "tl.fit_perturbation",
     "tl.gene_embeddings",
     "tl.gene_function",
+    "tl.perturb",
     "tl.predict_gene_function",
+    "tl.rank_perturbations",
+    "tl.screen_perturbations",
 }
 
 
@@ -255,20 +263,35 @@ def with_third_label(adata: AnnData, model: CellFM) -> None:
     adata.obs.loc[adata.obs_names[-8:], "label"] = "C"
 
 
+def with_conditions(adata: AnnData, model: CellFM) -> None:
+    labels = ["ctrl", *(f"GENE{i}+ctrl" for i in range(8))]
+    adata.obs["condition"] = [labels[i % len(labels)] for i in range(adata.n_obs)]
+
+
+def fitted_predictor(adata: AnnData, model: CellFM) -> PerturbationPredictor:
+    with pytest.warns(DataWarning, match="fewer than 10 cells"):
+        return cf.tl.fit_perturbation(adata, model, condition_key="condition", n_epochs=1, width=4)
+
+
 GENE_SETS = {"first": [f"GENE{i}" for i in range(40)], "others": [f"GENE{i}" for i in range(40, 80)]}
 GENE_LABELS = {f"GENE{i}": i % 2 for i in range(40)}
 # What must be there before a tool is called, and what it takes beside the data; nothing for the others.
 BEFORE = {
     "pp.recover_counts": log_normalised,
     "tl.benchmark": cf.tl.embed,
+    "tl.evaluate_reverse": with_conditions,
     "tl.evaluate_unknowns": with_third_label,
+    "tl.fit_perturbation": with_conditions,
     "tl.gene_embeddings": with_gene_embeddings,
     "tl.gene_modules": with_gene_embeddings,
     "tl.enrich_modules": with_modules,
     "tl.compare_modules": with_gene_embeddings,
     "tl.gene_function": with_gene_embeddings,
     "tl.gene_network": with_gene_embeddings,
+    "tl.perturb": with_conditions,
     "tl.predict_gene_function": with_gene_embeddings,
+    "tl.rank_perturbations": with_conditions,
+    "tl.screen_perturbations": with_conditions,
     "tl.score_modules": with_modules,
 }
 OPTIONS = {
@@ -278,6 +301,10 @@ OPTIONS = {
     "tl.evaluate_unknowns": {"labels_key": "label", "methods": "knn", "left_out": "C"},
     "tl.transfer_labels": {"labels_key": "label"},
     "tl.fit_annotator": {"labels_key": "label"},
+    "tl.fit_perturbation": {"condition_key": "condition", "n_epochs": 1, "width": 4},
+    "tl.perturb": {"perturbations": ["GENE1", "GENE2+GENE3"]},
+    "tl.rank_perturbations": {"target": pd.Series(1.0, index=[f"GENE{i}" for i in range(300)])},
+    "tl.screen_perturbations": {"genes": ["GENE1", "GENE2", "GENE3"], "umap": False},
     "tl.annotate": {"labels_key": "label", "majority_voting": True},
     "tl.gene_modules": {"umap": True, "resolution": [1.0, 2.0]},
     "tl.enrich_modules": {"gene_sets": GENE_SETS},
@@ -290,17 +317,21 @@ OPTIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:9 conditions have fewer:cellfm.errors.DataWarning")
 @pytest.mark.parametrize("name", [name for name in TOOLS if not name.startswith("pl.")])
 def test_docstrings_name_every_key_that_is_written(name: str, tiny_adata: AnnData, tiny_model: CellFM):
     if name in BEFORE:
         BEFORE[name](tiny_adata, tiny_model)
     before = stored(tiny_adata)
-    _, *others = inspect.signature(TOOLS[name]).parameters
+    first, *others = inspect.signature(TOOLS[name]).parameters
+    given = fitted_predictor(tiny_adata, tiny_model) if first == "predictor" else tiny_adata
     beside = {"model": tiny_model, "reference": tiny_adata[:30].copy()}
-    TOOLS[name](tiny_adata, **{key: beside[key] for key in beside if key in others}, **OPTIONS.get(name, {}))
+    returned = TOOLS[name](given, **{key: beside[key] for key in beside if key in others}, **OPTIONS.get(name, {}))
     written = stored(tiny_adata) - before
     assert bool(written) != (name in READ_ONLY)
     docstring = inspect.getdoc(TOOLS[name]) or ""
+    if isinstance(returned, AnnData):
+        written |= stored(returned) - {'uns["cellfm"]'}
     assert not [key for key in written if key not in docstring]
 
 

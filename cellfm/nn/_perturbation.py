@@ -173,5 +173,11 @@ class PerturbationNetwork(nn.Cell):
         return change, ops.zeros_like(change)
 
 
+def silence(network: PerturbationNetwork) -> None:
+    """Let a drawn network predict no change at all, so that it learns from there."""
+    for parameter in (network.read, network.own, network.cross.linear.weight):
+        parameter.set_data(ms.Tensor(np.zeros(parameter.shape, np.float32)))
+
+
 def _zeros(*shape: int) -> ms.Parameter:
     return ms.Parameter(ms.Tensor(np.zeros(shape, np.float32)))

@@ -8,6 +8,7 @@ from cellfm.tl._embed import embed
 from cellfm.tl._embed_genes import embed_genes
 from cellfm.tl._enrich_modules import enrich_modules
 from cellfm.tl._evaluate_annotation import evaluate_annotation
+from cellfm.tl._evaluate_reverse import evaluate_reverse
 from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._fit_annotator import fit_annotator
 from cellfm.tl._fit_perturbation import fit_perturbation
@@ -20,7 +21,9 @@ from cellfm.tl._perturb import perturb
 from cellfm.tl._perturbed_genes import perturbed_genes
 from cellfm.tl._predict_gene_function import predict_gene_function
 from cellfm.tl._rank_lncrnas import rank_lncrnas
+from cellfm.tl._rank_perturbations import rank_perturbations
 from cellfm.tl._score_modules import score_modules
+from cellfm.tl._screen_perturbations import screen_perturbations
 from cellfm.tl._transfer_labels import transfer_labels
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "embed_genes",
     "enrich_modules",
     "evaluate_annotation",
+    "evaluate_reverse",
     "evaluate_unknowns",
     "fit_annotator",
     "fit_perturbation",
@@ -44,6 +48,8 @@ __all__ = [
     "perturbed_genes",
     "predict_gene_function",
     "rank_lncrnas",
+    "rank_perturbations",
     "score_modules",
+    "screen_perturbations",
     "transfer_labels",
 ]

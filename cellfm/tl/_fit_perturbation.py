@@ -36,6 +36,7 @@ def fit_perturbation(
     split: str = "simulation",
     genes: Literal["static", "contextual", "learned"] = "static",
     perturbation: Literal["cellfm", "learned"] = "cellfm",
+    start: Literal["additive", "mean", "none"] = Recipe.start,
     candidates: Sequence[str] = (),
     uncertainty: bool = False,
     layer: str | None = None,
@@ -83,6 +84,9 @@ def fit_perturbation(
         Vectors of the measured genes: rows of the model's table, mean output over the control cells, or learned.
     perturbation
         Vectors of the perturbed genes: rows of the model's table, or learned.
+    start
+        What the network learns to depart from: the sum of the changes of the single genes (the mean change for genes
+        not seen alone), the mean change of training, or no change, as in GEARS.
     candidates
         Genes to be perturbed later that are neither measured nor perturbed here.
     uncertainty
@@ -98,9 +102,9 @@ def fit_perturbation(
     min_known_genes
         Least number of genes that the model must know; 0 with ``genes="learned"`` asks for none.
     n_epochs
-        Passes over the cells; the learning rate is halved after each.
+        Most passes over the cells; training stops after 5 without improvement on the validation conditions.
     learning_rate
-        At the start.
+        At the start; it falls by a fifth after each epoch.
     batch_size
         Conditions of a step; all, where there are fewer.
     cells_per_pair
@@ -108,7 +112,7 @@ def fit_perturbation(
     power
         Of the absolute error in the loss; 4 in GEARS.
     weight_decay
-        Of the optimiser.
+        Of the optimiser; 5e-4 in GEARS.
     width
         Of the layers.
     random_state
@@ -139,6 +143,7 @@ def fit_perturbation(
         width=width,
         n_epochs=n_epochs,
         batch_size=batch_size,
+        start=start,
         bag=cells_per_pair,
         learning_rate=learning_rate,
         weight_decay=weight_decay,

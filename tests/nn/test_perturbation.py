@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head
+from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, silence
 from cellfm.nn._perturbation import BatchNorm, Neighbours
 
 N_GENES, N_PERTURBABLE, K = 11, 7, 3
@@ -111,3 +111,10 @@ def test_every_weight_has_a_gradient_and_it_is_that_of_finite_differences():
         weights[place].set_data(ms.Tensor(moved))
         found.append(float(loss(*given).asnumpy()))
     assert gradients[place].asnumpy()[4, 2] == pytest.approx((found[0] - found[1]) / 2e-2, rel=0.02, abs=1e-4)
+
+
+def test_a_silenced_network_predicts_no_change():
+    built = network()
+    assert run(built.set_train(False))[0].any()
+    silence(built)
+    assert not run(built)[0].any()

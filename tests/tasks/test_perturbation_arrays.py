@@ -14,6 +14,14 @@ from cellfm.tasks.perturbation import _baselines as b
 from cellfm.tasks.perturbation import _metrics as m
 from cellfm.tasks.perturbation._conditions import CONTROL, name_of, parse_condition, read_conditions
 from cellfm.tasks.perturbation._graphs import coexpression_graph, term_graph
+from cellfm.tasks.perturbation._reverse import (
+    all_conditions,
+    chance_of_hits,
+    dominant_genes,
+    first_hits,
+    order_of,
+    scores_of,
+)
 from cellfm.tasks.perturbation._split import given_split, simulation_split, single_split, whole_split
 
 GENES = [f"G{i}" for i in range(12)]
@@ -288,3 +296,39 @@ def test_predictions_that_hardly_differ_are_warned_of():
     assert m.warn_of_collapse(observed * 0.5, observed) == pytest.approx(0.5)
     with pytest.warns(DataWarning, match="hardly differ between the 5 conditions"):
         m.warn_of_collapse(np.ones((5, 1)) * observed[:1] + 0.01 * observed, observed)
+
+
+def test_candidates_are_all_singles_and_pairs_and_too_many_are_refused():
+    found = all_conditions(["C", "A", "B", "A"])
+    assert found == [("A",), ("B",), ("C",), ("A", "B"), ("A", "C"), ("B", "C")]
+    assert all_conditions(["A", "B"], pairs=False) == [("A",), ("B",)]
+    assert all_conditions(["A", "B"], singles=False) == [("A", "B")]
+    with pytest.raises(InputError, match="1,125,750 perturbations.*hours"):
+        all_conditions([f"G{i}" for i in range(1500)])
+
+
+def test_nearness_is_that_of_directions_or_of_points():
+    target = np.array([1.0, 0.0])
+    cosine, euclidean = scores_of(target, np.array([[5.0, 0.0], [1.0, 0.5], [0.0, 0.0], [-1.0, 0.0]]))
+    np.testing.assert_allclose(cosine, [1, 2 / np.sqrt(5), 0, -1])
+    np.testing.assert_allclose(euclidean, [4, 0.5, 1, 2])
+    assert order_of(cosine, euclidean, "cosine").tolist() == [0, 1, 2, 3]
+    assert order_of(cosine, euclidean, "euclidean").tolist() == [1, 2, 3, 0]
+
+
+def test_hits_and_their_chance_are_those_of_random_orders():
+    candidates = all_conditions(["A", "B", "C", "D"])
+    truth = ("A", "B")
+    assert first_hits(np.arange(10), candidates, truth) == (5, 1)
+    assert first_hits(np.array([2, 3, 4]), candidates, truth) == (3, 3)
+    assert first_hits(np.array([2, 3]), candidates, truth) == (3, 3)
+    generator = np.random.default_rng(0)
+    ranks = np.array([first_hits(generator.permutation(10), candidates, truth) for _ in range(4000)])
+    for k in (1, 3):
+        np.testing.assert_allclose((ranks <= k).mean(0), chance_of_hits(candidates, truth, k), atol=0.03)
+
+
+def test_the_dominant_gene_is_the_one_that_most_pairs_of_a_cluster_share():
+    conditions = [("A", "B"), ("A", "C"), ("C", "D"), ("B", "D")]
+    table = dominant_genes(np.array([0, 0, 1, 0]), conditions)
+    assert table.to_numpy().tolist() == [["0", 3, "A", 2 / 3], ["1", 1, "C", 1.0]]

@@ -13,6 +13,7 @@ from anndata import AnnData
 import cellfm as cf
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
+from cellfm.tasks.perturbation._baselines import additive
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
 N_GENES, N_CELLS = 60, 30
@@ -61,10 +62,12 @@ def test_the_evaluation_has_the_network_and_every_baseline_by_subgroup(predictor
 
 
 def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredictor):
-    assert len(predictor.history) == SMALL["n_epochs"]
+    assert predictor.history["epoch"].tolist() == [0, 1, 2]
     best = predictor.history["validation_mse_top20"].min()
     split, profiles = predictor.split, predictor.profiles
-    found = profiles.control + predictor.changes(split.validation)
+    start = additive(split.validation, split.train, profiles.changes(split.train))
+    departure = predictor.changes(split.validation) - predictor.additive_changes(split.validation)
+    found = profiles.control + start + departure
     observed, top = profiles.means(split.validation), profiles.top(split.validation)
     errors = [np.mean((f[t] - o[t]) ** 2) for f, o, t in zip(found, observed, top, strict=True)]
     assert np.mean(errors) == pytest.approx(best, rel=1e-3)
@@ -191,3 +194,87 @@ def test_a_small_condition_is_warned_of(adata: AnnData, tiny_model: CellFM):
     few = adata[: len(adata) - N_CELLS + 5].copy()
     with pytest.warns(DataWarning, match=r"GENE2\+GENE3 \(5\)"):
         cf.tl.fit_perturbation(few, tiny_model, split="all", **(SMALL | {"n_epochs": 1}))
+
+
+def test_a_measured_condition_is_found_first_by_its_own_profile(predictor: PerturbationPredictor, adata: AnnData):
+    known = next(condition for condition in predictor.split.train if len(condition) == 1)[0]
+    cells = adata[adata.obs["condition"] == f"{known}+ctrl"].copy()
+    table = cf.tl.rank_perturbations(predictor, cells, top_k=None)
+    assert len(table) == 8 + 28
+    assert table.loc[0, "perturbation"] == known
+    assert table.loc[0, "cosine"] == pytest.approx(1, abs=1e-4)
+    assert table.loc[0, "source"] == "measured"
+    assert (table["n_genes"] == N_GENES - 8).all()  # the candidates' own genes are left out
+    predicted = cf.tl.rank_perturbations(predictor, cells, measured=False, own_genes=True, by="euclidean", top_k=3)
+    assert predicted["source"].tolist() == ["predicted"] * 3
+    assert predicted["euclidean"].is_monotonic_increasing
+    assert (predicted["n_genes"] == N_GENES).all()
+
+
+def test_own_genes_change_no_ranking(predictor: PerturbationPredictor):
+    target = predictor.predict(["GENE1+GENE6"]).iloc[0]
+    before = cf.tl.rank_perturbations(predictor, target, measured=False)
+    moved = target.copy()
+    moved[PERTURBED] += 100
+    pd.testing.assert_frame_equal(cf.tl.rank_perturbations(predictor, moved, measured=False), before)
+    assert before.loc[0, "perturbation"] == "GENE1+GENE6"
+    assert before.loc[0, "euclidean"] == pytest.approx(0, abs=1e-4)
+
+
+def test_a_change_is_taken_against_the_control_that_is_given(predictor: PerturbationPredictor):
+    target = predictor.predict(["GENE3"]).iloc[0] + 5
+    control = pd.Series(predictor.profiles.control, index=list(predictor.genes)) + 5
+    table = cf.tl.rank_perturbations(predictor, target, control=control, measured=False)
+    assert table.loc[0, "perturbation"] == "GENE3"
+    assert table.loc[0, "euclidean"] == pytest.approx(0, abs=1e-4)
+
+
+def test_targets_that_say_too_little_are_refused(predictor: PerturbationPredictor):
+    with pytest.raises(InputError, match="0 of the predictor's 60 genes"):
+        cf.tl.rank_perturbations(predictor, pd.Series([1.0, 2.0], index=["CD3E", "CD4"]))
+    target = predictor.predict(["GENE3"]).iloc[0]
+    with pytest.warns(DataWarning, match="20 of the predictor's 60 genes"):
+        cf.tl.rank_perturbations(predictor, target[-20:])
+    with pytest.raises(InputError, match="are left to compare"):
+        cf.tl.rank_perturbations(predictor, target, candidates=[f"GENE{i}" for i in range(55)])
+    with pytest.raises(InputError, match="knows nothing of NOSUCH"):
+        cf.tl.rank_perturbations(predictor, target, candidates=["NOSUCH"])
+    with pytest.raises(InputError, match="found ndarray"):
+        cf.tl.rank_perturbations(predictor, target.to_numpy())
+    with pytest.raises(InputError, match="by must be"):
+        cf.tl.rank_perturbations(predictor, target, by="pearson")
+
+
+def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predictor: PerturbationPredictor):
+    table = cf.tl.evaluate_reverse(predictor, most=36)
+    assert table["predictor"].unique().tolist() == ["network", "additive", "chance"]
+    for _, own in table.groupby("predictor"):
+        assert own["correct"].is_monotonic_increasing
+        assert (own["relevant"] >= own["correct"]).all()
+        assert own["correct"].iloc[-1] == own["relevant"].iloc[-1] == pytest.approx(1)  # all 36 candidates
+    chance = table[table["predictor"] == "chance"].set_index("k")
+    assert chance.loc[9, "correct"] == pytest.approx(9 / 36)
+    assert (table["n_targets"] == len(predictor.split.test)).all()
+    seen = "+".join(predictor.split.train[0])
+    with pytest.raises(InputError, match="nothing to find"):
+        cf.tl.evaluate_reverse(predictor, candidates=[seen])
+
+
+def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPredictor):
+    screen = cf.tl.screen_perturbations(predictor, PERTURBED[:6], resolution=0.5, n_neighbors=5)
+    assert screen.shape == (15, N_GENES)
+    np.testing.assert_array_equal(screen.X[:1], predictor.predict([screen.obs_names[0]]))
+    clusters = screen.uns["cellfm"]["perturbation"]["clusters"]
+    assert clusters["n"].sum() == 15
+    assert clusters["n"].is_monotonic_decreasing
+    for cluster, gene in clusters[["cluster", "gene"]].to_numpy():
+        assert set(screen.obs.loc[screen.obs["cellfm_cluster"] == cluster, "cellfm_dominant_gene"]) == {gene}
+    assert np.isfinite(screen.obsm["X_umap"]).all()
+    both = cf.tl.screen_perturbations(predictor, PERTURBED[:3], kind="both", umap=False)
+    assert both.obs_names.tolist() == [*PERTURBED[:3], "GENE0+GENE1", "GENE0+GENE2", "GENE1+GENE2"]
+    with pytest.raises(InputError, match="needs three"):
+        cf.tl.screen_perturbations(predictor, PERTURBED[:2])
+    with pytest.raises(InputError, match="knows nothing of NOSUCH"):
+        cf.tl.screen_perturbations(predictor, [*PERTURBED, "NOSUCH"])
+    with pytest.raises(InputError, match="kind must be"):
+        cf.tl.screen_perturbations(predictor, PERTURBED, kind="triples")

@@ -33,6 +33,15 @@ def additive(wanted: Sequence[Condition], train: Sequence[Condition], changes: n
     return np.array(sums, np.float32).reshape(len(wanted), -1)
 
 
+def start_changes(
+    kind: str, wanted: Sequence[Condition], train: Sequence[Condition], changes: np.ndarray
+) -> np.ndarray:
+    """What the network departs from: ``"additive"``, ``"mean"`` change or ``"none"``, (n_wanted, n_genes)."""
+    if kind == "additive":
+        return additive(wanted, train, changes)
+    return mean_change(wanted, changes) if kind == "mean" else no_change(wanted, changes.shape[1])
+
+
 def bilinear(
     wanted: Sequence[Condition],
     train: Sequence[Condition],

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.tasks.perturbation._baselines import additive
+from cellfm.tasks.perturbation._baselines import additive, start_changes
 from cellfm.tasks.perturbation._conditions import Condition, name_of, parse_all
 from cellfm.tasks.perturbation._profiles import Profiles
 from cellfm.tasks.perturbation._recipe import Recipe
@@ -101,6 +101,8 @@ class PerturbationPredictor:
         from cellfm.tasks.perturbation._train import code_conditions
 
         changes, variances = self._forward(*code_conditions(conditions, self.places))
+        known = self.profiles.changes(self.learnt)
+        changes = changes + start_changes(self.recipe.start, conditions, self.learnt, known)
         changes[[not condition for condition in conditions]] = 0
         return changes, variances
 

@@ -11,7 +11,8 @@ from mindspore import nn, ops
 
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
-from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, use_device
+from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, silence, use_device
+from cellfm.tasks.perturbation._baselines import start_changes
 from cellfm.tasks.perturbation._conditions import MOST_GENES, Condition, Conditions
 from cellfm.tasks.perturbation._graphs import Graph
 from cellfm.tasks.perturbation._metrics import score_conditions
@@ -84,18 +85,28 @@ class Objective(nn.Cell):
 
 
 class Pairs:
-    """Batches of pairs: means of a few perturbed cells of a condition, and of as many control cells."""
+    """Batches of pairs: means of a few perturbed cells of a condition, and of as many control cells.
+
+    The network is asked for what is left beside the changes that it starts from, `start` (n_train, n_genes).
+    """
 
     def __init__(
-        self, values: sp.csr_matrix, conditions: Conditions, train: Sequence[Condition], places: dict, recipe: Recipe
+        self,
+        values: sp.csr_matrix,
+        conditions: Conditions,
+        train: Sequence[Condition],
+        start: np.ndarray,
+        places: dict[str, int],
+        recipe: Recipe,
     ) -> None:
         rows = {condition: i for i, condition in enumerate(conditions.conditions)}
         self.values, self.recipe = values, recipe
         self.control = conditions.cells(0)
         self.cells = [conditions.cells(rows[condition]) for condition in train]
         self.codes = code_conditions(train, places)
+        self.start = start
         self.size = min(recipe.batch_size, len(train))
-        self.mean = np.asarray(values[self.control].mean(0)).ravel()
+        self.mean = np.asarray(values[self.control].mean(0), np.float32).ravel()
         self.steps_per_epoch = max(1, round(sum(map(len, self.cells)) / recipe.batch_size))
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
@@ -105,7 +116,8 @@ class Pairs:
         perturbed = self._means([generator.choice(self.cells[i], self.recipe.bag) for i in chosen])
         control = self._means([generator.choice(self.control, self.recipe.bag) for _ in chosen])
         codes, present = self.codes
-        return codes[chosen], present[chosen], perturbed - control, control - self.mean.astype(np.float32)
+        start = self.start[chosen]
+        return codes[chosen], present[chosen], perturbed - control - start, control - self.mean + start
 
     def _means(self, cells: list[np.ndarray]) -> np.ndarray:
         n, bag = len(cells), self.recipe.bag
@@ -159,13 +171,18 @@ def train_network(
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     """Weights of the epoch with the least error on the most changed genes of validation, and a row for each epoch.
 
+    Epoch 0 is what the network starts from.
+
     Raises
     ------
     TrainingError
         The loss is no number.
     """
     network = given.build(recipe)
-    pairs = Pairs(values, conditions, split.train, places, recipe)
+    silence(network)
+    train, changes = split.train, profiles.changes(split.train)
+    start = [start_changes(recipe.start, some, train, changes) for some in (train, split.validation)]
+    pairs = Pairs(values, conditions, train, start[0], places, recipe)
     trained = {name: p for name, p in network.parameters_and_names() if p.requires_grad}
     config = TrainConfig(
         steps=recipe.n_epochs * pairs.steps_per_epoch,
@@ -180,8 +197,15 @@ def train_network(
         parameter.name = name
     step, forward = Step(Objective(network, recipe), trained, config), Forward(network)
     observed, top = profiles.means(split.validation), profiles.top(split.validation)
-    codes = code_conditions(split.validation, places)
-    best, least, rows, done = head_weights(network), np.inf, [], 0
+    codes, base = code_conditions(split.validation, places), profiles.control + start[1]
+
+    def judge() -> dict[str, float]:
+        found = score_conditions(base + forward(*codes)[0], observed, profiles.control, top).mean()
+        return {f"validation_{name}": float(found[name]) for name in ("mse_top20", "pearson_delta")}
+
+    rows = [{"epoch": 0, "loss": np.nan} | judge()]
+    best, least, done = head_weights(network), rows[0]["validation_mse_top20"], 0
+    waited = 0
     with progress(config.steps, "fitting perturbations", "steps") as bar:
         for epoch in range(recipe.n_epochs):
             step.config = replace(config, learning_rate=recipe.learning_rate * recipe.falling**epoch)
@@ -192,13 +216,15 @@ def train_network(
                 bar.update()
             if not np.isfinite(losses).all():
                 raise TrainingError(f"The loss became {losses[-1]} in epoch {epoch + 1}. Lower the learning rate.")
-            scores = score_conditions(profiles.control + forward(*codes)[0], observed, profiles.control, top).mean()
-            found = float(scores["mse_top20"])
-            row = {"epoch": epoch + 1, "loss": float(np.mean(losses)), "validation_mse_top20": found}
-            rows.append(row | {"validation_pearson_delta": float(scores["pearson_delta"])})
+            rows.append({"epoch": epoch + 1, "loss": float(np.mean(losses))} | judge())
+            found = rows[-1]["validation_mse_top20"]
             bar.set_postfix(validation=f"{found:.4g}")
             if found < least:
-                least, best = found, head_weights(network)
+                least, best, waited = found, head_weights(network), 0
+            else:
+                waited += 1
+            if waited >= recipe.patience:
+                break
     return best, pd.DataFrame(rows)
 
 

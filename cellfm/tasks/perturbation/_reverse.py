@@ -1,0 +1,85 @@
+"""Which perturbation lies behind a state: candidates by how near their change comes, and how often one is hit."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from math import comb
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from cellfm.errors import InputError
+from cellfm.tasks.perturbation._conditions import Condition
+
+MOST_CANDIDATES = 1_000_000
+Distance = Literal["cosine", "euclidean"]
+
+
+def all_conditions(genes: Sequence[str], *, pairs: bool = True, singles: bool = True) -> list[Condition]:
+    """Every gene alone and every pair, or one of the two.
+
+    Raises
+    ------
+    InputError
+        More than a million; the message says how many.
+    """
+    genes = sorted(set(genes))
+    n = len(genes) * singles + comb(len(genes), 2) * pairs
+    if n > MOST_CANDIDATES:
+        raise InputError(
+            f"{len(genes):,} genes are {n:,} perturbations, more than {MOST_CANDIDATES:,}: at a few hundred a second "
+            f"that is over {n / 500 / 3600:.1f} hours. Choose fewer genes."
+        )
+    alone = [(gene,) for gene in genes] if singles else []
+    return alone + (list(itertools.combinations(genes, 2)) if pairs else [])
+
+
+def scores_of(target: np.ndarray, changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and Euclidean distance between the change of a target (n_genes,) and of candidates (n, n_genes).
+
+    The cosine of a candidate without any change is 0.
+    """
+    norms = np.linalg.norm(changes, axis=1) * np.linalg.norm(target)
+    cosine = np.where(norms > 0, changes @ target / np.where(norms > 0, norms, 1), 0)
+    return cosine, np.linalg.norm(changes - target, axis=1)
+
+
+def order_of(cosine: np.ndarray, euclidean: np.ndarray, by: Distance) -> np.ndarray:
+    """Candidates from the nearest to the farthest, (n,) by number."""
+    return np.argsort(-cosine if by == "cosine" else euclidean, kind="stable")
+
+
+def first_hits(order: np.ndarray, candidates: Sequence[Condition], truth: Condition) -> tuple[int, int]:
+    """Ranks, from 1, of the right candidate and of the first that shares a gene with it; past all if none is."""
+    right = related = len(order) + 1
+    for rank, i in enumerate(order, start=1):
+        if set(candidates[i]) & set(truth):
+            related = min(related, rank)
+            if candidates[i] == truth:
+                right = rank
+                break
+    return right, related
+
+
+def chance_of_hits(candidates: Sequence[Condition], truth: Condition, k: int) -> tuple[float, float]:
+    """Probability that a random order has the right candidate, or one that shares a gene, among its first `k`."""
+    n = len(candidates)
+    k = min(k, n)
+    n_related = sum(bool(set(candidate) & set(truth)) for candidate in candidates)
+    correct = k / n if truth in candidates else 0.0
+    return correct, 1 - comb(n - n_related, k) / comb(n, k)
+
+
+def dominant_genes(clusters: np.ndarray, conditions: Sequence[Condition]) -> pd.DataFrame:
+    """The gene that most perturbations of each cluster share: ``cluster``, ``n``, ``gene``, ``share``.
+
+    `clusters` (n,) are numbers from 0. Of genes that are shared equally, the first by name.
+    """
+    rows = []
+    for cluster in range(int(clusters.max()) + 1):
+        own = [conditions[i] for i in np.flatnonzero(clusters == cluster)]
+        count = Counter(gene for condition in own for gene in condition)
+        gene = min(count, key=lambda name: (-count[name], name))
+        rows.append((str(cluster), len(own), gene, count[gene] / len(own)))
+    return pd.DataFrame(rows, columns=["cluster", "n", "gene", "share"])

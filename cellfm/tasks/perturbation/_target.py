@@ -1,0 +1,66 @@
+"""The state that a perturbation is looked for, in terms of a predictor's genes."""
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellfm._adata import select, warn
+from cellfm.errors import InputError
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._profiles import read_expression
+
+LEAST_GENES = 10
+"""Fewer common genes tell no two states apart."""
+FEW_COMMON = 0.5
+"""Share of common genes below which the user is told."""
+
+
+def target_change(
+    predictor: PerturbationPredictor,
+    target: AnnData | pd.Series,
+    control: AnnData | pd.Series | None,
+    layer: str | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The change of the target against control, and which genes of the predictor it has, (n_genes,) each.
+
+    Raises
+    ------
+    InputError
+        Too few common genes, or something that is no profile.
+    """
+    profile = _profile(target, layer)
+    names = pd.Index(predictor.genes)
+    if profile.index.intersection(names).empty:
+        names = pd.Index(predictor.symbols)
+    found = names.isin(profile.index)
+    if found.sum() < LEAST_GENES:
+        raise InputError(
+            f"The target has {int(found.sum())} of the predictor's {len(names):,} genes; {LEAST_GENES} are needed. It "
+            f"has {', '.join(map(str, profile.index[:5]))} ..., the predictor {', '.join(predictor.genes[:5])} ..."
+        )
+    if found.sum() < FEW_COMMON * len(names):
+        warn(f"The target has {int(found.sum()):,} of the predictor's {len(names):,} genes.")
+    start = predictor.profiles.control
+    if control is not None:
+        own = _profile(control, layer)
+        found &= names.isin(own.index)
+        if found.sum() < LEAST_GENES:
+            raise InputError("The control of the target shares too few genes with it and with the predictor.")
+        start = own.reindex(names).to_numpy(np.float32)
+    change = profile.reindex(names).to_numpy(np.float32) - start
+    return np.where(found, change, 0), np.asarray(found)
+
+
+def _profile(given: AnnData | pd.Series, layer: str | None) -> pd.Series:
+    if isinstance(given, pd.Series):
+        profile = given.astype(np.float32)
+        if not np.isfinite(profile).all():
+            raise InputError("The target profile has values that are no finite numbers.")
+    elif isinstance(given, AnnData):
+        adata = select(given)
+        profile = pd.Series(np.asarray(read_expression(adata, layer).mean(0)).ravel(), index=adata.var_names)
+    else:
+        raise InputError(
+            f"Expected cells (AnnData) or a mean profile (pandas Series by gene), found {type(given).__name__}."
+        )
+    return profile[~profile.index.duplicated()]

@@ -1,0 +1,84 @@
+"""`cf.tl.evaluate_reverse`: how often the perturbation behind a state is found, beside chance and additivity."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+
+from cellfm.errors import InputError
+from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
+from cellfm.tasks.perturbation._reverse import all_conditions, chance_of_hits, first_hits, order_of, scores_of
+from cellfm.tasks.perturbation._target import LEAST_GENES
+
+
+def evaluate_reverse(
+    predictor: PerturbationPredictor,
+    *,
+    candidates: Sequence[str] | None = None,
+    most: int = 10,
+    by: Literal["cosine", "euclidean"] = "cosine",
+    own_genes: bool = False,
+) -> pd.DataFrame:
+    """Look for each test condition among all candidates by its measured mean profile (Zeng 2025, hit@k).
+
+    No measured profile of a candidate is used: all are predicted, by the network and by the additive model.
+
+    Parameters
+    ----------
+    predictor
+        What `cf.tl.fit_perturbation` returned, with test conditions.
+    candidates
+        Perturbations to choose from; by default all perturbed genes alone and in pairs. Test conditions that are not
+        among them cannot be found, and are left out.
+    most
+        Hits are counted among the first 1 to `most` candidates.
+    by
+        What decides the order.
+    own_genes
+        Compare the candidates' own genes too, which gives the answer away.
+
+    Returns
+    -------
+    DataFrame, a row for each predictor (``network``, ``additive``, ``chance``) and ``k``: ``correct``, the share of
+    test conditions that are among the first `k`; ``relevant``, the share with a candidate among them that shares a
+    gene; ``n_targets``, ``n_candidates``. Nothing is written.
+
+    Raises
+    ------
+    InputError
+        No test conditions among the candidates, or too few genes beside the candidates' own.
+
+    Examples
+    --------
+    >>> cf.tl.evaluate_reverse(predictor)  # doctest: +SKIP
+    """
+    if by not in ("cosine", "euclidean"):
+        raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
+    if most < 1:
+        raise InputError(f"most must be 1 or more, not {most}.")
+    if candidates is None:
+        perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
+        conditions = all_conditions(sorted(perturbed))
+    else:
+        conditions = list(dict.fromkeys(predictor.conditions(candidates)))
+    targets = [condition for condition in predictor.split.test if condition in set(conditions)]
+    if not targets:
+        raise InputError("No test condition is among the candidates: there is nothing to find.")
+    used = predictor.others_than(set() if own_genes else {gene for condition in conditions for gene in condition})
+    if used.sum() < LEAST_GENES:
+        raise InputError(
+            f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {LEAST_GENES} are needed. "
+            "Name fewer candidates."
+        )
+    observed = predictor.profiles.changes(tuple(targets))[:, used]
+    predicted = {NETWORK: predictor.changes(conditions), "additive": predictor.additive_changes(conditions)}
+    rows = []
+    for name, changes in predicted.items():
+        orders = [order_of(*scores_of(change, changes[:, used]), by) for change in observed]
+        ranks = [first_hits(order, conditions, truth) for order, truth in zip(orders, targets, strict=True)]
+        rows += [(name, k, *(sum(r[i] <= k for r in ranks) / len(ranks) for i in (0, 1))) for k in range(1, most + 1)]
+    for k in range(1, most + 1):
+        chances = [chance_of_hits(conditions, truth, k) for truth in targets]
+        rows.append(("chance", k, *(sum(c[i] for c in chances) / len(chances) for i in (0, 1))))
+    table = pd.DataFrame(rows, columns=["predictor", "k", "correct", "relevant"])
+    return table.assign(n_targets=len(targets), n_candidates=len(conditions))

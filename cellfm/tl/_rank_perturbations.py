@@ -1,0 +1,104 @@
+"""`cf.tl.rank_perturbations`: the perturbations that may lie behind a state."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellfm.errors import InputError
+from cellfm.tasks.perturbation._conditions import name_of
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._reverse import all_conditions, order_of, scores_of
+from cellfm.tasks.perturbation._target import LEAST_GENES, target_change
+
+
+def rank_perturbations(
+    predictor: PerturbationPredictor,
+    target: AnnData | pd.Series,
+    *,
+    candidates: Sequence[str] | None = None,
+    control: AnnData | pd.Series | None = None,
+    measured: bool = True,
+    own_genes: bool = False,
+    by: Literal["cosine", "euclidean"] = "cosine",
+    top_k: int | None = 20,
+    layer: str | None = None,
+) -> pd.DataFrame:
+    """Rank candidate perturbations by how near the state that they lead to comes to a target (Zeng 2025).
+
+    States are compared as changes against control. The expression of the perturbed genes themselves would give the
+    answer away, so the genes of all candidates are left out of the comparison.
+
+    Parameters
+    ----------
+    predictor
+        What `cf.tl.fit_perturbation` returned.
+    target
+        Cells in the state looked for (their mean is taken; counts or log-normalised), or a mean profile of
+        log1p of counts per 10,000 by gene.
+    candidates
+        Perturbations such as ``["A", "A+B"]``; by default all genes that were perturbed in the data, alone and in
+        pairs.
+    control
+        Cells or a profile to take the target's change against; by default the control of the predictor. Give it where
+        the target comes from another experiment.
+    measured
+        Take the measured change of conditions that the predictor learned from, instead of the predicted one.
+    own_genes
+        Compare the candidates' own genes too.
+    by
+        What decides the order.
+    top_k
+        Rows to return; None for all.
+    layer
+        Layer of `target` (and `control`) with the expression.
+
+    Returns
+    -------
+    DataFrame, the nearest candidate first: ``perturbation``, ``cosine``, ``euclidean``, ``source`` (``measured`` or
+    ``predicted``) and ``n_genes`` that were compared. Nothing is written.
+
+    Raises
+    ------
+    InputError
+        The target shares too few genes with the predictor, all are the candidates' own, or an unknown candidate.
+
+    Examples
+    --------
+    >>> cf.tl.rank_perturbations(predictor, adata[adata.obs["cluster"] == "3"])  # doctest: +SKIP
+    """
+    if by not in ("cosine", "euclidean"):
+        raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k must be 1 or more, or None, not {top_k}.")
+    if candidates is None:
+        perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
+        conditions = all_conditions(sorted(perturbed))
+    else:
+        conditions = list(dict.fromkeys(predictor.conditions(candidates)))
+    change, used = target_change(predictor, target, control, layer)
+    if not own_genes:
+        used = used & predictor.others_than({gene for condition in conditions for gene in condition})
+        if used.sum() < LEAST_GENES:
+            raise InputError(
+                f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {LEAST_GENES} are "
+                "needed. Name fewer candidates, or pass own_genes=True, which gives their expression away."
+            )
+    changes = predictor.changes(conditions)
+    taken = np.array([measured and condition in predictor.learnt for condition in conditions])
+    if taken.any():
+        changes[taken] = predictor.profiles.changes(
+            tuple(condition for condition, one in zip(conditions, taken, strict=True) if one)
+        )
+    cosine, euclidean = scores_of(change[used], changes[:, used])
+    order = order_of(cosine, euclidean, by)[:top_k]
+    columns = {
+        "perturbation": np.array([name_of(condition) for condition in conditions], object),
+        "cosine": cosine,
+        "euclidean": euclidean,
+        "source": np.where(taken, "measured", "predicted"),
+    }
+    table = pd.DataFrame({name: values[order] for name, values in columns.items()})
+    return table.assign(n_genes=int(used.sum()))

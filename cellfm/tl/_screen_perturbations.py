@@ -1,0 +1,112 @@
+"""`cf.tl.screen_perturbations`: all perturbations of some genes in silico, and the groups that they fall into."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pandas as pd
+from anndata import AnnData
+
+from cellfm._adata import record_run
+from cellfm._logging import logger
+from cellfm.errors import InputError
+from cellfm.keys import PERTURBATION
+from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of
+from cellfm.tasks.perturbation._conditions import name_of
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._reverse import all_conditions, dominant_genes
+from cellfm.tasks.perturbation._target import LEAST_GENES
+
+
+def screen_perturbations(
+    predictor: PerturbationPredictor,
+    genes: Sequence[str],
+    *,
+    kind: Literal["pairs", "singles", "both"] = "pairs",
+    resolution: float = 1.0,
+    n_neighbors: int = 15,
+    umap: bool = True,
+    random_state: int = 0,
+) -> AnnData:
+    """Predict all single or double perturbations of some genes, and group those that change expression alike.
+
+    Groups are those of Leiden on the cosine neighbours of the predicted changes. The perturbed genes themselves are
+    left out of that comparison; X and the layer have all genes (Zeng 2025, "in-silico screen").
+
+    Parameters
+    ----------
+    predictor
+        What `cf.tl.fit_perturbation` returned.
+    genes
+        Genes to perturb.
+    kind
+        Pairs, singles, or both.
+    resolution
+        Of Leiden: larger values give more clusters.
+    n_neighbors
+        Of each perturbation.
+    umap
+        Compute the UMAP.
+    random_state
+        Seed of Leiden and UMAP.
+
+    Returns
+    -------
+    AnnData, n_perturbations x n_genes, X is predicted log1p of counts per 10,000, with:
+
+    `obs["cellfm_perturbation"]`
+        categorical: the perturbation.
+    `obs["cellfm_part"]`
+        categorical: ``train``, ``validation``, ``test`` or ``new``: whether the predictor has seen it.
+    `obs["cellfm_cluster"]`
+        categorical: its cluster, ``"0"`` is the largest.
+    `obs["cellfm_dominant_gene"]`
+        categorical: the gene that most perturbations of the cluster share.
+    `layers["cellfm_change"]`
+        float32: predicted change against control.
+    `obsm["X_umap"]`
+        float32, (n_perturbations, 2), with `umap`.
+    `uns["cellfm"]["perturbation"]`
+        dict: model, hashes, seed, version, and ``clusters``, a DataFrame with the size, dominant gene and its share.
+
+    Raises
+    ------
+    InputError
+        More than a million perturbations (the message says how many), fewer than three, a gene that the predictor does
+        not know, or too few genes beside those perturbed.
+
+    Examples
+    --------
+    >>> screen = cf.tl.screen_perturbations(predictor, ["KLF1", "CEBPE", "SET", "MAPK1"])  # doctest: +SKIP
+    """
+    if kind not in ("pairs", "singles", "both"):
+        raise InputError(f"kind must be 'pairs', 'singles' or 'both', not {kind!r}.")
+    if isinstance(genes, str):
+        raise InputError(f"Expected a list of genes, found {genes!r}.")
+    predictor.check_genes(set(genes))
+    conditions = all_conditions(list(genes), pairs=kind != "singles", singles=kind != "pairs")
+    if len(conditions) < 3:
+        raise InputError(f"{len(set(genes))} genes give {len(conditions)} perturbations; a screen needs three.")
+    others = predictor.others_than(set(genes))
+    if others.sum() < LEAST_GENES:
+        raise InputError(f"{int(others.sum())} measured genes are not perturbed; {LEAST_GENES} are needed.")
+    changes = predictor.changes(conditions)
+    graph = neighbour_graph(changes[:, others], n_neighbors, random_state)
+    clusters = leiden_modules(graph, [resolution], min_genes=1, random_state=random_state)[:, 0]
+    table = dominant_genes(clusters, conditions)
+    obs = pd.DataFrame(
+        {
+            PERTURBATION.condition: pd.Categorical([name_of(condition) for condition in conditions]),
+            PERTURBATION.part: pd.Categorical([predictor.split.part_of(c) or "new" for c in conditions]),
+            PERTURBATION.cluster: pd.Categorical(clusters.astype(str), table["cluster"]),
+            PERTURBATION.dominant: pd.Categorical(table["gene"].to_numpy()[clusters]),
+        },
+        index=[name_of(condition) for condition in conditions],
+    )
+    adata = AnnData(predictor.profiles.control + changes, obs=obs, var=pd.DataFrame(index=list(predictor.genes)))
+    adata.layers[PERTURBATION.change] = changes
+    if umap:
+        adata.obsm["X_umap"] = umap_of(graph, random_state)
+    facts = {"random_state": random_state, "resolution": resolution, "clusters": table}
+    record_run(adata, PERTURBATION.uns, **predictor.model, **facts)
+    logger.info("%d perturbations fall into %d clusters.", len(conditions), len(table))
+    return adata

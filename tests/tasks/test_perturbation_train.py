@@ -1,0 +1,127 @@
+"""Training on synthetic perturbations with known effects: epistasis is learnt, and additive data are left additive."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from cellfm.tasks.perturbation._baselines import additive
+from cellfm.tasks.perturbation._conditions import CONTROL, Conditions
+from cellfm.tasks.perturbation._graphs import coexpression_graph, term_graph
+from cellfm.tasks.perturbation._metrics import correlation
+from cellfm.tasks.perturbation._profiles import mean_profiles
+from cellfm.tasks.perturbation._recipe import Recipe
+from cellfm.tasks.perturbation._split import Split
+from cellfm.tasks.perturbation._train import NetworkInput, Objective, Pairs, code_conditions, train_network
+from cellfm.tasks.perturbation._train import trained_network as trained
+
+N_MEASURED, N_CELLS = 30, 20
+GENES = [f"P{i}" for i in range(14)]
+KIND = np.arange(14) % 2
+SINGLES = [(gene,) for gene in GENES]
+PAIRS = [tuple(sorted(pair)) for pair in itertools.combinations(GENES, 2)]
+PLACES = {gene: i for i, gene in enumerate(GENES)}
+
+
+def synthetic(epistasis: float):
+    """Cells whose pairs are additive, but for a shift that pairs of one kind of gene have beside."""
+    generator = np.random.default_rng(0)
+    effect = dict(zip(GENES, generator.standard_normal((14, N_MEASURED)) * 0.3, strict=True))
+    shift = generator.standard_normal(N_MEASURED) * epistasis
+    base = 3 + generator.random(N_MEASURED)
+
+    def mean(condition):
+        same = len(condition) == 2 and KIND[PLACES[condition[0]]] == KIND[PLACES[condition[1]]]
+        return base + sum((effect[gene] for gene in condition), np.zeros(N_MEASURED)) + same * shift
+
+    conditions = (CONTROL, *sorted([*SINGLES, *PAIRS]))
+    blocks = [mean(c) + 0.1 * generator.standard_normal((N_CELLS, N_MEASURED)) for c in conditions]
+    values = sp.csr_matrix(np.concatenate(blocks).astype(np.float32))
+    return values, Conditions(conditions, np.repeat(np.arange(len(conditions)), N_CELLS)), mean
+
+
+def split_of() -> Split:
+    order = np.random.default_rng(1).permutation(len(PAIRS))
+    parts = [tuple(PAIRS[i] for i in some) for some in (order[:60], order[60:70], order[70:])]
+    return Split((*SINGLES, *parts[0]), parts[1], parts[2])
+
+
+def given(values: sp.csr_matrix) -> NetworkInput:
+    vectors = np.eye(2)[KIND] * 2 + np.random.default_rng(2).standard_normal((14, 2)) * 0.1
+    genes = np.random.default_rng(3).standard_normal((N_MEASURED, 8)).astype(np.float32)
+    relations = term_graph({}, GENES)
+    return NetworkInput(coexpression_graph(values), relations, genes, vectors.astype(np.float32))
+
+
+def fit(epistasis: float, recipe: Recipe):
+    values, conditions, mean = synthetic(epistasis)
+    profiles, split = mean_profiles(values, conditions), split_of()
+    own = given(values)
+    weights, history = train_network(own, values, conditions, profiles, split, PLACES, recipe)
+    departure = trained(own, weights, recipe)(*code_conditions(split.test, PLACES))[0]
+    start = additive(split.test, split.train, profiles.changes(split.train))
+    truth = np.array([mean(condition) - mean(CONTROL) for condition in split.test])
+    return start, start + departure, truth, history
+
+
+def test_epistasis_is_recovered_where_the_additive_model_has_none():
+    start, found, truth, history = fit(0.5, Recipe(width=16, n_epochs=8, patience=8, learning_rate=1e-2))
+    assert history["loss"].iloc[-1] < history["loss"].iloc[1] / 2
+    errors = [((x - truth) ** 2).mean() for x in (start, found)]
+    assert errors[1] < errors[0] / 4
+    left = truth - start
+    strong = [row for row in range(len(left)) if np.abs(left[row]).mean() > 0.2]
+    assert strong
+    assert min(correlation((found - start)[row], left[row]) for row in strong) > 0.8
+
+
+def test_additive_data_stay_additive():
+    start, found, truth, _ = fit(0.0, Recipe(width=16, n_epochs=3, learning_rate=1e-3))
+    errors = [((x - truth) ** 2).mean() for x in (start, found)]
+    assert errors[0] < 0.01  # what is left is the noise of means over cells
+    assert errors[1] < 1.5 * errors[0] + 1e-3
+
+
+def test_pairs_follow_from_the_seed_and_the_step_and_are_what_they_say():
+    values, conditions, _ = synthetic(0.0)
+    train = split_of().train
+    start = np.zeros((len(train), N_MEASURED), np.float32)
+    pairs = Pairs(values, conditions, train, start, PLACES, Recipe(batch_size=5, bag=4000))
+    for one, other in zip(pairs.batch(3), pairs.batch(3), strict=True):
+        np.testing.assert_array_equal(one, other)
+    codes, present, target, offset = pairs.batch(3)
+    assert len(codes) == 5
+    assert not np.array_equal(codes, pairs.batch(4)[0])
+    profiles = mean_profiles(values, conditions)
+    for i in range(5):  # means over many draws are those over the cells
+        condition = tuple(GENES[j] for j, there in zip(codes[i], present[i], strict=True) if there)
+        np.testing.assert_allclose(target[i], profiles.changes((condition,))[0], atol=0.02)
+        np.testing.assert_allclose(offset[i], 0, atol=0.02)
+    shifted = Pairs(values, conditions, train, start + 2, PLACES, Recipe(batch_size=5, bag=4000)).batch(3)
+    np.testing.assert_allclose(shifted[2], target - 2, atol=1e-5)
+    np.testing.assert_allclose(shifted[2] + shifted[3], target + offset, atol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [True, False])
+def test_the_loss_is_the_naive_one(sign):
+    import mindspore as ms
+    from mindspore import nn
+
+    generator = np.random.default_rng(0)
+    change, target, start = generator.standard_normal((3, 4, 6)).astype(np.float32)
+
+    class Fixed(nn.Cell):
+        def construct(self, perturbed, present):
+            return ms.Tensor(change), ms.Tensor(np.full_like(change, 0.5))
+
+    recipe = Recipe(power=4.0, sign=sign, uncertainty=True, direction=0.3, uncertainty_weight=0.7)
+    nothing = ms.Tensor(np.zeros((4, 2), np.int32))
+    total, terms = Objective(Fixed(), recipe)(nothing, nothing, ms.Tensor(target), ms.Tensor(start))
+    step = np.sign if sign else (lambda x: np.tanh(10 * x))
+    error = np.mean([(c - t) ** 4 for c, t in zip(change.flat, target.flat, strict=True)])
+    pairs = zip(change.flat, target.flat, start.flat, strict=True)
+    direction = np.mean([(step(t + s) - step(c + s)) ** 2 for c, t, s in pairs])
+    variance = np.mean((change - target) ** 2 * np.exp(-0.5) + 0.5)
+    np.testing.assert_allclose(terms.asnumpy(), [error, direction], rtol=1e-4)
+    assert float(total.asnumpy()) == pytest.approx(error + 0.3 * direction + 0.7 * variance, rel=1e-4)
