@@ -133,6 +133,8 @@ class PerturbationKeys:
     """`obs`, categorical: ``train``, ``validation``, ``test`` or ``new``."""
     change: str = "cellfm_change"
     """`layers`, float32, (n_obs, n_vars): predicted change against control."""
+    observed: str = "cellfm_observed_change"
+    """`layers`, float32, (n_obs, n_vars): measured mean change against control, NaN for what was not measured."""
     spread: str = "cellfm_change_sd"
     """`layers`, float32, (n_obs, n_vars): spread of pairs of cells around the change (only with ``uncertainty``)."""
     cluster: str = "cellfm_cluster"

@@ -43,7 +43,17 @@ IMPORT_SECONDS = 1.0
 HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 # What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
 DATA = ("data", "adata", "reference", "corpus", "features", "scores", "predictor")
-MODEL = ("model", "annotator", "reference", "gene_sets", "genes", "labels", "perturbations", "target")
+MODEL = (
+    "model",
+    "annotator",
+    "reference",
+    "gene_sets",
+    "genes",
+    "labels",
+    "perturbation",
+    "perturbations",
+    "target",
+)
 # Tools that hand back what they found and write nothing.
 READ_ONLY = {
     "pp.check",

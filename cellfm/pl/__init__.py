@@ -12,6 +12,7 @@ from cellfm.pl._gene_network import gene_network
 from cellfm.pl._integration import integration
 from cellfm.pl._lncrnas import lncrnas
 from cellfm.pl._module_comparison import module_comparison
+from cellfm.pl._perturbation import perturbation
 
 __all__ = [
     "annotation",
@@ -26,4 +27,5 @@ __all__ = [
     "integration",
     "lncrnas",
     "module_comparison",
+    "perturbation",
 ]

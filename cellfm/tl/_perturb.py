@@ -36,6 +36,8 @@ def perturb(predictor: PerturbationPredictor, perturbations: Sequence[str], *, c
         categorical: ``train``, ``validation``, ``test`` or ``new``: whether the predictor has seen it.
     `layers["cellfm_change"]`
         float32: predicted change against control.
+    `layers["cellfm_observed_change"]`
+        float32: mean change that was measured in the data of the fit; NaN for perturbations that were not measured.
     `layers["cellfm_change_sd"]`
         float32: spread of pairs of cells around the change (only with an uncertainty head).
     `uns["cellfm"]["perturbation"]`
@@ -67,6 +69,10 @@ def perturb(predictor: PerturbationPredictor, perturbations: Sequence[str], *, c
     )
     adata = AnnData(np.tile(start, (len(names), 1)) + change, obs=obs, var=pd.DataFrame(index=list(predictor.genes)))
     adata.layers[PERTURBATION.change] = change
+    measured = predictor.profiles
+    rows = [measured.conditions.index(c) if c in measured.conditions else -1 for c in conditions]
+    observed = np.where(np.array(rows)[:, None] >= 0, measured.mean[rows] - measured.control, np.nan)
+    adata.layers[PERTURBATION.observed] = np.repeat(observed, n, axis=0).astype(np.float32)
     if predictor.recipe.uncertainty:
         adata.layers[PERTURBATION.spread] = np.repeat(np.sqrt(variances), n, axis=0)
     record_run(adata, PERTURBATION.uns, **predictor.model, random_state=predictor.recipe.random_state)

@@ -16,9 +16,9 @@ from cellfm.tasks.perturbation._split import Split
 from cellfm.tasks.perturbation._train import NetworkInput, Objective, Pairs, code_conditions, train_network
 from cellfm.tasks.perturbation._train import trained_network as trained
 
-N_MEASURED, N_CELLS = 30, 20
-GENES = [f"P{i}" for i in range(14)]
-KIND = np.arange(14) % 2
+N_MEASURED, N_CELLS = 20, 10
+GENES = [f"P{i}" for i in range(10)]
+KIND = np.arange(10) % 2
 SINGLES = [(gene,) for gene in GENES]
 PAIRS = [tuple(sorted(pair)) for pair in itertools.combinations(GENES, 2)]
 PLACES = {gene: i for i, gene in enumerate(GENES)}
@@ -27,7 +27,7 @@ PLACES = {gene: i for i, gene in enumerate(GENES)}
 def synthetic(epistasis: float):
     """Cells whose pairs are additive, but for a shift that pairs of one kind of gene have beside."""
     generator = np.random.default_rng(0)
-    effect = dict(zip(GENES, generator.standard_normal((14, N_MEASURED)) * 0.3, strict=True))
+    effect = dict(zip(GENES, generator.standard_normal((10, N_MEASURED)) * 0.3, strict=True))
     shift = generator.standard_normal(N_MEASURED) * epistasis
     base = 3 + generator.random(N_MEASURED)
 
@@ -43,12 +43,12 @@ def synthetic(epistasis: float):
 
 def split_of() -> Split:
     order = np.random.default_rng(1).permutation(len(PAIRS))
-    parts = [tuple(PAIRS[i] for i in some) for some in (order[:60], order[60:70], order[70:])]
+    parts = [tuple(PAIRS[i] for i in some) for some in (order[:28], order[28:34], order[34:])]
     return Split((*SINGLES, *parts[0]), parts[1], parts[2])
 
 
 def given(values: sp.csr_matrix) -> NetworkInput:
-    vectors = np.eye(2)[KIND] * 2 + np.random.default_rng(2).standard_normal((14, 2)) * 0.1
+    vectors = np.eye(2)[KIND] * 2 + np.random.default_rng(2).standard_normal((10, 2)) * 0.1
     genes = np.random.default_rng(3).standard_normal((N_MEASURED, 8)).astype(np.float32)
     relations = term_graph({}, GENES)
     return NetworkInput(coexpression_graph(values), relations, genes, vectors.astype(np.float32))
@@ -66,7 +66,7 @@ def fit(epistasis: float, recipe: Recipe):
 
 
 def test_epistasis_is_recovered_where_the_additive_model_has_none():
-    start, found, truth, history = fit(0.5, Recipe(width=16, n_epochs=8, patience=8, learning_rate=1e-2))
+    start, found, truth, history = fit(0.5, Recipe(width=16, n_epochs=12, patience=12, learning_rate=1e-2))
     assert history["loss"].iloc[-1] < history["loss"].iloc[1] / 2
     errors = [((x - truth) ** 2).mean() for x in (start, found)]
     assert errors[1] < errors[0] / 4
@@ -77,7 +77,7 @@ def test_epistasis_is_recovered_where_the_additive_model_has_none():
 
 
 def test_additive_data_stay_additive():
-    start, found, truth, _ = fit(0.0, Recipe(width=16, n_epochs=3, learning_rate=1e-3))
+    start, found, truth, _ = fit(0.0, Recipe(width=16, n_epochs=2))
     errors = [((x - truth) ** 2).mean() for x in (start, found)]
     assert errors[0] < 0.01  # what is left is the noise of means over cells
     assert errors[1] < 1.5 * errors[0] + 1e-3

@@ -84,6 +84,10 @@ def test_profiles_are_control_and_change(predictor: PerturbationPredictor, adata
     control = np.log1p(1e4 * counts / counts.sum(1, keepdims=True)).mean(0)
     np.testing.assert_allclose(found.X - found.layers["cellfm_change"], np.tile(control, (4, 1)), rtol=1e-4, atol=1e-4)
     assert not found.layers["cellfm_change"][3].any()
+    observed = found.layers["cellfm_observed_change"]
+    np.testing.assert_allclose(observed[1], predictor.profiles.changes((("GENE1", "GENE2"),))[0], atol=1e-6)
+    assert np.isnan(observed[2]).all()
+    assert not observed[3].any()
     assert (found.layers["cellfm_change_sd"] > 0).all()
     assert found.uns["cellfm"]["perturbation"]["name"] == "tiny"
     np.testing.assert_array_equal(predictor.predict(["GENE1"]).to_numpy(), found.X[:1])

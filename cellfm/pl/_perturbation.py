@@ -1,0 +1,99 @@
+"""`cf.pl.perturbation`: predicted against observed change of the genes that a perturbation changes most."""
+
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+
+from cellfm._figure import finish
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import PERTURBATION
+
+
+def perturbation(
+    adata: AnnData,
+    perturbation: str,
+    *,
+    kind: Literal["bars", "scatter"] = "bars",
+    n_genes: int = 20,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the change that is predicted for a perturbation beside the one that was observed.
+
+    Parameters
+    ----------
+    adata
+        What `cf.tl.perturb` returned.
+    perturbation
+        One of its rows.
+    kind
+        Bars of the most changed genes, or all genes as a scatter plot with the most changed ones named.
+    n_genes
+        Genes to name: those of the largest observed change, or predicted one where none was observed.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes. Reads `layers["cellfm_change"]` and `layers["cellfm_observed_change"]`.
+
+    Raises
+    ------
+    MissingKeyError
+        No such row, or no predicted changes.
+    InputError
+        A scatter plot of a perturbation that was not observed.
+
+    Examples
+    --------
+    >>> cf.pl.perturbation(cf.tl.perturb(predictor, ["KLF1"]), "KLF1")  # doctest: +SKIP
+    """
+    if kind not in ("bars", "scatter"):
+        raise InputError(f"kind must be 'bars' or 'scatter', not {kind!r}.")
+    if PERTURBATION.change not in adata.layers:
+        raise MissingKeyError(f"No layer {PERTURBATION.change!r}; expected what cf.tl.perturb returns.")
+    if perturbation not in adata.obs_names:
+        raise MissingKeyError(f"No row {perturbation!r}; there are: {', '.join(adata.obs_names[:20])}.")
+    row = adata.obs_names.get_loc(perturbation)
+    predicted = np.asarray(adata.layers[PERTURBATION.change][row])
+    observed = np.full_like(predicted, np.nan)
+    if PERTURBATION.observed in adata.layers:
+        observed = np.asarray(adata.layers[PERTURBATION.observed][row])
+    was_observed = bool(np.isfinite(observed).all())
+    if kind == "scatter" and not was_observed:
+        raise InputError(f"{perturbation!r} was not observed, so there is nothing to set the prediction against.")
+    top = np.argsort(-np.abs(observed if was_observed else predicted), kind="stable")[:n_genes]
+    if ax is None:
+        size = (1 + 0.3 * len(top), 3.5) if kind == "bars" else (4.5, 4.5)
+        ax = plt.subplots(figsize=size, layout="constrained")[1]
+    names = adata.var_names[top]
+    if kind == "bars":
+        sides = {"observed": observed, "predicted": predicted} if was_observed else {"predicted": predicted}
+        width = 0.8 / len(sides)
+        for i, (label, change) in enumerate(sides.items()):
+            ax.bar(np.arange(len(top)) + (i - (len(sides) - 1) / 2) * width, change[top], width, label=label)
+        ax.set(xticks=range(len(top)), ylabel="change against control (log)")
+        ax.set_xticklabels(names, rotation=90)
+        ax.legend(frameon=False)
+    else:
+        ax.scatter(observed, predicted, s=6, color="grey", linewidths=0)
+        ax.scatter(observed[top], predicted[top], s=12, color="C1", linewidths=0)
+        for gene, x, y in zip(names, observed[top], predicted[top], strict=True):
+            ax.annotate(gene, (x, y), fontsize=7, xytext=(2, 2), textcoords="offset points")
+        ends = [min(observed.min(), predicted.min()), max(observed.max(), predicted.max())]
+        ax.plot(ends, ends, color="black", linewidth=0.6, linestyle="--")
+        ax.set(xlabel="observed change", ylabel="predicted change")
+    ax.axhline(0, color="black", linewidth=0.6)
+    ax.set_title(perturbation)
+    ax.spines[["top", "right"]].set_visible(False)
+    finish(ax, show=show, save=save)
+    return ax
