@@ -41,7 +41,8 @@ napoleon_custom_sections = ["Returns"]  # prose and lists of keys, which would b
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
-nb_execution_mode = "auto"  # the tutorials are run at every build: their pages hold no results
+# The pages of the tutorials hold no results: they come from running them. "off" leaves them out.
+nb_execution_mode = os.environ.get("CELLFM_DOCS_EXECUTION", "auto")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell
 nb_output_stderr = "remove"  # progress bars
