@@ -129,10 +129,11 @@ class Matrix:
         """Some cells as CSR."""
         return _to_csr(self.values[start:stop])
 
-    def blocks(self, n_cells: int = BLOCK_CELLS) -> Iterator[tuple[slice, sp.csr_matrix]]:
-        """All cells, in order, in blocks."""
-        for start in range(0, self.n_cells, n_cells):
-            stop = min(start + n_cells, self.n_cells)
+    def blocks(self, n_cells: int = BLOCK_CELLS, of: slice | None = None) -> Iterator[tuple[slice, sp.csr_matrix]]:
+        """Cells in order, in blocks: all, or those of a span."""
+        first, end = (0, self.n_cells) if of is None else (of.start, of.stop)
+        for start in range(first, end, n_cells):
+            stop = min(start + n_cells, end)
             yield slice(start, stop), self.rows(start, stop)
 
     def describe(self) -> Values:

@@ -1,6 +1,7 @@
 """Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -8,8 +9,10 @@ from typing import Protocol
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
+from tqdm import tqdm
 
-from cellfm._adata import Matrix, read_matrix, require_counts, warn
+from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_counts, warn
+from cellfm._ahead import ahead
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
 from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
@@ -51,10 +54,10 @@ class CellInput:
     """Values of the user's own, in place of log1p of counts per 10,000."""
 
     def tokens(
-        self, max_genes: int, random_state: int, *, n_cells: int | None = None
+        self, max_genes: int, random_state: int, *, n_cells: int = BLOCK_CELLS, of: slice | None = None
     ) -> Iterator[tuple[slice, TokenBatch]]:
-        """All cells in order, in blocks, of `n_cells` where that is given."""
-        for span, block in self.counts.blocks() if n_cells is None else self.counts.blocks(n_cells):
+        """Cells in order, in blocks of `n_cells`: all, or those of a span."""
+        for span, block in self.counts.blocks(n_cells, of):
             _check_block(block, self.counts.name, whole=self.values is None)
             own = None if self.values is None else _block_values(self.values, span)
             yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
@@ -128,14 +131,25 @@ def refuse_empty(cells: CellInput) -> None:
 
 
 def embed_cells(
-    model: Encoder, cells: CellInput, *, batch_size: int | None = None, random_state: int = 0
+    model: Encoder,
+    cells: CellInput,
+    *,
+    batch_size: int | None = None,
+    random_state: int = 0,
+    of: slice | None = None,
+    bar: tqdm | None = None,
 ) -> np.ndarray:
-    """Embeddings of all cells, (n_cells, d_model) float32; NaN for those without any known gene."""
-    embedding = np.empty((cells.counts.n_cells, model.config.d_model), np.float32)
-    with progress(cells.counts.n_cells, "embedding", "cells") as bar:
-        for span, tokens in cells.tokens(model.config.max_genes, random_state):
-            embedding[span] = model.encode(tokens, batch_size=batch_size).cell
-            bar.update(tokens.n_cells)
+    """Embeddings of all cells, or of a span of them, (n_cells, d_model) float32; NaN for cells without a known gene.
+
+    Blocks are read and turned into tokens while the one before is computed.
+    """
+    span = slice(0, cells.counts.n_cells) if of is None else of
+    embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
+    with progress(len(embedding), "embedding", "cells") if bar is None else nullcontext(bar) as shown:
+        for block, tokens in ahead(cells.tokens(model.config.max_genes, random_state, of=span)):
+            own = slice(block.start - span.start, block.stop - span.start)
+            embedding[own] = model.encode(tokens, batch_size=batch_size).cell
+            shown.update(tokens.n_cells)
     return embedding
 
 

@@ -8,20 +8,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellfm._cli_embed import add_embed_commands
 from cellfm._cli_integrate import add_integrate_command
 from cellfm._cli_tasks import add_task_commands
 from cellfm._cli_train import add_training_commands
 from cellfm.errors import DataWarning, InputError
-from cellfm.keys import EMBED
 from cellfm.settings import model_folder, settings
 
 # Everything heavy is imported by the command that needs it, so that --help is quick.
 if TYPE_CHECKING:
     import numpy as np
     from anndata import AnnData
-
-_PICTURES = (".png", ".pdf", ".svg")
-_MIN_CELLS_OF_PLOT = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,17 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("-o", "--output", type=Path, default=Path("cellfm-demo"), metavar="FOLDER")
     demo.set_defaults(run=_demo)
 
-    embed = commands.add_parser("embed", help="add embeddings to a file of cells")
-    embed.add_argument("input", type=Path, metavar="IN", help=".h5ad, .h5mu, .zarr, 10x .h5 or 10x folder with counts")
-    embed.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write")
-    embed.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
-    embed.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
-    embed.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once; fewer need less memory")
-    embed.add_argument("--key-added", default=EMBED.obsm, metavar="KEY", help="name of the embedding in obsm")
-    embed.add_argument("--plot", type=Path, metavar="FILE", help="also draw a UMAP of the embedding (png, pdf, svg)")
-    embed.add_argument("--color", metavar="COLUMN", help="column of obs to colour the plot by")
-    embed.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
-    embed.set_defaults(run=_embed)
+    add_embed_commands(commands, say=print)
 
     shard = commands.add_parser("shard", help="write files of cells as a corpus to train on")
     shard.add_argument("inputs", type=Path, nargs="+", metavar="IN", help="files and folders of cells with counts")
@@ -124,60 +111,6 @@ def _demo(args: argparse.Namespace) -> int:
 
     run_demo(args.output, say=print)
     return 0
-
-
-def _embed(args: argparse.Namespace) -> int:
-    from cellfm._adata import select
-    from cellfm.data import cell_format, check_writable, read_cells, write_cells, write_copy
-    from cellfm.model import load_model
-    from cellfm.tl import embed
-
-    check_writable(args.output)
-    if args.plot:
-        check_writable(args.plot, _PICTURES)
-    on_disk = cell_format(args.input) == "h5ad" and args.output.suffix == ".h5ad"
-    model = load_model(args.model)
-    data = read_cells(args.input, backed=on_disk)
-    if args.output.suffix == ".h5ad":
-        data = select(data, args.modality)  # one table of a .h5mu
-    embed(
-        data,
-        model,
-        layer=args.layer,
-        batch_size=args.batch_size,
-        key_added=args.key_added,
-        modality=args.modality,
-    )
-    cells = select(data, args.modality)
-    picture = _reduced(cells, args.key_added, args.color) if args.plot else None
-    if on_disk:
-        write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
-    else:
-        write_cells(data, args.output)
-    print(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
-    if picture is not None:
-        from cellfm.pl import cells as draw_cells
-
-        draw_cells(picture, color=args.color, save=args.plot, show=False)
-        print(f"{args.plot}: UMAP of the embedding")
-    return 0
-
-
-def _reduced(cells: "AnnData", key: str, color: str | None) -> "AnnData":
-    """The cells that have an embedding, with its UMAP and without their counts."""
-    import numpy as np
-    import scanpy as sc
-    from anndata import AnnData
-
-    if color is not None and color not in cells.obs:
-        raise InputError(f"--color {color}: no such column of obs; there are: {', '.join(cells.obs) or 'none'}.")
-    embedded = np.isfinite(cells.obsm[key]).all(axis=1)
-    if embedded.sum() < _MIN_CELLS_OF_PLOT:
-        raise InputError(f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {embedded.sum()}.")
-    reduced = AnnData(cells.obsm[key][embedded], obs=cells.obs[embedded])
-    sc.pp.neighbors(reduced, use_rep="X")
-    sc.tl.umap(reduced)
-    return reduced
 
 
 def _shard(args: argparse.Namespace) -> int:

@@ -24,14 +24,14 @@ from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
 PACKAGE = Path(cf.__file__).parent
 FLOORS = (
-    ("errors", "keys", "config", "settings", "_logging", "_progress", "_atomic"),
+    ("errors", "keys", "config", "settings", "_logging", "_progress", "_ahead", "_atomic"),
     ("vocab", "_adata", "_figure", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
     ("nn",),
-    ("model", "_encode"),
+    ("model", "_encode", "_pieces"),
     ("train",),
     ("tasks",),
     ("pp", "tl", "pl"),
-    ("cli", "__main__", "_cli_integrate", "_cli_tasks", "_cli_train", "_demo", "_doctor"),
+    ("cli", "__main__", "_cli_embed", "_cli_integrate", "_cli_tasks", "_cli_train", "_demo", "_doctor"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_MINDSPORE = (*FLOORS[0], *FLOORS[1], "pp", "pl")

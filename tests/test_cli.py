@@ -160,6 +160,7 @@ def test_options_reach_the_tool(tmp_path: Path, cells: Path, model_dir: Path, mo
         "batch_size": None,
         "key_added": "X_cellfm",
         "modality": "rna",
+        "checkpoint": None,
         "backed": True,
         "model": "tiny",
     }

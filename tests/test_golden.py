@@ -56,17 +56,23 @@ def test_counts_become_the_golden_tokens(case):
     np.testing.assert_allclose(tokens.values, arrays["expression"], atol=1e-6)
 
 
-def test_outputs_with_all_values_visible(case):
-    _, arrays, model = case
+@pytest.fixture(params=["mindspore", "jax"])
+def on_backend(request, case):
+    _, _, model = case
+    return CellFM(model.config, model.vocab, model.weights, backend=request.param)
+
+
+def test_outputs_with_all_values_visible(case, on_backend):
+    _, arrays, _ = case
     names = {"cell": "cls", "tokens": "tokens", "gene_wise": "gene_wise", "cell_wise": "cell_wise"}
-    encoded = model.encode(tokens_of(arrays), outputs=tuple(names))
+    encoded = on_backend.encode(tokens_of(arrays), outputs=tuple(names))
     for ours, theirs in names.items():
         np.testing.assert_allclose(getattr(encoded, ours), arrays[theirs], atol=1e-4, rtol=0, err_msg=theirs)
 
 
-def test_cell_output_of_the_short_path(case):
-    _, arrays, model = case
-    np.testing.assert_allclose(model.encode(tokens_of(arrays)).cell, arrays["cls"], atol=1e-4, rtol=0)
+def test_cell_output_of_the_short_path(case, on_backend):
+    _, arrays, _ = case
+    np.testing.assert_allclose(on_backend.encode(tokens_of(arrays)).cell, arrays["cls"], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["pynative", "jit"])

@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cellfm.errors import InputError
 
@@ -57,7 +57,7 @@ def read_cells(path: Path, *, backed: bool = False) -> "AnnData | MuData":
     path
         An ``.h5ad``, ``.h5mu``, ``.zarr`` or 10x Genomics ``.h5`` file, or a 10x Genomics folder with ``matrix.mtx``.
     backed
-        Leave X in the file; ``.h5ad`` only.
+        Leave X (of ``.zarr`` also the layers) in the file; ``.h5ad`` and ``.zarr`` only.
 
     Returns
     -------
@@ -70,8 +70,8 @@ def read_cells(path: Path, *, backed: bool = False) -> "AnnData | MuData":
     """
     path = Path(path)
     kind = cell_format(path)
-    if backed and kind != "h5ad":
-        raise InputError(f"{path} is {kind}; only h5ad can be read with backed=True.")
+    if backed and kind not in ("h5ad", "zarr"):
+        raise InputError(f"{path} is {kind}; only h5ad and zarr can be read with backed=True.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(Variable|Observation) names are not unique", UserWarning)
@@ -87,7 +87,7 @@ def _read(path: Path, kind: CellFormat, backed: bool) -> "AnnData | MuData":
     if kind == "h5ad":
         return anndata.read_h5ad(path, backed="r" if backed else None)
     if kind == "zarr":
-        return anndata.read_zarr(path)
+        return _open_zarr(path) if backed else anndata.read_zarr(path)
     if kind == "h5mu":
         import mudata
 
@@ -98,6 +98,29 @@ def _read(path: Path, kind: CellFormat, backed: bool) -> "AnnData | MuData":
         return scanpy.read_10x_h5(path)
     matrix = _matrices(path)[0].name
     return scanpy.read_10x_mtx(path, make_unique=False, prefix=matrix[: matrix.index("matrix.mtx")] or None)
+
+
+def _open_zarr(path: Path) -> "AnnData":
+    """Cells whose X and layers stay on disk; their rows are read when they are taken."""
+    import zarr
+    from anndata import AnnData
+    from anndata.io import read_elem, sparse_dataset
+
+    group: Any = zarr.open_group(path, mode="r")
+
+    def matrix(element: Any) -> Any:
+        if isinstance(element, zarr.Array):
+            return element
+        by_row = element.attrs.get("encoding-type") == "csr_matrix"
+        return sparse_dataset(element) if by_row else read_elem(element)  # rows of CSC are all over the file
+
+    rest = {
+        name: read_elem(group[name])
+        for name in ("obs", "var", "obsm", "varm", "obsp", "varp", "uns", "raw")
+        if name in group
+    }
+    layers = {name: matrix(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
+    return AnnData(X=matrix(group["X"]) if "X" in group else None, layers=layers, **rest)
 
 
 def _format_of_hdf5(file: "h5py.File", path: Path) -> CellFormat:

@@ -15,6 +15,8 @@ from cellfm.data._read import is_zarr
 from cellfm.errors import InputError
 
 if TYPE_CHECKING:
+    import h5py
+    import zarr
     from anndata import AnnData
     from mudata import MuData
 
@@ -68,7 +70,7 @@ def write_cells(data: "AnnData | MuData", path: Path) -> None:
 
 
 def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str) -> None:
-    """Write a copy of an ``.h5ad`` file with one more entry in `obsm` and in `uns`; X never comes into memory.
+    """Write a copy of an ``.h5ad`` or ``.zarr`` file with one more entry in `obsm` and `uns`; X stays out of memory.
 
     Parameters
     ----------
@@ -84,8 +86,10 @@ def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str
     InputError
         The file cannot be written.
     """
+    if path.suffix == ".zarr":
+        _write_zarr_copy(source, data, path, obsm=obsm, uns=uns)
+        return
     import h5py
-    from anndata.io import write_elem
 
     with h5py.File(source) as file:
         current = file.attrs.get("encoding-type") == "anndata"
@@ -96,10 +100,29 @@ def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str
     with whole_file(path) as partial, _hdf5_errors():
         shutil.copyfile(source, partial)
         with h5py.File(partial, "r+") as file:
-            for name, entries, key in (("obsm", data.obsm, obsm), ("uns", data.uns, uns)):
-                if name not in file:
-                    write_elem(file, name, {})
-                write_elem(file[name], key, entries[key])
+            _add_entries(file, data, obsm=obsm, uns=uns)
+
+
+def _write_zarr_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str) -> None:
+    import zarr
+
+    with whole_folder(path, overwrite=True) as partial:
+        shutil.copytree(source, partial, dirs_exist_ok=True)
+        group = zarr.open_group(partial, mode="r+", use_consolidated=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
+            _add_entries(group, data, obsm=obsm, uns=uns)
+            if any((source / name).exists() for name in (".zmetadata", "zarr.json")):
+                zarr.consolidate_metadata(group.store)
+
+
+def _add_entries(file: "h5py.File | zarr.Group", data: "AnnData", *, obsm: str, uns: str) -> None:
+    from anndata.io import write_elem
+
+    for name, entries, key in (("obsm", data.obsm, obsm), ("uns", data.uns, uns)):
+        if name not in file:
+            write_elem(file, name, {})
+        write_elem(file[name], key, entries[key])
 
 
 @contextmanager

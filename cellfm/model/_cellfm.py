@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,11 +13,9 @@ from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import weights_sha256, write_model
+from cellfm.model._engine import Backend, Engine, Precision, start_engine
 from cellfm.model._parameters import Weights, initial_weights
 from cellfm.vocab import Vocabulary
-
-if TYPE_CHECKING:
-    from cellfm.model._engine import Engine
 
 Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
 
@@ -64,6 +62,10 @@ class CellFM:
         Arrays by parameter name; drawn anew with `random_state` if not given.
     name
         What the records of a run call it.
+    backend
+        What runs the network; see `cf.load_model`.
+    precision
+        Of the products; see `cf.load_model`.
     """
 
     def __init__(
@@ -75,12 +77,16 @@ class CellFM:
         name: str = "unnamed",
         weights_hash: str = "",
         random_state: int = 0,
+        backend: Backend = "auto",
+        precision: Precision = "float32",
     ) -> None:
         if config.n_genes != len(vocab):
             raise InputError(f"The configuration has {config.n_genes:,} genes, the vocabulary {len(vocab):,}.")
         self.config = config
         self.vocab = vocab
         self.name = name
+        self.backend = backend
+        self.precision = precision
         self._weights_hash = weights_hash
         self._weights = initial_weights(config, random_state) if weights is None else weights
         self._lock = threading.Lock()
@@ -110,12 +116,8 @@ class CellFM:
         return self._weights_hash
 
     @cached_property
-    def _engine(self) -> "Engine":
-        from cellfm.model._engine import Engine  # the first use of MindSpore
-        from cellfm.nn import build_network, use_device
-
-        use_device()
-        return Engine(self.config, build_network(self.config, self._weights))
+    def _engine(self) -> Engine:
+        return start_engine(self.config, self._weights, self.backend, self.precision)
 
     def encode(
         self,

@@ -80,6 +80,18 @@ def initial_weights(config: ModelConfig, random_state: int = 0) -> Weights:
     return weights
 
 
+def merged_weights(config: ModelConfig, weights: Weights) -> Weights:
+    """The same without adapters: each is added to the projection that it adapts."""
+    if not config.lora_rank:
+        return weights
+    merged = dict(weights)
+    for name in [name for name in weights if name.endswith(".base.weight")]:
+        projection = name.removesuffix(".base.weight")
+        base, a, b = (merged.pop(f"{projection}.{part}.weight") for part in ("base", "a", "b"))
+        merged[f"{projection}.weight"] = base + b @ a
+    return merged
+
+
 def _gain(name: str, deep: float) -> float:
     if name in ("embed.gene", "embed.cls", "embed.depth"):
         return 0.5

@@ -15,7 +15,7 @@ os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at
 
 from cellfm.nn._attention import QueriesAndKeys
 from cellfm.nn._build import build_network, name_parameters, network_weights
-from cellfm.nn._device import use_device
+from cellfm.nn._device import has_npu, use_device
 from cellfm.nn._dropout import Dropout, draw_dropout, dropouts
 from cellfm.nn._heads import MLPHead, QueryHead, draw_head, head_weights, set_head
 from cellfm.nn._inference import CellEncoder
@@ -42,6 +42,7 @@ __all__ = [
     "draw_dropout",
     "draw_head",
     "dropouts",
+    "has_npu",
     "head_weights",
     "merge_lora",
     "name_parameters",

@@ -17,8 +17,7 @@ def use_device() -> str:
         The device asked for is not there.
     """
     name = settings.device
-    # Asking MindSpore loads its NPU libraries and complains where they are not; without CANN there is no NPU.
-    available = "ASCEND_HOME_PATH" in os.environ and ms.hal.is_available("Ascend")
+    available = has_npu()
     if name == "auto":
         name = "Ascend" if available else "CPU"
     if name == "Ascend" and not available:
@@ -35,3 +34,9 @@ def use_device() -> str:
                 "cf.settings.device before anything is computed."
             ) from error
     return name
+
+
+def has_npu() -> bool:
+    """Whether there is an Ascend NPU that MindSpore can use."""
+    # Asking MindSpore loads its NPU libraries and complains where they are not; without CANN there is no NPU.
+    return "ASCEND_HOME_PATH" in os.environ and ms.hal.is_available("Ascend")

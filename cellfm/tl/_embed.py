@@ -11,6 +11,7 @@ from cellfm._adata import copied, record_run, select, warn
 from cellfm._encode import embed_cells, read_cells_for, refuse_empty
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._pieces import Pieces
 from cellfm.errors import InputError
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
@@ -30,6 +31,7 @@ def embed(
     min_known_genes: int = MIN_KNOWN_GENES,
     empty_cells: Literal["nan", "error"] = "nan",
     random_state: int = 0,
+    checkpoint: str | Path | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Embed each cell with CellFM.
@@ -67,6 +69,9 @@ def embed(
         What to do with cells that express no known gene: ``"nan"`` gives them NaN and warns, ``"error"`` stops.
     random_state
         Seed for the choice among the genes of cells that express more than the model takes (2,048).
+    checkpoint
+        Folder in which every 8,192 finished cells are kept: after a crash the same call goes on from them, to the same
+        bits as without one. It stays when all is done; remove it then.
     copy
         Return a copy instead of writing to `data`.
 
@@ -83,7 +88,7 @@ def embed(
     ------
     InputError
         No counts (the message says what was found and where counts may be), too few known genes, values that are
-        not finite or negative, no cells, no genes.
+        not finite or negative, no cells, no genes; `checkpoint` holds pieces of another embedding.
     MissingKeyError
         No such layer, modality or column; the message lists those there are.
 
@@ -110,7 +115,12 @@ def embed(
     if empty_cells == "error":
         refuse_empty(cells)
 
-    embedding = embed_cells(loaded, cells, batch_size=batch_size, random_state=random_state)
+    if checkpoint is None:
+        embedding = embed_cells(loaded, cells, batch_size=batch_size, random_state=random_state)
+    else:
+        pieces = Pieces(checkpoint, loaded, cells, random_state)
+        pieces.compute(batch_size=batch_size)
+        embedding = pieces.joined()
     n_empty = int(np.isnan(embedding[:, 0]).sum())
     if n_empty:
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")

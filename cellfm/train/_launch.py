@@ -4,6 +4,7 @@ This process computes nothing. It starts msrun, shows how far the run is, passes
 stop, and says in one message why a process died. It reads what they write: each process's log and the run's log.csv.
 """
 
+import csv
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cellfm._progress import progress
 from cellfm.config import ClusterConfig
 from cellfm.errors import InputError
 from cellfm.train._ending import TrainingError, TrainingStopped
@@ -116,6 +118,14 @@ def launch(job: Job, arguments: Sequence[str], out: str | Path, *, steps: int) -
     if job.node == 0:
         require_free(job.port)
     folder = run.path / WORKER_LOGS
+    with started(job, arguments, folder) as (workers, asked), progress(steps, "training", "steps") as bar:
+        workers.wait(asked, bar, lambda: _last_step(run.log))
+    _conclude(workers, asked, run, steps)
+
+
+@contextmanager
+def started(job: Job, arguments: Sequence[str], folder: Path) -> Iterator[tuple[Workers, list[int]]]:
+    """The processes of a job, which log to `folder`, and the signals that asked this one to stop."""
     folder.mkdir(parents=True, exist_ok=True)
     for log in job.logs(folder):
         log.unlink(missing_ok=True)
@@ -129,10 +139,9 @@ def launch(job: Job, arguments: Sequence[str], out: str | Path, *, steps: int) -
         )
         workers = Workers(msrun, Path(said.name), job.logs(folder))
         try:
-            workers.wait(asked, run, steps)
+            yield workers, asked
         finally:
             workers.kill()
-    _conclude(workers, asked, run, steps)
 
 
 def _conclude(workers: Workers, asked: list[int], run: RunFolder, steps: int) -> None:
@@ -144,6 +153,20 @@ def _conclude(workers: Workers, asked: list[int], run: RunFolder, steps: int) ->
         raise TrainingError(f"{reason} {goes_on}")
     if done < steps:
         raise TrainingStopped(f"a process was told to stop at step {done:,} of {steps:,}. {goes_on}", signal.SIGTERM)
+
+
+def _last_step(log: Path) -> tuple[int, dict[str, str]]:
+    """The last step that a run has logged, and what the bar tells beside it."""
+    if not log.exists():
+        return 0, {}
+    with log.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["cells_per_second"]]
+    if not rows:
+        return 0, {}
+    return int(rows[-1]["step"]), {
+        "loss": f"{float(rows[-1]['loss']):.4g}",
+        "cells_per_second": rows[-1]["cells_per_second"],
+    }
 
 
 def _python() -> str:

@@ -1,20 +1,16 @@
 """The processes that msrun started on this machine: how far they are, how to stop them, and why one died."""
 
-import csv
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
-
-from cellfm._progress import progress
-from cellfm.train._run import RunFolder
 
 _TICK = 0.3  # seconds between two looks at the processes
 _PID = re.compile(r"^process (\d+)$", re.MULTILINE)
@@ -27,18 +23,17 @@ class Workers:
     def __init__(self, msrun: subprocess.Popen, said: Path, logs: list[Path]) -> None:
         self.msrun, self.said, self.logs = msrun, said, logs
         self.told = 0  # stops passed on
-        self.forwarded = 0  # bytes of the first log
+        self.forwarded = 0  # bytes of the first log; below 0 when no more is to be told
 
-    def wait(self, asked: list[int], run: RunFolder, steps: int) -> None:
-        """Return when they have ended or one of them has died."""
-        with progress(steps, "training", "steps") as bar:
-            while self.msrun.poll() is None and not self.died():
-                time.sleep(_TICK)
-                self._show(bar, run)
-                if len(asked) > self.told:
-                    self.told = len(asked)
-                    self._stop(orderly=self.told == 1)
-            self._show(bar, run)
+    def wait(self, asked: list[int], bar: tqdm, done: Callable[[], tuple[int, dict[str, str]]]) -> None:
+        """Return when they have ended or one of them has died; `done` tells how far they are, and more for the bar."""
+        while self.msrun.poll() is None and not self.died():
+            time.sleep(_TICK)
+            self._show(bar, *done())
+            if len(asked) > self.told:
+                self.told = len(asked)
+                self._stop(orderly=self.told == 1)
+        self._show(bar, *done())
 
     def died(self) -> tuple[int, int] | None:
         """Process id and exit code of the first that did not end well."""
@@ -81,18 +76,17 @@ class Workers:
         else:
             self.msrun.send_signal(signal.SIGINT)  # msrun kills all
 
-    def _show(self, bar: tqdm, run: RunFolder) -> None:
+    def _show(self, bar: tqdm, done: int, more: dict[str, str]) -> None:
         if self.logs[0].name == "worker_0.log":
             for line in self._news():
                 bar.write(line, file=sys.stderr)
-        last = _last_row(run.log)
-        if last and int(last["step"]) > bar.n:
-            bar.set_postfix(loss=f"{float(last['loss']):.4g}", cells_per_second=last["cells_per_second"])
-            bar.update(int(last["step"]) - bar.n)
+        if done > bar.n:
+            bar.set_postfix(more)
+            bar.update(done - bar.n)
 
     def _news(self) -> Iterator[str]:
         """New lines of process 0, without its progress bar and what MindSpore says."""
-        if not self.logs[0].exists():
+        if self.forwarded < 0 or not self.logs[0].exists():
             return
         with self.logs[0].open("rb") as file:
             file.seek(self.forwarded)
@@ -102,7 +96,7 @@ class Workers:
         for line in whole.decode(errors="replace").split("\n"):
             line = line.rsplit("\r", 1)[-1].strip()
             if line.startswith(("Traceback", "cellfm: ")):
-                self.forwarded = sys.maxsize  # the end is told by `why`
+                self.forwarded = -1  # the end is told by `why`
                 return
             if line and not line.startswith("[") and not _PID.match(line):
                 yield line
@@ -129,11 +123,3 @@ def _reason(log: Path, code: int) -> str:
         return f"killed by {name}{', perhaps for want of memory' if code == -signal.SIGKILL else ''}"
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
     return errors[-1] if errors else f"exit code {code}"
-
-
-def _last_row(log: Path) -> dict[str, str] | None:
-    if not log.exists():
-        return None
-    with log.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["cells_per_second"]]
-    return rows[-1] if rows else None

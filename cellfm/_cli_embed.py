@@ -1,0 +1,232 @@
+"""The commands ``cellfm embed`` and ``cellfm join``: a file of cells, and the same file with their embeddings."""
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellfm.errors import InputError
+from cellfm.keys import EMBED
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from cellfm._pieces import Pieces
+    from cellfm.model import CellFM
+
+_PICTURES = (".png", ".pdf", ".svg")
+_MIN_CELLS_OF_PLOT = 4
+_LOGS = ".logs"
+
+
+def add_embed_commands(commands: Any, say: Callable[[str], object]) -> None:
+    """Add the commands to those of the parser; what they tell goes to `say`."""
+    embed = commands.add_parser("embed", help="add embeddings to a file of cells")
+    _add_input(embed)
+    embed.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once; fewer need less memory")
+    embed.add_argument("--plot", type=Path, metavar="FILE", help="also draw a UMAP of the embedding (png, pdf, svg)")
+    embed.add_argument("--color", metavar="COLUMN", help="column of obs to colour the plot by")
+    embed.add_argument("--resume", action="store_true", help="keep finished cells in OUT.pieces, and go on from them")
+    embed.add_argument("--part", metavar="I/N", help="embed the Ith of N parts into OUT.pieces, for jobs side by side")
+    embed.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (1)")
+    embed.set_defaults(run=lambda args: _embed(args, say))
+
+    join = commands.add_parser("join", help="put together what cellfm embed --part has made")
+    _add_input(join)
+    join.set_defaults(run=lambda args: _join(args, say))
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="IN", help=".h5ad, .h5mu, .zarr, 10x .h5 or 10x folder with counts")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write"
+    )
+    parser.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
+    parser.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    parser.add_argument("--key-added", default=EMBED.obsm, metavar="KEY", help="name of the embedding in obsm")
+    parser.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    parser.add_argument("--backend", choices=("auto", "mindspore", "jax"), default="auto", help="what computes (auto)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products (float32)")
+
+
+def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm.data import check_writable
+    from cellfm.train._workers import is_worker
+
+    if args.workers < 1:
+        raise InputError(f"--workers must be 1 or more, not {args.workers}.")
+    if args.part and args.workers > 1:
+        raise InputError("--part and --workers both share out the work; give one of them.")
+    if is_worker():
+        return _work(args)
+    check_writable(args.output)
+    if args.plot:
+        check_writable(args.plot, _PICTURES)
+    data, model = _read(args)
+    if args.part:
+        return _embed_part(args, data, model, say)
+    if args.workers > 1:
+        _launch(args, _pieces(args, data, model))
+    _embed_and_write(args, data, model, say, keep=args.resume or args.workers > 1, batch_size=args.batch_size)
+    return 0
+
+
+def _join(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm.data import check_writable
+
+    check_writable(args.output)
+    if not _folder(args).is_dir():
+        raise InputError(f"There is no folder {_folder(args)}: cellfm embed --part I/N -o {args.output} makes it.")
+    data, model = _read(args)
+    _pieces(args, data, model).joined()  # whether all are there
+    args.plot = None
+    _embed_and_write(args, data, model, say, keep=True)
+    return 0
+
+
+def _read(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
+    from cellfm._adata import select
+    from cellfm.data import cell_format, read_cells
+    from cellfm.model import load_model
+
+    on_disk = _stays_on_disk(args)
+    kind = cell_format(args.input)
+    model = load_model(args.model, backend=args.backend, precision=args.precision)
+    data = read_cells(args.input, backed=on_disk or (args.part is not None and kind in ("h5ad", "zarr")))
+    # One table of a .h5mu can be written alone.
+    return (select(data, args.modality) if args.output.suffix == ".h5ad" else data), model
+
+
+def _stays_on_disk(args: argparse.Namespace) -> bool:
+    """Whether the input is copied to the output as it is, and the counts never come into memory."""
+    from cellfm.data import cell_format
+
+    return cell_format(args.input) in ("h5ad", "zarr") and args.output.suffix == f".{cell_format(args.input)}"
+
+
+def _embed_and_write(
+    args: argparse.Namespace,
+    data: "AnnData | MuData",
+    model: "CellFM",
+    say: Callable[[str], object],
+    *,
+    keep: bool,
+    **options: Any,
+) -> None:
+    from cellfm._adata import select
+    from cellfm.data import write_cells, write_copy
+    from cellfm.tl import embed
+
+    embed(
+        data,
+        model,
+        layer=args.layer,
+        key_added=args.key_added,
+        modality=args.modality,
+        checkpoint=_folder(args) if keep else None,
+        **options,
+    )
+    cells = select(data, args.modality)
+    picture = _reduced(cells, args.key_added, args.color) if args.plot else None
+    pieces = _pieces(args, data, model) if keep else None
+    if _stays_on_disk(args):
+        write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
+    else:
+        write_cells(data, args.output)
+    if pieces is not None:
+        pieces.remove()
+    say(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
+    if picture is not None:
+        from cellfm.pl import cells as draw_cells
+
+        draw_cells(picture, color=args.color, save=args.plot, show=False)
+        say(f"{args.plot}: UMAP of the embedding")
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    return args.output.with_name(f"{args.output.name}.pieces")
+
+
+def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "Pieces":
+    from cellfm._adata import select
+    from cellfm._encode import read_cells_for
+    from cellfm._pieces import Pieces
+
+    cells = read_cells_for(select(data, args.modality), model.vocab, layer=args.layer)
+    return Pieces(_folder(args), model, cells, random_state=0)
+
+
+def _embed_part(
+    args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM", say: Callable[[str], object]
+) -> int:
+    from cellfm._pieces import Part
+
+    part = Part.parse(args.part)
+    _pieces(args, data, model).compute(part, batch_size=args.batch_size)
+    say(f"{_folder(args)}: part {args.part} is done; when all are, cellfm join with the same IN, OUT and options.")
+    return 0
+
+
+def _work(args: argparse.Namespace) -> int:
+    """One process of several that msrun started: its share, by its number."""
+    from cellfm._pieces import Part
+    from cellfm.train._distributed import processes, wait_for_all
+    from cellfm.train._workers import announce
+
+    announce()
+    part = Part(*processes())
+    _pieces(args, *_read(args)).compute(part, batch_size=args.batch_size)
+    wait_for_all()
+    return 0
+
+
+def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
+    """Let several processes make the pieces that are missing."""
+    from cellfm._pieces import PIECE_CELLS
+    from cellfm._progress import progress
+    from cellfm.settings import settings
+    from cellfm.train._ending import TrainingError
+    from cellfm.train._launch import Job, started
+
+    if not pieces.missing():
+        return
+    arguments = ["-q"] if settings.verbosity == "warning" else []
+    arguments += ["embed", os.fspath(args.input), "-o", os.fspath(args.output), "--model", args.model]
+    for name in ("layer", "key_added", "modality", "backend", "precision", "batch_size"):
+        value = getattr(args, name)
+        arguments += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+
+    def done() -> tuple[int, dict[str, str]]:
+        return min(PIECE_CELLS * (pieces.n_pieces - len(pieces.missing())), pieces.n_cells), {}
+
+    job = Job.local(args.workers)
+    with (
+        started(job, arguments, pieces.folder / _LOGS) as (workers, asked),
+        progress(pieces.n_cells, "embedding", "cells") as bar,
+    ):
+        workers.wait(asked, bar, done)
+    if asked:
+        raise KeyboardInterrupt("stopped; the same command goes on from what is done.")
+    if reason := workers.why():
+        raise TrainingError(f"{reason} The same command goes on from what is done.")
+    shutil.rmtree(pieces.folder / _LOGS)
+
+
+def _reduced(cells: "AnnData", key: str, color: str | None) -> "AnnData":
+    """The cells that have an embedding, with its UMAP and without their counts."""
+    import numpy as np
+    import scanpy as sc
+    from anndata import AnnData
+
+    if color is not None and color not in cells.obs:
+        raise InputError(f"--color {color}: no such column of obs; there are: {', '.join(cells.obs) or 'none'}.")
+    embedded = np.isfinite(cells.obsm[key]).all(axis=1)
+    if embedded.sum() < _MIN_CELLS_OF_PLOT:
+        raise InputError(f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {embedded.sum()}.")
+    reduced = AnnData(cells.obsm[key][embedded], obs=cells.obs[embedded])
+    sc.pp.neighbors(reduced, use_rep="X")
+    sc.tl.umap(reduced)
+    return reduced

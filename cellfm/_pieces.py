@@ -1,0 +1,160 @@
+"""An embedding in pieces kept on disk: an ended run goes on from them, and several processes share them out."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cellfm._atomic import whole_file
+from cellfm._encode import CellInput, Encoder, embed_cells
+from cellfm._progress import progress
+from cellfm.errors import InputError
+
+PIECE_CELLS = 8192
+_FACTS = "pieces.json"
+_N_SAMPLED = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several shares of the work: ``Part(0, 4)`` is the first of four."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Read ``I/N``, where I counts from 1.
+
+        Raises
+        ------
+        InputError
+            The text is something else, or I is not one of 1 to N.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise InputError(f"A part is written I/N, such as 1/4 to 4/4 for four of them; found {text!r}.")
+        return cls(int(number) - 1, int(of))
+
+
+class Pieces:
+    """The folder that holds the finished pieces of one embedding.
+
+    Parameters
+    ----------
+    folder
+        Made where it is not there.
+    model, cells, random_state
+        What the embedding is made from; a folder goes on only with the same.
+
+    Raises
+    ------
+    InputError
+        The folder holds pieces of another embedding, or something else, or cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, model: Encoder, cells: CellInput, random_state: int) -> None:
+        self.folder = Path(folder)
+        self.model, self.cells, self.random_state = model, cells, random_state
+        self.n_cells = cells.counts.n_cells
+        facts = {name: fact for name, fact in cells.facts(model, random_state).items() if name != "model"}
+        self._claim(facts | {"n_cells": self.n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": _digest(cells)})
+
+    @property
+    def n_pieces(self) -> int:
+        return -(-self.n_cells // PIECE_CELLS)
+
+    def missing(self, part: Part | None = None) -> list[int]:
+        """Pieces that are not there yet, of all or of one part."""
+        share = range(self.n_pieces) if part is None else range(part.number, self.n_pieces, part.of)
+        return [piece for piece in share if not self._path(piece).exists()]
+
+    def compute(self, part: Part | None = None, *, batch_size: int | None = None) -> None:
+        """Embed what is missing, of all or of one part; each piece is kept as soon as it is whole."""
+        missing = {piece: self._span(piece) for piece in self.missing(part)}
+        with progress(sum(span.stop - span.start for span in missing.values()), "embedding", "cells") as bar:
+            for piece, span in missing.items():
+                embedding = embed_cells(
+                    self.model, self.cells, batch_size=batch_size, random_state=self.random_state, of=span, bar=bar
+                )
+                with whole_file(self._path(piece)) as partial:
+                    np.save(partial, embedding)
+
+    def joined(self) -> np.ndarray:
+        """The embedding of all cells, (n_cells, d_model) float32.
+
+        Raises
+        ------
+        InputError
+            Pieces are missing, or damaged.
+        """
+        if missing := self.missing():
+            raise InputError(
+                f"{len(missing):,} of {self.n_pieces:,} pieces of {self.folder} are not there: {_ranges(missing)}. Let "
+                "every part run to its end first; the same commands make what is missing."
+            )
+        embedding = np.empty((self.n_cells, self.model.config.d_model), np.float32)
+        for piece in range(self.n_pieces):
+            path, span = self._path(piece), self._span(piece)
+            try:
+                array = np.load(path, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise InputError(f"{path} is damaged ({error}). Remove it and run again.") from error
+            if array.shape != embedding[span].shape or array.dtype != np.float32:
+                raise InputError(f"{path} holds {array.dtype} of the shape {array.shape}. Remove it and run again.")
+            embedding[span] = array
+        return embedding
+
+    def remove(self) -> None:
+        """Remove the pieces and their folder, and nothing else."""
+        for path in (*map(self._path, range(self.n_pieces)), self.folder / _FACTS):
+            path.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _path(self, piece: int) -> Path:
+        return self.folder / f"{piece:06d}.npy"
+
+    def _span(self, piece: int) -> slice:
+        return slice(piece * PIECE_CELLS, min((piece + 1) * PIECE_CELLS, self.n_cells))
+
+    def _claim(self, facts: dict[str, str | int | None]) -> None:
+        path = self.folder / _FACTS
+        if path.exists():
+            try:
+                found = json.loads(path.read_text())
+            except ValueError:
+                found = {}
+            if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
+                raise InputError(
+                    f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
+                    "begin anew, or choose another."
+                )
+            return
+        if self.folder.is_dir() and any(not file.name.startswith(".") for file in self.folder.iterdir()):
+            raise InputError(f"{self.folder} holds something else; choose a new or empty folder.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(facts, indent=1))
+
+
+def _digest(cells: CellInput) -> str:
+    """Of a few cells, spread over all: other data would have to agree in every one of them."""
+    digest = hashlib.sha256()
+    for i in np.unique(np.linspace(0, cells.counts.n_cells - 1, _N_SAMPLED).astype(int)):
+        row = cells.counts.rows(i, i + 1)
+        digest.update(row.indices.astype(np.int64).tobytes() + row.data.astype(np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def _ranges(numbers: Sequence[int], most: int = 8) -> str:
+    """Numbers in words, neighbours drawn together."""
+    groups = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) > 1) + 1)
+    said = [str(group[0]) if len(group) == 1 else f"{group[0]} to {group[-1]}" for group in groups[:most]]
+    return ", ".join(said) + (" ..." if len(groups) > most else "")

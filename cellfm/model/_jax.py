@@ -1,0 +1,203 @@
+"""The network in JAX, for use and not for training: NVIDIA GPUs and TPUs, for which MindSpore has no build, and CPUs.
+
+`cellfm.nn` stays the definition; tests hold the two within 1e-5 of each other. Values are never negative, which makes
+the LeakyReLU of the value embedding linear in them, and its first two layers one vector. Letters as in `nn._layout`.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cellfm.config import ModelConfig
+from cellfm.data import Chunks
+from cellfm.model._parameters import Weights, merged_weights
+from cellfm.settings import settings
+
+_LAYER_NORM_EPS = 1e-7
+_RMS_FLOOR = 1e-12
+_LEAKY_SLOPE = 0.2
+
+Tree = dict[str, Any]
+Layout = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+"""gene_ids, mask, chunk_cell and cls_row, as in `nn._layout`."""
+
+
+class JaxNetwork:
+    """A network compiled by JAX, on its default device, or on the CPU where `cf.settings.device` says so."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, *, bfloat16: bool = False) -> None:
+        device = jax.devices("cpu" if settings.device == "CPU" else None)[0]
+        self.on_cpu = device.platform == "cpu"
+        arranged = arrange(config, weights, jnp.bfloat16 if bfloat16 else jnp.float32)
+        self._weights = jax.device_put(arranged, device)
+        shape = Shape(config, bfloat16=bfloat16)
+        self._cell = jax.jit(partial(encode_cells, shape))
+        self._all = jax.jit(partial(encode_all, shape))
+        self._attend = jax.jit(partial(queries_and_keys, shape), static_argnames="layer")
+
+    def cell(self, chunks: Chunks) -> jax.Array:
+        """CLS alone, (b, d)."""
+        return self._cell(self._weights, chunks.values, _layout(chunks))
+
+    def all(self, chunks: Chunks) -> dict[str, jax.Array]:
+        """What `Outputs` holds, by name."""
+        return self._all(self._weights, chunks.values, _layout(chunks))
+
+    def attend(self, chunks: Chunks, layer: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries of CLS (b, d), queries and keys of tokens (c, s, d)."""
+        return self._attend(self._weights, chunks.values, _layout(chunks), layer=layer)
+
+
+class Shape:
+    """What the functions below need to know when they are compiled."""
+
+    def __init__(self, config: ModelConfig, *, bfloat16: bool) -> None:
+        self.n_heads, self.d_head = config.n_heads, config.d_head
+        self.alpha = (2 * config.n_layers) ** 0.25
+        # Without it, GPUs round the factors of products to 10 bits.
+        self.precision = lax.Precision.DEFAULT if bfloat16 else lax.Precision.HIGHEST
+
+    def product(self, x: jax.Array, weight: jax.Array) -> jax.Array:
+        """``x W`` in the type of the weight, summed in float32."""
+        return jnp.dot(x.astype(weight.dtype), weight, precision=self.precision, preferred_element_type=jnp.float32)
+
+    def heads(self, x: jax.Array) -> jax.Array:
+        """(r, m, d) to (r, m, h, k)."""
+        return x.reshape(*x.shape[:2], self.n_heads, self.d_head)
+
+
+def arrange(config: ModelConfig, weights: Weights, kind: jnp.dtype) -> Tree:
+    """Weights as the functions below take them: adapters merged, factors as (in, out), layers but the last stacked."""
+    weights = merged_weights(config, weights)
+    expanded = weights["embed.value.expand.weight"][:, 0]
+    expanded = np.where(expanded >= 0, expanded, _LEAKY_SLOPE * expanded)
+
+    def factor(*names: str) -> np.ndarray:
+        return np.concatenate([weights[f"{name}.weight"].T for name in names], 1).astype(kind)
+
+    def layer(i: int) -> Tree:
+        name = f"backbone.layers.{i}"
+        joined = {
+            "query_gate": ("attention.query", "attention.gate"),
+            "key_value": ("attention.key", "attention.value"),
+            "output": ("attention.output",),
+            "glu": ("glu.gate", "glu.value"),
+            "glu_output": ("glu.output",),
+        }
+        norms = {f"norm{n}": [weights[f"{name}.norm{n}.{part}"] for part in ("gamma", "beta")] for n in (1, 2)}
+        return {to: factor(*(f"{name}.{part}" for part in parts)) for to, parts in joined.items()} | norms
+
+    layers = [layer(i) for i in range(config.n_layers)]
+    return {
+        "gene": weights["embed.gene"],
+        "cls": weights["embed.cls"].reshape(-1),
+        "value": weights["embed.value.mix.weight"] @ expanded + weights["embed.value.skip"][0, 0] * expanded,
+        "value_table": factor("embed.value.table"),
+        "layers": jax.tree.map(lambda *arrays: np.stack(arrays), *layers[:-1]) if layers[1:] else None,
+        "last": layers[-1],
+        "gene_decoder": [factor("gene_decoder.inner"), factor("gene_decoder.output")],
+        "cell_decoder": factor("cell_decoder.inner"),
+    }
+
+
+def encode_cells(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> jax.Array:
+    """CLS of each cell, (b, d): in the last layer it reads all tokens, but nothing else is computed."""
+    x, scale = _below_last(shape, weights, values, layout)
+    cls = _cls(x, layout)[:, None]
+    memory = _remember(shape, weights["last"], x, scale, layout)
+    return _read(shape, weights["last"], cls, memory)[:, 0]
+
+
+def encode_all(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> dict[str, jax.Array]:
+    """CLS, all tokens, and what both decoders read from them."""
+    x, scale = _below_last(shape, weights, values, layout)
+    tokens = _layer(shape, weights["last"], x, scale, layout)
+    cell = _cls(tokens, layout)
+    inner, outer = weights["gene_decoder"]
+    hidden = jax.nn.leaky_relu(shape.product(tokens, inner), _LEAKY_SLOPE)
+    says = jax.nn.sigmoid(shape.product(_genes(weights, layout), weights["cell_decoder"]))
+    cell_wise = jnp.einsum("csd,cd->cs", says, cell[layout[2]], precision=shape.precision)
+    return {"cell": cell, "tokens": tokens, "gene_wise": shape.product(hidden, outer)[..., 0], "cell_wise": cell_wise}
+
+
+def queries_and_keys(
+    shape: Shape, weights: Tree, values: jax.Array, layout: Layout, *, layer: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries of CLS, queries and keys of all tokens, in one layer."""
+    x, scale = _embed(shape, weights, values, layout), _scale(shape, layout)
+    n_layers = 1 if weights["layers"] is None else 1 + len(weights["layers"]["output"])
+    for i in range(layer):
+        x = _layer(shape, jax.tree.map(lambda stacked, i=i: stacked[i], weights["layers"]), x, scale, layout)
+    last = layer == n_layers - 1
+    own = weights["last"] if last else jax.tree.map(lambda stacked: stacked[layer], weights["layers"])
+    query = jax.nn.relu(jnp.split(shape.product(x, own["query_gate"]), 2, -1)[0])
+    key = jax.nn.relu(jnp.split(shape.product(x, own["key_value"]), 2, -1)[0])
+    return _cls(query, layout), query, key
+
+
+def _below_last(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+    """Tokens before the last layer, (c, s, d), and the scale of each chunk's products."""
+    x, scale = _embed(shape, weights, values, layout), _scale(shape, layout)
+    if weights["layers"] is not None:
+        x, _ = lax.scan(lambda x, own: (_layer(shape, own, x, scale, layout), None), x, weights["layers"])
+    return x, scale
+
+
+def _embed(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> jax.Array:
+    gene_ids, mask, _, _ = layout
+    choice = jax.nn.softmax(values[..., None] * weights["value"], -1) * (gene_ids > 0)[..., None]
+    cls = (mask * (gene_ids == 0))[..., None] * weights["cls"]
+    return _genes(weights, layout) + shape.product(choice, weights["value_table"]) + cls
+
+
+def _genes(weights: Tree, layout: Layout) -> jax.Array:
+    return weights["gene"][layout[0]]  # row 0, of CLS and padding, is zero
+
+
+def _scale(shape: Shape, layout: Layout) -> jax.Array:
+    gene_ids, _, chunk_cell, cls_row = layout
+    n_genes = jax.ops.segment_sum((gene_ids > 0).sum(-1), chunk_cell, len(cls_row))
+    return (lax.rsqrt(jnp.maximum(n_genes, 1).astype(jnp.float32)) / shape.d_head)[chunk_cell]
+
+
+def _layer(shape: Shape, own: Tree, x: jax.Array, scale: jax.Array, layout: Layout) -> jax.Array:
+    memory = _remember(shape, own, x, scale, layout)
+    return _read(shape, own, x, memory[layout[2]])
+
+
+def _remember(shape: Shape, own: Tree, x: jax.Array, scale: jax.Array, layout: Layout) -> jax.Array:
+    """``K^T V`` of each cell, (b, h, k, k)."""
+    _, mask, chunk_cell, cls_row = layout
+    key, value = jnp.split(shape.product(x, own["key_value"]), 2, -1)
+    key = jax.nn.relu(key) * mask[..., None]
+    each = jnp.einsum("cshk,cshj->chkj", shape.heads(key), shape.heads(value), precision=shape.precision)
+    return jax.ops.segment_sum(each * scale[:, None, None, None], chunk_cell, len(cls_row))
+
+
+def _read(shape: Shape, own: Tree, x: jax.Array, memory: jax.Array) -> jax.Array:
+    """New tokens for `x` (r, m, d) from the memory (r, h, k, k) of their cell."""
+    query, gate = jnp.split(shape.product(x, own["query_gate"]), 2, -1)
+    found = jnp.einsum("rmhk,rhkj->rmhj", shape.heads(jax.nn.relu(query)), memory, precision=shape.precision)
+    found *= lax.rsqrt(jnp.maximum((found * found).mean(-1, keepdims=True), _RMS_FLOOR**2))
+    y = shape.alpha * x + shape.product(found.reshape(x.shape) * jax.nn.silu(gate), own["output"])
+    y = _norm(y, own["norm1"])
+    gate, value = jnp.split(shape.product(y, own["glu"]), 2, -1)
+    return _norm(shape.alpha * y + shape.product(gate * value, own["glu_output"]), own["norm2"])
+
+
+def _norm(x: jax.Array, affine: list[jax.Array]) -> jax.Array:
+    gamma, beta = affine
+    centred = x - x.mean(-1, keepdims=True)
+    return centred * lax.rsqrt((centred * centred).mean(-1, keepdims=True) + _LAYER_NORM_EPS) * gamma + beta
+
+
+def _cls(x: jax.Array, layout: Layout) -> jax.Array:
+    return x.reshape(-1, x.shape[-1])[layout[3]]
+
+
+def _layout(chunks: Chunks) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return chunks.gene_ids, chunks.mask, chunks.chunk_cell, chunks.cls_row

@@ -1,0 +1,93 @@
+"""Both backends say the same, whatever the batch; the choice between them is checked first."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import cellfm as cf
+from cellfm.config import ModelConfig
+from cellfm.data import tokenize
+from cellfm.errors import InputError
+from cellfm.model import CellFM
+from cellfm.model._engine import start_engine
+from cellfm.vocab import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny_vocab: Vocabulary):
+    counts = np.random.default_rng(0).poisson(0.8, (9, 300))
+    counts[3] = 0
+    return tokenize(sp.csr_matrix(counts), np.arange(1, 301, dtype=np.int32), max_genes=300)
+
+
+def model_with(vocab: Vocabulary, weights=None, *, backend="jax", precision="float32", **shape) -> CellFM:
+    config = ModelConfig(**{"n_layers": 3, "d_model": 32, "n_heads": 4, "n_genes": 300, "d_value": 16} | shape)
+    return CellFM(config, vocab, weights, backend=backend, precision=precision, random_state=3)
+
+
+@pytest.mark.parametrize("n_layers", [1, 3])
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_backends_agree(tiny_vocab, tokens, n_layers, lora_rank):
+    ours = model_with(tiny_vocab, n_layers=n_layers, lora_rank=lora_rank)
+    generator = np.random.default_rng(1)
+    weights = {  # no weight at a value that hides its part
+        name: array if name == "embed.gene" else array + 0.1 * generator.standard_normal(array.shape, np.float32)
+        for name, array in ours.weights.items()
+    }
+    jax, mindspore = (
+        model_with(tiny_vocab, weights, backend=backend, n_layers=n_layers, lora_rank=lora_rank)
+        for backend in ("jax", "mindspore")
+    )
+    names = ("cell", "tokens", "gene_wise", "cell_wise")
+    found, expected = (model.encode(tokens, outputs=names) for model in (jax, mindspore))
+    for name in names:
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(jax.encode(tokens).cell, expected.cell, atol=1e-5, rtol=1e-4)
+    for layer in {0, n_layers - 1}:
+        found, expected = (model.attend(tokens, layer=layer) for model in (jax, mindspore))
+        for name in ("cls_query", "query", "key"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-4)
+
+
+def test_jax_does_not_depend_on_the_batch(tiny_vocab, tokens):
+    model = model_with(tiny_vocab)
+    whole, single = (model.encode(tokens, batch_size=n).cell for n in (None, 1))
+    np.testing.assert_allclose(single, whole, atol=1e-5, rtol=0)
+    assert np.isnan(whole[3]).all()
+
+
+def test_bfloat16_is_close_and_not_the_same(tiny_vocab, tokens):
+    exact, rounded = (model_with(tiny_vocab, precision=kind).encode(tokens).cell for kind in ("float32", "bfloat16"))
+    exact, rounded = (np.delete(x, 3, axis=0) for x in (exact, rounded))
+    cosine = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosine.min() > 0.9999
+    assert not np.array_equal(exact, rounded)
+
+
+def test_mini_in_bfloat16_keeps_its_embeddings():
+    counts = np.random.default_rng(0).poisson(0.5, (6, 2000))
+    exact, rounded = (cf.load_model("mini", backend="jax", precision=kind) for kind in ("float32", "bfloat16"))
+    cells = tokenize(sp.csr_matrix(counts), np.arange(1, 2001, dtype=np.int32), max_genes=exact.config.max_genes)
+    exact, rounded = (model.encode(cells).cell for model in (exact, rounded))
+    cosine = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
+    assert cosine.min() > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [({"depth_tokens": True}, "depth tokens"), ({"norm": "prenorm"}, "ablations"), ({"zero_modelling": True}, "zero")],
+)
+def test_jax_says_what_it_does_not_know_and_auto_goes_round(tiny_vocab, tokens, shape, said):
+    with pytest.raises(InputError, match=said):
+        model_with(tiny_vocab, **shape).encode(tokens)
+    model = model_with(tiny_vocab, **shape)
+    assert type(start_engine(model.config, model.weights, "auto", "float32").network).__name__ == "MindSporeNetwork"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"backend": "torch"}, {"precision": "float16"}, {"backend": "mindspore", "precision": "bfloat16"}],
+)
+def test_wrong_choices_are_refused_before_anything_is_read(wrong):
+    with pytest.raises(InputError, match=[*wrong.values()][-1]):
+        cf.load_model("no such model", **wrong)
