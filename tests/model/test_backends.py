@@ -85,6 +85,17 @@ def test_jax_says_what_it_does_not_know_and_auto_goes_round(tiny_vocab, tokens, 
 
 
 @pytest.mark.parametrize(
+    ("width", "device", "taken"), [(32, "auto", "Jax"), (32, "CPU", "Jax"), (512, "CPU", "MindSpore")]
+)
+def test_auto_takes_what_is_fastest(tiny_vocab, monkeypatch, width, device, taken):
+    monkeypatch.setattr(cf.settings, "device", device)
+    monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
+    model = model_with(tiny_vocab, d_model=width)
+    network = start_engine(model.config, model.weights, "auto", "float32").network
+    assert type(network).__name__ == f"{taken}Network"
+
+
+@pytest.mark.parametrize(
     "wrong",
     [{"backend": "torch"}, {"precision": "float16"}, {"backend": "mindspore", "precision": "bfloat16"}],
 )
