@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict] = {
     "without structure": {"structure": 0.0},
     "without masked values": {"masked": 0.0},
     "with elastic similarity": {"elastic": 1.0},
+    "without discrepancy": {"discrepancy": 0.0},
     "adapters in all layers": {"lora_layers": None},
     "all weights": {"method": "full", "learning_rate": 1e-4},
 }

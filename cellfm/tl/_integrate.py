@@ -32,6 +32,7 @@ def integrate(
     structure: float = 50.0,
     masked: float = 0.1,
     elastic: float = 0.0,
+    discrepancy: float = 20.0,
     mask_ratio: float = 0.5,
     zero_fraction: float = 0.0,
     steps: int = 80,
@@ -60,7 +61,10 @@ def integrate(
       the adversary from dissolving the differences between cells;
     - masked values, as in pretraining, of a quarter of the cells (Zeng 2025, Methods, "Loss");
     - the elastic similarity of cells (Cui 2024): pairs with a cosine above 0.8 are drawn together, others pushed
-      apart. Off by default.
+      apart. Off by default;
+    - the discrepancy: how differently the cells of a batch and all cells are spread (squared maximum mean discrepancy,
+      Gretton 2012, with Gaussian kernels of several widths). Where the adversary pushes single cells, it moves batches
+      as a whole.
 
     A part of the cells (15 %, at most 300) is held out. The weights that are kept are those with the least score on
     these: the terms above, with `separability` in place of the adversary's loss: how much more often than by chance
@@ -84,7 +88,7 @@ def integrate(
     lora_layers
         Number of layers, counted from the last, that get adapters; None for all. Adapters below the last layer cost
         time and were seen to cost cell types.
-    adversary, structure, masked, elastic
+    adversary, structure, masked, elastic, discrepancy
         Weights of the terms; 0 leaves one out.
     mask_ratio
         Share of a cell's genes whose values are hidden and asked for.
@@ -129,8 +133,8 @@ def integrate(
         float32, (n_obs, d_model): the embeddings, in the order of the cells; NaN for cells without known genes.
     `uns["cellfm"]["X_cellfm_integrated"]`
         dict: model, hashes of its weights before and after, genes matched, batch key, method, steps, the step that was
-        kept (``best_step``), ``history`` (a DataFrame: step, loss, score, separability, structure, masked, elastic at
-        each validation), seed, version.
+        kept (``best_step``), ``history`` (a DataFrame: step, loss, score, separability, structure, masked, elastic,
+        discrepancy at each validation), seed, version.
     `obsm["X_cellfm_umap"]`, `obsm["X_cellfm_integrated_umap"]`
         float32, (n_obs, 2): with `umap`, the UMAPs before and after. The latter follows `key_added`.
 
@@ -171,7 +175,7 @@ def integrate(
         method=method,
         lora_rank=lora_rank,
         lora_layers=lora_layers,
-        weights=IntegrationWeights(adversary=adversary, structure=structure, masked=masked, elastic=elastic),
+        weights=IntegrationWeights(adversary, structure, masked, elastic, discrepancy),
         zero_fraction=zero_fraction,
         mask_ratio=mask_ratio,
         steps=steps,

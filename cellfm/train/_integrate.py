@@ -15,6 +15,8 @@ from cellfm.train._objective import PretrainObjective
 
 ELASTIC_CENTRE = 0.8
 """Cosine above which two cells are drawn together, and below which they are pushed apart."""
+KERNEL_WIDTHS = (0.25, 0.5, 1.0, 2.0)
+"""Widths of the kernels by which distributions of batches are compared, as distances of embeddings of length 1."""
 MAX_GATE = 1e6
 """Most that the gate may multiply a gradient with, which is as small as this is large."""
 
@@ -31,6 +33,8 @@ class IntegrationWeights:
     """Masked values, relative to their mean square."""
     elastic: float = 0.0
     """Elastic similarity of all pairs of cells."""
+    discrepancy: float = 20.0
+    """Squared maximum mean discrepancy of each batch from all cells."""
 
 
 class WholeEncoder(nn.Cell):
@@ -57,6 +61,8 @@ class IntegrationObjective(nn.Cell):
     ----------
     discriminator
         Logits of batches from CLS.
+    n_batches
+        How many there are.
     n_masked
         Chunks whose masked values are asked for: the first of a micro-batch, to save work.
     mean_square
@@ -71,6 +77,7 @@ class IntegrationObjective(nn.Cell):
         config: TrainConfig,
         weights: IntegrationWeights,
         *,
+        n_batches: int,
         n_masked: int,
         mean_square: float,
     ) -> None:
@@ -81,16 +88,17 @@ class IntegrationObjective(nn.Cell):
         self.discriminator = discriminator
         self.adversary, self.structure = weights.adversary, weights.structure
         self.masked, self.elastic = weights.masked, weights.elastic
-        self.n_masked = n_masked
+        self.discrepancy = weights.discrepancy
+        self.n_batches, self.n_masked = n_batches, n_masked
         self.one_by_square = 1 / ((config.gene_weight + config.cell_weight) * mean_square)
 
     def construct(
         self, gene_ids, values, visible, mask, chunk_cell, cls_row, target, partner, kind, one_by_targets, share,
         start, weight, rise,
     ) -> tuple[ms.Tensor, ms.Tensor]:  # fmt: skip
-        """The weighted loss, and its terms (4,): discriminator, structure, masked, elastic."""
+        """The weighted loss, and its terms (5,): discriminator, structure, masked, elastic, discrepancy."""
         cell = self.encoder(gene_ids, values, mask, chunk_cell, cls_row)  # (b, d): all values are visible
-        apart = structure = masked = elastic = ops.zeros_like(share)
+        apart = structure = masked = elastic = discrepancy = ops.zeros_like(share)
         if self.adversary:
             known = ops.exp(ops.stop_gradient(own_log_p(self.discriminator(cell), kind)))
             gate = ops.minimum(known / (1 - known + 1e-6), MAX_GATE).expand_dims(-1)  # (b, 1)
@@ -108,8 +116,11 @@ class IntegrationObjective(nn.Cell):
             masked = masked * self.one_by_square
         if self.elastic:
             elastic = elastic_loss(cell, kind) * share
+        if self.discrepancy:
+            discrepancy = discrepancy_loss(cell, kind, self.n_batches) * share
         loss = apart + self.structure * structure + self.masked * masked + self.elastic * elastic
-        return loss, ops.stack((apart, structure, masked, elastic))
+        loss = loss + self.discrepancy * rise * discrepancy
+        return loss, ops.stack((apart, structure, masked, elastic, discrepancy))
 
 
 def own_log_p(logits: ms.Tensor, kind: ms.Tensor) -> ms.Tensor:
@@ -133,6 +144,23 @@ def elastic_loss(cell: ms.Tensor, kind: ms.Tensor) -> ms.Tensor:
     pairs = different_cells(kind)
     from_centre = ops.relu(cosines(cell)) - ELASTIC_CENTRE
     return ((1 - from_centre * from_centre) * pairs).sum() / ops.maximum(pairs.sum(), 1.0)
+
+
+def discrepancy_loss(cell: ms.Tensor, kind: ms.Tensor, n_batches: int) -> ms.Tensor:
+    """Squared maximum mean discrepancy between each batch and all cells, by Gaussian kernels (Gretton 2012).
+
+    The mean over batches, by their number of cells. 0 where all batches are spread alike.
+    """
+    there = (kind >= 0).astype(ms.float32).expand_dims(-1)  # (b, 1)
+    own = (kind.expand_dims(-1) == ops.arange(n_batches).expand_dims(0)).astype(ms.float32)  # (b, n_batches)
+    sizes, n = own.sum(0, keepdims=True), ops.maximum(there.sum(), 1.0)
+    contrast = own / ops.maximum(sizes, 1.0) - there / n
+    square = ops.maximum(2 - 2 * cosines(cell), 0.0)
+    found = ops.zeros_like(n)
+    for width in KERNEL_WIDTHS:
+        kernel = ops.exp(square * (-0.5 / width**2))
+        found = found + ((contrast * ops.matmul(kernel, contrast)) * sizes).sum() / n
+    return found / len(KERNEL_WIDTHS)
 
 
 def cosines(cell: ms.Tensor) -> ms.Tensor:

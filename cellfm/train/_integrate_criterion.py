@@ -32,22 +32,29 @@ class IntegrationCriterion:
 
         def evaluate() -> float:
             objective.set_train(False)
-            cells, terms = [], np.zeros(4)
+            cells, terms = [], np.zeros(5)
             for batch in batches:
                 for micro in batch.micro:
                     cell, found = (part.asnumpy() for part in compiled(*map(ms.Tensor, micro)))
                     cells.append(cell[micro.kind >= 0])
                     terms += found * batch.n_cells / len(of_batch)
-            _, structure, masked, elastic = terms
+            _, structure, masked, elastic, discrepancy = terms
             separable = separability(np.concatenate(cells), of_batch)
             score = (
                 objective.adversary * separable
                 + objective.structure * structure
                 + objective.masked * masked
                 + objective.elastic * elastic
+                + objective.discrepancy * discrepancy
             )
-            names = ("separability", "structure", "masked", "elastic")
-            self.rows.append(dict(zip(names, map(float, (separable, structure, masked, elastic)), strict=True)))
+            found = {
+                "separability": separable,
+                "structure": structure,
+                "masked": masked,
+                "elastic": elastic,
+                "discrepancy": discrepancy,
+            }
+            self.rows.append({name: float(value) for name, value in found.items()})
             return float(score)
 
         return evaluate

@@ -120,7 +120,7 @@ def gene_loadings(
     *,
     scales: np.ndarray | None = None,
     random_state: int = 0,
-    n_iterations: int = 4,
+    n_iterations: int = 8,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Right singular vectors of the pooled values, (n_genes + 1, n_dims), and the average cell's image, (n_dims,).
 

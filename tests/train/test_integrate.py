@@ -9,7 +9,14 @@ from cellfm.data import CellTable
 from cellfm.model import CellFM
 from cellfm.nn import MLPHead, build_network, draw_head
 from cellfm.train._feed import Feed
-from cellfm.train._integrate import IntegrationObjective, IntegrationWeights, elastic_loss, structure_loss
+from cellfm.train._integrate import (
+    KERNEL_WIDTHS,
+    IntegrationObjective,
+    IntegrationWeights,
+    discrepancy_loss,
+    elastic_loss,
+    structure_loss,
+)
 from cellfm.train._integrate_criterion import separability
 from cellfm.train._integrate_feed import IntegrationFeed
 
@@ -67,6 +74,28 @@ def test_the_elastic_term_draws_the_like_together_and_the_unlike_apart():
     assert loss(unlike + 0.1) < loss(unlike) < loss(unlike - 0.1)
 
 
+def test_the_discrepancy_is_that_of_each_batch_from_all_cells():
+    generator = np.random.default_rng(1)
+    cell, codes = (
+        generator.standard_normal((9, 5)).astype(np.float32),
+        np.array([0, 1, 0, 2, 1, 0, 1, -2, -2], np.int32),
+    )
+    unit = cell[:7] / np.linalg.norm(cell[:7], axis=1, keepdims=True)
+    square = ((unit[:, None] - unit[None]) ** 2).sum(-1)
+    expected = 0.0
+    for batch in range(3):
+        own = codes[:7] == batch
+        for width in KERNEL_WIDTHS:
+            kernel = np.exp(-square / (2 * width**2))
+            apart = kernel[np.ix_(own, own)].mean() - 2 * kernel[own].mean() + kernel.mean()
+            expected += own.mean() * apart / len(KERNEL_WIDTHS)
+    found = float(discrepancy_loss(ms.Tensor(cell), ms.Tensor(codes), 3))
+    assert found == pytest.approx(expected, rel=1e-4)
+    twice = np.concatenate((cell[:4], cell[:4]))
+    alike = float(discrepancy_loss(ms.Tensor(twice), ms.Tensor(np.repeat(np.array([0, 1], np.int32), 4)), 2))
+    assert alike == pytest.approx(0, abs=1e-6)
+
+
 def test_every_batch_counts_the_same_and_no_cell_loses_its_start(feed):
     batches = [feed.batch(step) for step in range(feed.steps_per_epoch)]
     weight = np.zeros(2)
@@ -95,8 +124,9 @@ def test_the_network_gets_what_the_discriminator_gets_turned_round_and_gated(mod
     head = MLPHead(np.zeros(16), np.ones(16), 2, n_layers=2)
     draw_head(head)
     head.output.linear.weight.set_data(ms.Tensor(np.random.default_rng(2).standard_normal((2, 16)).astype(np.float32)))
-    weights = IntegrationWeights(adversary=adversary, structure=0.0, masked=0.0 if adversary else 1.0)
-    objective = IntegrationObjective(network, head, model.config, CONFIG, weights, n_masked=12, mean_square=1.0)
+    weights = IntegrationWeights(adversary, structure=0.0, masked=0.0 if adversary else 1.0, discrepancy=0.0)
+    sizes = {"n_batches": 2, "n_masked": 12, "mean_square": 1.0}
+    objective = IntegrationObjective(network, head, model.config, CONFIG, weights, **sizes)
     arrays = [ms.Tensor(array) for array in micro]
     gene_ids, values, _, mask, chunk_cell, cls_row = arrays[:6]
     kind, weight = arrays[8], arrays[12]

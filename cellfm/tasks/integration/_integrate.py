@@ -105,6 +105,7 @@ def integrate_cells(
             model.config,
             config,
             options.weights,
+            n_batches=len(names),
             n_masked=feed.n_masked,
             mean_square=float((values**2).mean()),
         )
