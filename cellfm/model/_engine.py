@@ -143,8 +143,10 @@ def start_engine(config: ModelConfig, weights: Weights, backend: Backend, precis
         backend = _best_backend(config, precision)
     if backend == "mindspore":
         from cellfm.model._mindspore import MindSporeNetwork
+        from cellfm.nn import build_network, use_device
 
-        return Engine(config, MindSporeNetwork(config, weights))
+        use_device()
+        return Engine(config, MindSporeNetwork(config, build_network(config, weights)))
     if reason := _unknown_to_jax(config):
         raise InputError(f"backend='jax' has no {reason}. Use backend='mindspore' in cf.load_model.")
     from cellfm.model._jax import JaxNetwork

@@ -9,18 +9,17 @@ from mindspore import nn
 
 from cellfm.config import ModelConfig
 from cellfm.data import Chunks
-from cellfm.model._parameters import Weights
-from cellfm.nn import CellEncoder, Outputs, QueriesAndKeys, build_network, use_device
+from cellfm.nn import CellEncoder, CellFMNetwork, Outputs, QueriesAndKeys, use_device
 
 
 class MindSporeNetwork:
-    """A network on the device of `cf.settings.device`."""
+    """A network on the device of `cf.settings.device`; it may be one that is being trained."""
 
-    def __init__(self, config: ModelConfig, weights: Weights) -> None:
+    def __init__(self, config: ModelConfig, network: CellFMNetwork) -> None:
         self.on_cpu = use_device() == "CPU"
-        self._cells = build_network(config, weights)
-        self._network = _compiled(self._cells)
-        self._encoder = _compiled(CellEncoder(self._cells)) if config.is_published_form else None
+        self._cells = network
+        self._network = _compiled(network)
+        self._encoder = _compiled(CellEncoder(network)) if config.is_published_form else None
         self._attention: dict[int, Callable[..., Any]] = {}
 
     def cell(self, chunks: Chunks) -> np.ndarray:

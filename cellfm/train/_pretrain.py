@@ -13,6 +13,7 @@ from cellfm.data import Corpus
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.model._engine import Engine
+from cellfm.model._mindspore import MindSporeNetwork
 from cellfm.model._parameters import initial_weights
 from cellfm.nn import build_network, name_parameters, network_weights, recompute_layers, set_precision, use_device
 from cellfm.train._distributed import processes, require_same, wait_for_all
@@ -102,7 +103,7 @@ def _train(feed: Feed, corpus: Corpus, start: CellFM | None, run: RunFolder) -> 
     parameters = name_parameters(network)
     objective = PretrainObjective(network, train_config)
     step = Step(objective, parameters, train_config, rank=feed.rank, n_processes=feed.size)
-    validation = Validation(feed, objective, Engine(model_config, network))
+    validation = Validation(feed, objective, Engine(model_config, MindSporeNetwork(model_config, network)))
     is_writer = feed.rank == 0
     train(step, feed, parameters, train_config, run, validation, is_writer=is_writer)
 
