@@ -328,6 +328,7 @@ OPTIONS = {
 
 
 @pytest.mark.filterwarnings("ignore:9 conditions have fewer:cellfm.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore:Predictions hardly differ:cellfm.errors.DataWarning")
 @pytest.mark.parametrize("name", [name for name in TOOLS if not name.startswith("pl.")])
 def test_docstrings_name_every_key_that_is_written(name: str, tiny_adata: AnnData, tiny_model: CellFM):
     if name in BEFORE:

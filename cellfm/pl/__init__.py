@@ -13,6 +13,8 @@ from cellfm.pl._integration import integration
 from cellfm.pl._lncrnas import lncrnas
 from cellfm.pl._module_comparison import module_comparison
 from cellfm.pl._perturbation import perturbation
+from cellfm.pl._perturbation_ranking import perturbation_ranking
+from cellfm.pl._perturbation_screen import perturbation_screen
 
 __all__ = [
     "annotation",
@@ -28,4 +30,6 @@ __all__ = [
     "lncrnas",
     "module_comparison",
     "perturbation",
+    "perturbation_ranking",
+    "perturbation_screen",
 ]

@@ -12,12 +12,14 @@ from cellfm._figure import finish
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import PERTURBATION
 
+COLORS = {"control": "grey", "observed": "C0", "predicted": "C1"}
+
 
 def perturbation(
     adata: AnnData,
     perturbation: str,
     *,
-    kind: Literal["bars", "scatter"] = "bars",
+    kind: Literal["bars", "levels", "scatter"] = "bars",
     n_genes: int = 20,
     ax: Axes | None = None,
     show: bool | None = None,
@@ -32,7 +34,8 @@ def perturbation(
     perturbation
         One of its rows.
     kind
-        Bars of the most changed genes, or all genes as a scatter plot with the most changed ones named.
+        Bars of the most changed genes (``"levels"``: their expression in control, observed and predicted, instead of
+        the change), or all genes as a scatter plot with the most changed ones named.
     n_genes
         Genes to name: those of the largest observed change, or predicted one where none was observed.
     ax
@@ -44,7 +47,7 @@ def perturbation(
 
     Returns
     -------
-    The axes. Reads `layers["cellfm_change"]` and `layers["cellfm_observed_change"]`.
+    The axes. Reads X, `layers["cellfm_change"]` and `layers["cellfm_observed_change"]`.
 
     Raises
     ------
@@ -57,8 +60,8 @@ def perturbation(
     --------
     >>> cf.pl.perturbation(cf.tl.perturb(predictor, ["KLF1"]), "KLF1")  # doctest: +SKIP
     """
-    if kind not in ("bars", "scatter"):
-        raise InputError(f"kind must be 'bars' or 'scatter', not {kind!r}.")
+    if kind not in ("bars", "levels", "scatter"):
+        raise InputError(f"kind must be 'bars', 'levels' or 'scatter', not {kind!r}.")
     if PERTURBATION.change not in adata.layers:
         raise MissingKeyError(f"No layer {PERTURBATION.change!r}; expected what cf.tl.perturb returns.")
     if perturbation not in adata.obs_names:
@@ -73,15 +76,20 @@ def perturbation(
         raise InputError(f"{perturbation!r} was not observed, so there is nothing to set the prediction against.")
     top = np.argsort(-np.abs(observed if was_observed else predicted), kind="stable")[:n_genes]
     if ax is None:
-        size = (1 + 0.3 * len(top), 3.5) if kind == "bars" else (4.5, 4.5)
+        size = (4.5, 4.5) if kind == "scatter" else (1 + 0.3 * len(top), 3.5)
         ax = plt.subplots(figsize=size, layout="constrained")[1]
     names = adata.var_names[top]
-    if kind == "bars":
+    if kind != "scatter":
         sides = {"observed": observed, "predicted": predicted} if was_observed else {"predicted": predicted}
+        if kind == "levels":
+            control = np.asarray(adata[perturbation].X).ravel() - predicted
+            sides = {"control": control} | {side: control + change for side, change in sides.items()}
         width = 0.8 / len(sides)
-        for i, (label, change) in enumerate(sides.items()):
-            ax.bar(np.arange(len(top)) + (i - (len(sides) - 1) / 2) * width, change[top], width, label=label)
-        ax.set(xticks=range(len(top)), ylabel="change against control (log)")
+        for i, (label, heights) in enumerate(sides.items()):
+            place = np.arange(len(top)) + (i - (len(sides) - 1) / 2) * width
+            ax.bar(place, heights[top], width, label=label, color=COLORS[label])
+        expression = "log-normalised expression"
+        ax.set(xticks=range(len(top)), ylabel=expression if kind == "levels" else f"change of {expression}")
         ax.set_xticklabels(names, rotation=90)
         ax.legend(frameon=False)
     else:

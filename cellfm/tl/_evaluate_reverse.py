@@ -58,7 +58,7 @@ def evaluate_reverse(
         raise InputError(f"most must be 1 or more, not {most}.")
     if candidates is None:
         perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
-        conditions = all_conditions(sorted(perturbed))
+        conditions = all_conditions(sorted(perturbed), predictor.changes)
     else:
         conditions = list(dict.fromkeys(predictor.conditions(candidates)))
     targets = [condition for condition in predictor.split.test if condition in set(conditions)]

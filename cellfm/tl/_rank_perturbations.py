@@ -75,7 +75,7 @@ def rank_perturbations(
         raise InputError(f"top_k must be 1 or more, or None, not {top_k}.")
     if candidates is None:
         perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
-        conditions = all_conditions(sorted(perturbed))
+        conditions = all_conditions(sorted(perturbed), predictor.changes)
     else:
         conditions = list(dict.fromkeys(predictor.conditions(candidates)))
     change, used = target_change(predictor, target, control, layer)

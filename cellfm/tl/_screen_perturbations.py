@@ -71,8 +71,8 @@ def screen_perturbations(
     Raises
     ------
     InputError
-        More than a million perturbations (the message says how many), fewer than three, a gene that the predictor does
-        not know, or too few genes beside those perturbed.
+        More than a million perturbations (the message says how many, and how long they would take, by the time of
+        some), fewer than three, a gene that the predictor does not know, or too few genes beside those perturbed.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def screen_perturbations(
     if isinstance(genes, str):
         raise InputError(f"Expected a list of genes, found {genes!r}.")
     predictor.check_genes(set(genes))
-    conditions = all_conditions(list(genes), pairs=kind != "singles", singles=kind != "pairs")
+    conditions = all_conditions(genes, predictor.changes, pairs=kind != "singles", singles=kind != "pairs")
     if len(conditions) < 3:
         raise InputError(f"{len(set(genes))} genes give {len(conditions)} perturbations; a screen needs three.")
     others = predictor.others_than(set(genes))

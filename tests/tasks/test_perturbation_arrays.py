@@ -1,6 +1,8 @@
 """Conditions, graphs, splits, baselines and metrics of perturbations: laws, and naive loops beside the fast code."""
 
 import itertools
+import re
+import time
 
 import mudata
 import numpy as np
@@ -298,13 +300,35 @@ def test_predictions_that_hardly_differ_are_warned_of():
         m.warn_of_collapse(np.ones((5, 1)) * observed[:1] + 0.01 * observed, observed)
 
 
-def test_candidates_are_all_singles_and_pairs_and_too_many_are_refused():
-    found = all_conditions(["C", "A", "B", "A"])
+def no_prediction(conditions):
+    raise AssertionError("nothing is predicted to list a few candidates")
+
+
+def test_candidates_are_all_singles_and_pairs():
+    found = all_conditions(["C", "A", "B", "A"], no_prediction)
     assert found == [("A",), ("B",), ("C",), ("A", "B"), ("A", "C"), ("B", "C")]
-    assert all_conditions(["A", "B"], pairs=False) == [("A",), ("B",)]
-    assert all_conditions(["A", "B"], singles=False) == [("A", "B")]
-    with pytest.raises(InputError, match="1,125,750 perturbations.*hours"):
-        all_conditions([f"G{i}" for i in range(1500)])
+    assert all_conditions(["A", "B"], no_prediction, pairs=False) == [("A",), ("B",)]
+    assert all_conditions(["A", "B"], no_prediction, singles=False) == [("A", "B")]
+
+
+def test_too_many_candidates_are_refused_with_the_time_that_some_of_them_took():
+    asked = []
+
+    def predict(conditions):
+        asked.append(conditions)
+        time.sleep(0.05)
+        return np.zeros((len(conditions), 1000), np.float32)
+
+    with pytest.raises(InputError, match=r"1,125,750 perturbations.* 4\.5 GB") as error:
+        all_conditions([f"G{i}" for i in range(1500)], predict)
+    minutes = float(re.search(r"([\d,.]+) minutes", str(error.value))[1].replace(",", ""))
+    assert len(asked[-1]) == 256
+    least = 1_125_750 / 256 * 0.05 / 60
+    assert least <= minutes < 3 * least
+    pairs_only = 1_124_250
+    with pytest.raises(InputError, match=f"{pairs_only:,} perturbations"):
+        all_conditions([f"G{i}" for i in range(1500)], predict, singles=False)
+    assert {len(condition) for condition in asked[-1]} == {2}
 
 
 def test_nearness_is_that_of_directions_or_of_points():
@@ -317,7 +341,7 @@ def test_nearness_is_that_of_directions_or_of_points():
 
 
 def test_hits_and_their_chance_are_those_of_random_orders():
-    candidates = all_conditions(["A", "B", "C", "D"])
+    candidates = all_conditions(["A", "B", "C", "D"], no_prediction)
     truth = ("A", "B")
     assert first_hits(np.arange(10), candidates, truth) == (5, 1)
     assert first_hits(np.array([2, 3, 4]), candidates, truth) == (3, 3)

@@ -1,8 +1,9 @@
 """Which perturbation lies behind a state: candidates by how near their change comes, and how often one is hit."""
 
 import itertools
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import comb
 from typing import Literal
 
@@ -13,26 +14,46 @@ from cellfm.errors import InputError
 from cellfm.tasks.perturbation._conditions import Condition
 
 MOST_CANDIDATES = 1_000_000
+N_TIMED = 256
+"""Perturbations by which the time of too many is estimated."""
 Distance = Literal["cosine", "euclidean"]
 
 
-def all_conditions(genes: Sequence[str], *, pairs: bool = True, singles: bool = True) -> list[Condition]:
+def all_conditions(
+    genes: Sequence[str],
+    predict: Callable[[list[Condition]], np.ndarray],
+    *,
+    pairs: bool = True,
+    singles: bool = True,
+) -> list[Condition]:
     """Every gene alone and every pair, or one of the two.
+
+    Parameters
+    ----------
+    predict
+        Conditions to their changes (n, n_genes); it is timed on some of them where they are too many.
 
     Raises
     ------
     InputError
-        More than a million; the message says how many.
+        More than a million; the message says how many, and how long and how large their prediction would be.
     """
     genes = sorted(set(genes))
     n = len(genes) * singles + comb(len(genes), 2) * pairs
-    if n > MOST_CANDIDATES:
-        raise InputError(
-            f"{len(genes):,} genes are {n:,} perturbations, more than {MOST_CANDIDATES:,}: at a few hundred a second "
-            f"that is over {n / 500 / 3600:.1f} hours. Choose fewer genes."
-        )
     alone = [(gene,) for gene in genes] if singles else []
-    return alone + (list(itertools.combinations(genes, 2)) if pairs else [])
+    both = itertools.combinations(genes, 2) if pairs else ()
+    if n <= MOST_CANDIDATES:
+        return [*alone, *both]
+    some: list[Condition] = list(itertools.islice(itertools.chain(alone, both), N_TIMED))
+    predict(some)  # compiles
+    start = time.perf_counter()
+    size = predict(some).nbytes / len(some)
+    seconds = (time.perf_counter() - start) / len(some)
+    raise InputError(
+        f"{len(genes):,} genes are {n:,} perturbations, more than {MOST_CANDIDATES:,}. By the time that {len(some)} of "
+        f"them have just taken, all would take {n * seconds / 60:,.1f} minutes, and {n * size / 1e9:,.1f} GB. Choose "
+        "fewer genes."
+    )
 
 
 def scores_of(target: np.ndarray, changes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,89 @@
+"""`cf.pl.perturbation_ranking`: the perturbations that may lie behind a state, measured and predicted."""
+
+from pathlib import Path
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cellfm._figure import finish
+from cellfm.errors import InputError, MissingKeyError
+
+COLORS = {"measured": "C0", "predicted": "C1"}
+
+
+def perturbation_ranking(
+    ranking: pd.DataFrame,
+    *,
+    by: Literal["cosine", "euclidean"] = "cosine",
+    n_top: int = 20,
+    highlight: str | None = None,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the best candidates of a reverse search with their scores, the nearest on top.
+
+    Parameters
+    ----------
+    ranking
+        What `cf.tl.rank_perturbations` returned; its order is kept.
+    by
+        The score to draw.
+    n_top
+        Candidates to draw.
+    highlight
+        A perturbation to write in bold, such as the true one.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes. Measured and predicted candidates have different colours.
+
+    Raises
+    ------
+    MissingKeyError
+        The table is no ranking.
+    InputError
+        Another score, or no candidate to draw.
+
+    Examples
+    --------
+    >>> ranking = cf.tl.rank_perturbations(predictor, cells)  # doctest: +SKIP
+    >>> cf.pl.perturbation_ranking(ranking)  # doctest: +SKIP
+    """
+    if by not in ("cosine", "euclidean"):
+        raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
+    if missing := [name for name in ("perturbation", by, "source") if name not in ranking]:
+        there = ", ".join(map(str, ranking.columns)) or "none"
+        raise MissingKeyError(
+            f"No column {missing[0]!r}; expected what cf.tl.rank_perturbations returns, found {there}."
+        )
+    top = ranking.head(n_top)
+    if not len(top):
+        raise InputError("The ranking has no candidate to draw.")
+    if ax is None:
+        ax = plt.subplots(figsize=(5, 1 + 0.25 * len(top)), layout="constrained")[1]
+    places = np.arange(len(top))
+    for source, color in COLORS.items():
+        own = (top["source"] == source).to_numpy()
+        if own.any():
+            ax.hlines(places[own], 0, top[by][own], color=color, linewidth=1)
+            ax.scatter(top[by][own], places[own], s=25, color=color, label=source, zorder=3)
+    ax.set(yticks=places, ylim=(len(top) - 0.4, -0.6), xlabel=f"{by} of the changes" if by == "cosine" else "distance")
+    ax.set_yticklabels(top["perturbation"])
+    for label in ax.get_yticklabels():
+        if label.get_text() == highlight:
+            label.set_fontweight("bold")
+    ax.axvline(0, color="black", linewidth=0.6)
+    ax.legend(frameon=False, loc="best")
+    ax.spines[["top", "right"]].set_visible(False)
+    finish(ax, show=show, save=save)
+    return ax

@@ -1,0 +1,74 @@
+"""`cf.pl.perturbation_screen`: the map of screened perturbations, coloured by cluster, with the dominant genes."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from scanpy.plotting.palettes import default_20
+
+from cellfm._figure import finish
+from cellfm.errors import MissingKeyError
+from cellfm.keys import PERTURBATION
+
+
+def perturbation_screen(
+    adata: AnnData,
+    *,
+    n_clusters: int = 20,
+    ax: Axes | None = None,
+    show: bool | None = None,
+    save: str | Path | None = None,
+) -> Axes:
+    """Draw the perturbations of a screen as a UMAP: clusters, and the gene that dominates each.
+
+    Parameters
+    ----------
+    adata
+        What ``cf.tl.screen_perturbations(..., umap=True)`` returned.
+    n_clusters
+        Clusters that get a colour and a name, from the largest; the others are grey.
+    ax
+        Axes to draw on.
+    show
+        Show the figure; by default if it is neither saved nor drawn by a notebook.
+    save
+        File to write the figure to.
+
+    Returns
+    -------
+    The axes. The legend has the number of each cluster, its dominant gene, and the share of its perturbations that
+    have it. Reads ``obsm["X_umap"]``, ``obs["cellfm_cluster"]`` and ``uns["cellfm"]["perturbation"]["clusters"]``.
+
+    Raises
+    ------
+    MissingKeyError
+        No clusters, or no UMAP of them.
+
+    Examples
+    --------
+    >>> screen = cf.tl.screen_perturbations(predictor, genes)  # doctest: +SKIP
+    >>> cf.pl.perturbation_screen(screen)  # doctest: +SKIP
+    """
+    facts = adata.uns.get("cellfm", {}).get(PERTURBATION.uns, {})
+    if PERTURBATION.cluster not in adata.obs or "X_umap" not in adata.obsm or "clusters" not in facts:
+        raise MissingKeyError("No map of a screen: call cf.tl.screen_perturbations(..., umap=True) first.")
+    points = np.asarray(adata.obsm["X_umap"])
+    clusters = adata.obs[PERTURBATION.cluster].astype(str).to_numpy()
+    size = float(np.clip(4000 / len(points), 4, 40))
+    if ax is None:
+        ax = plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
+    named = facts["clusters"].head(n_clusters)
+    grey = ~np.isin(clusters, named["cluster"].astype(str))
+    ax.scatter(points[grey, 0], points[grey, 1], s=size, color="lightgrey", linewidths=0, rasterized=True)
+    for i, row in enumerate(named.itertuples()):
+        own = points[clusters == str(row.cluster)]
+        label = f"{row.cluster}: {row.gene} ({row.share:.0%} of {row.n:,})"
+        ax.scatter(own[:, 0], own[:, 1], s=size, color=default_20[i % 20], linewidths=0, label=label, rasterized=True)
+        outline = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+        ax.annotate(row.gene, np.median(own, axis=0), ha="center", va="center", fontsize=8, bbox=outline)
+    ax.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{adata.n_obs:,} perturbations")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", title="dominant gene")
+    finish(ax, show=show, save=save)
+    return ax
