@@ -1,18 +1,19 @@
 """`cf.tl.evaluate_reverse`: how often the perturbation behind a state is found, beside chance and additivity."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
 from cellfm.errors import InputError
-from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
+from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import all_conditions, chance_of_hits, first_hits, order_of, scores_of
 from cellfm.tasks.perturbation._target import LEAST_GENES
 
 
 def evaluate_reverse(
-    predictor: PerturbationPredictor,
+    predictor: PerturbationPredictor | str | Path,
     *,
     candidates: Sequence[str] | None = None,
     most: int = 10,
@@ -26,7 +27,7 @@ def evaluate_reverse(
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned, with test conditions.
+        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in; it has test conditions.
     candidates
         Perturbations to choose from; by default all perturbed genes alone and in pairs. Test conditions that are not
         among them cannot be found, and are left out.
@@ -56,6 +57,7 @@ def evaluate_reverse(
         raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
     if most < 1:
         raise InputError(f"most must be 1 or more, not {most}.")
+    predictor = resolve_predictor(predictor)
     if candidates is None:
         perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
         conditions = all_conditions(sorted(perturbed), predictor.changes)

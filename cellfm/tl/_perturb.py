@@ -1,6 +1,7 @@
 """`cf.tl.perturb`: what a predictor says of perturbations, as profiles or as cells."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,18 @@ from anndata import AnnData
 from cellfm._adata import record_run
 from cellfm.keys import PERTURBATION
 from cellfm.tasks.perturbation._conditions import name_of
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
 
 
-def perturb(predictor: PerturbationPredictor, perturbations: Sequence[str], *, cells: bool = False) -> AnnData:
+def perturb(
+    predictor: PerturbationPredictor | str | Path, perturbations: Sequence[str], *, cells: bool = False
+) -> AnnData:
     """Predict expression under perturbations.
 
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned.
+        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in.
     perturbations
         Such as ``["A", "A+B"]``; order and spelling of a pair do not matter.
     cells
@@ -52,6 +55,7 @@ def perturb(predictor: PerturbationPredictor, perturbations: Sequence[str], *, c
     --------
     >>> predicted = cf.tl.perturb(predictor, ["KLF1", "CEBPE+RUNX1T1"])  # doctest: +SKIP
     """
+    predictor = resolve_predictor(predictor)
     conditions = predictor.conditions(perturbations)
     changes, variances = predictor.changes_and_variances(conditions)
     n = len(predictor.controls) if cells else 1

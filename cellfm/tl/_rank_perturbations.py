@@ -1,6 +1,7 @@
 """`cf.tl.rank_perturbations`: the perturbations that may lie behind a state."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,13 +10,13 @@ from anndata import AnnData
 
 from cellfm.errors import InputError
 from cellfm.tasks.perturbation._conditions import name_of
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import all_conditions, order_of, scores_of
 from cellfm.tasks.perturbation._target import LEAST_GENES, target_change
 
 
 def rank_perturbations(
-    predictor: PerturbationPredictor,
+    predictor: PerturbationPredictor | str | Path,
     target: AnnData | pd.Series,
     *,
     candidates: Sequence[str] | None = None,
@@ -34,7 +35,7 @@ def rank_perturbations(
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned.
+        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in.
     target
         Cells in the state looked for (their mean is taken; counts or log-normalised), or a mean profile of
         log1p of counts per 10,000 by gene.
@@ -73,6 +74,7 @@ def rank_perturbations(
         raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k must be 1 or more, or None, not {top_k}.")
+    predictor = resolve_predictor(predictor)
     if candidates is None:
         perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
         conditions = all_conditions(sorted(perturbed), predictor.changes)

@@ -1,6 +1,7 @@
 """`cf.tl.screen_perturbations`: all perturbations of some genes in silico, and the groups that they fall into."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
@@ -12,13 +13,13 @@ from cellfm.errors import InputError
 from cellfm.keys import PERTURBATION
 from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of
 from cellfm.tasks.perturbation._conditions import name_of
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import all_conditions, dominant_genes
 from cellfm.tasks.perturbation._target import LEAST_GENES
 
 
 def screen_perturbations(
-    predictor: PerturbationPredictor,
+    predictor: PerturbationPredictor | str | Path,
     genes: Sequence[str],
     *,
     kind: Literal["pairs", "singles", "both"] = "pairs",
@@ -35,7 +36,7 @@ def screen_perturbations(
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned.
+        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in.
     genes
         Genes to perturb.
     kind
@@ -82,6 +83,7 @@ def screen_perturbations(
         raise InputError(f"kind must be 'pairs', 'singles' or 'both', not {kind!r}.")
     if isinstance(genes, str):
         raise InputError(f"Expected a list of genes, found {genes!r}.")
+    predictor = resolve_predictor(predictor)
     predictor.check_genes(set(genes))
     conditions = all_conditions(genes, predictor.changes, pairs=kind != "singles", singles=kind != "pairs")
     if len(conditions) < 3:

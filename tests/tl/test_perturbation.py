@@ -110,6 +110,14 @@ def test_what_is_saved_is_loaded(predictor: PerturbationPredictor, tiny_model: C
     pd.testing.assert_frame_equal(loaded.evaluation, predictor.evaluation, check_dtype=False)
     assert loaded.split == predictor.split
     assert loaded.recipe == predictor.recipe
+    found = cf.tl.perturb(tmp_path / "predictor", wanted)
+    np.testing.assert_array_equal(found.X, cf.tl.perturb(predictor, wanted).X)
+    ranks = [
+        cf.tl.rank_perturbations(one, found["GENE1"].to_df().iloc[0]) for one in (predictor, tmp_path / "predictor")
+    ]
+    pd.testing.assert_frame_equal(*ranks)
+    with pytest.raises(InputError, match="found DataFrame"):
+        cf.tl.perturb(ranks[0], wanted)
     with pytest.raises(InputError, match="exists already"):
         predictor.save(tmp_path / "predictor")
 

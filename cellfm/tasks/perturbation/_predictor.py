@@ -161,3 +161,20 @@ class PerturbationPredictor:
         from cellfm.tasks.perturbation._files import read_predictor
 
         return read_predictor(Path(path), model)
+
+
+def resolve_predictor(given: PerturbationPredictor | str | Path) -> PerturbationPredictor:
+    """A predictor itself, or the one in a folder.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    if isinstance(given, PerturbationPredictor):
+        return given
+    if isinstance(given, str | Path):
+        return PerturbationPredictor.load(given)
+    raise InputError(
+        f"Expected what cf.tl.fit_perturbation returned, or a folder it was saved in, found {type(given).__name__}."
+    )

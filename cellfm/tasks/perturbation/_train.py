@@ -107,7 +107,7 @@ class Pairs:
         self.start = start
         self.size = min(recipe.batch_size, len(train))
         self.mean = np.asarray(values[self.control].mean(0), np.float32).ravel()
-        self.steps_per_epoch = max(1, round(sum(map(len, self.cells)) / recipe.batch_size))
+        self.steps_per_epoch = max(1, round(sum(map(len, self.cells)) / (self.size * recipe.bag)))
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
         """The arrays of a step; they follow from the seed and the number of the step alone."""
