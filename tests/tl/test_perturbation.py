@@ -63,7 +63,8 @@ def test_the_evaluation_has_the_network_and_every_baseline_by_subgroup(predictor
 
 def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredictor):
     assert predictor.history["epoch"].tolist() == [0, 1, 2]
-    best = predictor.history["validation_mse_top20"].min()
+    assert predictor.history["kept"].sum() == 1
+    best = predictor.history.set_index("kept").loc[True, "validation_mse_top20"]
     split, profiles = predictor.split, predictor.profiles
     start = additive(split.validation, split.train, profiles.changes(split.train))
     departure = predictor.changes(split.validation) - predictor.additive_changes(split.validation)
@@ -71,6 +72,8 @@ def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredicto
     observed, top = profiles.means(split.validation), profiles.top(split.validation)
     errors = [np.mean((f[t] - o[t]) ** 2) for f, o, t in zip(found, observed, top, strict=True)]
     assert np.mean(errors) == pytest.approx(best, rel=1e-3)
+    least = predictor.history["validation_mse_top20"].idxmin()
+    assert predictor.history["kept"].idxmax() <= least
     assert not set(split.train) & set(split.test)
 
 

@@ -13,6 +13,7 @@ from cellfm._progress import progress
 from cellfm.config import TrainConfig
 from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, silence, use_device
 from cellfm.tasks.perturbation._baselines import start_changes
+from cellfm.tasks.perturbation._choice import choose_epoch
 from cellfm.tasks.perturbation._conditions import MOST_GENES, Condition, Conditions
 from cellfm.tasks.perturbation._graphs import Graph
 from cellfm.tasks.perturbation._metrics import score_conditions
@@ -169,9 +170,10 @@ def train_network(
     places: dict[str, int],
     recipe: Recipe,
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Weights of the epoch with the least error on the most changed genes of validation, and a row for each epoch.
+    """Weights of one epoch, and a row for each.
 
-    Epoch 0 is what the network starts from.
+    `choose_epoch` takes it, by the error on the most changed genes of each validation condition. Epoch 0 is what the
+    network starts from.
 
     Raises
     ------
@@ -199,33 +201,32 @@ def train_network(
     observed, top = profiles.means(split.validation), profiles.top(split.validation)
     codes, base = code_conditions(split.validation, places), profiles.control + start[1]
 
+    errors: list[np.ndarray] = []
+    kept: list[dict[str, np.ndarray]] = []
+
     def judge() -> dict[str, float]:
-        found = score_conditions(base + forward(*codes)[0], observed, profiles.control, top).mean()
-        return {f"validation_{name}": float(found[name]) for name in ("mse_top20", "pearson_delta")}
+        found = score_conditions(base + forward(*codes)[0], observed, profiles.control, top)
+        errors.append(found["mse_top20"].to_numpy())
+        kept.append(head_weights(network))
+        return {f"validation_{name}": float(found[name].mean()) for name in ("mse_top20", "pearson_delta")}
 
     rows = [{"epoch": 0, "loss": np.nan} | judge()]
-    best, least, done = head_weights(network), rows[0]["validation_mse_top20"], 0
-    waited = 0
     with progress(config.steps, "fitting perturbations", "steps") as bar:
         for epoch in range(recipe.n_epochs):
             step.config = replace(config, learning_rate=recipe.learning_rate * recipe.falling**epoch)
             losses = []
-            for _ in range(pairs.steps_per_epoch):
+            for i in range(pairs.steps_per_epoch):
+                done = epoch * pairs.steps_per_epoch + i
                 losses.append(step([pairs.batch(done)], done).loss)
-                done += 1
                 bar.update()
             if not np.isfinite(losses).all():
                 raise TrainingError(f"The loss became {losses[-1]} in epoch {epoch + 1}. Lower the learning rate.")
             rows.append({"epoch": epoch + 1, "loss": float(np.mean(losses))} | judge())
-            found = rows[-1]["validation_mse_top20"]
-            bar.set_postfix(validation=f"{found:.4g}")
-            if found < least:
-                least, best, waited = found, head_weights(network), 0
-            else:
-                waited += 1
-            if waited >= recipe.patience:
+            bar.set_postfix(validation=f"{rows[-1]['validation_mse_top20']:.4g}")
+            if epoch + 1 - int(np.argmin([error.mean() for error in errors])) >= recipe.patience:
                 break
-    return best, pd.DataFrame(rows)
+    chosen = choose_epoch(np.array(errors))
+    return kept[chosen], pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == chosen)
 
 
 def trained_network(given: NetworkInput, weights: dict[str, np.ndarray], recipe: Recipe) -> Forward:
