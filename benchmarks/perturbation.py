@@ -21,10 +21,10 @@ MIN_CELLS = 10
 VARIANTS: dict[str, dict] = {
     "CellFM genes": {},
     "learned genes": {"genes": "learned", "perturbation": "learned"},
-    "CellFM genes, from the mean": {"start": "mean"},
     "CellFM genes, as GEARS": {"start": "none", "cells_per_pair": 1, "power": 4.0, "weight_decay": 5e-4},
 }
-METRICS = ["pearson_delta", "pearson_delta_top20", "mse", "mse_top20", "wrong_direction", "l2_1000"]
+METRICS = ["pearson_delta", "pearson_delta_top20", "mse", "mse_top20", "wrong_direction"]
+JUDGED_BY = "pearson_delta"
 
 
 def load(data: Path) -> ad.AnnData:
@@ -39,22 +39,33 @@ def load(data: Path) -> ad.AnnData:
 
 def run(data: Path, work: Path, variant: str, seed: int) -> None:
     """Fit one variant on one split, and write its scores, its hits and how long it took."""
-    start = time.perf_counter()
+    adata = load(data)
+    start, start_cpu = time.perf_counter(), time.process_time()
     predictor = cf.tl.fit_perturbation(
-        load(data),
+        adata,
         condition_key="condition",
         gene_sets=data / TERMS,
         min_known_genes=50,
         random_state=seed,
         **VARIANTS[variant],
     )
-    seconds = time.perf_counter() - start
-    best = int(predictor.history["validation_mse_top20"].idxmin())
+    took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
+    epoch = int(predictor.history["kept"].idxmax())
     name = f"{variant}-{seed}.csv"
     hits = cf.tl.evaluate_reverse(predictor)
     hits.assign(variant=variant, seed=seed).to_csv(work / f"reverse-{name}", index=False)
-    scores = predictor.scores.assign(variant=variant, seed=seed, seconds=seconds, best_epoch=best)
+    scores = predictor.scores.assign(variant=variant, seed=seed, epoch=epoch, **took)
     scores.to_csv(work / f"scores-{name}", index=False)
+
+
+def spread(values: pd.Series, digits: int = 3) -> str:
+    """Mean and spread over splits."""
+    return f"{values.mean():.{digits}f} ± {values.std(ddof=0):.{digits}f}"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
 
 
 def tabulate(work: Path) -> str:
@@ -63,19 +74,44 @@ def tabulate(work: Path) -> str:
     network = table["predictor"] == "network"
     table["predictor"] = np.where(network, "network, " + table["variant"], table["predictor"])
     table = table.drop_duplicates(["predictor", "seed", "condition"])
-    parts = [table.assign(subgroup="all"), table]
-    lines = [f"| conditions | predictor | splits | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 3) + "|"]
+    parts = [table.assign(subgroup="all"), table.sort_values("subgroup", kind="stable")]
+    rows = []
     for part in parts:
         means = part.groupby(["subgroup", "predictor", "seed"], sort=False)[METRICS].mean()
         for (subgroup, name), own in means.groupby(level=[0, 1], sort=False):
-            cells = [f"{own[m].mean():.4f} ± {own[m].std(ddof=0):.4f}" for m in METRICS]
-            lines.append(f"| {subgroup} | {name} | {len(own)} | {' | '.join(cells)} |")
-    lines.append("")
-    took = table[table["predictor"].str.startswith("network")].groupby("predictor")[["seconds", "best_epoch"]]
-    lines += [took.mean().round(1).to_string(), ""]
+            rows.append([str(subgroup), str(name), str(len(own)), *(spread(own[m], 4) for m in METRICS)])
+    lines = [markdown(["conditions", "predictor", "splits", *METRICS], rows), "", *_differences(table), ""]
+    fits = table[table["predictor"].str.startswith("network")].drop_duplicates(["predictor", "seed"])
+    columns = ["seconds", "cpu_seconds", "epoch"]
+    rows = [[str(name), *(spread(own[c], 1) for c in columns)] for name, own in fits.groupby("predictor")]
+    return "\n".join([*lines, markdown(["fit", *columns], rows), "", *_hits(work)])
+
+
+def _differences(table: pd.DataFrame) -> list[str]:
+    """Of the network to additive, to the best baseline of each split, and to the one that is best over all splits."""
+    means = table.groupby(["predictor", "seed"])[JUDGED_BY].mean().unstack("predictor")
+    networks = [name for name in means if str(name).startswith("network")]
+    others = means.drop(columns=networks)
+    best = str(others.mean().idxmax())
+    rows = []
+    for name in networks:
+        own = means[name].dropna()
+        beside = {"additive": others["additive"], best: others[best], "best of each split": others.max(axis=1)}
+        rows += [[str(name), str(other), str(len(own)), spread(own - by[own.index])] for other, by in beside.items()]
+    return [markdown([f"difference of {JUDGED_BY}", "to", "splits", "difference"], rows)]
+
+
+def _hits(work: Path) -> list[str]:
     hits = pd.concat([pd.read_csv(path) for path in sorted(work.glob("reverse-*.csv"))])
-    shown = hits[hits["k"].isin([1, 3, 5, 10])].groupby(["variant", "predictor", "k"])[["correct", "relevant"]].mean()
-    return "\n".join([*lines, shown.round(3).to_string()])
+    hits["predictor"] = np.where(hits["predictor"] == "network", "network, " + hits["variant"], hits["predictor"])
+    hits = hits.drop_duplicates(["predictor", "seed", "k"])
+    shown = [1, 3, 5, 10]
+    rows = []
+    for kind in ("correct", "relevant"):
+        for name, own in hits.groupby("predictor"):
+            values = own.pivot(index="seed", columns="k", values=kind)[shown]
+            rows.append([kind, str(name), str(len(values)), *(spread(values[k]) for k in shown)])
+    return [markdown(["hit", "predictor", "splits", *(f"k = {k}" for k in shown)], rows)]
 
 
 def main() -> None:

@@ -56,10 +56,13 @@ def fit_perturbation(
     """Fit a network that predicts what perturbing one or two genes changes, and judge it beside simple baselines.
 
     The network is that of GEARS (Roohani 2023) with gene embeddings of CellFM (Zeng 2025, "Perturbation"): a graph of
-    co-expressed genes, a graph of genes that share Gene Ontology terms, and layers across genes. The epoch is chosen
-    on validation conditions, and everything is reported on test conditions that nothing was chosen by. On published
-    data no deep model has reliably beaten the baselines (Ahlmann-Eltze 2025): look at `evaluation` before you believe
-    a prediction.
+    co-expressed genes, a graph of genes that share Gene Ontology terms, and layers across genes. Its training departs
+    from GEARS by default: the network learns what is left beside the additive prediction (`start`), from means of a few
+    cells (`cells_per_pair`), by the squared error (`power`) and without decay (`weight_decay`). Of the epochs, that
+    before learning among them, the earliest is kept whose error on the validation conditions is within one standard
+    error of the least, so that a gain that may be chance is not taken. Everything is reported on test conditions that
+    nothing was chosen by. On published data no deep model has reliably beaten the baselines (Ahlmann-Eltze 2025): look
+    at `evaluation` before you believe a prediction.
 
     Parameters
     ----------
@@ -102,9 +105,10 @@ def fit_perturbation(
     min_known_genes
         Least number of genes that the model must know; 0 with ``genes="learned"`` asks for none.
     n_epochs
-        Most passes over the cells; training stops after 5 without improvement on the validation conditions.
+        Most passes over the cells, of 5 steps at least; training stops after 5 without improvement on the validation
+        conditions.
     learning_rate
-        At the start; it falls by a fifth after each epoch.
+        At the start; it falls by a tenth after each epoch (by half in GEARS).
     batch_size
         Conditions of a step; all, where there are fewer.
     cells_per_pair

@@ -25,6 +25,8 @@ from cellfm.train._step import Step
 
 SHARPNESS = 10.0
 """Slope of the tanh that stands for the sign of a change."""
+LEAST_STEPS = 5
+"""Steps of an epoch, which is otherwise one pass over the cells."""
 CHUNK = 32
 """Conditions predicted at once."""
 
@@ -108,7 +110,7 @@ class Pairs:
         self.start = start
         self.size = min(recipe.batch_size, len(train))
         self.mean = np.asarray(values[self.control].mean(0), np.float32).ravel()
-        self.steps_per_epoch = max(1, round(sum(map(len, self.cells)) / (self.size * recipe.bag)))
+        self.steps_per_epoch = max(LEAST_STEPS, round(sum(map(len, self.cells)) / (self.size * recipe.bag)))
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
         """The arrays of a step; they follow from the seed and the number of the step alone."""
