@@ -136,7 +136,7 @@ class PerturbationKeys:
     observed: str = "cellfm_observed_change"
     """`layers`, float32, (n_obs, n_vars): measured mean change against control, NaN for what was not measured."""
     spread: str = "cellfm_change_sd"
-    """`layers`, float32, (n_obs, n_vars): spread of pairs of cells around the change (only with ``uncertainty``)."""
+    """`layers`, float32, (n_obs, n_vars): spread around the change (only with ``uncertainty``)."""
     cluster: str = "cellfm_cluster"
     """`obs`, categorical: cluster of perturbations of a screen (`cf.tl.screen_perturbations`)."""
     dominant: str = "cellfm_dominant_gene"

@@ -22,7 +22,7 @@ from cellfm.nn._inference import CellEncoder
 from cellfm.nn._linear import Linear
 from cellfm.nn._lora import add_lora, merge_lora
 from cellfm.nn._network import CellFMNetwork, Outputs
-from cellfm.nn._perturbation import PerturbationNetwork, silence
+from cellfm.nn._perturbation import PerturbationNetwork, set_spread, silence
 from cellfm.nn._precision import recompute_layers, set_precision
 from cellfm.nn._reversal import GradientReversal
 
@@ -50,6 +50,7 @@ __all__ = [
     "recompute_layers",
     "set_head",
     "set_precision",
+    "set_spread",
     "silence",
     "use_device",
 ]

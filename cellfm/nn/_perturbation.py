@@ -12,6 +12,8 @@ from cellfm.nn._linear import Linear
 MOMENTUM = 0.1
 """How fast the statistics that prediction normalises by follow those of the batches."""
 EPSILON = 1e-5
+LEAST_VARIANCE = 1e-4
+"""Where the variance of genes that hardly vary starts."""
 HOP_SHARE = 0.2
 """What a gene's neighbours add to it."""
 
@@ -177,6 +179,12 @@ def silence(network: PerturbationNetwork) -> None:
     """Let a drawn network predict no change at all, so that it learns from there."""
     for parameter in (network.read, network.own, network.cross.linear.weight):
         parameter.set_data(ms.Tensor(np.zeros(parameter.shape, np.float32)))
+
+
+def set_spread(network: PerturbationNetwork, variance: np.ndarray) -> None:
+    """Let the uncertainty head say one variance (n_genes,) for all perturbations, so that it learns from there."""
+    network.read_variance.set_data(ms.Tensor(np.zeros(network.read_variance.shape, np.float32)))
+    network.variance_bias.set_data(ms.Tensor(np.log(np.maximum(variance, LEAST_VARIANCE)).astype(np.float32)))
 
 
 def _zeros(*shape: int) -> ms.Parameter:

@@ -93,7 +93,7 @@ def fit_perturbation(
     candidates
         Genes to be perturbed later that are neither measured nor perturbed here.
     uncertainty
-        Predict also how far pairs of cells lie around each change.
+        Predict also how far differences between means of `cells_per_pair` cells lie around each change.
     layer
         Layer with the expression; by default X.
     modality

@@ -42,7 +42,8 @@ def perturb(
     `layers["cellfm_observed_change"]`
         float32: mean change that was measured in the data of the fit; NaN for perturbations that were not measured.
     `layers["cellfm_change_sd"]`
-        float32: spread of pairs of cells around the change (only with an uncertainty head).
+        float32: spread around the change of differences between means of `cells_per_pair` perturbed and as many
+        control cells (only with an uncertainty head).
     `uns["cellfm"]["perturbation"]`
         dict: model, hashes, seed, version.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, silence
+from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, set_spread, silence
 from cellfm.nn._perturbation import BatchNorm, Neighbours
 
 N_GENES, N_PERTURBABLE, K = 11, 7, 3
@@ -118,3 +118,12 @@ def test_a_silenced_network_predicts_no_change():
     assert run(built.set_train(False))[0].any()
     silence(built)
     assert not run(built)[0].any()
+
+
+def test_the_spread_starts_where_it_is_set():
+    built = network(uncertainty=True).set_train(False)
+    n_genes = run(built)[1].shape[1]
+    variance = np.linspace(0.1, 2, n_genes)
+    set_spread(built, variance)
+    for row in run(built)[1]:
+        np.testing.assert_allclose(np.exp(row), variance, rtol=1e-4)

@@ -24,7 +24,7 @@ PAIRS = [tuple(sorted(pair)) for pair in itertools.combinations(GENES, 2)]
 PLACES = {gene: i for i, gene in enumerate(GENES)}
 
 
-def synthetic(epistasis: float):
+def synthetic(epistasis: float, noise: float | np.ndarray = 0.1):
     """Cells whose pairs are additive, but for a shift that pairs of one kind of gene have beside."""
     generator = np.random.default_rng(0)
     effect = dict(zip(GENES, generator.standard_normal((10, N_MEASURED)) * 0.3, strict=True))
@@ -36,7 +36,7 @@ def synthetic(epistasis: float):
         return base + sum((effect[gene] for gene in condition), np.zeros(N_MEASURED)) + same * shift
 
     conditions = (CONTROL, *sorted([*SINGLES, *PAIRS]))
-    blocks = [mean(c) + 0.1 * generator.standard_normal((N_CELLS, N_MEASURED)) for c in conditions]
+    blocks = [mean(c) + noise * generator.standard_normal((N_CELLS, N_MEASURED)) for c in conditions]
     values = sp.csr_matrix(np.concatenate(blocks).astype(np.float32))
     return values, Conditions(conditions, np.repeat(np.arange(len(conditions)), N_CELLS)), mean
 
@@ -84,6 +84,19 @@ def test_additive_data_stay_additive():
     assert errors[0] == pytest.approx(noise, rel=0.5)
     assert errors[1] < 1.5 * errors[0]
     assert (truth**2).mean() > 30 * errors[0]
+
+
+def test_the_uncertainty_head_tells_noisy_genes_from_quiet_ones():
+    noise = np.where(np.arange(N_MEASURED) % 2, 0.4, 0.1)
+    values, conditions, _ = synthetic(0.0, noise)
+    profiles, split, own = mean_profiles(values, conditions), split_of(), given(values)
+    recipe = Recipe(width=16, n_epochs=3, bag=2, uncertainty=True)
+    weights, _ = train_network(own, values, conditions, profiles, split, PLACES, recipe)
+    found = trained(own, weights, recipe)(*code_conditions(split.test, PLACES))[1]
+    # A difference of means over two cells has the variance of one cell.
+    assert found[:, ::2].mean() == pytest.approx(0.1**2, rel=0.5)
+    assert found[:, 1::2].mean() == pytest.approx(0.4**2, rel=0.5)
+    assert found[:, 1::2].min() > 3 * found[:, ::2].max()
 
 
 def test_pairs_follow_from_the_seed_and_the_step_and_are_what_they_say():

@@ -97,7 +97,7 @@ class PerturbationPredictor:
         return self.changes_and_variances(conditions)[0]
 
     def changes_and_variances(self, conditions: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
-        """Changes, and variances of pairs of cells around them (only with an uncertainty head; otherwise 1)."""
+        """Changes, and variances of pairs of training around them (only with an uncertainty head; otherwise 1)."""
         from cellfm.tasks.perturbation._train import code_conditions
 
         changes, variances = self._forward(*code_conditions(conditions, self.places))

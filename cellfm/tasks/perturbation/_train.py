@@ -11,7 +11,7 @@ from mindspore import nn, ops
 
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
-from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, silence, use_device
+from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, set_spread, silence, use_device
 from cellfm.tasks.perturbation._baselines import start_changes
 from cellfm.tasks.perturbation._choice import choose_epoch
 from cellfm.tasks.perturbation._conditions import MOST_GENES, Condition, Conditions
@@ -187,6 +187,8 @@ def train_network(
     train, changes = split.train, profiles.changes(split.train)
     start = [start_changes(recipe.start, some, train, changes) for some in (train, split.validation)]
     pairs = Pairs(values, conditions, train, start[0], places, recipe)
+    if recipe.uncertainty:
+        set_spread(network, np.mean(pairs.batch(0)[2] ** 2, axis=0))
     trained = {name: p for name, p in network.parameters_and_names() if p.requires_grad}
     config = TrainConfig(
         steps=recipe.n_epochs * pairs.steps_per_epoch,
