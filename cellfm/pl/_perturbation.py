@@ -76,7 +76,7 @@ def perturbation(
         raise InputError(f"{perturbation!r} was not observed, so there is nothing to set the prediction against.")
     top = np.argsort(-np.abs(observed if was_observed else predicted), kind="stable")[:n_genes]
     if ax is None:
-        size = (4.5, 4.5) if kind == "scatter" else (1 + 0.3 * len(top), 3.5)
+        size = (4.5, 4.5) if kind == "scatter" else (2 + 0.3 * len(top), 3.5)
         ax = plt.subplots(figsize=size, layout="constrained")[1]
     names = adata.var_names[top]
     if kind != "scatter":
@@ -91,7 +91,7 @@ def perturbation(
         expression = "log-normalised expression"
         ax.set(xticks=range(len(top)), ylabel=expression if kind == "levels" else f"change of {expression}")
         ax.set_xticklabels(names, rotation=90)
-        ax.legend(frameon=False)
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     else:
         ax.scatter(observed, predicted, s=6, color="grey", linewidths=0)
         ax.scatter(observed[top], predicted[top], s=12, color="C1", linewidths=0)

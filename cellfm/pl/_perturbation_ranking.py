@@ -70,7 +70,7 @@ def perturbation_ranking(
     if not len(top):
         raise InputError("The ranking has no candidate to draw.")
     if ax is None:
-        ax = plt.subplots(figsize=(5, 1 + 0.25 * len(top)), layout="constrained")[1]
+        ax = plt.subplots(figsize=(6, 1 + 0.25 * len(top)), layout="constrained")[1]
     places = np.arange(len(top))
     for source, color in COLORS.items():
         own = (top["source"] == source).to_numpy()
@@ -83,7 +83,7 @@ def perturbation_ranking(
         if label.get_text() == highlight:
             label.set_fontweight("bold")
     ax.axvline(0, color="black", linewidth=0.6)
-    ax.legend(frameon=False, loc="best")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     finish(ax, show=show, save=save)
     return ax
