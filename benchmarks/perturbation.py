@@ -1,6 +1,9 @@
 """Genetic perturbations of the Norman subset, forward and reverse, beside the baselines: one CSV a run, resumable.
 
-python -m benchmarks.perturbation --data FOLDER --work FOLDER [--seeds 5] [--variants NAME ...] [--table]
+python -m benchmarks.perturbation --data FOLDER --work FOLDER [--seeds 5] [--variants NAME ...] [--inner] [--table]
+
+With `--inner` the test conditions of each split are taken away first, and the others are split again: what recipes are
+chosen by.
 """
 
 import argparse
@@ -13,6 +16,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 import cellfm as cf
+from cellfm.tasks.perturbation._conditions import read_conditions
+from cellfm.tasks.perturbation._split import simulation_split
 
 SET = "perturb_norman19_sub.h5ad"
 TERMS = "gene_sets/GO_Biological_Process_2021.gmt"
@@ -37,9 +42,17 @@ def load(data: Path) -> ad.AnnData:
     return adata[:, expressed].copy()
 
 
-def run(data: Path, work: Path, variant: str, seed: int) -> None:
+def without_test(adata: ad.AnnData, seed: int) -> ad.AnnData:
+    """Cells of the conditions that the split of a seed trains and validates on, and control."""
+    found = read_conditions(adata, adata, "condition")
+    test = set(simulation_split(found.perturbed, random_state=seed).test)
+    kept = [found.conditions[code] not in test for code in found.codes]
+    return adata[kept].copy()
+
+
+def run(data: Path, work: Path, variant: str, seed: int, *, inner: bool = False) -> None:
     """Fit one variant on one split, and write its scores, its hits and how long it took."""
-    adata = load(data)
+    adata = without_test(load(data), seed) if inner else load(data)
     start, start_cpu = time.perf_counter(), time.process_time()
     predictor = cf.tl.fit_perturbation(
         adata,
@@ -120,6 +133,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--inner", action="store_true", help="leave the test conditions out, and split the others")
     parser.add_argument("--table", action="store_true", help="only print what was found")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -127,7 +141,7 @@ def main() -> None:
         for variant in args.variants:
             for seed in range(args.seeds):
                 if not (args.work / f"scores-{variant}-{seed}.csv").exists():
-                    run(args.data, args.work, variant, seed)
+                    run(args.data, args.work, variant, seed, inner=args.inner)
     print(tabulate(args.work))
 
 
