@@ -42,7 +42,7 @@ MAX_LINES = 400
 IMPORT_SECONDS = 1.0
 HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 # What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
-DATA = ("data", "adata", "reference", "corpus", "features", "scores", "predictor")
+DATA = ("data", "adata", "reference", "corpus", "features", "scores", "ranking", "predictor")
 MODEL = (
     "model",
     "annotator",

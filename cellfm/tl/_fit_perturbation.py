@@ -60,7 +60,8 @@ def fit_perturbation(
     from GEARS by default: the network learns what is left beside the additive prediction (`start`), from means of a few
     cells (`cells_per_pair`), by the squared error (`power`) and without decay (`weight_decay`). Of the epochs, that
     before learning among them, the earliest is kept whose error on the validation conditions is within one standard
-    error of the least, so that a gain that may be chance is not taken. Everything is reported on test conditions that
+    error of the least, so that a gain that may be chance is not taken; with
+    one validation condition the additive prediction stays as it is. Everything is reported on test conditions that
     nothing was chosen by. On published data no deep model has reliably beaten the baselines (Ahlmann-Eltze 2025): look
     at `evaluation` before you believe a prediction.
 

@@ -22,16 +22,18 @@ def naive(errors: np.ndarray) -> int:
 def test_it_is_the_naive_rule(seed):
     generator = np.random.default_rng(seed)
     errors = generator.random((8, 4)) - np.arange(8)[:, None] * generator.random() * 0.2
-    assert choose_epoch(errors) == naive(errors)
+    assert choose_epoch(errors, start_predicts=True) == naive(errors)
 
 
 def test_a_gain_on_every_condition_is_taken_and_one_on_a_single_condition_is_not():
     start = np.array([1.0, 1.2, 0.8, 1.1])
-    assert choose_epoch(np.array([start, start - 0.5, start - 0.52])) == 2
+    assert choose_epoch(np.array([start, start - 0.5, start - 0.52]), start_predicts=False) == 2
     one_better = start - np.array([2.0, 0, 0, 0])
-    assert choose_epoch(np.array([start, one_better])) == 0
-    assert choose_epoch(np.array([start, start + 0.1, start + 0.2])) == 0
+    assert choose_epoch(np.array([start, one_better]), start_predicts=False) == 0
+    assert choose_epoch(np.array([start, start + 0.1, start + 0.2]), start_predicts=False) == 0
 
 
-def test_one_condition_has_no_spread_and_the_least_error_wins():
-    assert choose_epoch(np.array([[3.0], [1.0], [2.0]])) == 1
+def test_one_condition_has_no_spread_and_a_start_that_predicts_is_kept():
+    errors = np.array([[3.0], [1.0], [2.0]])
+    assert choose_epoch(errors, start_predicts=True) == 0
+    assert choose_epoch(errors, start_predicts=False) == 1

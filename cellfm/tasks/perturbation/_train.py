@@ -229,7 +229,7 @@ def train_network(
             bar.set_postfix(validation=f"{rows[-1]['validation_mse_top20']:.4g}")
             if epoch + 1 - int(np.argmin([error.mean() for error in errors])) >= recipe.patience:
                 break
-    chosen = choose_epoch(np.array(errors))
+    chosen = choose_epoch(np.array(errors), start_predicts=recipe.start == "additive")
     return kept[chosen], pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == chosen)
 
 
