@@ -12,6 +12,7 @@ from cellfm.tl._evaluate_reverse import evaluate_reverse
 from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._fit_annotator import fit_annotator
 from cellfm.tl._fit_perturbation import fit_perturbation
+from cellfm.tl._fit_transport import fit_transport
 from cellfm.tl._gene_embeddings import gene_embeddings
 from cellfm.tl._gene_function import gene_function
 from cellfm.tl._gene_modules import gene_modules
@@ -39,6 +40,7 @@ __all__ = [
     "evaluate_unknowns",
     "fit_annotator",
     "fit_perturbation",
+    "fit_transport",
     "gene_embeddings",
     "gene_function",
     "gene_modules",

@@ -1,0 +1,105 @@
+"""CellOT (Bunne 2023): optimal transport between two sets of cells by a pair of convex potentials."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from cellfm._progress import progress
+from cellfm.tasks.transport._adam import AdamState, adam_start, adam_step
+from cellfm.tasks.transport._convex import Weights, convex, draw_potential, gradient, potential
+from cellfm.tasks.transport._recipe import Recipe
+
+BETAS = (0.5, 0.9)
+
+
+class Pair(NamedTuple):
+    """Both potentials in training."""
+
+    f: Weights
+    """Over target cells."""
+    g: Weights
+    """Over source cells: its gradient is the map."""
+    of_f: AdamState
+    of_g: AdamState
+
+
+def fit_potentials(
+    source: np.ndarray, target: np.ndarray, score: Callable[[np.ndarray], float], held_out: np.ndarray, recipe: Recipe
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Learn the map from source to target cells; the potentials of the least score are kept.
+
+    Parameters
+    ----------
+    source, target
+        (n, d) and (m, d) cells, in no common order.
+    score
+        How far mapped cells are from what they should be, the less the better.
+    held_out
+        (k, d) source cells that `score` is asked about, before training and every `recipe.validate_every` steps.
+
+    Returns
+    -------
+    The weights of the potential over source cells, and a row for each validation.
+    """
+    draw, key = jax.random.split(jax.random.key(recipe.random_state))
+    shift = target.mean(0) - source.mean(0) if recipe.start == "shift" else np.zeros(source.shape[1], np.float32)
+    key_f, key_g = jax.random.split(draw)
+    f, g = draw_potential(-shift, recipe.widths, key_f), draw_potential(shift, recipe.widths, key_g)
+    pair = Pair(f, g, adam_start(f), adam_start(g))
+    cells = jnp.asarray(source), jnp.asarray(target)
+    rows, best, kept, waited = [], np.inf, g, 0
+    with progress(recipe.n_steps, "optimal transport", "steps") as bar:
+        for done in range(0, recipe.n_steps + 1, recipe.validate_every):
+            losses = (np.nan, np.nan)
+            if done:
+                key, own = jax.random.split(key)
+                pair, losses = _steps(pair, *cells, own, recipe.validate_every, recipe)
+                bar.update(recipe.validate_every)
+            found = score(np.asarray(gradient(pair.g, held_out)))
+            rows.append({"step": done, "loss_f": float(losses[0]), "loss_g": float(losses[1]), "validation": found})
+            if found < best:
+                best, kept, waited = found, pair.g, 0
+            else:
+                waited += 1
+            if waited == recipe.patience:
+                break
+    return {name: np.asarray(array) for name, array in kept.items()}, pd.DataFrame(rows)
+
+
+@partial(jax.jit, static_argnames=("n_steps", "recipe"))
+def _steps(
+    pair: Pair, source: jax.Array, target: jax.Array, key: jax.Array, n_steps: int, recipe: Recipe
+) -> tuple[Pair, tuple[jax.Array, jax.Array]]:
+    """Some steps of f, each after ten of g, in one compiled loop; and the mean losses."""
+
+    def batch(cells: jax.Array, key: jax.Array) -> jax.Array:
+        return cells[jax.random.randint(key, (min(recipe.batch_size, len(cells)),), 0, len(cells))]
+
+    def loss_of_g(g: Weights, f: Weights, x: jax.Array) -> jax.Array:
+        moved = gradient(g, x)
+        return (potential(f, moved) - (x * moved).sum(1)).mean()
+
+    def loss_of_f(f: Weights, y: jax.Array, moved: jax.Array) -> jax.Array:
+        return potential(f, y).mean() - potential(f, moved).mean()
+
+    def inner(carry: tuple[Weights, AdamState, Weights], key: jax.Array) -> tuple[tuple, jax.Array]:
+        g, state, f = carry
+        loss, slope = jax.value_and_grad(loss_of_g)(g, f, batch(source, key))
+        g, state = adam_step(g, slope, state, recipe.learning_rate, BETAS)
+        return (convex(g), state, f), loss
+
+    def outer(pair: Pair, key: jax.Array) -> tuple[Pair, tuple[jax.Array, jax.Array]]:
+        *keys, key_x, key_y = jax.random.split(key, recipe.inner_steps + 2)
+        (g, of_g, _), losses = jax.lax.scan(inner, (pair.g, pair.of_g, pair.f), jnp.stack(keys))
+        moved = gradient(g, batch(source, key_x))
+        loss, slope = jax.value_and_grad(loss_of_f)(pair.f, batch(target, key_y), moved)
+        f, of_f = adam_step(pair.f, slope, pair.of_f, recipe.learning_rate, BETAS)
+        return Pair(convex(f), g, of_f, of_g), (loss, losses.mean())
+
+    pair, losses = jax.lax.scan(outer, pair, jax.random.split(key, n_steps))
+    return pair, (losses[0].mean(), losses[1].mean())

@@ -1,0 +1,88 @@
+"""Entropic optimal transport by ott-jax: a potential for each target cell, and the map that they give any cell."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import cdist
+from scipy.special import softmax
+
+from cellfm.errors import InputError
+
+EPSILONS = (0.003, 0.01, 0.03, 0.1, 0.3)
+"""Tried strengths of the entropy, by the mean squared distance between source and target cells."""
+MAX_ITERATIONS = 5000
+
+
+def require_ott() -> ModuleType:
+    """The package ott-jax.
+
+    Raises
+    ------
+    InputError
+        It is not installed.
+    """
+    try:
+        import ott.geometry.pointcloud
+        import ott.problems.linear.linear_problem
+        import ott.solvers.linear.sinkhorn
+    except ImportError as error:
+        raise InputError(
+            f"method='entropic' needs ott-jax ({error}). Install it with pip install 'cellfm[perturb]', or take "
+            "method='cellot', which needs nothing more."
+        ) from None
+    return ott
+
+
+def entropic_map(z: np.ndarray, target: np.ndarray, potential: np.ndarray, epsilon: float) -> np.ndarray:
+    """Carry cells, seen before or not, to the mean target cell of their plan (Pooladian 2021, eq. 3).
+
+    Parameters
+    ----------
+    z, target
+        (n, d) cells to carry, and (m, d) target cells of the fit.
+    potential
+        (m,) dual potential of the target cells.
+    """
+    weight = softmax((potential - cdist(z, target, "sqeuclidean")) / epsilon, axis=1)  # (n, m)
+    return (weight @ target).astype(np.float32)
+
+
+def fit_entropic(
+    source: np.ndarray, target: np.ndarray, score: Callable[[np.ndarray], float], held_out: np.ndarray
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Sinkhorn's potentials (Cuturi 2013) at the strength of entropy with the least score.
+
+    Parameters
+    ----------
+    source, target
+        (n, d) and (m, d) cells, in no common order.
+    score
+        How far mapped cells are from what they should be, the less the better.
+    held_out
+        (k, d) source cells that `score` is asked about.
+
+    Returns
+    -------
+    ``target``, ``potential`` and ``epsilon``, and a row for each strength. Runs that did not converge are not taken.
+
+    Raises
+    ------
+    InputError
+        ott-jax is not installed, or no run converged.
+    """
+    ott = require_ott()
+    rows, best, kept = [], np.inf, None
+    for step, relative in enumerate(EPSILONS):
+        cloud = ott.geometry.pointcloud.PointCloud(source, target, epsilon=relative, relative_epsilon="mean")
+        problem = ott.problems.linear.linear_problem.LinearProblem(cloud)
+        found = ott.solvers.linear.sinkhorn.Sinkhorn(max_iterations=MAX_ITERATIONS)(problem)
+        potential, epsilon = np.asarray(found.g), float(cloud.epsilon)
+        value = score(entropic_map(held_out, target, potential, epsilon)) if bool(found.converged) else np.nan
+        rows.append({"step": step, "epsilon": relative, "validation": value})
+        if value < best:
+            best, kept = value, {"target": target, "potential": potential, "epsilon": np.array([epsilon])}
+    if kept is None:
+        raise InputError("Sinkhorn's iterations converged for no strength of the entropy. Take method='cellot'.")
+    return kept, pd.DataFrame(rows)

@@ -1,0 +1,122 @@
+"""A fitted map of cells from one condition to another."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellfm.model import CellFM
+from cellfm.tasks.transport._maps import Map
+from cellfm.tasks.transport._recipe import Recipe
+from cellfm.tasks.transport._spaces import Space
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Cells before and after."""
+
+    before: np.ndarray
+    """(n, d) float32: in the latent space."""
+    after: np.ndarray
+    """(n, d) float32."""
+    values: np.ndarray
+    """(n, n_genes) float32: predicted log-normalised expression."""
+
+
+@dataclass(frozen=True)
+class TransportModel:
+    """How cells of one condition would look in another; made by `cf.tl.fit_transport`."""
+
+    condition_key: str
+    source: str
+    """The condition that cells come from."""
+    target: str
+    """The condition that they are carried to."""
+    holdout: tuple[str, str] | None
+    """Column and group of the cells that were left out for the test; None for a random part."""
+    genes: tuple[str, ...] = field(repr=False)
+    """Genes that are predicted, as in `var_names`."""
+    space: Space = field(repr=False)
+    map: Map = field(repr=False)
+    recipe: Recipe = field(repr=False)
+    history: pd.DataFrame = field(repr=False)
+    """A row for each epoch of the autoencoder and each validation of the map."""
+    evaluation: pd.DataFrame = field(repr=False)
+    """A row for the method and each baseline: how near test cells come to those observed."""
+    model: CellFM | None = field(default=None, repr=False)
+    """The model that cells are embedded with, in the ``cellfm`` space."""
+
+    @property
+    def method(self) -> str:
+        """How the map was found."""
+        return self.map.kind
+
+    def facts(self) -> dict[str, str | int]:
+        """What the record of a run says of it."""
+        found: dict[str, str | int] = {
+            "method": self.method,
+            "space": self.space.kind,
+            "source": self.source,
+            "target": self.target,
+            "random_state": self.recipe.random_state,
+        }
+        return found if self.model is None else found | model_facts(self.model)
+
+    def carry(self, x: np.ndarray, values: np.ndarray) -> Moved:
+        """Carry cells.
+
+        Parameters
+        ----------
+        x
+            (n, d) CellFM embeddings in the ``cellfm`` space, and `values` in the others.
+        values
+            (n, n_genes) log-normalised expression.
+        """
+        return carry(self.space, self.map, x, values, self.recipe)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write a folder with ``transport.json`` and ``transport.safetensors``; the CellFM model is only named in it.
+
+        Raises
+        ------
+        InputError
+            The folder exists and `overwrite` is false, or cannot be written.
+        """
+        from cellfm.tasks.transport._files import write_transport
+
+        write_transport(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, model: str | Path | CellFM | None = None) -> "TransportModel":
+        """Read a folder that `save` wrote.
+
+        Parameters
+        ----------
+        model
+            The CellFM model of the fit, where it is none that its name finds.
+
+        Raises
+        ------
+        CheckpointError
+            A file is missing or damaged, or the model is another one.
+        """
+        from cellfm.tasks.transport._files import read_transport
+
+        return read_transport(Path(path), model)
+
+
+def carry(space: Space, by: Map, x: np.ndarray, values: np.ndarray, recipe: Recipe) -> Moved:
+    """`TransportModel.carry`, of its parts; expression that would come out below 0 is 0."""
+    before = space.encode(x)
+    after = by(before)
+    if by.kind == "identity":
+        return Moved(before, after, values)
+    whole = space.decode(after)
+    predicted = whole if recipe.decode == "whole" else values + whole - space.decode(before)
+    return Moved(before, after, np.maximum(predicted, 0).astype(np.float32))
+
+
+def model_facts(model: CellFM) -> dict[str, str]:
+    """Name and hashes of a model."""
+    return {"model": model.name, "weights_sha256": model.weights_hash, "vocabulary_sha256": model.vocab.hash}

@@ -1,0 +1,235 @@
+"""`cf.tl.fit_transport`: cells of two conditions to a map from one to the other."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import select
+from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.errors import InputError, MissingKeyError
+from cellfm.keys import EMBED
+from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.perturbation._profiles import read_expression
+from cellfm.tasks.transport._fit import Cells, fit_conditions, variable_genes
+from cellfm.tasks.transport._maps import METHODS
+from cellfm.tasks.transport._model import TransportModel
+from cellfm.tasks.transport._recipe import Recipe
+from cellfm.tasks.transport._spaces import MOST_GENES, SPACES
+from cellfm.tasks.transport._split import split_cells
+
+
+def fit_transport(
+    adata: AnnData | MuData,
+    model: str | Path | CellFM = "mini",
+    *,
+    condition_key: str,
+    source: str,
+    target: str,
+    method: Literal["cellot", "entropic", "scgen", "identity"] = "cellot",
+    space: Literal["cellfm", "pca", "genes"] = "cellfm",
+    holdout: tuple[str, str] | None = None,
+    test_fraction: float = 0.2,
+    groupby: str | None = None,
+    decode: Literal["change", "whole"] = "change",
+    n_genes: int | None = Recipe.n_genes,
+    n_components: int = Recipe.n_components,
+    n_steps: int = Recipe.n_steps,
+    learning_rate: float = Recipe.learning_rate,
+    batch_size: int = Recipe.batch_size,
+    start: Literal["shift", "none"] = Recipe.start,
+    layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+    random_state: int = 0,
+) -> TransportModel:
+    """Learn how cells of one condition would look in another, such as treated with a drug, and judge it.
+
+    No cell is ever measured in both conditions, so the map is learnt between two sets of cells: by optimal transport
+    with convex potentials (CellOT, Bunne 2023) or with entropy (Cuturi 2013), or as a shift of the mean (the form of
+    scGen, Lotfollahi 2019, in the latent space of this tool). The test cells stand beside no change, the mean shift in
+    the same space and the mean change of each gene: look at `evaluation` before you believe a prediction.
+
+    Parameters
+    ----------
+    adata
+        Cells of both conditions: counts for the ``cellfm`` space, counts or log1p of counts per 10,000 for the others.
+        With MuData, the table `modality`. Cells of other conditions are not read.
+    model
+        A model, its name or its path; see `cf.load_model`. Only the ``cellfm`` space needs it.
+    condition_key
+        Column of `obs` with the conditions.
+    source
+        Condition that cells come from.
+    target
+        Condition that they are carried to.
+    method
+        ``"cellot"``, ``"entropic"`` (needs ott-jax: ``pip install 'cellfm[perturb]'``), ``"scgen"`` or ``"identity"``.
+    space
+        ``"cellfm"``: an autoencoder on CellFM embeddings that tells expression. ``"pca"``: principal components of the
+        predicted genes. ``"genes"``: these genes themselves.
+    holdout
+        Column of `obs` and a group, such as ``("cell_type", "B cells")``, whose cells are the test; by default a random
+        part of all cells is.
+    test_fraction
+        Size of that part.
+    groupby
+        Column of `obs`, such as the cell type, over whose groups the shift of ``"scgen"`` is balanced.
+    decode
+        Predict the ``"change"`` of a cell and add it to what was measured, or the ``"whole"`` cell.
+    n_genes
+        Most variable genes of the training cells, which are predicted; None for all that are expressed.
+    n_components
+        Dimensions of the latent space.
+    n_steps
+        Most steps of CellOT's outer potential, each after ten of the inner one; training stops earlier where
+        validation cells come no nearer.
+    learning_rate
+        Of CellOT.
+    batch_size
+        Cells of either condition in a step of CellOT.
+    start
+        CellOT starts from the ``"shift"`` of the mean, or from no change (``"none"``).
+    layer
+        Layer with the expression; by default X.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names for the model, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    min_known_genes
+        Least number of genes that the model must know.
+    random_state
+        Seed of everything.
+
+    Returns
+    -------
+    The fitted model, for `cf.tl.transport` and `cf.tl.compare_transport`; it has `evaluation`, `history`, `save` and
+    `load`. Nothing is written to `adata`. An embedding in ``obsm["X_cellfm"]`` is taken where it is of this model.
+
+    Raises
+    ------
+    InputError
+        Equal or missing conditions (those there are are listed), cells without a condition, fewer than 20 cells of a
+        condition for training or test, values that are neither counts nor log-normalised, too many genes for the
+        ``genes`` space, ott-jax not installed.
+    MissingKeyError
+        No such column, layer or modality; the message lists those there are.
+
+    Examples
+    --------
+    >>> model = cf.tl.fit_transport(
+    ...     adata, condition_key="condition", source="ctrl", target="stim", holdout=("cell_type", "B cells")
+    ... )  # doctest: +SKIP
+    >>> model.evaluation  # doctest: +SKIP
+    """
+    recipe = Recipe(
+        n_components=n_components,
+        n_genes=n_genes,
+        n_steps=n_steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        start=start,
+        decode=decode,
+        random_state=random_state,
+    )
+    _check(method, space, n_genes, test_fraction, holdout)
+    table = select(adata, modality)
+    names = _column(table, condition_key)
+    _check_conditions(names, condition_key, source, target)
+    used = np.flatnonzero(np.isin(names, [source, target]))
+    table, names = table[used].to_memory(), names[used]
+    is_test = None if holdout is None else _group(table, *holdout)
+    groups = None if groupby is None else _column(table, groupby)
+    parts = split_cells(
+        {name: np.flatnonzero(names == name) for name in (source, target)},
+        is_test,
+        test_fraction=test_fraction,
+        random_state=random_state,
+    )
+    values = read_expression(table, layer)
+    train = np.concatenate([part.train for part in parts.values()])
+    genes = variable_genes(values[train], n_genes)
+    if space == "genes" and len(genes) > MOST_GENES:
+        raise InputError(f"space='genes' takes at most {MOST_GENES:,} genes, found {len(genes):,}. Pass n_genes=1000.")
+    loaded, embedding = None, None
+    if space == "cellfm":
+        loaded = resolve_model(model)
+        options: dict[str, Any] = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
+        cells = read_cells_for(table, loaded.vocab, layer=layer, **options)
+        refuse_empty(cells)
+        embedding = stored_or_new_embedding(table, loaded, cells, key=EMBED.obsm)
+    fitted = fit_conditions(
+        Cells(values[:, genes].toarray(), embedding, groups),
+        parts[source],
+        parts[target],
+        method=method,
+        space=space,
+        recipe=recipe,
+    )
+    return TransportModel(
+        condition_key=condition_key,
+        source=source,
+        target=target,
+        holdout=holdout,
+        genes=tuple(map(str, table.var_names[genes])),
+        space=fitted.space,
+        map=fitted.map,
+        recipe=recipe,
+        history=fitted.history,
+        evaluation=fitted.evaluation,
+        model=loaded,
+    )
+
+
+def _check(method: str, space: str, n_genes: int | None, test_fraction: float, holdout: tuple[str, str] | None) -> None:
+    for name, value, known in (("method", method, METHODS), ("space", space, SPACES)):
+        if value not in known:
+            raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}.")
+    if method == "entropic":
+        from cellfm.tasks.transport._entropic import require_ott
+
+        require_ott()
+    if space == "genes" and n_genes is not None and n_genes > MOST_GENES:
+        raise InputError(f"space='genes' takes at most {MOST_GENES:,} genes, found n_genes={n_genes:,}.")
+    if not 0 < test_fraction <= 0.5:
+        raise InputError(f"test_fraction must be above 0 and at most 0.5, not {test_fraction!r}.")
+    if holdout is not None and (isinstance(holdout, str) or len(holdout) != 2):
+        raise InputError(f"holdout must be a column and a group, such as ('cell_type', 'B cells'), not {holdout!r}.")
+
+
+def _check_conditions(names: np.ndarray, condition_key: str, source: str, target: str) -> None:
+    there = sorted(set(names))
+    for label in (source, target):
+        if label not in there:
+            raise InputError(f"obs[{condition_key!r}] has no {label!r}; there are: {', '.join(there[:20])}.")
+    if source == target:
+        raise InputError(f"source and target are both {source!r}; they must differ. There are {', '.join(there[:20])}.")
+
+
+def _group(table: AnnData, key: str, group: str) -> np.ndarray:
+    found = _column(table, key) == group
+    if not found.any():
+        there = sorted(set(_column(table, key)))
+        raise InputError(f"obs[{key!r}] has no {group!r} in these conditions; there are: {', '.join(there[:20])}.")
+    return found
+
+
+def _column(table: AnnData, key: str) -> np.ndarray:
+    """A column of labels as text, complete."""
+    if key not in table.obs:
+        raise MissingKeyError(f"No column {key!r} in obs; there are: {', '.join(table.obs) or 'none'}.")
+    column = pd.Series(table.obs[key])
+    if n_missing := int(column.isna().sum()):
+        raise InputError(
+            f"{n_missing:,} of {len(column):,} cells have no value in obs[{key!r}]. Leave them out: "
+            f"adata[adata.obs[{key!r}].notna()]."
+        )
+    return column.astype(str).to_numpy()
