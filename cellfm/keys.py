@@ -145,6 +145,29 @@ class PerturbationKeys:
     """`uns["cellfm"]["perturbation"]`, dict: the facts of the run."""
 
 
+@dataclass(frozen=True)
+class TransportKeys:
+    """Cells carried to another condition, in the tables that `cf.tl.transport` and `cf.tl.compare_transport` return."""
+
+    condition: str = "cellfm_condition"
+    """`obs`, categorical: the condition that a cell was carried to (`cf.tl.transport`)."""
+    state: str = "cellfm_state"
+    """`obs`, categorical: ``before``, ``predicted`` or ``observed`` (`cf.tl.compare_transport`)."""
+    layer: str = "cellfm_before"
+    """`layers`, float32, (n_obs, n_vars): log-normalised expression before (`cf.tl.transport`)."""
+    obsm: str = "X_cellfm_transport"
+    """`obsm`, float32, (n_obs, n_latent): cells in the latent space, after where they were carried."""
+    before: str = "X_cellfm_transport_before"
+    """`obsm`, float32, (n_obs, n_latent): cells in the latent space before (`cf.tl.transport`)."""
+    umap: str = "X_cellfm_transport_umap"
+    """`obsm`, float32, (n_obs, 2): UMAP of the latent cells of all states (`cf.tl.compare_transport`, with `umap`)."""
+    scores: str = "scores"
+    """`uns["cellfm"]["transport"]["scores"]`, DataFrame: how near predicted cells come to observed ones, no change
+    beside (`cf.tl.compare_transport`)."""
+    uns: str = "transport"
+    """`uns["cellfm"]["transport"]`, dict: the facts of the run."""
+
+
 EMBED = EmbedKeys()
 GENES = GeneKeys()
 COUNTS = CountKeys()
@@ -154,6 +177,7 @@ GENE_EMBEDDING = GeneEmbeddingKeys()
 MODULES = ModuleKeys()
 ATTENTION = AttentionKeys()
 PERTURBATION = PerturbationKeys()
+TRANSPORT = TransportKeys()
 
 UNKNOWN = "Unknown"
 """The label of cells that are none of the known kinds."""

@@ -4,6 +4,7 @@ from cellfm.tl._annotate import annotate
 from cellfm.tl._attention import attention
 from cellfm.tl._benchmark import benchmark
 from cellfm.tl._compare_modules import compare_modules
+from cellfm.tl._compare_transport import compare_transport
 from cellfm.tl._embed import embed
 from cellfm.tl._embed_genes import embed_genes
 from cellfm.tl._enrich_modules import enrich_modules
@@ -26,12 +27,14 @@ from cellfm.tl._rank_perturbations import rank_perturbations
 from cellfm.tl._score_modules import score_modules
 from cellfm.tl._screen_perturbations import screen_perturbations
 from cellfm.tl._transfer_labels import transfer_labels
+from cellfm.tl._transport import transport
 
 __all__ = [
     "annotate",
     "attention",
     "benchmark",
     "compare_modules",
+    "compare_transport",
     "embed",
     "embed_genes",
     "enrich_modules",
@@ -54,4 +57,5 @@ __all__ = [
     "score_modules",
     "screen_perturbations",
     "transfer_labels",
+    "transport",
 ]

@@ -1,0 +1,59 @@
+"""Cells for a fitted map: its genes found among theirs, and embedded where the space asks for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+
+from cellfm._adata import read_matrix
+from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm.errors import InputError
+from cellfm.tasks.perturbation._profiles import read_expression
+from cellfm.tasks.transport._model import TransportModel
+
+
+@dataclass(frozen=True)
+class Given:
+    """Cells as a map takes them."""
+
+    x: np.ndarray
+    """(n_cells, d) what its space encodes."""
+    values: np.ndarray
+    """(n_cells, n_genes) float32: log-normalised expression of the genes that it predicts."""
+
+
+def read_given(
+    transport: TransportModel,
+    adata: AnnData,
+    *,
+    layer: str | None,
+    gene_key: str | None,
+    hgnc: str | Path | None,
+    min_known_genes: int,
+) -> Given:
+    """Read cells for a map.
+
+    Raises
+    ------
+    InputError
+        Genes of the fit are not measured, names of genes occur twice, or the values are not what the space takes.
+    MissingKeyError
+        No such layer or column.
+    """
+    var = read_matrix(adata, layer).var
+    if not var.index.is_unique:
+        raise InputError("Names of genes occur more than once: call adata.var_names_make_unique() first.")
+    places = var.index.astype(str).get_indexer(list(transport.genes))
+    if missing := [gene for gene, place in zip(transport.genes, places, strict=True) if place < 0]:
+        raise InputError(
+            f"{len(missing):,} of the {len(transport.genes):,} genes of the fit are not in the data, such as "
+            f"{', '.join(missing[:5])}. Pass cells with the genes that the model was fitted to."
+        )
+    values = read_expression(adata, layer)[:, places].toarray()
+    if transport.model is None:
+        return Given(values, values)
+    options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
+    cells = read_cells_for(adata, transport.model.vocab, **options)
+    refuse_empty(cells)
+    return Given(stored_or_new_embedding(adata, transport.model, cells), values)

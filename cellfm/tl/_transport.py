@@ -1,0 +1,90 @@
+"""`cf.tl.transport`: cells as they would look in another condition."""
+
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm._adata import record_run, select, warn
+from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.keys import TRANSPORT
+from cellfm.tasks.transport._model import TransportModel
+from cellfm.tasks.transport._read import read_given
+
+
+def transport(
+    model: TransportModel,
+    cells: AnnData | MuData,
+    *,
+    layer: str | None = None,
+    modality: str = "rna",
+    gene_key: str | None = None,
+    hgnc: str | Path | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+) -> AnnData:
+    """Predict how cells would look in the condition that a model carries to.
+
+    Parameters
+    ----------
+    model
+        What `cf.tl.fit_transport` returned.
+    cells
+        Cells of the condition that the model carries from, with the genes of the fit in any order: counts for the
+        ``cellfm`` space, counts or log1p of counts per 10,000 for the others. Kinds of cells may be new to it.
+    layer
+        Layer with the expression; by default X.
+    modality
+        Table of a MuData.
+    gene_key
+        Column of `var` with the gene names for the CellFM model, where the automatic choice is wrong.
+    hgnc
+        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    min_known_genes
+        Least number of genes that the CellFM model must know.
+
+    Returns
+    -------
+    AnnData, n_cells x genes of the fit, with the cells' `obs`; X is predicted log1p of counts per 10,000, with:
+
+    `obs["cellfm_condition"]`
+        categorical: the condition that the cells were carried to.
+    `layers["cellfm_before"]`
+        float32: the same of the cells as they are.
+    `obsm["X_cellfm_transport"]`
+        float32, (n_cells, n_latent): the cells in the latent space, carried.
+    `obsm["X_cellfm_transport_before"]`
+        float32, (n_cells, n_latent): the cells in the latent space as they are.
+    `uns["cellfm"]["transport"]`
+        dict: method, space, conditions, model, hashes, seed, version.
+
+    Raises
+    ------
+    InputError
+        Genes of the fit are not measured, or values that the space does not take.
+    MissingKeyError
+        No such layer or modality.
+
+    Examples
+    --------
+    >>> treated = cf.tl.transport(model, adata[adata.obs["condition"] == "ctrl"])  # doctest: +SKIP
+    """
+    table = select(cells, modality)
+    n_there = int((table.obs[model.condition_key] == model.target).sum()) if model.condition_key in table.obs else 0
+    if n_there:
+        warn(
+            f"{n_there:,} of {table.n_obs:,} cells are {model.target!r} already, by obs[{model.condition_key!r}]; the "
+            f"model carries cells from {model.source!r}."
+        )
+    options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
+    given = read_given(model, table, **options)
+    moved = model.carry(given.x, given.values)
+    found = AnnData(
+        moved.values,
+        obs=table.obs.assign(**{TRANSPORT.condition: pd.Categorical([model.target] * table.n_obs)}),
+        var=pd.DataFrame(index=list(model.genes)),
+        layers={TRANSPORT.layer: given.values},
+        obsm={TRANSPORT.obsm: moved.after, TRANSPORT.before: moved.before},
+    )
+    record_run(found, TRANSPORT.uns, **model.facts())
+    return found
