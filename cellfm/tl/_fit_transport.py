@@ -41,7 +41,7 @@ def fit_transport(
     n_steps: int = Recipe.n_steps,
     learning_rate: float = Recipe.learning_rate,
     batch_size: int = Recipe.batch_size,
-    start: Literal["shift", "none"] = Recipe.start,
+    start: Literal["shift", "none"] = "shift",
     layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,

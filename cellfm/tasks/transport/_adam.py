@@ -15,7 +15,7 @@ class AdamState(NamedTuple):
 
     mean: Arrays
     square: Arrays
-    count: jax.Array
+    n_steps: jax.Array
 
 
 def adam_start(weights: Arrays) -> AdamState:
@@ -33,13 +33,13 @@ def adam_step(
     weight_decay: float = 0.0,
 ) -> tuple[Arrays, AdamState]:
     """One step: the weights after it, and the state."""
-    count = state.count + 1
+    n_steps = state.n_steps + 1
     mean = jax.tree.map(lambda m, g: betas[0] * m + (1 - betas[0]) * g, state.mean, gradients)
     square = jax.tree.map(lambda s, g: betas[1] * s + (1 - betas[1]) * g * g, state.square, gradients)
-    of_mean, of_square = (1 - beta ** count.astype(jnp.float32) for beta in betas)
+    of_mean, of_square = (1 - beta ** n_steps.astype(jnp.float32) for beta in betas)
 
     def moved(weight: jax.Array, m: jax.Array, s: jax.Array) -> jax.Array:
         step = m / of_mean / (jnp.sqrt(s / of_square) + EPSILON)
         return weight - learning_rate * (step + weight_decay * weight)
 
-    return jax.tree.map(moved, weights, mean, square), AdamState(mean, square, count)
+    return jax.tree.map(moved, weights, mean, square), AdamState(mean, square, n_steps)

@@ -52,13 +52,18 @@ def fit_potentials(
     f, g = draw_potential(-shift, recipe.widths, key_f), draw_potential(shift, recipe.widths, key_g)
     pair = Pair(f, g, adam_start(f), adam_start(g))
     cells = jnp.asarray(source), jnp.asarray(target)
+    options = {
+        "n_steps": recipe.validate_every,
+        "inner_steps": recipe.inner_steps,
+        "batch_size": min(recipe.batch_size, *map(len, cells)),
+    }
     rows, best, kept, waited = [], np.inf, g, 0
     with progress(recipe.n_steps, "optimal transport", "steps") as bar:
         for done in range(0, recipe.n_steps + 1, recipe.validate_every):
             losses = (np.nan, np.nan)
             if done:
                 key, own = jax.random.split(key)
-                pair, losses = _steps(pair, *cells, own, recipe.validate_every, recipe)
+                pair, losses = _steps(pair, *cells, own, recipe.learning_rate, **options)
                 bar.update(recipe.validate_every)
             found = score(np.asarray(gradient(pair.g, held_out)))
             rows.append({"step": done, "loss_f": float(losses[0]), "loss_g": float(losses[1]), "validation": found})
@@ -71,14 +76,22 @@ def fit_potentials(
     return {name: np.asarray(array) for name, array in kept.items()}, pd.DataFrame(rows)
 
 
-@partial(jax.jit, static_argnames=("n_steps", "recipe"))
+@partial(jax.jit, static_argnames=("n_steps", "inner_steps", "batch_size"))
 def _steps(
-    pair: Pair, source: jax.Array, target: jax.Array, key: jax.Array, n_steps: int, recipe: Recipe
+    pair: Pair,
+    source: jax.Array,
+    target: jax.Array,
+    key: jax.Array,
+    learning_rate: float,
+    *,
+    n_steps: int,
+    inner_steps: int,
+    batch_size: int,
 ) -> tuple[Pair, tuple[jax.Array, jax.Array]]:
-    """Some steps of f, each after ten of g, in one compiled loop; and the mean losses."""
+    """Some steps of f, each after `inner_steps` of g, in one compiled loop; and the mean losses."""
 
     def batch(cells: jax.Array, key: jax.Array) -> jax.Array:
-        return cells[jax.random.randint(key, (min(recipe.batch_size, len(cells)),), 0, len(cells))]
+        return cells[jax.random.randint(key, (batch_size,), 0, len(cells))]
 
     def loss_of_g(g: Weights, f: Weights, x: jax.Array) -> jax.Array:
         moved = gradient(g, x)
@@ -90,15 +103,15 @@ def _steps(
     def inner(carry: tuple[Weights, AdamState, Weights], key: jax.Array) -> tuple[tuple, jax.Array]:
         g, state, f = carry
         loss, slope = jax.value_and_grad(loss_of_g)(g, f, batch(source, key))
-        g, state = adam_step(g, slope, state, recipe.learning_rate, BETAS)
+        g, state = adam_step(g, slope, state, learning_rate, BETAS)
         return (convex(g), state, f), loss
 
     def outer(pair: Pair, key: jax.Array) -> tuple[Pair, tuple[jax.Array, jax.Array]]:
-        *keys, key_x, key_y = jax.random.split(key, recipe.inner_steps + 2)
+        *keys, key_x, key_y = jax.random.split(key, inner_steps + 2)
         (g, of_g, _), losses = jax.lax.scan(inner, (pair.g, pair.of_g, pair.f), jnp.stack(keys))
         moved = gradient(g, batch(source, key_x))
         loss, slope = jax.value_and_grad(loss_of_f)(pair.f, batch(target, key_y), moved)
-        f, of_f = adam_step(pair.f, slope, pair.of_f, recipe.learning_rate, BETAS)
+        f, of_f = adam_step(pair.f, slope, pair.of_f, learning_rate, BETAS)
         return Pair(convex(f), g, of_f, of_g), (loss, losses.mean())
 
     pair, losses = jax.lax.scan(outer, pair, jax.random.split(key, n_steps))

@@ -33,6 +33,7 @@ def draw_potential(shift: np.ndarray, widths: tuple[int, ...], key: jax.Array) -
     return weights
 
 
+@jax.jit
 def potential(weights: Weights, x: jax.Array) -> jax.Array:
     """A convex function of each cell, (b, n) -> (b,).
 
@@ -47,6 +48,7 @@ def potential(weights: Weights, x: jax.Array) -> jax.Array:
     return h[:, 0] + 0.5 * (x * x) @ weights["square"]
 
 
+@jax.jit
 def gradient(weights: Weights, x: jax.Array) -> jax.Array:
     """The gradient of the potential at each cell, (b, n) -> (b, n)."""
     return jax.grad(lambda x: potential(weights, x).sum())(x)

@@ -1,5 +1,6 @@
 """Entropic optimal transport by ott-jax: a potential for each target cell, and the map that they give any cell."""
 
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 
@@ -24,9 +25,11 @@ def require_ott() -> ModuleType:
         It is not installed.
     """
     try:
-        import ott.geometry.pointcloud
-        import ott.problems.linear.linear_problem
-        import ott.solvers.linear.sinkhorn
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of jaxopt, which ott-jax imports
+            import ott.geometry.pointcloud
+            import ott.problems.linear.linear_problem
+            import ott.solvers.linear.sinkhorn
     except ImportError as error:
         raise InputError(
             f"method='entropic' needs ott-jax ({error}). Install it with pip install 'cellfm[perturb]', or take "

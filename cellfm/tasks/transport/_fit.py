@@ -71,7 +71,7 @@ def fit_conditions(
     held_out = np.isin(train, np.concatenate([source.validation, target.validation]))
     fitted, of_space = fit_space(space, cells.x(train), cells.values[train], held_out, recipe)
     latent = [_latent(cells, parts, fitted) for parts in (source, target)]
-    found, of_map = fit_map(method, *latent, recipe)
+    found, of_map = fit_map(method, latent[0], latent[1], recipe)
     stages = [("autoencoder", of_space.rename(columns={"epoch": "step"})), (method, of_map)]
     history = [table.assign(stage=name) for name, table in stages if len(table)]
     evaluation = _judged(cells, source, target, fitted, found, latent, recipe)

@@ -54,14 +54,14 @@ class TransportModel:
 
     def facts(self) -> dict[str, str | int]:
         """What the record of a run says of it."""
-        found: dict[str, str | int] = {
+        found = {
             "method": self.method,
             "space": self.space.kind,
             "source": self.source,
             "target": self.target,
-            "random_state": self.recipe.random_state,
+            **({} if self.model is None else model_facts(self.model)),
         }
-        return found if self.model is None else found | model_facts(self.model)
+        return {**found, "random_state": self.recipe.random_state}
 
     def carry(self, x: np.ndarray, values: np.ndarray) -> Moved:
         """Carry cells.
