@@ -140,7 +140,8 @@ def test_the_entropic_map_is_a_weighted_mean():
         np.testing.assert_allclose(moved, weight @ target / weight.sum(), rtol=1e-5)
 
 
-def test_entropic_maps_find_the_map_between_gaussians_and_are_those_of_ott():
+def test_entropic_maps_find_the_map_between_gaussians_and_are_those_of_ott(monkeypatch):
+    monkeypatch.setattr("cellfm.tasks.transport._entropic.EPSILONS", (0.01, 0.3))
     pytest.importorskip("ott", exc_type=ImportError)
     from ott.geometry.pointcloud import PointCloud
     from ott.problems.linear.linear_problem import LinearProblem
@@ -150,6 +151,7 @@ def test_entropic_maps_find_the_map_between_gaussians_and_are_those_of_ott():
     moved = entropic_map(NEW, arrays["target"], arrays["potential"], float(arrays["epsilon"][0]))
     assert error(moved) < 0.1
     assert history["validation"].min() == pytest.approx(error(moved))
+    assert history["validation"].idxmin() == 0
     cloud = PointCloud(SOURCE[:400], TARGET[:400], epsilon=float(arrays["epsilon"][0]))
     of_ott = Sinkhorn(max_iterations=5000)(LinearProblem(cloud)).to_dual_potentials().transport(NEW)
     np.testing.assert_allclose(moved, np.asarray(of_ott), atol=1e-3)

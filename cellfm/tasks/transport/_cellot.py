@@ -15,6 +15,8 @@ from cellfm.tasks.transport._convex import Weights, convex, draw_potential, grad
 from cellfm.tasks.transport._recipe import Recipe
 
 BETAS = (0.5, 0.9)
+PAD = 1024
+"""Sets of cells are padded to multiples of this, so that fits of about the same size share what was compiled."""
 
 
 class Pair(NamedTuple):
@@ -51,11 +53,11 @@ def fit_potentials(
     key_f, key_g = jax.random.split(draw)
     f, g = draw_potential(-shift, recipe.widths, key_f), draw_potential(shift, recipe.widths, key_g)
     pair = Pair(f, g, adam_start(f), adam_start(g))
-    cells = jnp.asarray(source), jnp.asarray(target)
+    cells = _padded(source), _padded(target)
     options = {
         "n_steps": recipe.validate_every,
         "inner_steps": recipe.inner_steps,
-        "batch_size": min(recipe.batch_size, *map(len, cells)),
+        "batch_size": min(recipe.batch_size, len(source), len(target)),
     }
     rows, best, kept, waited = [], np.inf, g, 0
     with progress(recipe.n_steps, "optimal transport", "steps") as bar:
@@ -76,11 +78,16 @@ def fit_potentials(
     return {name: np.asarray(array) for name, array in kept.items()}, pd.DataFrame(rows)
 
 
+def _padded(cells: np.ndarray) -> tuple[jax.Array, int]:
+    """Cells with empty rows behind them, and how many they are."""
+    return jnp.asarray(np.pad(cells, ((0, -len(cells) % PAD), (0, 0)))), len(cells)
+
+
 @partial(jax.jit, static_argnames=("n_steps", "inner_steps", "batch_size"))
 def _steps(
     pair: Pair,
-    source: jax.Array,
-    target: jax.Array,
+    source: tuple[jax.Array, int],
+    target: tuple[jax.Array, int],
     key: jax.Array,
     learning_rate: float,
     *,
@@ -90,8 +97,8 @@ def _steps(
 ) -> tuple[Pair, tuple[jax.Array, jax.Array]]:
     """Some steps of f, each after `inner_steps` of g, in one compiled loop; and the mean losses."""
 
-    def batch(cells: jax.Array, key: jax.Array) -> jax.Array:
-        return cells[jax.random.randint(key, (batch_size,), 0, len(cells))]
+    def batch(cells: tuple[jax.Array, int], key: jax.Array) -> jax.Array:
+        return cells[0][jax.random.randint(key, (batch_size,), 0, cells[1])]
 
     def loss_of_g(g: Weights, f: Weights, x: jax.Array) -> jax.Array:
         moved = gradient(g, x)
