@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ import cellfm as cf
 from cellfm.errors import DataWarning
 from cellfm.model import CellFM
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.transport._model import TransportModel
 
 PACKAGE = Path(cf.__file__).parent
 FLOORS = (
@@ -53,22 +55,26 @@ MODEL = (
     "perturbation",
     "perturbations",
     "target",
+    "cells",
 )
 # Tools that hand back what they found and write nothing.
 READ_ONLY = {
     "pp.check",
     "tl.benchmark",
+    "tl.compare_transport",
     "tl.evaluate_annotation",
     "tl.evaluate_reverse",
     "tl.evaluate_unknowns",
     "tl.fit_annotator",
     "tl.fit_perturbation",
+    "tl.fit_transport",
     "tl.gene_embeddings",
     "tl.gene_function",
     "tl.perturb",
     "tl.predict_gene_function",
     "tl.rank_perturbations",
     "tl.screen_perturbations",
+    "tl.transport",
 }
 
 
@@ -283,6 +289,16 @@ def fitted_predictor(adata: AnnData, model: CellFM) -> PerturbationPredictor:
         return cf.tl.fit_perturbation(adata, model, condition_key="condition", n_epochs=1, width=4)
 
 
+def many_cells(adata: AnnData, model: CellFM) -> AnnData:
+    many = anndata.concat([adata] * 5, index_unique="-")
+    many.obs["condition"] = np.where(np.arange(many.n_obs) % 2, "ctrl", "stim")
+    return many
+
+
+def fitted_transport(adata: AnnData, model: CellFM) -> TransportModel:
+    return cf.tl.fit_transport(many_cells(adata, model), **OPTIONS["tl.fit_transport"])
+
+
 GENE_SETS = {"first": [f"GENE{i}" for i in range(40)], "others": [f"GENE{i}" for i in range(40, 80)]}
 GENE_LABELS = {f"GENE{i}": i % 2 for i in range(40)}
 # What must be there before a tool is called, and what it takes beside the data; nothing for the others.
@@ -305,6 +321,14 @@ BEFORE = {
     "tl.score_modules": with_modules,
 }
 OPTIONS = {
+    "tl.fit_transport": {
+        "condition_key": "condition",
+        "source": "ctrl",
+        "target": "stim",
+        "method": "scgen",
+        "space": "pca",
+    },
+    "tl.compare_transport": {"umap": True},
     "tl.rank_lncrnas": {"groupby": "label", "biotypes": {"GENE1": "lncRNA"}, "n_permutations": 2},
     "tl.perturbed_genes": {"genes": ["GENE1"]},
     "tl.evaluate_annotation": {"labels_key": "label", "methods": "knn", "n_folds": 2},
@@ -327,6 +351,14 @@ OPTIONS = {
 }
 
 
+# What else tools take first.
+GIVEN = {
+    "tl.compare_transport": fitted_transport,
+    "tl.fit_transport": many_cells,
+    "tl.transport": fitted_transport,
+}
+
+
 @pytest.mark.filterwarnings("ignore:9 conditions have fewer:cellfm.errors.DataWarning")
 @pytest.mark.filterwarnings("ignore:Predictions hardly differ:cellfm.errors.DataWarning")
 @pytest.mark.parametrize("name", [name for name in TOOLS if not name.startswith("pl.")])
@@ -336,13 +368,16 @@ def test_docstrings_name_every_key_that_is_written(name: str, tiny_adata: AnnDat
     before = stored(tiny_adata)
     first, *others = inspect.signature(TOOLS[name]).parameters
     given = fitted_predictor(tiny_adata, tiny_model) if first == "predictor" else tiny_adata
+    given = GIVEN[name](tiny_adata, tiny_model) if name in GIVEN else given
     beside = {"model": tiny_model, "reference": tiny_adata[:30].copy()}
+    if first == "model":
+        beside |= {"cells": tiny_adata, "observed": tiny_adata}
     returned = TOOLS[name](given, **{key: beside[key] for key in beside if key in others}, **OPTIONS.get(name, {}))
     written = stored(tiny_adata) - before
     assert bool(written) != (name in READ_ONLY)
     docstring = inspect.getdoc(TOOLS[name]) or ""
     if isinstance(returned, AnnData):
-        written |= stored(returned) - {'uns["cellfm"]'}
+        written |= stored(returned) - before - {'uns["cellfm"]'}
     assert not [key for key in written if key not in docstring]
 
 
