@@ -64,6 +64,9 @@ def tabulate(work: Path) -> str:
     table.loc[table["method"].isin(["identity", "mean change"]), ["space", "mmd_latent"]] = ["genes", np.nan]
     table = table.drop_duplicates(["method", "space", "left_out", "seed"])
     types = table[table["left_out"] != RANDOM]
+    # Means are over all types, so seeds that have not been through all of them wait.
+    n_types = types.groupby(["space", "method", "seed"])["left_out"].transform("nunique")
+    types = types[n_types == n_types.max()]
     lines = []
     for title, part in {"mean over cell types": types, RANDOM: table[table["left_out"] == RANDOM]}.items():
         lines += [
@@ -80,6 +83,8 @@ def tabulate(work: Path) -> str:
     for metric in ("r2_top50", "pearson_change", "mmd_top50"):
         wide = types.pivot_table(index=["space", "method"], columns="left_out", values=metric)
         lines += ["", metric, wide.round(3).to_string()]
+    wide = types.pivot_table(index=["space", "method"], columns="left_out", values="mmd_latent")
+    lines += ["", "mmd_latent", wide.round(3).to_string()]
     took = table[~table["method"].isin(BASELINES)].groupby(["space", "variant"])["seconds"]
     return "\n".join([*lines, "", took.agg(["median", "min", "max"]).round(1).to_string()])
 
