@@ -89,8 +89,18 @@ def test_backed_cells_stay_in_the_file(tmp_path: Path, adata: AnnData):
     assert backed.isbacked
     np.testing.assert_array_equal(backed.X[3:5].toarray(), adata.X[3:5].toarray())
     backed.file.close()
-    with pytest.raises(InputError, match="only h5ad can be read with backed=True"):
-        read_cells(make("zarr", tmp_path, adata), backed=True)
+    with pytest.raises(InputError, match="only h5ad and zarr can be read with backed=True"):
+        read_cells(make("10x h5", tmp_path, adata), backed=True)
+
+
+def test_backed_zarr_stays_on_disk(tmp_path: Path, adata: AnnData):
+    adata.layers["turned"] = sp.csc_matrix(adata.X)
+    backed = read_cells(make("zarr", tmp_path, adata), backed=True)
+    assert not sp.issparse(backed.X)
+    np.testing.assert_array_equal(backed.X[3:5].toarray(), adata.X[3:5].toarray())
+    np.testing.assert_array_equal(backed.layers["turned"][3:5].toarray(), adata.X[3:5].toarray())
+    assert list(backed.obs["kind"]) == list(adata.obs["kind"])
+    assert list(backed.var_names) == list(adata.var_names)
 
 
 @pytest.mark.parametrize("prefix", ["", "GSM1_"])

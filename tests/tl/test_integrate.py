@@ -130,7 +130,7 @@ def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
         ({"method": "some"}, "method must be 'lora' or 'full', not 'some'"),
         ({"steps": 0}, "steps must be a whole number above 0, not 0"),
         ({"adversary": -1.0}, "weights must be 0 or more"),
-        ({"adversary": 0.0, "structure": 0.0, "masked": 0.0}, "one of them above 0"),
+        ({"adversary": 0.0, "structure": 0.0, "masked": 0.0, "discrepancy": 0.0}, "one of them above 0"),
         ({"mask_ratio": 1.5}, "mask_ratio must be above 0 and at most 1"),
         ({"zero_fraction": 1.0}, "needs a model that was trained with zero modelling"),
         ({"layer": "lognorm"}, "No counts found"),
