@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 
 from cellfm._atomic import whole_file
 from cellfm._encode import CellInput, Encoder, embed_cells
@@ -60,8 +61,10 @@ class Pieces:
         self.folder = Path(folder)
         self.model, self.cells, self.random_state = model, cells, random_state
         self.n_cells = cells.counts.n_cells
+        sample = _sample(cells)
+        self._genes_of_a_cell = round(float(np.mean([row.nnz for row in sample])))
         facts = {name: fact for name, fact in cells.facts(model, random_state).items() if name != "model"}
-        self._claim(facts | {"n_cells": self.n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": _digest(cells)})
+        self._claim(facts | {"n_cells": self.n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": _digest(sample)})
 
     @property
     def n_pieces(self) -> int:
@@ -74,6 +77,8 @@ class Pieces:
 
     def compute(self, part: Part | None = None, *, batch_size: int | None = None) -> None:
         """Embed what is missing, of all or of one part; each piece is kept as soon as it is whole."""
+        # What depends on the amount of work depends on all of it, not on what is left: the same bits either way.
+        self.model.expect(self.n_cells * self._genes_of_a_cell)
         missing = {piece: self._span(piece) for piece in self.missing(part)}
         with progress(sum(span.stop - span.start for span in missing.values()), "embedding", "cells") as bar:
             for piece, span in missing.items():
@@ -144,11 +149,16 @@ class Pieces:
             partial.write_text(json.dumps(facts, indent=1))
 
 
-def _digest(cells: CellInput) -> str:
-    """Of a few cells, spread over all: other data would have to agree in every one of them."""
+def _sample(cells: CellInput) -> list[sp.csr_matrix]:
+    """A few cells, spread over all."""
+    rows = np.unique(np.linspace(0, cells.counts.n_cells - 1, _N_SAMPLED).astype(int))
+    return [cells.counts.rows(i, i + 1) for i in rows]
+
+
+def _digest(sample: Sequence[sp.csr_matrix]) -> str:
+    """Of a sample: other data would have to agree in every cell of it."""
     digest = hashlib.sha256()
-    for i in np.unique(np.linspace(0, cells.counts.n_cells - 1, _N_SAMPLED).astype(int)):
-        row = cells.counts.rows(i, i + 1)
+    for row in sample:
         digest.update(row.indices.astype(np.int64).tobytes() + row.data.astype(np.float64).tobytes())
     return digest.hexdigest()
 

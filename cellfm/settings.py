@@ -22,6 +22,8 @@ class Settings:
     device
         ``"auto"`` (an Ascend NPU where MindSpore finds one, else the CPU), ``"CPU"`` or ``"Ascend"``.
         ``CELLFM_DEVICE`` sets it at start.
+    folding_gb
+        Most memory for tables that spare work in the first layer of wide networks (1.0); 0 makes none.
     verbosity
         ``"error"``, ``"warning"`` (default), ``"info"`` or ``"debug"``; the numbers 0 to 3 mean the same.
     """
@@ -29,6 +31,7 @@ class Settings:
     def __init__(self) -> None:
         self._cache_dir = Path(os.environ.get("CELLFM_CACHE_DIR") or user_cache_dir("cellfm"))
         self._device = os.environ.get("CELLFM_DEVICE") or "auto"
+        self._folding_gb = 1.0
         self._verbosity = "warning"
 
     @property
@@ -50,6 +53,16 @@ class Settings:
         if value not in DEVICES:
             raise InputError(f"device must be one of {', '.join(DEVICES)}, not {value!r}.")
         self._device = value
+
+    @property
+    def folding_gb(self) -> float:
+        return self._folding_gb
+
+    @folding_gb.setter
+    def folding_gb(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise InputError(f"folding_gb must be a number of 0 or more, not {value!r}.")
+        self._folding_gb = float(value)
 
     @property
     def verbosity(self) -> str:

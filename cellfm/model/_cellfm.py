@@ -119,6 +119,11 @@ class CellFM:
     def _engine(self) -> Engine:
         return start_engine(self.config, self._weights, self.backend, self.precision)
 
+    def expect(self, n_tokens: int) -> None:
+        """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""
+        with self._lock:
+            self._engine.network.expect(n_tokens)
+
     def encode(
         self,
         batch: TokenBatch,

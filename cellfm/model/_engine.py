@@ -34,6 +34,7 @@ class Network(Protocol):
 
     @property
     def on_cpu(self) -> bool: ...
+    def expect(self, n_tokens: int) -> None: ...
     def cell(self, chunks: Chunks) -> Any: ...
     def all(self, chunks: Chunks) -> dict[str, Any]: ...
     def attend(self, chunks: Chunks, layer: int) -> tuple[Any, ...]: ...
@@ -54,6 +55,7 @@ class Engine:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
         d, n_tokens = self.config.d_model, len(batch.gene_ids)
         shapes = {"cell": (batch.n_cells, d), "tokens": (n_tokens, d), "gene_wise": n_tokens, "cell_wise": n_tokens}
+        self.network.expect(n_tokens)
         results = {name: np.empty(shapes[name], np.float32) for name in outputs}
 
         def compute(chunks: Chunks) -> dict[str, Any]:
@@ -164,11 +166,7 @@ def _best_backend(config: ModelConfig, precision: Precision) -> Backend:
 
         if has_npu():
             return "mindspore"
-    if config.d_model < _WIDE:
-        return "jax"  # twice as fast on a CPU, where the work between the products counts; wide networks are even
-    import jax
-
-    return "mindspore" if settings.device == "CPU" or jax.default_backend() == "cpu" else "jax"
+    return "jax"  # on CPUs, too, the faster one (benchmarks/README.md)
 
 
 def _unknown_to_jax(config: ModelConfig) -> str:

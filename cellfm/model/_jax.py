@@ -20,6 +20,8 @@ from cellfm.settings import settings
 _LAYER_NORM_EPS = 1e-7
 _RMS_FLOOR = 1e-12
 _LEAKY_SLOPE = 0.2
+_WIDE = 512
+_LEAST_SPARED = 0.1
 
 Tree = dict[str, Any]
 Layout = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -34,14 +36,23 @@ class JaxNetwork:
         self.on_cpu = device.platform == "cpu"
         arranged = arrange(config, weights, jnp.bfloat16 if bfloat16 else jnp.float32)
         self._weights = jax.device_put(arranged, device)
+        self._folded: Tree | None = None
+        self._n_tokens = 0
+        self._least_tokens = tokens_that_pay(config, bytes_of_a_number=2 if bfloat16 else 4) if self.on_cpu else np.inf
         shape = Shape(config, bfloat16=bfloat16)
         self._cell = jax.jit(partial(encode_cells, shape))
         self._all = jax.jit(partial(encode_all, shape))
         self._attend = jax.jit(partial(queries_and_keys, shape), static_argnames="layer")
 
+    def expect(self, n_tokens: int) -> None:
+        """Fold the first layer as soon as the tokens that have come, and those to come, pay for it."""
+        self._n_tokens += n_tokens
+        if self._folded is None and self._least_tokens < self._n_tokens:
+            self._folded = fold(self._weights)
+
     def cell(self, chunks: Chunks) -> jax.Array:
         """CLS alone, (b, d)."""
-        return self._cell(self._weights, chunks.values, _layout(chunks))
+        return self._cell(self._folded or self._weights, chunks.values, _layout(chunks))
 
     def all(self, chunks: Chunks) -> dict[str, jax.Array]:
         """What `Outputs` holds, by name."""
@@ -104,12 +115,43 @@ def arrange(config: ModelConfig, weights: Weights, kind: jnp.dtype) -> Tree:
     }
 
 
+def tokens_that_pay(config: ModelConfig, *, bytes_of_a_number: int) -> float:
+    """Tokens for which the products of the first layer are worth a table with a row for each gene.
+
+    A table takes ``4 d^2`` products a gene, and spares ``4 d (d - w)`` a token. Infinite where the table is larger than
+    `cf.settings.folding_gb`, where other layers are most of the work, and in narrow networks, where it spares nothing.
+    """
+    d, w, n_layers = config.d_model, config.d_value, config.n_layers
+    spared = 4 * (d - w) / (8 * d * (n_layers - 1) + 2 * d)  # of all products
+    size = 4 * d * config.n_gene_rows * bytes_of_a_number / 1e9
+    if n_layers < 2 or d < _WIDE or spared < _LEAST_SPARED or size > settings.folding_gb:
+        return np.inf
+    return config.n_gene_rows * d / (d - w)
+
+
+def fold(weights: Tree) -> Tree:
+    """The same with the first layer's keys, values, queries and gates as tables over genes, values and CLS.
+
+    ``x W = (E W)[gene] + (Wt W) choice``, which spares the widest products of the layer.
+    """
+    first = jax.tree.map(lambda stacked: stacked[0], weights["layers"])
+    joined = jnp.concatenate((first.pop("key_value"), first.pop("query_gate")), 1)
+
+    def table(rows: jax.Array) -> jax.Array:
+        return jnp.dot(rows.astype(joined.dtype), joined, precision=lax.Precision.HIGHEST)
+
+    folded = {"gene": table(weights["gene"]), "value": table(weights["value_table"]), "cls": table(weights["cls"])}
+    others = jax.tree.map(lambda stacked: stacked[1:], weights["layers"]) if _n_stacked(weights) > 1 else None
+    return weights | {"first": first, "layers": others, "folded": folded}
+
+
 def encode_cells(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> jax.Array:
     """CLS of each cell, (b, d): in the last layer it reads all tokens, but nothing else is computed."""
     x, scale = _below_last(shape, weights, values, layout)
     cls = _cls(x, layout)[:, None]
-    memory = _remember(shape, weights["last"], x, scale, layout)
-    return _read(shape, weights["last"], cls, memory)[:, 0]
+    last = weights["last"]
+    memory = _remember(shape, shape.product(x, last["key_value"]), scale, layout)
+    return _read(shape, last, cls, shape.product(cls, last["query_gate"]), memory)[:, 0]
 
 
 def encode_all(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> dict[str, jax.Array]:
@@ -129,33 +171,46 @@ def queries_and_keys(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Queries of CLS, queries and keys of all tokens, in one layer."""
     x, scale = _embed(shape, weights, values, layout), _scale(shape, layout)
-    n_layers = 1 if weights["layers"] is None else 1 + len(weights["layers"]["output"])
     for i in range(layer):
         x = _layer(shape, jax.tree.map(lambda stacked, i=i: stacked[i], weights["layers"]), x, scale, layout)
-    last = layer == n_layers - 1
-    own = weights["last"] if last else jax.tree.map(lambda stacked: stacked[layer], weights["layers"])
+    below = layer < _n_stacked(weights)
+    own = jax.tree.map(lambda stacked: stacked[layer], weights["layers"]) if below else weights["last"]
     query = jax.nn.relu(jnp.split(shape.product(x, own["query_gate"]), 2, -1)[0])
     key = jax.nn.relu(jnp.split(shape.product(x, own["key_value"]), 2, -1)[0])
     return _cls(query, layout), query, key
 
 
+def _n_stacked(weights: Tree) -> int:
+    return 0 if weights["layers"] is None else len(weights["layers"]["output"])
+
+
 def _below_last(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
     """Tokens before the last layer, (c, s, d), and the scale of each chunk's products."""
     x, scale = _embed(shape, weights, values, layout), _scale(shape, layout)
+    if "folded" in weights:
+        products = _tokens(shape, weights["folded"], weights["value"], values, layout)
+        key_value, query_gate = jnp.split(products, 2, -1)
+        x = _join(shape, weights["first"], x, key_value, query_gate, scale, layout)
     if weights["layers"] is not None:
         x, _ = lax.scan(lambda x, own: (_layer(shape, own, x, scale, layout), None), x, weights["layers"])
     return x, scale
 
 
 def _embed(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> jax.Array:
+    tables = {"gene": weights["gene"], "value": weights["value_table"], "cls": weights["cls"]}
+    return _tokens(shape, tables, weights["value"], values, layout)
+
+
+def _tokens(shape: Shape, tables: Tree, choosing: jax.Array, values: jax.Array, layout: Layout) -> jax.Array:
+    """The sum of what tables say of a token's gene, its value and, in place of both, of CLS."""
     gene_ids, mask, _, _ = layout
-    choice = jax.nn.softmax(values[..., None] * weights["value"], -1) * (gene_ids > 0)[..., None]
-    cls = (mask * (gene_ids == 0))[..., None] * weights["cls"]
-    return _genes(weights, layout) + shape.product(choice, weights["value_table"]) + cls
+    choice = jax.nn.softmax(values[..., None] * choosing, -1) * (gene_ids > 0)[..., None]
+    cls = (mask * (gene_ids == 0))[..., None] * tables["cls"]
+    return tables["gene"][gene_ids] + shape.product(choice, tables["value"]) + cls  # row 0 of genes is zero
 
 
 def _genes(weights: Tree, layout: Layout) -> jax.Array:
-    return weights["gene"][layout[0]]  # row 0, of CLS and padding, is zero
+    return weights["gene"][layout[0]]
 
 
 def _scale(shape: Shape, layout: Layout) -> jax.Array:
@@ -165,22 +220,35 @@ def _scale(shape: Shape, layout: Layout) -> jax.Array:
 
 
 def _layer(shape: Shape, own: Tree, x: jax.Array, scale: jax.Array, layout: Layout) -> jax.Array:
-    memory = _remember(shape, own, x, scale, layout)
-    return _read(shape, own, x, memory[layout[2]])
+    products = (shape.product(x, own[name]) for name in ("key_value", "query_gate"))
+    return _join(shape, own, x, *products, scale, layout)
 
 
-def _remember(shape: Shape, own: Tree, x: jax.Array, scale: jax.Array, layout: Layout) -> jax.Array:
-    """``K^T V`` of each cell, (b, h, k, k)."""
+def _join(
+    shape: Shape,
+    own: Tree,
+    x: jax.Array,
+    key_value: jax.Array,
+    query_gate: jax.Array,
+    scale: jax.Array,
+    layout: Layout,
+) -> jax.Array:
+    memory = _remember(shape, key_value, scale, layout)
+    return _read(shape, own, x, query_gate, memory[layout[2]])
+
+
+def _remember(shape: Shape, key_value: jax.Array, scale: jax.Array, layout: Layout) -> jax.Array:
+    """``K^T V`` of each cell, (b, h, k, k), from keys and values side by side."""
     _, mask, chunk_cell, cls_row = layout
-    key, value = jnp.split(shape.product(x, own["key_value"]), 2, -1)
+    key, value = jnp.split(key_value, 2, -1)
     key = jax.nn.relu(key) * mask[..., None]
     each = jnp.einsum("cshk,cshj->chkj", shape.heads(key), shape.heads(value), precision=shape.precision)
     return jax.ops.segment_sum(each * scale[:, None, None, None], chunk_cell, len(cls_row))
 
 
-def _read(shape: Shape, own: Tree, x: jax.Array, memory: jax.Array) -> jax.Array:
-    """New tokens for `x` (r, m, d) from the memory (r, h, k, k) of their cell."""
-    query, gate = jnp.split(shape.product(x, own["query_gate"]), 2, -1)
+def _read(shape: Shape, own: Tree, x: jax.Array, query_gate: jax.Array, memory: jax.Array) -> jax.Array:
+    """New tokens for `x` (r, m, d), by their queries and gates, from the memory (r, h, k, k) of their cell."""
+    query, gate = jnp.split(query_gate, 2, -1)
     found = jnp.einsum("rmhk,rhkj->rmhj", shape.heads(jax.nn.relu(query)), memory, precision=shape.precision)
     found *= lax.rsqrt(jnp.maximum((found * found).mean(-1, keepdims=True), _RMS_FLOOR**2))
     y = shape.alpha * x + shape.product(found.reshape(x.shape) * jax.nn.silu(gate), own["output"])

@@ -32,9 +32,8 @@ def load_model(
         Heads of a ``.ckpt`` file whose width is not a published one: the only number that its shapes do not tell.
     backend
         What runs the network: ``"mindspore"`` (CPUs and Ascend NPUs; knows every network and trains), ``"jax"``
-        (NVIDIA GPUs and TPUs where JAX has them, and CPUs), or ``"auto"``: an NPU, else a GPU or TPU of JAX, else the
-        CPU, by JAX where the network is narrower than 512 and by MindSpore otherwise. Both give the same numbers within
-        1e-5.
+        (NVIDIA GPUs and TPUs where JAX has them, and CPUs), or ``"auto"``: an NPU, else JAX, on a GPU, a TPU or the
+        CPU; networks that JAX does not know run in MindSpore. Both give the same numbers within 1e-5.
     precision
         ``"float32"``, or ``"bfloat16"``, which rounds the factors of the large products (JAX only): about twice as
         fast on processors that have such products, with cosines to the float32 embedding above 0.9999.

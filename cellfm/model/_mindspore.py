@@ -22,6 +22,9 @@ class MindSporeNetwork:
         self._encoder = _compiled(CellEncoder(network)) if config.is_published_form else None
         self._attention: dict[int, Callable[..., Any]] = {}
 
+    def expect(self, n_tokens: int) -> None:
+        """Nothing is prepared."""
+
     def cell(self, chunks: Chunks) -> np.ndarray:
         """CLS alone, (b, d)."""
         return self.all(chunks)["cell"] if self._encoder is None else self._encoder(*_tensors(chunks)).asnumpy()

@@ -10,6 +10,7 @@ from cellfm.data import tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model._engine import start_engine
+from cellfm.model._jax import tokens_that_pay
 from cellfm.vocab import Vocabulary
 
 
@@ -56,6 +57,38 @@ def test_jax_does_not_depend_on_the_batch(tiny_vocab, tokens):
     assert np.isnan(whole[3]).all()
 
 
+def test_a_folded_first_layer_changes_nothing(tiny_vocab, tokens, monkeypatch):
+    wide = {"d_model": 512, "n_layers": 2, "d_value": 16}
+    plain, folded = (model_with(tiny_vocab, **wide) for _ in range(2))
+    plain._weights = folded._weights
+    folded.expect(10**9)
+    assert folded._engine.network._folded is not None
+    assert plain._engine.network._folded is None
+    np.testing.assert_allclose(folded.encode(tokens).cell, plain.encode(tokens).cell, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(
+        folded.encode(tokens, outputs=("tokens",)).tokens,
+        plain.encode(tokens, outputs=("tokens",)).tokens,
+        atol=1e-5,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "gigabytes", "pays"),
+    [
+        ({"d_model": 512}, 1.0, True),
+        ({"d_model": 512}, 0.0001, False),
+        ({"d_model": 256}, 1.0, False),
+        ({"d_model": 512, "n_layers": 40}, 1.0, False),
+        ({"d_model": 512, "n_layers": 1}, 1.0, False),
+    ],
+)
+def test_folding_where_it_pays(monkeypatch, shape, gigabytes, pays):
+    monkeypatch.setattr(cf.settings, "folding_gb", gigabytes)
+    config = ModelConfig(**{"n_layers": 2, "n_heads": 4, "n_genes": 300, "d_value": 16} | shape)
+    assert np.isfinite(tokens_that_pay(config, bytes_of_a_number=4)) == pays
+
+
 def test_bfloat16_is_close_and_not_the_same(tiny_vocab, tokens):
     exact, rounded = (model_with(tiny_vocab, precision=kind).encode(tokens).cell for kind in ("float32", "bfloat16"))
     exact, rounded = (np.delete(x, 3, axis=0) for x in (exact, rounded))
@@ -84,15 +117,14 @@ def test_jax_says_what_it_does_not_know_and_auto_goes_round(tiny_vocab, tokens, 
     assert type(start_engine(model.config, model.weights, "auto", "float32").network).__name__ == "MindSporeNetwork"
 
 
-@pytest.mark.parametrize(
-    ("width", "device", "taken"), [(32, "auto", "Jax"), (32, "CPU", "Jax"), (512, "CPU", "MindSpore")]
-)
-def test_auto_takes_what_is_fastest(tiny_vocab, monkeypatch, width, device, taken):
-    monkeypatch.setattr(cf.settings, "device", device)
+def test_auto_takes_the_fastest_that_is_there(tiny_vocab, monkeypatch):
     monkeypatch.delenv("ASCEND_HOME_PATH", raising=False)
-    model = model_with(tiny_vocab, d_model=width)
-    network = start_engine(model.config, model.weights, "auto", "float32").network
-    assert type(network).__name__ == f"{taken}Network"
+    model = model_with(tiny_vocab)
+    for device in ("auto", "CPU"):
+        monkeypatch.setattr(cf.settings, "device", device)
+        network = start_engine(model.config, model.weights, "auto", "float32").network
+        assert type(network).__name__ == "JaxNetwork"
+        assert network.on_cpu or device == "auto"
 
 
 @pytest.mark.parametrize(
