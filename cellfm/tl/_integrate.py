@@ -35,7 +35,7 @@ def integrate(
     discrepancy: float = 20.0,
     mask_ratio: float = 0.5,
     zero_fraction: float = 0.0,
-    steps: int = 80,
+    steps: int = 160,
     learning_rate: float = 1e-3,
     train_batch_size: int = 48,
     train_genes: int = 255,
