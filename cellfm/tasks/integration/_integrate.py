@@ -44,7 +44,7 @@ class IntegrationOptions:
     weights: IntegrationWeights = field(default_factory=IntegrationWeights)
     zero_fraction: float = 0.0
     mask_ratio: float = 0.5
-    steps: int = 80
+    steps: int = 160
     batch_size: int = 48
     train_genes: int = 255
     learning_rate: float = 1e-3
