@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.record import record
 from cellfm.config import PUBLISHED
 from cellfm.model._parameters import parameter_shapes
 from cellfm.model._published import published_name
@@ -56,11 +57,13 @@ def main() -> None:
         write_checkpoint(path)
         print(f".ckpt of {path.stat().st_size / 1e9:.2f} GB: ", end="")
         facts = measure(path, str(table))
+        record("loading, .ckpt", **facts)
         print(f"{facts['seconds']:.2f} s, peak {facts['peak_gb']:.2f} GB ({facts['n'] / 1e6:.0f} M parameters)")
         from cellfm.model import load_model
 
         load_model(path, Vocabulary.load(table)).save(converted)
         facts = measure(converted, "")
+        record("loading, folder", **facts)
         print(f"converted folder: {facts['seconds']:.2f} s, peak {facts['peak_gb']:.2f} GB")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import record
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CHUNK
 from cellfm.train._plan import CPU_ACTIVATIONS, cpu_tflops, memory_by_term, plan
@@ -100,6 +101,9 @@ def main() -> None:
     ]
     measured = [peak_bytes(n) for n in GROWTH]
     grown = [(last - first) / 1e9 for first, last in (foreseen, measured)]
+    record(
+        "plan", gflops={name: 1e3 * rate for name, rate in found.items()}, foreseen_gb=grown[0], measured_gb=grown[1]
+    )
     print(f"{GROWTH[0]} to {GROWTH[1]} chunks: {grown[0]:.2f} GB foreseen, {grown[1]:.2f} GB measured")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 TARGET = "CELLFM_BENCHMARKS"
 
 
-def record(name: str, **figures: float | str | list) -> None:
+def record(name: str, **figures: float | str | list | dict) -> None:
     """Keep the figures of one row."""
     if target := os.environ.get(TARGET):
         with Path(target).open("a") as file:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from benchmarks.record import record
 from benchmarks.synthetic import N_GENES, random_counts
 
 CHUNK = 10_000
@@ -95,12 +96,14 @@ def main() -> None:
         pd.DataFrame({"HGNC_gene": [f"GENE{i}" for i in range(N_GENES)]}).to_csv(table, index=False)
         write_input(path, arguments.cells)
         facts = run(WRITE, path, corpus, table)
+        record("shards, write", **facts)
         print(
             f"write, {facts['n']:,} cells of {facts['tokens'] / facts['n']:,.0f} genes: "
             f"{facts['n'] / facts['seconds']:,.0f} cells/s, peak {facts['peak_gb']:.2f} GB, "
             f"{facts['bytes'] / facts['n']:,.0f} bytes a cell ({facts['bytes'] / facts['tokens']:.3f} a count)"
         )
         facts = run(READ, corpus)
+        record("shards, read", **facts)
         print(
             f"read at random, batches of 256: {facts['rate']:,.0f} cells/s ({min(facts['rates']):,.0f} to "
             f"{max(facts['rates']):,.0f}), opened in {facts['opened']:.2f} s, peak {facts['peak_gb']:.2f} GB"

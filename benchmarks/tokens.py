@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from benchmarks.record import record
 from benchmarks.synthetic import N_GENES, random_counts
 from cellfm.data import tokenize
 
@@ -21,7 +22,8 @@ def main(n_cells: int = 5000, repeats: int = 5) -> None:
             start = time.perf_counter()
             tokens = tokenize(counts, ids, max_genes=max_genes)
             seconds.append(time.perf_counter() - start)
-        rate = n_cells / np.median(seconds)
+        rate = n_cells / float(np.median(seconds))
+        record(f"tokens, {label}", cells_per_second=rate)
         print(
             f"{label}: {rate:,.0f} cells/s, {counts.nnz / n_cells * rate / 1e6:.1f} M values/s "
             f"({len(tokens.gene_ids) / n_cells:.0f} tokens a cell)"

@@ -12,6 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
+from benchmarks.record import record
 from benchmarks.synthetic import random_counts, random_model
 from cellfm.config import TrainConfig
 from cellfm.data import CellTable
@@ -70,6 +71,8 @@ def main() -> None:
     for name, seconds in times.items():
         print(f"{name:18} {BATCH / np.median(seconds[2:]):6.1f} cells/s; losses {np.round(losses[name][:3], 4)}")
     ratios = np.array(times["padded, PyNative"][2:]) / np.array(times["cellfm"][2:])
+    rates = {name: BATCH / float(np.median(seconds[2:])) for name, seconds in times.items()}
+    record("training", ratio=float(np.median(ratios)), **rates)
     print(f"ratio              {np.median(ratios):6.2f} (median; {ratios.min():.2f} to {ratios.max():.2f})")
 
 
