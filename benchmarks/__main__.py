@@ -58,29 +58,41 @@ def main() -> int:
 
 
 def draw(rows: dict[str, dict], folder: Path) -> None:
+    """Figures of the rows that there are."""
     import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    def label(ax: Axes, x: list[int], xlabel: str, ylabel: str) -> None:
+        ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+        ax.set_xticks(x, [f"{value:,}" for value in x], rotation=45)
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        for which in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.tick_params(axis="y", which="minor", labelsize=6)
 
     if "scaling" in rows:
-        parts = rows["scaling"]["parts"]
-        fig, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
-        labels = (
-            ("genes a cell", "genes per cell", "cells/s"),
-            ("cells at once", "batch_size", "cells/s"),
-            ("cells", "cells", "seconds"),
-        )
-        for ax, (part, x, y) in zip(axes, labels, strict=True):
-            ax.plot(*zip(*parts[part], strict=True), "o-")
-            ax.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+        parts = {name: list(zip(*points, strict=True)) for name, points in rows["scaling"]["parts"].items()}
+        fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+        labels = {
+            "genes a cell": ("genes per cell", "cells/s"),
+            "cells at once": ("batch_size", "cells/s"),
+            "cells": ("cells", "seconds"),
+        }
+        for ax, (name, texts) in zip(axes, labels.items(), strict=True):
+            ax.plot(*parts[name], "o-")
+            label(ax, parts[name][0], *texts)
         fig.savefig(folder / "embedding.svg")
         plt.close(fig)
     if "attention" in rows:
-        fig, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+        fig, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+        lengths = sorted({point[0] for points in rows["attention"]["ways"].values() for point in points})
         for name, points in rows["attention"]["ways"].items():
             length, seconds, gigabytes = zip(*points, strict=True)
             axes[0].plot(length, seconds, "o-", label=name)
             axes[1].plot(length, gigabytes, "o-", label=name)
-        axes[0].set(xscale="log", yscale="log", xlabel="tokens", ylabel="seconds")
-        axes[1].set(xscale="log", yscale="log", xlabel="tokens", ylabel="peak memory, GB")
+        label(axes[0], lengths, "tokens", "seconds")
+        label(axes[1], lengths, "tokens", "peak memory, GB")
         axes[0].legend()
         fig.savefig(folder / "attention.svg")
         plt.close(fig)
