@@ -20,7 +20,7 @@ class Settings:
     cache_dir
         Folder for downloaded and converted models. The environment variable ``CELLFM_CACHE_DIR`` sets it at start.
     device
-        ``"auto"`` (an Ascend NPU where MindSpore finds one, else the CPU), ``"CPU"`` or ``"Ascend"``.
+        ``"auto"`` (an Ascend NPU where MindSpore finds one, else what JAX finds), ``"CPU"`` or ``"Ascend"``.
         ``CELLFM_DEVICE`` sets it at start.
     folding_gb
         Most memory for tables that spare work in the first layer of wide networks (1.0); 0 makes none.
