@@ -1,28 +1,18 @@
 """Annotators on disk: ``annotator.json``, ``head.safetensors`` and, where its name does not tell, ``model/``."""
 
-import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
-
-from cellfm._atomic import whole_folder
-from cellfm.errors import CheckpointError, InputError
+from cellfm.errors import CheckpointError
 from cellfm.model import CellFM, load_model, resolve_model
 from cellfm.model._checkpoint import read_facts
 from cellfm.settings import model_folder
+from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, table_facts, table_of
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._head import head_of
 from cellfm.tasks.annotation._reject import Reference
 
-FACTS_FILE = "annotator.json"
-HEAD_FILE = "head.safetensors"
+FILES = FittedFiles("an annotator", "annotator", "annotator.json", "head.safetensors", checksum="head_sha256")
 MODEL_FOLDER = "model"
-FORMAT = 1
 NAMED_MODELS = ("mini", "80M", "800M")
 _REFERENCE = ("mean", "whiten", "centres")
 _NUMBERS = ("temperature", "confidence_threshold", "distance_threshold")
@@ -33,12 +23,9 @@ def write_annotator(annotator: Annotator, folder: Path, *, overwrite: bool = Fal
     arrays = {f"head.{name}": array for name, array in annotator.head.arrays().items()}
     arrays |= {f"reference.{name}": getattr(annotator.reference, name) for name in _REFERENCE}
     arrays["gene_ids"] = annotator.gene_ids
-    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     model = annotator.model
     facts = {
-        "format": FORMAT,
         "model": {"name": model.name, "weights_sha256": model.weights_hash, "vocabulary_sha256": model.vocab.hash},
-        "head_sha256": hashlib.sha256(content).hexdigest(),
         "head": annotator.head.kind,
         "classes": list(annotator.classes),
         "colors": list(annotator.colors),
@@ -47,60 +34,32 @@ def write_annotator(annotator: Annotator, folder: Path, *, overwrite: bool = Fal
         **{name: repr(float(getattr(annotator, name))) for name in _NUMBERS},
         "n_cells": annotator.n_cells,
         "random_state": annotator.random_state,
-        "history": json.loads(annotator.history.to_json(orient="split", index=False, double_precision=15)),
+        "history": table_facts(annotator.history),
     }
-    with whole_folder(folder, overwrite=overwrite) as partial:
-        (partial / HEAD_FILE).write_bytes(content)
-        (partial / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n")
+
+    def add_model(partial: Path) -> None:
         if not _found_by_name(model):
             model.save(partial / MODEL_FOLDER)
+
+    FILES.write(folder, facts, arrays, overwrite=overwrite, also=add_model)
 
 
 def read_annotator(folder: Path, model: str | Path | CellFM | None = None) -> Annotator:
     """Read an annotator; see `Annotator.load`."""
-    facts = _read_facts(folder)
-    path = folder / HEAD_FILE
-    if not path.exists():
-        raise CheckpointError(f"{folder}: {HEAD_FILE} is missing.")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != facts["head_sha256"]:
-        raise CheckpointError(f"{path} is damaged or incomplete: its checksum is not the one in {FACTS_FILE}.")
-    try:
-        arrays = load(content)
-        head = head_of(facts["head"], _part(arrays, "head."))
-        reference = Reference(**_part(arrays, "reference."))
+    with FILES.read(folder) as (facts, arrays):
         return Annotator(
             model=_model(folder, facts["model"], model),
             classes=tuple(facts["classes"]),
             method=facts["method"],
-            head=head,
-            reference=reference,
+            head=head_of(facts["head"], part_of(arrays, "head.")),
+            reference=Reference(**part_of(arrays, "reference.")),
             gene_ids=arrays["gene_ids"],
-            history=pd.DataFrame(facts["history"]["data"], columns=facts["history"]["columns"]),
+            history=table_of(facts["history"]),
             n_cells=facts["n_cells"],
             random_state=facts["random_state"],
             colors=tuple(facts["colors"]),
             **{name: float(facts[name]) for name in _NUMBERS},
         )
-    except CheckpointError:
-        raise
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder} is no annotator of this version of cellfm: {error}.") from error
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    path = folder / FACTS_FILE
-    if not path.exists():
-        raise InputError(f"{folder} is not an annotator: it holds no {FACTS_FILE}.")
-    try:
-        facts = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(facts, dict) or not {"format", "head_sha256", "model"} <= facts.keys():
-        raise CheckpointError(f"{path} lacks entries: it was not written by cellfm, or is incomplete.")
-    if facts["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {facts['format']!r}; this version of cellfm reads format {FORMAT}.")
-    return facts
 
 
 def _model(folder: Path, facts: dict[str, str], given: str | Path | CellFM | None) -> CellFM:
@@ -114,11 +73,7 @@ def _model(folder: Path, facts: dict[str, str], given: str | Path | CellFM | Non
         model = load_model(facts["name"])
     else:
         raise CheckpointError(f"{folder}: the folder {MODEL_FOLDER!r} is missing; pass model= with {facts['name']!r}.")
-    if (model.weights_hash, model.vocab.hash) != (facts["weights_sha256"], facts["vocabulary_sha256"]):
-        raise CheckpointError(
-            f"{folder} was fitted with another model ({facts['name']!r}, weights {facts['weights_sha256'][:12]}) than "
-            f"{model.name!r} (weights {model.weights_hash[:12]}): their embeddings have nothing in common."
-        )
+    require_same_model(folder, facts["name"], facts, model)
     return model
 
 
@@ -128,7 +83,3 @@ def _found_by_name(model: CellFM) -> bool:
         return False
     folder = model_folder(model.name)
     return folder.exists() and read_facts(folder)["weights_sha256"] == model.weights_hash
-
-
-def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,142 @@
+"""What was fitted, on disk: a folder of facts (JSON) and arrays (safetensors), whole, with checksum and format."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from cellfm._atomic import whole_folder
+from cellfm.errors import CheckpointError, InputError
+from cellfm.model import CellFM
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class FittedFiles:
+    """How one kind of fitted thing is kept.
+
+    Parameters
+    ----------
+    kind
+        What it is, for messages, with its article: ``"an annotator"``.
+    name
+        The same in messages that say "no ...", without article.
+    facts, arrays
+        Names of the two files.
+    checksum
+        Entry of the facts with the SHA-256 of the arrays.
+    format
+        Version of the format; others are refused.
+    """
+
+    kind: str
+    name: str
+    facts: str
+    arrays: str
+    checksum: str = "arrays_sha256"
+    format: int = 1
+
+    def write(
+        self,
+        folder: Path,
+        facts: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        *,
+        overwrite: bool,
+        also: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Write a folder, whole or not at all; `also` may add to it."""
+        content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        entries = {"format": self.format, self.checksum: hashlib.sha256(content).hexdigest(), **facts}
+        with whole_folder(folder, overwrite=overwrite) as partial:
+            (partial / self.arrays).write_bytes(content)
+            (partial / self.facts).write_text(json.dumps(entries, indent=1) + "\n")
+            if also is not None:
+                also(partial)
+
+    @contextmanager
+    def read(self, folder: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
+        """Facts and arrays of a folder, to make the thing of in the block: entries that do not fit are told.
+
+        Raises
+        ------
+        InputError
+            The folder is none of this kind.
+        CheckpointError
+            A file is missing or damaged, or of another version.
+        """
+        facts = self._read_facts(folder)
+        path = folder / self.arrays
+        if not path.exists():
+            raise CheckpointError(f"{folder}: {self.arrays} is missing.")
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != facts[self.checksum]:
+            raise CheckpointError(f"{path} is damaged or incomplete: its checksum is not the one in {self.facts}.")
+        try:
+            yield facts, load(content)
+        except CheckpointError:
+            raise
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder} is no {self.name} of this version of cellfm: {error}.") from error
+
+    def _read_facts(self, folder: Path) -> dict[str, Any]:
+        path = folder / self.facts
+        if not path.exists():
+            raise InputError(f"{folder} is not {self.kind}: it holds no {self.facts}.")
+        try:
+            facts = json.loads(path.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
+        if not isinstance(facts, dict) or not {"format", self.checksum, "model"} <= facts.keys():
+            raise CheckpointError(f"{path} lacks entries: it was not written by cellfm, or is incomplete.")
+        if facts["format"] != self.format:
+            raise CheckpointError(
+                f"{path} has format {facts['format']!r}; this version of cellfm reads format {self.format}."
+            )
+        return facts
+
+
+def require_same_model(
+    folder: Path,
+    name: str,
+    facts: Mapping[str, str],
+    model: CellFM,
+    *,
+    why: str = ": their embeddings have nothing in common",
+) -> None:
+    """Check that a model is the one of the fit, which went by `name`, by the hashes among the facts.
+
+    Raises
+    ------
+    CheckpointError
+        It is another; `why` ends the message.
+    """
+    if (model.weights_hash, model.vocab.hash) != (facts["weights_sha256"], facts["vocabulary_sha256"]):
+        raise CheckpointError(
+            f"{folder} was fitted with another model ({name!r}, weights {facts['weights_sha256'][:12]}) than "
+            f"{model.name!r} (weights {model.weights_hash[:12]}){why}."
+        )
+
+
+def table_facts(table: pd.DataFrame) -> dict[str, Any]:
+    """A table for JSON."""
+    return json.loads(table.to_json(orient="split", index=False, double_precision=15))
+
+
+def table_of(facts: Mapping[str, Any]) -> pd.DataFrame:
+    """The table that `table_facts` was given."""
+    return pd.DataFrame(facts["data"], columns=facts["columns"])
+
+
+def part_of(arrays: Arrays, prefix: str) -> Arrays:
+    """Arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
