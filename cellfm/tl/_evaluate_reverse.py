@@ -8,7 +8,14 @@ import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
-from cellfm.tasks.perturbation._reverse import all_conditions, chance_of_hits, first_hits, order_of, scores_of
+from cellfm.tasks.perturbation._reverse import (
+    candidate_conditions,
+    chance_of_hits,
+    first_hits,
+    order_of,
+    require_distance,
+    scores_of,
+)
 from cellfm.tasks.perturbation._target import LEAST_GENES
 
 
@@ -53,16 +60,11 @@ def evaluate_reverse(
     --------
     >>> cf.tl.evaluate_reverse(predictor)  # doctest: +SKIP
     """
-    if by not in ("cosine", "euclidean"):
-        raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
+    require_distance(by)
     if most < 1:
         raise InputError(f"most must be 1 or more, not {most}.")
     predictor = resolve_predictor(predictor)
-    if candidates is None:
-        perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
-        conditions = all_conditions(sorted(perturbed), predictor.changes)
-    else:
-        conditions = list(dict.fromkeys(predictor.conditions(candidates)))
+    conditions = candidate_conditions(predictor, candidates)
     targets = [condition for condition in predictor.split.test if condition in set(conditions)]
     if not targets:
         raise InputError("No test condition is among the candidates: there is nothing to find.")

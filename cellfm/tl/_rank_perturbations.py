@@ -11,7 +11,7 @@ from anndata import AnnData
 from cellfm.errors import InputError
 from cellfm.tasks.perturbation._conditions import name_of
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
-from cellfm.tasks.perturbation._reverse import all_conditions, order_of, scores_of
+from cellfm.tasks.perturbation._reverse import candidate_conditions, order_of, require_distance, scores_of
 from cellfm.tasks.perturbation._target import LEAST_GENES, target_change
 
 
@@ -70,16 +70,11 @@ def rank_perturbations(
     --------
     >>> cf.tl.rank_perturbations(predictor, adata[adata.obs["cluster"] == "3"])  # doctest: +SKIP
     """
-    if by not in ("cosine", "euclidean"):
-        raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
+    require_distance(by)
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k must be 1 or more, or None, not {top_k}.")
     predictor = resolve_predictor(predictor)
-    if candidates is None:
-        perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
-        conditions = all_conditions(sorted(perturbed), predictor.changes)
-    else:
-        conditions = list(dict.fromkeys(predictor.conditions(candidates)))
+    conditions = candidate_conditions(predictor, candidates)
     change, used = target_change(predictor, target, control, layer)
     if not own_genes:
         used = used & predictor.others_than({gene for condition in conditions for gene in condition})

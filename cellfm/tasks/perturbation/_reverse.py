@@ -12,11 +12,38 @@ import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.tasks.perturbation._conditions import Condition
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
 MOST_CANDIDATES = 1_000_000
 N_TIMED = 256
 """Perturbations by which the time of too many is estimated."""
 Distance = Literal["cosine", "euclidean"]
+
+
+def require_distance(by: str) -> None:
+    """Check how candidates are compared.
+
+    Raises
+    ------
+    InputError
+        Neither by cosine nor by Euclidean distance.
+    """
+    if by not in ("cosine", "euclidean"):
+        raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")
+
+
+def candidate_conditions(predictor: PerturbationPredictor, candidates: Sequence[str] | None) -> list[Condition]:
+    """Candidates by name, each once; where none are named, all singles and pairs of the perturbed genes.
+
+    Raises
+    ------
+    InputError
+        Names that cannot be read, unknown genes, or more than a million.
+    """
+    if candidates is not None:
+        return list(dict.fromkeys(predictor.conditions(candidates)))
+    perturbed = {gene for condition in predictor.profiles.conditions for gene in condition}
+    return all_conditions(sorted(perturbed), predictor.changes)
 
 
 def all_conditions(
