@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cellfm._pieces import Pieces
     from cellfm.model import CellFM
 
-_PICTURES = (".png", ".pdf", ".svg")
 _MIN_CELLS_OF_PLOT = 4
 _LOGS = ".logs"
 
@@ -53,7 +52,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
-    from cellfm.data import check_writable
+    from cellfm.data import PICTURE_SUFFIXES, check_writable
     from cellfm.train._workers import is_worker
 
     if args.workers < 1:
@@ -64,7 +63,7 @@ def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         return _work(args)
     check_writable(args.output)
     if args.plot:
-        check_writable(args.plot, _PICTURES)
+        check_writable(args.plot, PICTURE_SUFFIXES)
     data, model = _read(args)
     if args.part:
         return _embed_part(args, data, model, say)
@@ -81,7 +80,7 @@ def _join(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if not _folder(args).is_dir():
         raise InputError(f"There is no folder {_folder(args)}: cellfm embed --part I/N -o {args.output} makes it.")
     data, model = _read(args)
-    _pieces(args, data, model).joined()  # whether all are there
+    _pieces(args, data, model).require_all()
     args.plot = None
     _embed_and_write(args, data, model, say, keep=True)
     return 0

@@ -7,8 +7,6 @@ from typing import Any
 
 from cellfm.keys import INTEGRATION
 
-_PICTURES = (".png", ".pdf", ".svg")
-
 
 def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
     """Add the command to those of the parser; what it tells goes to `say`."""
@@ -33,14 +31,14 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
 
 def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     from cellfm._adata import select
-    from cellfm.data import check_writable, read_cells, write_cells
+    from cellfm.data import PICTURE_SUFFIXES, check_writable, read_cells, write_cells
     from cellfm.errors import MissingKeyError
     from cellfm.model import load_model
     from cellfm.tl import integrate
 
     check_writable(args.output)
     if args.plot:
-        check_writable(args.plot, _PICTURES)
+        check_writable(args.plot, PICTURE_SUFFIXES)
     model = load_model(args.model)
     data = read_cells(args.input)
     if args.output.suffix == ".h5ad":

@@ -88,6 +88,20 @@ class Pieces:
                 with whole_file(self._path(piece)) as partial:
                     np.save(partial, embedding)
 
+    def require_all(self) -> None:
+        """Check that no piece is missing.
+
+        Raises
+        ------
+        InputError
+            Pieces are; the message lists them.
+        """
+        if missing := self.missing():
+            raise InputError(
+                f"{len(missing):,} of {self.n_pieces:,} pieces of {self.folder} are not there: {_ranges(missing)}. Let "
+                "every part run to its end first; the same commands make what is missing."
+            )
+
     def joined(self) -> np.ndarray:
         """The embedding of all cells, (n_cells, d_model) float32.
 
@@ -96,11 +110,7 @@ class Pieces:
         InputError
             Pieces are missing, or damaged.
         """
-        if missing := self.missing():
-            raise InputError(
-                f"{len(missing):,} of {self.n_pieces:,} pieces of {self.folder} are not there: {_ranges(missing)}. Let "
-                "every part run to its end first; the same commands make what is missing."
-            )
+        self.require_all()
         embedding = np.empty((self.n_cells, self.model.config.d_model), np.float32)
         for piece in range(self.n_pieces):
             path, span = self._path(piece), self._span(piece)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CELL_SUFFIXES = (".h5ad", ".zarr", ".h5mu")
 """What cells can be written to."""
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
+"""What pictures can be written to."""
 
 
 def check_writable(path: Path, suffixes: tuple[str, ...] = CELL_SUFFIXES) -> None:

@@ -10,12 +10,6 @@ import cellfm as cf
 from cellfm.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def scores() -> pd.DataFrame:
     columns = ["Leiden NMI", "iLISI", "PCR comparison", "AvgBio", "Bio conservation", "Batch correction", "Total"]

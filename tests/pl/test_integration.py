@@ -2,16 +2,9 @@
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 import cellfm as cf
 from cellfm.errors import MissingKeyError
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

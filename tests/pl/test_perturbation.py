@@ -10,12 +10,6 @@ import cellfm as cf
 from cellfm.errors import InputError, MissingKeyError
 
 
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def adata() -> AnnData:
     generator = np.random.default_rng(0)

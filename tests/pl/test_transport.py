@@ -4,18 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from matplotlib import pyplot as plt
 
 import cellfm as cf
 from cellfm.errors import InputError, MissingKeyError
 
 STATES = ["before", "predicted", "observed"]
-
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
