@@ -71,7 +71,7 @@ def embed(
         Seed for the choice among the genes of cells that express more than the model takes (2,048).
     checkpoint
         Folder in which every 8,192 finished cells are kept: after a crash the same call goes on from them, to the same
-        bits as without one. It stays when all is done; remove it then.
+        bits as if it had run through. It stays when all is done; remove it then.
     copy
         Return a copy instead of writing to `data`.
 
