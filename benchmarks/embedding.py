@@ -26,13 +26,14 @@ SIZES = {
 }
 
 
-def flop_of(model: CellFM, n_tokens: int, *, folded: bool) -> float:
-    """Operations that are left: products of layers, the last with keys and values alone, the first perhaps folded."""
+def flop_of(model: CellFM, n_tokens: int, *, jax: bool, folded: bool) -> float:
+    """Operations that are left: products of layers; of the last keys and, but for JAX, values; the first may be folded."""
     c = model.config
-    d, w, k = c.d_model, c.d_value, c.d_head
+    d, w, k, h = c.d_model, c.d_value, c.d_head, c.n_heads
     layer = 8 * d * d + 2 * d * k
     first = 4 * d * (w - d) if folded else 0
-    return 2.0 * n_tokens * ((c.n_layers - 1) * layer + 2 * d * d + d * k + w * d + first)
+    last = d * d + (h * d if jax else d * d + d * k)
+    return 2.0 * n_tokens * ((c.n_layers - 1) * layer + last + w * d + first)
 
 
 def main() -> None:
@@ -68,7 +69,9 @@ def main() -> None:
         cosine = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
         ratios = np.array(times["padded to 2048"]) / np.array(seconds)
         folded = "JAX" in name and d >= 512 and n_layers == 2
-        gflops = flop_of(model, len(tokens.gene_ids) + tokens.n_cells, folded=folded) / min(seconds) / 1e9
+        gflops = (
+            flop_of(model, len(tokens.gene_ids) + tokens.n_cells, jax="JAX" in name, folded=folded) / min(seconds) / 1e9
+        )
         limit = limits["jax" if "JAX" in name else "mindspore"]
         difference = float(np.abs(found - expected).max())
         rows[name] = {

@@ -122,7 +122,7 @@ def tokens_that_pay(config: ModelConfig, *, bytes_of_a_number: int) -> float:
     `cf.settings.folding_gb`, where other layers are most of the work, and in narrow networks, where it spares nothing.
     """
     d, w, n_layers = config.d_model, config.d_value, config.n_layers
-    spared = 4 * (d - w) / (8 * d * (n_layers - 1) + 2 * d)  # of all products
+    spared = 4 * (d - w) / (8 * d * (n_layers - 1) + d)  # of all products
     size = 4 * d * config.n_gene_rows * bytes_of_a_number / 1e9
     if n_layers < 2 or d < _WIDE or spared < _LEAST_SPARED or size > settings.folding_gb:
         return np.inf
@@ -148,10 +148,25 @@ def fold(weights: Tree) -> Tree:
 def encode_cells(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> jax.Array:
     """CLS of each cell, (b, d): in the last layer it reads all tokens, but nothing else is computed."""
     x, scale = _below_last(shape, weights, values, layout)
-    cls = _cls(x, layout)[:, None]
-    last = weights["last"]
-    memory = _remember(shape, shape.product(x, last["key_value"]), scale, layout)
-    return _read(shape, last, cls, shape.product(cls, last["query_gate"]), memory)[:, 0]
+    cls, last = _cls(x, layout)[:, None], weights["last"]
+    query_gate = shape.product(cls, last["query_gate"])
+    found = _find_for_cls(shape, last["key_value"], x, jnp.split(query_gate, 2, -1)[0], scale, layout)
+    return _join(shape, last, cls, found, query_gate)[:, 0]
+
+
+def _find_for_cls(
+    shape: Shape, key_value: jax.Array, x: jax.Array, query: jax.Array, scale: jax.Array, layout: Layout
+) -> jax.Array:
+    """``(q K^T x) Wv``, (b, 1, h, k): read by CLS alone, tokens are weighed first, and only their sum becomes values."""
+    _, mask, chunk_cell, cls_row = layout
+    of_key, of_value = jnp.split(key_value, 2, -1)
+    key = shape.heads(jax.nn.relu(shape.product(x, of_key)))
+    query = shape.heads(jax.nn.relu(query))[chunk_cell]
+    weight = (key * query).sum(-1) * (mask * scale[:, None])[..., None]
+    seen = jnp.einsum("csh,csd->chd", weight, x, precision=shape.precision)
+    seen = jax.ops.segment_sum(seen, chunk_cell, len(cls_row))
+    of_value = shape.heads(of_value[None])[0]
+    return jnp.einsum("bhd,dhk->bhk", seen, of_value, precision=shape.precision)[:, None]
 
 
 def encode_all(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -> dict[str, jax.Array]:
@@ -190,7 +205,7 @@ def _below_last(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) 
     if "folded" in weights:
         products = _tokens(shape, weights["folded"], weights["value"], values, layout)
         key_value, query_gate = jnp.split(products, 2, -1)
-        x = _join(shape, weights["first"], x, key_value, query_gate, scale, layout)
+        x = _attend(shape, weights["first"], x, key_value, query_gate, scale, layout)
     if weights["layers"] is not None:
         x, _ = lax.scan(lambda x, own: (_layer(shape, own, x, scale, layout), None), x, weights["layers"])
     return x, scale
@@ -221,10 +236,10 @@ def _scale(shape: Shape, layout: Layout) -> jax.Array:
 
 def _layer(shape: Shape, own: Tree, x: jax.Array, scale: jax.Array, layout: Layout) -> jax.Array:
     products = (shape.product(x, own[name]) for name in ("key_value", "query_gate"))
-    return _join(shape, own, x, *products, scale, layout)
+    return _attend(shape, own, x, *products, scale, layout)
 
 
-def _join(
+def _attend(
     shape: Shape,
     own: Tree,
     x: jax.Array,
@@ -233,8 +248,10 @@ def _join(
     scale: jax.Array,
     layout: Layout,
 ) -> jax.Array:
-    memory = _remember(shape, key_value, scale, layout)
-    return _read(shape, own, x, query_gate, memory[layout[2]])
+    memory = _remember(shape, key_value, scale, layout)[layout[2]]
+    query = shape.heads(jax.nn.relu(jnp.split(query_gate, 2, -1)[0]))
+    found = jnp.einsum("rmhk,rhkj->rmhj", query, memory, precision=shape.precision)
+    return _join(shape, own, x, found, query_gate)
 
 
 def _remember(shape: Shape, key_value: jax.Array, scale: jax.Array, layout: Layout) -> jax.Array:
@@ -246,11 +263,10 @@ def _remember(shape: Shape, key_value: jax.Array, scale: jax.Array, layout: Layo
     return jax.ops.segment_sum(each * scale[:, None, None, None], chunk_cell, len(cls_row))
 
 
-def _read(shape: Shape, own: Tree, x: jax.Array, query_gate: jax.Array, memory: jax.Array) -> jax.Array:
-    """New tokens for `x` (r, m, d), by their queries and gates, from the memory (r, h, k, k) of their cell."""
-    query, gate = jnp.split(query_gate, 2, -1)
-    found = jnp.einsum("rmhk,rhkj->rmhj", shape.heads(jax.nn.relu(query)), memory, precision=shape.precision)
+def _join(shape: Shape, own: Tree, x: jax.Array, found: jax.Array, query_gate: jax.Array) -> jax.Array:
+    """New tokens for `x` (r, m, d), by what their queries found (r, m, h, k) and their gates."""
     found *= lax.rsqrt(jnp.maximum((found * found).mean(-1, keepdims=True), _RMS_FLOOR**2))
+    gate = jnp.split(query_gate, 2, -1)[1]
     y = shape.alpha * x + shape.product(found.reshape(x.shape) * jax.nn.silu(gate), own["output"])
     y = _norm(y, own["norm1"])
     gate, value = jnp.split(shape.product(y, own["glu"]), 2, -1)
