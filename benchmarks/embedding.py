@@ -27,7 +27,7 @@ SIZES = {
 
 
 def flop_of(model: CellFM, n_tokens: int, *, jax: bool, folded: bool) -> float:
-    """Operations that are left: products of layers; of the last keys and, but for JAX, values; the first may be folded."""
+    """Operations that are left: of the first layer perhaps folded, of the last keys and, but for JAX, values."""
     c = model.config
     d, w, k, h = c.d_model, c.d_value, c.d_head, c.n_heads
     layer = 8 * d * d + 2 * d * k

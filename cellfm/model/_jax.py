@@ -157,7 +157,7 @@ def encode_cells(shape: Shape, weights: Tree, values: jax.Array, layout: Layout)
 def _find_for_cls(
     shape: Shape, key_value: jax.Array, x: jax.Array, query: jax.Array, scale: jax.Array, layout: Layout
 ) -> jax.Array:
-    """``(q K^T x) Wv``, (b, 1, h, k): read by CLS alone, tokens are weighed first, and only their sum becomes values."""
+    """``(q K^T x) Wv``, (b, 1, h, k): for CLS alone, tokens are weighed first, and only their sum becomes values."""
     _, mask, chunk_cell, cls_row = layout
     of_key, of_value = jnp.split(key_value, 2, -1)
     key = shape.heads(jax.nn.relu(shape.product(x, of_key)))
