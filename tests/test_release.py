@@ -1,0 +1,52 @@
+"""What is said of a release stands in several files, and they agree; what it weighs stays small."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LISTING = ROOT / ".github" / "scverse" / "meta.yaml"  # not in the sdist
+needs_checkout = pytest.mark.skipif(not LISTING.exists(), reason="needs a checkout: the files are not in the sdist")
+
+
+def line(path: Path, pattern: str) -> str:
+    found = re.search(pattern, path.read_text(), re.MULTILINE)
+    assert found, f"{path.name} has no line like {pattern}"
+    return found.group(1)
+
+
+def test_the_version_is_the_same_everywhere():
+    assert line(ROOT / "CITATION.cff", r"^version: (.+)$") == PROJECT["version"]
+    assert line(ROOT / "CHANGELOG.md", r"^## (\d\S+)") == PROJECT["version"]  # the newest entry
+
+
+@needs_checkout
+def test_the_listing_of_scverse_says_what_the_project_says():
+    assert line(LISTING, r"^version: (.+)$") == PROJECT["version"]
+    assert line(LISTING, r"^name: (.+)$") == PROJECT["name"]
+    assert line(LISTING, r"^license: (.+)$") == PROJECT["license"]
+    assert line(LISTING, r"^  - (10\..+)$") == line(ROOT / "CITATION.cff", r"doi: (.+)$")
+    install, tests = line(LISTING, r"^test_command: (.+)$").split(" && ")
+    readme = (ROOT / "README.md").read_text()
+    assert install in readme
+    assert tests in readme
+
+
+def test_every_licence_is_there():
+    assert PROJECT["license-files"] == ["LICENSE"]
+    assert "BSD 3-Clause" in (ROOT / "LICENSE").read_text()
+
+
+def test_what_is_published_fits():
+    shipped = [path for path in (ROOT / "cellfm").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert sum(path.stat().st_size for path in shipped) < 20e6  # unpacked, so the wheel is smaller
+
+
+@needs_checkout
+def test_the_workflows_do_what_is_done_by_hand():
+    for name in ("ci.yml", "release.yml"):
+        assert "run: .ci/run" in (ROOT / ".github" / "workflows" / name).read_text()
+    assert ".ci/release" in (ROOT / ".ci" / "run").read_text()
