@@ -47,6 +47,6 @@ def test_what_is_published_fits():
 
 @needs_checkout
 def test_the_workflows_do_what_is_done_by_hand():
-    for name in ("ci.yml", "release.yml"):
+    for name in ("ci.yaml", "release.yaml"):
         assert "run: .ci/run" in (ROOT / ".github" / "workflows" / name).read_text()
     assert ".ci/release" in (ROOT / ".ci" / "run").read_text()
