@@ -1,6 +1,6 @@
 """What the genes of `mini` know, against controls: function, modules, lncRNA markers.
 
-    python -m benchmarks.genes --data FOLDER --work FOLDER [--parts function,modules,lncrnas]
+    python -m benchmarks.genes --data FOLDER --work FOLDER [--parts function,modules,lncrnas,relations]
 
 Each part writes a table to `--work` and prints it as Markdown; parts that are there already are only printed.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 import cellfm as cf
+from cellfm.model import CellFM
 
 PBMC = ("pbmc_facs_zheng2017", "pbmc_donorA_zheng2017", "kang_ifnb_pbmc")
 KEYS = ("static", "contextual")
@@ -32,6 +33,14 @@ MARKERS = {  # what is known of lncRNAs in blood, by group of pbmc_facs
 }
 """LINC00926 is the marker of B cells in most atlases of blood, NEAT1 one of monocytes, RP11-291B21.2 (LINC02446) one of
 naive CD8 T cells."""
+
+PANEL = {  # genes that are known to belong to one kind of blood cell
+    "T": ("CD3D", "CD3E", "CD3G", "CD2", "LCK", "IL7R", "CD27", "TRAT1"),
+    "B": ("CD19", "MS4A1", "CD79A", "CD79B", "BANK1", "CD22", "VPREB3", "TCL1A"),
+    "NK": ("GNLY", "NKG7", "KLRD1", "GZMB", "PRF1", "KLRF1", "FGFBP2", "SPON2"),
+    "monocyte": ("LYZ", "CD14", "S100A8", "S100A9", "FCN1", "CST3", "VCAN", "MS4A6A"),
+}
+TUNED_ON = {"immune cells": (PBMC[0], "cell_type"), "pancreas": ("pancreas_cepo", "cell_type")}
 
 
 def embedded(path: Path) -> ad.AnnData:
@@ -111,7 +120,44 @@ def lncrnas(data: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-PARTS: dict[str, Callable[[Path], pd.DataFrame]] = {"function": function, "modules": modules, "lncrnas": lncrnas}
+def relations(data: Path) -> pd.DataFrame:
+    """How genes of a blood panel relate before and after fine-tuning on immune and on other cells."""
+    adata = ad.read_h5ad(data / f"{PBMC[0]}.h5ad")
+    models: dict[str, str | CellFM] = {"before": "mini"}
+    for name, (file, labels) in TUNED_ON.items():
+        cells = ad.read_h5ad(data / f"{file}.h5ad")
+        models[name] = cf.tl.fit_annotator(cells, labels_key=labels, method="full").model
+    kind_of = {gene: kind for kind, genes in PANEL.items() for gene in genes}
+    rows = []
+    for embedding in KEYS:
+        for name, model in models.items():
+            cf.tl.embed_genes(adata, model, kind=embedding, key_added=name)
+            cf.tl.gene_network(adata, list(kind_of), embedding_keys=[name], n_neighbors=len(kind_of))
+            pairs = adata.uns["cellfm_gene_network"]
+            alike = pairs["gene"].map(kind_of) == pairs["other"].map(kind_of)
+            both = pd.concat([pairs, pairs.rename(columns={"gene": "other", "other": "gene"})])
+            nearest = both.sort_values(name, ascending=False).groupby("gene").head(3)
+            rows.append(
+                {
+                    "embedding": embedding,
+                    "fine-tuned on": name,
+                    "genes": pairs[["gene", "other"]].stack().nunique(),
+                    "cosine of one kind": pairs.loc[alike, name].mean(),
+                    "of two kinds": pairs.loc[~alike, name].mean(),
+                    "three nearest of the same kind": (
+                        nearest["gene"].map(kind_of) == nearest["other"].map(kind_of)
+                    ).mean(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+PARTS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    "function": function,
+    "modules": modules,
+    "lncrnas": lncrnas,
+    "relations": relations,
+}
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ MIN_CELLS = 10
 """Genes that fewer cells express are left out: half of the genes of this subset are expressed in none."""
 VARIANTS: dict[str, dict] = {
     "CellFM genes": {},
+    "contextual genes": {"genes": "contextual", "counts_layer": "counts"},
     "learned genes": {"genes": "learned", "perturbation": "learned"},
     "CellFM genes, as GEARS": {"start": "none", "cells_per_pair": 1, "power": 4.0, "weight_decay": 5e-4},
 }
@@ -37,6 +38,7 @@ def load(data: Path) -> ad.AnnData:
     adata = ad.read_h5ad(data / SET)
     counts = sp.csr_matrix(adata.X, dtype=np.float32)
     depth = adata.obs["total_counts_full"].to_numpy()
+    adata.layers["counts"] = counts
     adata.X = sp.csr_matrix(sp.diags(1e4 / depth) @ counts, dtype=np.float32).log1p()
     expressed = np.bincount(counts.indices, minlength=adata.n_vars) >= MIN_CELLS
     return adata[:, expressed].copy()

@@ -40,6 +40,7 @@ def fit_perturbation(
     candidates: Sequence[str] = (),
     uncertainty: bool = False,
     layer: str | None = None,
+    counts_layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
     hgnc: str | Path | None = None,
@@ -97,6 +98,8 @@ def fit_perturbation(
         Predict also how far differences between means of `cells_per_pair` cells lie around each change.
     layer
         Layer with the expression; by default X.
+    counts_layer
+        Layer with the counts that ``genes="contextual"`` reads, where `layer` holds normalised values.
     modality
         Table of a MuData.
     gene_key
@@ -173,8 +176,8 @@ def fit_perturbation(
     symbols = tuple(np.where(match.ids > 0, known, names).tolist())
     cells: CellInput | None = None
     if genes == "contextual":
-        options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
-        cells = read_cells_for(table, loaded.vocab, **options)
+        options = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
+        cells = read_cells_for(table, loaded.vocab, layer=counts_layer or layer, **options)
     return fit_predictor(
         loaded,
         Cells(values, conditions, names, symbols, cells),

@@ -7,6 +7,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -150,6 +151,19 @@ def test_vectors_may_be_learnt_or_contextual_and_all_conditions_learnt(adata, ti
     assert np.isfinite(found.predict(["GENE1", "GENE0+GENE7"]).to_numpy()).all()
     assert not found.split.test
     assert found.evaluation.empty
+
+
+def test_contextual_genes_read_counts_of_their_own(adata: AnnData, tiny_model: CellFM):
+    options = {"split": "all", "genes": "contextual"} | SMALL | {"n_epochs": 1}
+    expected = cf.tl.fit_perturbation(adata, tiny_model, **options).predict(["GENE1"])
+    normalised = adata.copy()
+    normalised.layers["counts"] = adata.X.copy()
+    sc.pp.normalize_total(normalised, target_sum=1e4)
+    sc.pp.log1p(normalised)
+    found = cf.tl.fit_perturbation(normalised, tiny_model, counts_layer="counts", **options).predict(["GENE1"])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    with pytest.raises(InputError, match="counts"):
+        cf.tl.fit_perturbation(normalised, tiny_model, **options)
 
 
 def test_a_column_may_split_the_conditions(adata: AnnData, tiny_model: CellFM):
