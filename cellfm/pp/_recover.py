@@ -187,7 +187,8 @@ def _judge(
             f"{first!r}) the values are no whole multiples of one count, as after batch correction, smoothing, "
             "scaling of genes or division by gene length. Natural, base 2 and base 10 logarithms and none were tried; "
             f"{_WORDS[scale]} fits best. "
-            "Pass layer= with other values, or load the raw data."
+            "Pass layer= with other values, or load the raw data; where there are no counts, "
+            "cf.tl.embed(values_layer='X') takes values of your own."
             + (" Or pass errors='flag' to recover the other cells." if some else "")
         )
     if not n_failed and not whole:
