@@ -1,7 +1,7 @@
 """CellFM as one writes it first: cells padded to one length, every token through every layer.
 
-The stand-in for the published network in comparisons of speed: the same function of the same weights, in MindSpore's
-graph mode, straight from the formulas of `docs/architecture.md`.
+The stand-in for the published network in comparisons of speed, in use and in training: the same function of the same
+weights, in MindSpore's graph mode, straight from the formulas of `docs/architecture.md`.
 """
 
 import mindspore as ms
@@ -30,16 +30,22 @@ class PaddedCellFM(nn.Cell):
         return ops.matmul(x, self.get(name + ".weight").T)
 
     def construct(self, gene_ids, values, mask):
-        b = gene_ids.shape[0]
+        return self.tokens(gene_ids, self.embedded_values(values), mask)[:, 0]
+
+    def embedded_values(self, values):
         v = ops.leaky_relu(self.dense(values.expand_dims(-1), "embed.value.expand"), 0.2)
         v = ops.softmax(self.dense(v, "embed.value.mix") + self.get("embed.value.skip") * v, -1)
-        x = ops.gather(self.get("embed.gene"), gene_ids, 0) + self.dense(v, "embed.value.table")
+        return self.dense(v, "embed.value.table")
+
+    def tokens(self, gene_ids, embedded_values, mask):
+        b = gene_ids.shape[0]
+        x = ops.gather(self.get("embed.gene"), gene_ids, 0) + embedded_values
         x = x * mask.expand_dims(-1)
         x = ops.concat((ops.broadcast_to(self.get("embed.cls"), (b, 1, self.config.d_model)), x), 1)
         keys = ops.concat((ops.ones((b, 1), ms.float32), mask), 1).expand_dims(-1)
         for i in range(self.config.n_layers):
             x = self.layer(x, keys, ops.sqrt(mask.sum(-1)).reshape((b, 1, 1)), f"backbone.layers.{i}")
-        return x[:, 0]
+        return x
 
     def layer(self, x, keys, root, name):
         y = self.layer_norm(self.alpha * x + self.attention(x, keys, root, name + ".attention"), name + ".norm1")
@@ -52,7 +58,7 @@ class PaddedCellFM(nn.Cell):
         k = self.heads(ops.relu(self.dense(x, name + ".key")) * scale * keys)
         v = self.heads(self.dense(x, name + ".value") / root)
         o = ops.matmul(q, ops.matmul(k.swapaxes(2, 3), v))
-        o = o / ops.maximum(ops.sqrt((o * o).mean(-1, keep_dims=True)), 1e-12)
+        o = o * ops.rsqrt(ops.maximum((o * o).mean(-1, keep_dims=True), 1e-24))
         o = o.swapaxes(1, 2).reshape(x.shape)
         return self.dense(o * ops.silu(self.dense(x, name + ".gate")), name + ".output")
 
@@ -62,6 +68,21 @@ class PaddedCellFM(nn.Cell):
 
     def layer_norm(self, x, name):
         return self.norm(x, self.get(name + ".gamma"), self.get(name + ".beta"))[0]
+
+
+class PaddedObjective(PaddedCellFM):
+    """Both reconstruction losses of masked values, (b, n) padded cells to a number."""
+
+    def construct(self, gene_ids, values, visible, mask, target):
+        shown = visible.expand_dims(-1)
+        embedded = self.embedded_values(values) * shown + self.get("embed.hidden") * (1 - shown)
+        x = self.tokens(gene_ids, embedded, mask)
+        cell, tokens = x[:, :1], x[:, 1:]
+        hidden = ops.leaky_relu(self.dense(tokens, "gene_decoder.inner"), 0.2)
+        gene_wise = self.dense(hidden, "gene_decoder.output").squeeze(-1)
+        genes = ops.gather(self.get("embed.gene"), gene_ids, 0)
+        cell_wise = (ops.sigmoid(self.dense(genes, "cell_decoder.inner")) * cell).sum(-1)
+        return (((gene_wise - values) ** 2 + (cell_wise - values) ** 2) * target).sum()
 
 
 class PaddedEncoder:
