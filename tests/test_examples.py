@@ -124,6 +124,7 @@ GIVEN: dict[str, Callable[[], Any]] = {
     "predictor": lambda: ran("cellfm.tl.fit_perturbation").names["predictor"],
     "fitted": lambda: ran("cellfm.tl.fit_transport").names["fitted"],
     "integrated": lambda: ran("cellfm.tl.integrate").names["adata"].copy(),
+    "small": lambda: ran("cellfm.train.pretrain").names["small"],
     "scores": lambda: ran("cellfm.tl.benchmark").names["scores"],
 }
 

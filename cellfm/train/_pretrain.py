@@ -67,8 +67,9 @@ def pretrain(
 
     Examples
     --------
-    >>> config = {"model": {"d_model": 32, "n_heads": 2, "d_value": 16}, "train": {"steps": 2, "batch_size": 8}}
-    >>> model = cf.train.pretrain("corpus", config, out="run")
+    >>> shape = {"n_layers": 1, "d_model": 32, "n_heads": 2, "d_value": 16}
+    >>> config = {"model": shape, "train": {"steps": 2, "batch_size": 8}}
+    >>> small = cf.train.pretrain("corpus", config, out="run")
     >>> cf.tl.embed(adata, "run")
     """
     rank, size = processes()  # first of all: MindSpore's scheduler, which runs this too, never comes back from it
