@@ -19,7 +19,7 @@ from PIL import Image
 
 DOCS = Path(__file__).resolve().parent
 NOTEBOOKS = [DOCS / "tour.ipynb", *sorted((DOCS / "tutorials").glob("*.ipynb"))]
-N_COLOURS = 96  # of a picture
+N_COLOURS = 256  # of a picture
 PATIENCE = 600  # seconds a cell
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -36,7 +36,7 @@ def light(picture: str) -> str:
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A") if image.mode == "RGBA" else None)
-        flat.quantize(N_COLOURS, dither=Image.Dither.NONE).save(out, "png", optimize=True)
+        flat.quantize(N_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "png", optimize=True)
     return base64.b64encode(out.getvalue()).decode()
 
 
