@@ -40,7 +40,8 @@ def save_card(image: Image.Image, name: str) -> None:
     image.thumbnail((CARD[0] - 20, CARD[1] - 20))
     card = Image.new("RGB", CARD, "white")
     card.paste(image, ((CARD[0] - image.width) // 2, (CARD[1] - image.height) // 2))
-    card.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(DOCS / "_static" / f"{name}.png", optimize=True)
+    few = card.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(DOCS / "_static" / f"{name}.png", optimize=True)
 
 
 def rows(page: str, heading: str) -> list[list[str]]:
