@@ -26,6 +26,12 @@ class Settings:
         Most memory for tables that spare work in the first layer of wide networks (1.0); 0 makes none.
     verbosity
         ``"error"``, ``"warning"`` (default), ``"info"`` or ``"debug"``; the numbers 0 to 3 mean the same.
+
+    Examples
+    --------
+    >>> cf.settings.verbosity = "info"
+    >>> cf.settings
+    >>> cf.settings.verbosity = "warning"
     """
 
     def __init__(self) -> None:

@@ -16,6 +16,7 @@ release = version = installed_version("cellfm")
 
 extensions = [
     "myst_nb",  # which is myst_parser and more
+    "sphinx_design",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
@@ -23,7 +24,7 @@ extensions = [
     "keys_table",
     "namespace",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "**.ipynb_checkpoints"]
 
 default_role = "literal"  # names in docstrings are mostly parameters, and the same name means many things
 autosummary_generate = False
@@ -38,14 +39,10 @@ suppress_warnings = [
 ]  # "(n_cells,) bool" is taken for a type, and n_cells for one of the fields of this name
 napoleon_custom_sections = ["Returns"]  # prose and lists of keys, which would be taken for types
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
-# The pages of the tutorials hold no results: they come from running them. "off" leaves them out.
-nb_execution_mode = os.environ.get("CELLFM_DOCS_EXECUTION", "auto")
-nb_execution_raise_on_error = True
-nb_execution_timeout = 300  # seconds a cell
-nb_output_stderr = "remove"  # progress bars
+nb_execution_mode = "off"  # the notebooks hold their results; docs/execute.py runs them
 
 html_theme = "furo"
 html_title = f"cellfm {release}"

@@ -22,7 +22,16 @@ Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the network says of cells; what was not asked for is None."""
+    """What the network says of cells; what was not asked for is None.
+
+    Examples
+    --------
+    >>> from cellfm.data import tokenize
+    >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
+    >>> encoded = model.encode(cells, outputs=["cell", "tokens"])
+    >>> encoded.cell.shape
+    (200, 128)
+    """
 
     cell: np.ndarray | None = None
     """(n_cells, d_model) float32: the CLS token; NaN for cells without tokens."""
@@ -39,6 +48,13 @@ class Attended:
     """What attention compares in a layer: the score from i to j is the product of i's query and j's key, by head.
 
     Both are 0 and above. Linear attention has no softmax: scores of one reader compare, those of two do not.
+
+    Examples
+    --------
+    >>> from cellfm.data import tokenize
+    >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
+    >>> model.attend(cells).cls_query.shape
+    (200, 2, 64)
     """
 
     cls_query: np.ndarray
@@ -66,6 +82,13 @@ class CellFM:
         What runs the network; see `cf.load_model`.
     precision
         Of the products; see `cf.load_model`.
+
+    Examples
+    --------
+    >>> model = cf.load_model("mini")
+    >>> model.config.d_model, len(model.vocab)
+    (128, 34354)
+    >>> model.save("my-model")
     """
 
     def __init__(

@@ -46,6 +46,14 @@ def load_model(
         The file is damaged, or does not fit the vocabulary.
     DownloadError
         Published weights could not be fetched.
+
+    Examples
+    --------
+    >>> model = cf.load_model("mini")
+    >>> model
+    CellFM 'mini': 2 layers, width 128, 2 heads, 4.7 M parameters
+    ...
+    >>> model = cf.load_model("80M")  # doctest: +SKIP
     """
     for name, value, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if value not in known:
@@ -79,7 +87,16 @@ def _load(model: str | Path, vocabulary: str | Path | Vocabulary | None, n_heads
 
 
 def resolve_model(model: str | Path | CellFM) -> CellFM:
-    """A model from a name, a path or a model."""
+    """A model from a name, a path or a model.
+
+    Examples
+    --------
+    >>> from cellfm.model import resolve_model
+    >>> resolve_model("mini").name
+    'mini'
+    >>> resolve_model(model) is model
+    True
+    """
     return load_model(model) if isinstance(model, str | Path) else model
 
 

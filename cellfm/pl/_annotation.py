@@ -69,8 +69,8 @@ def annotation(
 
     Examples
     --------
-    >>> cf.tl.annotate(query, reference=reference, labels_key="cell_type")  # doctest: +SKIP
-    >>> cf.pl.annotation(query, labels_key="cell_type")  # doctest: +SKIP
+    >>> cf.tl.annotate(query, reference=reference, labels_key="cell_type")
+    >>> axes = cf.pl.annotation(query, labels_key="cell_type")
     """
     adata = select(data, modality)
     chosen = _chosen(panels, labels_key, ax)

@@ -58,7 +58,8 @@ def attention(
 
     Examples
     --------
-    >>> cf.pl.attention(adata, n_genes=3)  # doctest: +SKIP
+    >>> cf.tl.attention(adata, groupby="cell_type", min_cells=10)
+    >>> ax = cf.pl.attention(adata, n_genes=3)
     """
     record = next(
         (run for name, run in adata.uns.get(RUN, {}).items() if key.startswith(name) and "groups" in run), None

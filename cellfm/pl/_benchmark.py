@@ -53,8 +53,8 @@ def benchmark(
 
     Examples
     --------
-    >>> table = cf.tl.benchmark(adata, batch_key="donor", label_key="cell_type")  # doctest: +SKIP
-    >>> cf.pl.benchmark(table, sort_by="Total")  # doctest: +SKIP
+    >>> # scores is what cf.tl.benchmark returned
+    >>> ax = cf.pl.benchmark(scores, sort_by="Total")
     """
     if not isinstance(scores, pd.DataFrame) or not len(scores) or not set(_AGGREGATES) <= set(scores.columns):
         raise InputError("Expected the table that cf.tl.benchmark returns.")

@@ -60,10 +60,10 @@ def cells(
 
     Examples
     --------
-    >>> cf.tl.embed(adata)  # doctest: +SKIP
-    >>> sc.pp.neighbors(adata, use_rep="X_cellfm")  # doctest: +SKIP
-    >>> sc.tl.umap(adata)  # doctest: +SKIP
-    >>> cf.pl.cells(adata, color="cell_type")  # doctest: +SKIP
+    >>> cf.tl.embed(adata)
+    >>> sc.pp.neighbors(adata, use_rep="X_cellfm")
+    >>> sc.tl.umap(adata)
+    >>> axes = cf.pl.cells(adata, color=["cell_type", "CD3E"])
     """
     import scanpy as sc  # slow to import
 

@@ -56,7 +56,7 @@ def corpus(
 
     Examples
     --------
-    >>> cf.pl.corpus("corpus", columns=["tissue", "cell_type"])  # doctest: +SKIP
+    >>> axes = cf.pl.corpus("corpus", columns=["cell_type"])
     """
     if max_bars < 2:
         raise InputError(f"max_bars must be at least 2, not {max_bars}.")

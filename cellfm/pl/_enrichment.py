@@ -62,7 +62,10 @@ def enrichment(
 
     Examples
     --------
-    >>> cf.pl.enrichment(adata, n_terms=2)  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_modules(adata, resolution=1)
+    >>> cf.tl.enrich_modules(adata, gene_sets)
+    >>> ax = cf.pl.enrichment(adata, n_terms=2)
     """
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.enrich_modules(adata, gene_sets) first.")

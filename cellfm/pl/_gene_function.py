@@ -45,7 +45,8 @@ def gene_function(
 
     Examples
     --------
-    >>> cf.pl.gene_function(scores, metric="auprc")  # doctest: +SKIP
+    >>> scores = cf.tl.gene_function("mini", labels, n_folds=3, n_repeats=1)
+    >>> ax = cf.pl.gene_function(scores, metric="auprc")
     """
     metrics = [column for column in map(str, scores) if column not in ("features", "classifier", "repeat", "fold")]
     if metric not in metrics:

@@ -60,7 +60,9 @@ def gene_modules(
 
     Examples
     --------
-    >>> cf.pl.gene_modules(adata, save="modules.png")  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_modules(adata, resolution=5, umap=True)
+    >>> ax = cf.pl.gene_modules(adata, save="modules.png")
     """
     umap = MODULES.umap if key == MODULES.var else f"{key}s_umap"
     if key not in adata.var or umap not in adata.varm:

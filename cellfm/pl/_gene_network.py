@@ -50,7 +50,9 @@ def gene_network(
 
     Examples
     --------
-    >>> cf.pl.gene_network(adata)  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_network(adata, ["CD3D", "CD3E", "MS4A1", "CD79A", "LYZ", "CST3"])
+    >>> ax = cf.pl.gene_network(adata)
     """
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.gene_network(adata, genes) first.")

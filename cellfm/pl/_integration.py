@@ -63,8 +63,8 @@ def integration(
 
     Examples
     --------
-    >>> cf.tl.integrate(adata, batch_key="donor", umap=True)  # doctest: +SKIP
-    >>> cf.pl.integration(adata, batch_key="donor", label_key="cell_type")  # doctest: +SKIP
+    >>> # integrated is what cf.tl.integrate(adata, batch_key="donor", umap=True) made
+    >>> axes = cf.pl.integration(integrated, batch_key="donor", label_key="cell_type")
     """
     import scanpy as sc  # slow to import
 

@@ -56,7 +56,8 @@ def lncrnas(
 
     Examples
     --------
-    >>> cf.pl.lncrnas(adata)  # doctest: +SKIP
+    >>> cf.tl.rank_lncrnas(adata, groupby="cell_type", n_permutations=50)
+    >>> ax = cf.pl.lncrnas(adata, alpha=1)
     """
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.rank_lncrnas(adata, groupby=...) first.")

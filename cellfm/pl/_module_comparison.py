@@ -46,7 +46,9 @@ def module_comparison(
 
     Examples
     --------
-    >>> cf.pl.module_comparison(adata)  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.compare_modules(adata, gene_sets, resolutions=[1, 10])
+    >>> ax = cf.pl.module_comparison(adata)
     """
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.compare_modules(adata, gene_sets) first.")

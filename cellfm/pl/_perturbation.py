@@ -58,7 +58,8 @@ def perturbation(
 
     Examples
     --------
-    >>> cf.pl.perturbation(cf.tl.perturb(predictor, ["KLF1"]), "KLF1")  # doctest: +SKIP
+    >>> predicted = cf.tl.perturb(predictor, ["CD3D+LYZ"])
+    >>> ax = cf.pl.perturbation(predicted, "CD3D+LYZ")
     """
     if kind not in ("bars", "levels", "scatter"):
         raise InputError(f"kind must be 'bars', 'levels' or 'scatter', not {kind!r}.")

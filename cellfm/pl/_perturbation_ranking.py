@@ -56,8 +56,9 @@ def perturbation_ranking(
 
     Examples
     --------
-    >>> ranking = cf.tl.rank_perturbations(predictor, cells)  # doctest: +SKIP
-    >>> cf.pl.perturbation_ranking(ranking)  # doctest: +SKIP
+    >>> cells = perturbed[perturbed.obs["condition"] == "CD3D+LYZ"]
+    >>> ranking = cf.tl.rank_perturbations(predictor, cells)
+    >>> ax = cf.pl.perturbation_ranking(ranking, highlight="CD3D+LYZ")
     """
     if by not in ("cosine", "euclidean"):
         raise InputError(f"by must be 'cosine' or 'euclidean', not {by!r}.")

@@ -48,8 +48,8 @@ def perturbation_screen(
 
     Examples
     --------
-    >>> screen = cf.tl.screen_perturbations(predictor, genes)  # doctest: +SKIP
-    >>> cf.pl.perturbation_screen(screen)  # doctest: +SKIP
+    >>> screen = cf.tl.screen_perturbations(predictor, ["CD3D", "CD3E", "LYZ", "CST3"], kind="both")
+    >>> ax = cf.pl.perturbation_screen(screen)
     """
     facts = adata.uns.get("cellfm", {}).get(PERTURBATION.uns, {})
     if PERTURBATION.cluster not in adata.obs or "X_umap" not in adata.obsm or "clusters" not in facts:

@@ -59,7 +59,9 @@ def transport(
 
     Examples
     --------
-    >>> cf.pl.transport(cf.tl.compare_transport(model, control, observed=treated, umap=True))  # doctest: +SKIP
+    >>> control, treated = (adata[adata.obs["condition"] == name] for name in ("ctrl", "stim"))
+    >>> compared = cf.tl.compare_transport(fitted, control, observed=treated, umap=True)
+    >>> axes = cf.pl.transport(compared)
     """
     if kind not in ("umap", "density"):
         raise InputError(f"kind must be 'umap' or 'density', not {kind!r}.")

@@ -57,8 +57,11 @@ def check(
 
     Examples
     --------
-    >>> import cellfm as cf, scanpy as sc
-    >>> cf.pp.check(sc.read_h5ad("cells.h5ad"))  # doctest: +SKIP
+    >>> report = cf.pp.check(adata)
+    >>> report.ok, report.n_matched
+    (True, 712)
+    >>> cf.pp.check(log_normalised).ok
+    False
     """
     adata = pick_table(data, modality)
     return inspect_data(adata, resolve_vocabulary(model), load_synonyms(hgnc), layer=layer, gene_key=gene_key)

@@ -84,9 +84,9 @@ def prepare(
 
     Examples
     --------
-    >>> import cellfm as cf, scanpy as sc
-    >>> adata = sc.read_h5ad("cells.h5ad")  # doctest: +SKIP
-    >>> cf.pp.prepare(adata)  # doctest: +SKIP
+    >>> cf.pp.prepare(adata, min_genes=100)
+    >>> adata.var_names[:3].tolist()
+    ['HES4', 'TNFRSF4', 'SSU72']
     """
     adata = select(data, modality)
     require_in_memory(adata, "cf.pp.prepare")

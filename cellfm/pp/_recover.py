@@ -88,10 +88,10 @@ def recover_counts(
 
     Examples
     --------
-    >>> import cellfm as cf, scanpy as sc
-    >>> adata = sc.datasets.pbmc68k_reduced()  # doctest: +SKIP
-    >>> cf.pp.recover_counts(adata, layer="raw")  # doctest: +SKIP
-    >>> cf.tl.embed(adata, layer="counts")  # doctest: +SKIP
+    >>> cf.pp.recover_counts(log_normalised)
+    >>> log_normalised.layers["counts"][0].data[:3].tolist()
+    [1.0, 1.0, 1.0]
+    >>> cf.tl.embed(log_normalised, layer="counts")
     """
     if errors not in ("raise", "flag"):
         raise InputError(f"errors must be 'raise' or 'flag', not {errors!r}.")

@@ -134,9 +134,8 @@ def annotate(
 
     Examples
     --------
-    >>> import cellfm as cf
-    >>> cf.tl.annotate(query, reference=atlas, labels_key="cell_type")  # doctest: +SKIP
-    >>> cf.pl.cells(query, color="cellfm_label")  # doctest: +SKIP
+    >>> cf.tl.annotate(query, reference=reference, labels_key="cell_type")
+    >>> query.obs[["cellfm_label", "cellfm_confidence"]].head()
     """
     if (annotator is None) == (reference is None):
         raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")

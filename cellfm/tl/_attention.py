@@ -95,7 +95,9 @@ def attention(
 
     Examples
     --------
-    >>> cf.tl.attention(adata, groupby="cell_type", readers=["IRF7"])  # doctest: +SKIP
+    >>> cf.tl.attention(adata, groupby="cell_type", readers=["CD74"])
+    >>> list(adata.varm)
+    ['cellfm_attention', 'cellfm_attention_CD74']
     """
     if layer == "raw":
         raise InputError("adata.raw has genes of its own, which varm does not: call adata.raw.to_adata() first.")

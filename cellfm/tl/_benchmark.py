@@ -81,9 +81,9 @@ def benchmark(
 
     Examples
     --------
-    >>> import cellfm as cf
-    >>> table = cf.tl.benchmark(adata, batch_key="donor", label_key="cell_type")  # doctest: +SKIP
-    >>> cf.pl.benchmark(table)  # doctest: +SKIP
+    >>> cf.tl.embed(adata)
+    >>> scores = cf.tl.benchmark(adata, batch_key="donor", label_key="cell_type")
+    >>> scores["Total"]
     """
     if profile not in ("fast", "full"):
         raise InputError(f"profile must be 'fast' or 'full', not {profile!r}.")

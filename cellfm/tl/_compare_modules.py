@@ -84,7 +84,9 @@ def compare_modules(
 
     Examples
     --------
-    >>> cf.tl.compare_modules(adata, "KEGG_2021_Human.gmt", resolutions=range(1, 61))  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.compare_modules(adata, gene_sets, resolutions=[1, 10])
+    >>> adata.uns["cellfm_module_comparison"]
     """
     wanted = [float(value) for value in resolutions]
     if not wanted or min(wanted) <= 0:

@@ -80,8 +80,9 @@ def compare_transport(
 
     Examples
     --------
-    >>> compared = cf.tl.compare_transport(model, control, observed=treated, umap=True)  # doctest: +SKIP
-    >>> cf.pl.transport(compared)  # doctest: +SKIP
+    >>> control, treated = (adata[adata.obs["condition"] == name] for name in ("ctrl", "stim"))
+    >>> compared = cf.tl.compare_transport(fitted, control, observed=treated)
+    >>> compared
     """
     tables = [select(table, modality) for table in (cells, observed)]
     if few := [table.n_obs for table in tables if table.n_obs < MIN_CELLS]:

@@ -94,10 +94,10 @@ def embed(
 
     Examples
     --------
-    >>> import cellfm as cf, scanpy as sc
-    >>> adata = sc.read_h5ad("cells.h5ad")  # doctest: +SKIP
-    >>> cf.tl.embed(adata)  # doctest: +SKIP
-    >>> sc.pp.neighbors(adata, use_rep="X_cellfm")  # doctest: +SKIP
+    >>> cf.tl.embed(adata)
+    >>> adata.obsm["X_cellfm"].shape
+    (200, 128)
+    >>> sc.pp.neighbors(adata, use_rep="X_cellfm")
     """
     if empty_cells not in ("nan", "error"):
         raise InputError(f"empty_cells must be 'nan' or 'error', not {empty_cells!r}.")

@@ -90,8 +90,8 @@ def embed_genes(
 
     Examples
     --------
-    >>> cf.tl.embed_genes(adata, kind="contextual", groupby="cell_type")  # doctest: +SKIP
-    >>> cf.tl.gene_embeddings(adata).loc["CD3E"]  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata, kind="contextual", groupby="cell_type")
+    >>> list(adata.varm)
     """
     if kind not in ("static", "contextual"):
         raise InputError(f"kind must be 'static' or 'contextual', not {kind!r}.")

@@ -69,8 +69,10 @@ def enrich_modules(
 
     Examples
     --------
-    >>> cf.tl.enrich_modules(adata, "KEGG_2021_Human.gmt")  # doctest: +SKIP
-    >>> adata.uns["cellfm_enrichment"].head()  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_modules(adata, resolution=1)
+    >>> cf.tl.enrich_modules(adata, gene_sets)  # or a file: "KEGG_2021_Human.gmt"
+    >>> adata.uns["cellfm_enrichment"].head(3)
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha must be between 0 and 1, not {alpha}.")

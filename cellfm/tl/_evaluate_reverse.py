@@ -58,7 +58,8 @@ def evaluate_reverse(
 
     Examples
     --------
-    >>> cf.tl.evaluate_reverse(predictor)  # doctest: +SKIP
+    >>> hits = cf.tl.evaluate_reverse(predictor)
+    >>> hits.pivot(index="k", columns="predictor", values="correct").head(3)
     """
     require_distance(by)
     if most < 1:

@@ -91,9 +91,8 @@ def evaluate_unknowns(
 
     Examples
     --------
-    >>> import cellfm as cf
-    >>> table = cf.tl.evaluate_unknowns(adata, labels_key="cell_type")  # doctest: +SKIP
-    >>> table.groupby("method")["auroc_both"].mean()  # doctest: +SKIP
+    >>> table = cf.tl.evaluate_unknowns(adata, labels_key="cell_type", left_out=["Dendritic"], methods=["knn"])
+    >>> table[["left_out", "method", "auroc_both"]]
     """
     names = [methods] if isinstance(methods, str) else list(methods)
     require_methods(names)

@@ -108,10 +108,9 @@ def fit_annotator(
 
     Examples
     --------
-    >>> import cellfm as cf
-    >>> annotator = cf.tl.fit_annotator(reference, labels_key="cell_type")  # doctest: +SKIP
-    >>> annotator.save("pbmc-annotator")  # doctest: +SKIP
-    >>> cf.tl.annotate(query, annotator)  # doctest: +SKIP
+    >>> annotator = cf.tl.fit_annotator(reference, labels_key="cell_type")
+    >>> annotator.save("blood-annotator")
+    >>> cf.tl.annotate(query, "blood-annotator")
     """
     check_options(method, head, n_layers, validation_fraction, class_weight, lora_rank)
     adata = select(reference, modality)

@@ -141,10 +141,8 @@ def fit_perturbation(
 
     Examples
     --------
-    >>> predictor = cf.tl.fit_perturbation(
-    ...     adata, condition_key="condition", gene_sets="GO_Biological_Process_2021.gmt"
-    ... )  # doctest: +SKIP
-    >>> predictor.evaluation  # doctest: +SKIP
+    >>> predictor = cf.tl.fit_perturbation(perturbed, condition_key="condition", min_known_genes=50, n_epochs=1)
+    >>> predictor.evaluation.query("metric == 'pearson_delta' and subgroup == 'all'")[["predictor", "mean"]]
     """
     _check(genes, perturbation)
     recipe = Recipe(

@@ -125,10 +125,10 @@ def fit_transport(
 
     Examples
     --------
-    >>> model = cf.tl.fit_transport(
-    ...     adata, condition_key="condition", source="ctrl", target="stim", holdout=("cell_type", "B cells")
-    ... )  # doctest: +SKIP
-    >>> model.evaluation  # doctest: +SKIP
+    >>> fitted = cf.tl.fit_transport(
+    ...     adata, condition_key="condition", source="ctrl", target="stim", method="scgen", space="pca"
+    ... )
+    >>> fitted.evaluation[["method", "r2", "pearson_change"]]
     """
     recipe = Recipe(
         n_components=n_components,

@@ -40,6 +40,12 @@ def gene_embeddings(
     ------
     MissingKeyError
         No such embedding, or no such gene.
+
+    Examples
+    --------
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_embeddings(adata, genes=["CD3E", "LYZ"]).shape
+    (2, 128)
     """
     table = gene_table(select(data, modality), key)
     if genes is not None:

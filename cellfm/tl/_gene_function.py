@@ -86,8 +86,8 @@ def gene_function(
 
     Examples
     --------
-    >>> scores = cf.tl.gene_function(adata, {"GATA1": True, "TBX1": False})  # doctest: +SKIP
-    >>> scores.groupby(["features", "classifier"])["auroc"].agg(["mean", "std"])  # doctest: +SKIP
+    >>> scores = cf.tl.gene_function("mini", labels, n_folds=3, n_repeats=1)
+    >>> scores.groupby(["features", "classifier"])["auroc"].mean()
     """
     unknown = set(controls) - {"random", "expression", "permuted"}
     if unknown:

@@ -63,7 +63,9 @@ def gene_network(
 
     Examples
     --------
-    >>> cf.tl.gene_network(adata, ["CD3D", "CD3E", "MS4A1", "CD79A", "LYZ", "CD14"])  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_network(adata, ["CD3D", "CD3E", "MS4A1", "CD79A", "LYZ", "CST3"])
+    >>> adata.uns["cellfm_gene_network"]
     """
     adata = select(data, modality)
     known = pd.Index(genes).drop_duplicates()

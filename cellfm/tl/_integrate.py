@@ -148,9 +148,10 @@ def integrate(
 
     Examples
     --------
-    >>> import cellfm as cf
-    >>> cf.tl.integrate(adata, batch_key="donor", umap=True)  # doctest: +SKIP
-    >>> cf.pl.integration(adata, batch_key="donor", label_key="cell_type")  # doctest: +SKIP
+    >>> cf.tl.embed(adata)
+    >>> cf.tl.integrate(adata, batch_key="donor", steps=2, umap=True)  # 160 steps by default
+    >>> adata.obsm["X_cellfm_integrated"].shape
+    (200, 128)
     """
     counts = {"steps": steps, "lora_rank": lora_rank, "train_batch_size": train_batch_size, "train_genes": train_genes}
     _check_options(method, save_model, **counts if lora_layers is None else counts | {"lora_layers": lora_layers})

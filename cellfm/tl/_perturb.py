@@ -54,7 +54,9 @@ def perturb(
 
     Examples
     --------
-    >>> predicted = cf.tl.perturb(predictor, ["KLF1", "CEBPE+RUNX1T1"])  # doctest: +SKIP
+    >>> predicted = cf.tl.perturb(predictor, ["CD3D", "CD3D+LYZ"])
+    >>> predicted.obs_names.tolist()
+    ['CD3D', 'CD3D+LYZ']
     """
     predictor = resolve_predictor(predictor)
     conditions = predictor.conditions(perturbations)

@@ -104,7 +104,8 @@ def perturbed_genes(
 
     Examples
     --------
-    >>> cf.tl.perturbed_genes(adata, genes=["IRF7"], groupby="condition", control="ctrl")  # doctest: +SKIP
+    >>> cf.tl.perturbed_genes(adata, genes=["IRF7"], groupby="condition", control="ctrl", n_genes=3)
+    >>> adata.uns["cellfm_perturbed_genes"]["gene"].tolist()
     """
     if (groupby is None) != (control is None):
         raise InputError("groupby= and control= belong together: a column and its value for control cells.")

@@ -66,7 +66,7 @@ def predict_gene_function(
 
     Examples
     --------
-    >>> cf.tl.predict_gene_function(adata, labels).head(20)  # doctest: +SKIP
+    >>> cf.tl.predict_gene_function("mini", labels).head(3)
     """
     if classifier not in (LOGISTIC, MLP):
         raise InputError(f"classifier must be {LOGISTIC!r} or {MLP!r}, not {classifier!r}.")

@@ -103,8 +103,8 @@ def rank_lncrnas(
 
     Examples
     --------
-    >>> cf.tl.rank_lncrnas(adata, groupby="cell_type")  # doctest: +SKIP
-    >>> adata.uns["cellfm_lncrnas"].groupby("group").head(3)  # doctest: +SKIP
+    >>> cf.tl.rank_lncrnas(adata, groupby="cell_type", n_permutations=50)
+    >>> adata.uns["cellfm_lncrnas"].groupby("group").head(1)
     """
     if min_cells < 1 or not 0 <= min_frac <= 1 or n_permutations < 1:
         raise InputError("min_cells and n_permutations must be 1 or more, min_frac between 0 and 1.")

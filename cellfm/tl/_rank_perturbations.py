@@ -68,7 +68,8 @@ def rank_perturbations(
 
     Examples
     --------
-    >>> cf.tl.rank_perturbations(predictor, adata[adata.obs["cluster"] == "3"])  # doctest: +SKIP
+    >>> cells = perturbed[perturbed.obs["condition"] == "CD3D+LYZ"]
+    >>> cf.tl.rank_perturbations(predictor, cells, top_k=3)
     """
     require_distance(by)
     if top_k is not None and top_k < 1:

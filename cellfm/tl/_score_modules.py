@@ -67,7 +67,11 @@ def score_modules(
 
     Examples
     --------
-    >>> cf.tl.score_modules(adata, n_modules=10)  # doctest: +SKIP
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_modules(adata, resolution=5)
+    >>> cf.tl.score_modules(adata, n_modules=3)
+    >>> adata.obsm["cellfm_module_scores"].shape
+    (200, 3)
     """
     adata = select(data, modality)
     genes, modules = stored_modules(adata, key, resolution)

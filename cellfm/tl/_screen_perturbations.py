@@ -77,7 +77,9 @@ def screen_perturbations(
 
     Examples
     --------
-    >>> screen = cf.tl.screen_perturbations(predictor, ["KLF1", "CEBPE", "SET", "MAPK1"])  # doctest: +SKIP
+    >>> screen = cf.tl.screen_perturbations(predictor, ["CD3D", "CD3E", "LYZ", "CST3"], umap=False)
+    >>> screen.n_obs
+    6
     """
     if kind not in ("pairs", "singles", "both"):
         raise InputError(f"kind must be 'pairs', 'singles' or 'both', not {kind!r}.")

@@ -120,9 +120,8 @@ def transfer_labels(
 
     Examples
     --------
-    >>> import cellfm as cf
-    >>> cf.tl.transfer_labels(query, reference, labels_key="cell_type")  # doctest: +SKIP
-    >>> cf.pl.cells(query, color="cellfm_label")  # doctest: +SKIP
+    >>> cf.tl.transfer_labels(query, reference, labels_key="cell_type")
+    >>> query.obs["cellfm_label"].value_counts()
     """
     _check_options(n_neighbors, confidence_threshold, distance_threshold)
     adata, known = select(data, modality), select(reference, modality)

@@ -67,7 +67,9 @@ def transport(
 
     Examples
     --------
-    >>> treated = cf.tl.transport(model, adata[adata.obs["condition"] == "ctrl"])  # doctest: +SKIP
+    >>> predicted = cf.tl.transport(fitted, adata[adata.obs["condition"] == "ctrl"])
+    >>> predicted.n_obs
+    100
     """
     table = select(cells, modality)
     n_there = int((table.obs[model.condition_key] == model.target).sum()) if model.condition_key in table.obs else 0

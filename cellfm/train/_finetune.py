@@ -107,6 +107,14 @@ def finetune(
         Nothing to train (``"frozen"`` with an objective without parameters), no validation cells, another vocabulary.
     TrainingError
         The loss is no number.
+
+    Examples
+    --------
+    >>> from cellfm.config import TrainConfig
+    >>> from cellfm.data import Corpus
+    >>> config = TrainConfig(steps=2, batch_size=8, n_chunks=40, train_genes=255, validate_every=2)
+    >>> tuned = cf.train.finetune(small, Corpus.open("corpus"), config=config)
+    >>> tuned.model.save("my-model")
     """
     config = config or TrainConfig(steps=200, validate_every=20, learning_rate=1e-4)
     if model.config.lora_rank:

@@ -57,6 +57,12 @@ def export_mindrecord(
         There are no such cells, an argument is none of those allowed, or `out` is there or cannot be written.
     MissingKeyError
         The corpus has no such column.
+
+    Examples
+    --------
+    >>> files = cf.train.export_mindrecord("corpus", "records", n_files=2)
+    >>> len(files)
+    2
     """
     corpus = corpus if isinstance(corpus, Corpus) else Corpus.open(corpus)
     out = Path(out).expanduser()

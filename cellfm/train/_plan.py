@@ -129,6 +129,12 @@ def plan(
     ------
     InputError
         A wrong configuration, or a number out of range.
+
+    Examples
+    --------
+    >>> plan = cf.train.plan("800M", devices=32, cells=102e6)
+    >>> plan.fits
+    True
     """
     fields, train = read_config(config)
     model = model_of(fields, n_genes=preset_genes(config) or _mini_genes())

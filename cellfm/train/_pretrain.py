@@ -64,6 +64,13 @@ def pretrain(
         The loss is no number; the last good checkpoint is named.
     TrainingStopped
         Ctrl-C or SIGTERM; a KeyboardInterrupt, raised when a checkpoint is written.
+
+    Examples
+    --------
+    >>> shape = {"n_layers": 1, "d_model": 32, "n_heads": 2, "d_value": 16}
+    >>> config = {"model": shape, "train": {"steps": 2, "batch_size": 8}}
+    >>> small = cf.train.pretrain("corpus", config, out="run")
+    >>> cf.tl.embed(adata, "run")
     """
     rank, size = processes()  # first of all: MindSpore's scheduler, which runs this too, never comes back from it
     corpus = shards if isinstance(shards, Corpus) else Corpus.open(shards)

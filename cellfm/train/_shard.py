@@ -99,9 +99,9 @@ def write_shards(
 
     Examples
     --------
-    >>> import cellfm as cf
-    >>> corpus = cf.train.write_shards(["lung.h5ad", "blood.zarr"], "corpus", hgnc="download")  # doctest: +SKIP
-    >>> cf.pl.corpus(corpus)  # doctest: +SKIP
+    >>> corpus = cf.train.write_shards(adata, "my-corpus", min_genes=100, validation_fraction=0.1)
+    >>> len(corpus)
+    200
     """
     _check_options(min_genes, max_genes, validation_fraction, cells_per_shard)
     out = Path(out).expanduser()

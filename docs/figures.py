@@ -1,0 +1,113 @@
+"""Draw the figures of the documentation's pages: ``python docs/figures.py``.
+
+The pictures of the landing page are taken from the notebooks, so run ``docs/execute.py`` before; the summary of the
+evaluation is drawn from the tables of ``benchmarks/*.md``.
+"""
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from PIL import Image
+
+DOCS = Path(__file__).resolve().parent
+BENCHMARKS = DOCS.parent / "benchmarks"
+# Card: notebook, which of its pictures, and how much of its width from the left.
+CARDS = {
+    "tour": ("tour", 0, 0.41),
+    "annotate": ("tutorials/annotate", 0, 0.5),
+    "integrate": ("tutorials/integrate", 0, 1),
+    "modules": ("tutorials/modules", 0, 1),
+    "perturbation": ("tutorials/perturbation", 0, 1),
+}
+CARD = (480, 300)  # pixels
+COLORS = {"mini": "#4c72b0", "baseline": "#b0b0b0", "chance": "#e0e0e0"}
+
+
+def pictures(notebook: str) -> list[Image.Image]:
+    cells = json.loads((DOCS / f"{notebook}.ipynb").read_text())["cells"]
+    data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    return [Image.open(io.BytesIO(base64.b64decode(d["image/png"]))) for d in data if "image/png" in d]
+
+
+def save_card(image: Image.Image, name: str) -> None:
+    """Fit a picture into a card of one size, on white."""
+    image = image.convert("RGB")
+    image.thumbnail((CARD[0] - 20, CARD[1] - 20))
+    card = Image.new("RGB", CARD, "white")
+    card.paste(image, ((CARD[0] - image.width) // 2, (CARD[1] - image.height) // 2))
+    few = card.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(DOCS / "_static" / f"{name}.png", optimize=True)
+
+
+def rows(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading."""
+    below = (BENCHMARKS / f"{page}.md").read_text().split(f"## {heading}\n", 1)[1]
+    table = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE).group()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def draw_labels(ax: plt.Axes) -> None:
+    """Accuracy of vote, head and logistic regression by set."""
+    scores: dict[str, dict[str, tuple[float, float]]] = {}
+    for name, method, _, accuracy, *_ in rows("annotation", "Labels"):
+        scores.setdefault(name, {})[method] = tuple(float(part) for part in accuracy.split("±"))
+    methods = {"logistic regression": COLORS["baseline"], "knn": "#8fa9d6", "frozen": COLORS["mini"]}
+    shown = {"knn": "mini, vote", "frozen": "mini, head"}
+    for i, (method, color) in enumerate(methods.items()):
+        mean, spread = zip(*(of[method] for of in scores.values()), strict=True)
+        places = [place + 0.27 * (i - 1) for place in range(len(scores))]
+        ax.errorbar(places, mean, spread, fmt="o", ms=5, lw=1, color=color, label=shown.get(method, method))
+    ax.set(title="Labels, sets seen in training", ylabel="accuracy (%)", ylim=(70, 108))
+    ax.set_xticks(range(len(scores)), scores)
+    ax.legend(frameon=False, ncols=3, loc="upper center", columnspacing=1, handletextpad=0.2)
+
+
+def draw_terms(ax: plt.Axes) -> None:
+    """KEGG terms in modules by resolution, of the sorted blood cells."""
+    table = [row for row in rows("genes", "KEGG terms in modules") if row[0] == "pbmc_facs"]
+    resolution = [float(row[1]) for row in table]
+    lines = (("mini, contextual", 3, COLORS["mini"]), ("mini, static", 2, "#8fa9d6"), ("co-expression", 4, "#808080"))
+    for name, column, color in (*lines, ("random", 5, "#c0c0c0")):
+        ax.plot(resolution, [float(row[column]) for row in table], marker="o", ms=3, color=color, label=name)
+    ax.set(title="Pathways in gene modules, pbmc_facs", xlabel="resolution", ylabel="KEGG terms", ylim=(-8, 360))
+    ax.legend(frameon=False, ncols=2, loc="upper center")
+
+
+def draw_perturbations(ax: plt.Axes) -> None:
+    """Correlation of predicted and observed changes, beside the baselines."""
+    table = {row[0]: row[2] for row in rows("perturbation", "Forward")}
+    names = ["no change", "mean change", "bilinear, CellFM genes", "additive", "network, CellFM genes"]
+    mean, spread = zip(*((float(part) for part in table[name].split("±")) for name in names), strict=True)
+    colors = [COLORS["baseline"]] * 4 + [COLORS["mini"]]
+    ax.barh(range(len(names)), mean, xerr=spread, color=colors, error_kw={"lw": 0.8})
+    ax.set_yticks(range(len(names)), names)
+    ax.set(title="Perturbations, Norman subset", xlabel="correlation of changes")
+
+
+def main() -> None:
+    """Draw all of them."""
+    plt.rcParams |= {"font.size": 8, "svg.hashsalt": "cellfm", "axes.spines.top": False, "axes.spines.right": False}
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained", width_ratios=(1.3, 1, 1))
+    for ax, draw in zip(axes, (draw_labels, draw_terms, draw_perturbations), strict=True):
+        draw(ax)
+    figure.savefig(DOCS / "evaluation" / "summary.svg", metadata={"Date": None})
+    plt.close(figure)
+
+    figure, ax = plt.subplots(figsize=(4.6, 2.8), layout="constrained")
+    draw_labels(ax)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    save_card(Image.open(buffer), "evaluation")
+    for name, (notebook, number, share) in CARDS.items():
+        image = pictures(notebook)[number]
+        save_card(image.convert("RGB").crop((0, 0, int(share * image.width), image.height)), name)
+
+
+if __name__ == "__main__":
+    mpl.use("Agg")
+    main()
