@@ -30,20 +30,21 @@ class PaddedCellFM(nn.Cell):
         return ops.matmul(x, self.get(name + ".weight").T)
 
     def construct(self, gene_ids, values, mask):
-        return self.tokens(gene_ids, self.embedded_values(values), mask)[:, 0]
+        return self.tokens(gene_ids, self.embedded_values(values), mask, mask)[:, 0]
 
     def embedded_values(self, values):
         v = ops.leaky_relu(self.dense(values.expand_dims(-1), "embed.value.expand"), 0.2)
         v = ops.softmax(self.dense(v, "embed.value.mix") + self.get("embed.value.skip") * v, -1)
         return self.dense(v, "embed.value.table")
 
-    def tokens(self, gene_ids, embedded_values, mask):
+    def tokens(self, gene_ids, embedded_values, mask, visible):
         b = gene_ids.shape[0]
         x = ops.gather(self.get("embed.gene"), gene_ids, 0) + embedded_values
         x = x * mask.expand_dims(-1)
         x = ops.concat((ops.broadcast_to(self.get("embed.cls"), (b, 1, self.config.d_model)), x), 1)
-        keys = ops.concat((ops.ones((b, 1), ms.float32), mask), 1).expand_dims(-1)
         for i in range(self.config.n_layers):
+            read = mask * visible if i < self.config.n_layers // 2 else mask
+            keys = ops.concat((ops.ones((b, 1), ms.float32), read), 1).expand_dims(-1)
             x = self.layer(x, keys, ops.sqrt(mask.sum(-1)).reshape((b, 1, 1)), f"backbone.layers.{i}")
         return x
 
@@ -76,7 +77,7 @@ class PaddedObjective(PaddedCellFM):
     def construct(self, gene_ids, values, visible, mask, target):
         shown = visible.expand_dims(-1)
         embedded = self.embedded_values(values) * shown + self.get("embed.hidden") * (1 - shown)
-        x = self.tokens(gene_ids, embedded, mask)
+        x = self.tokens(gene_ids, embedded, mask, visible)
         cell, tokens = x[:, :1], x[:, 1:]
         hidden = ops.leaky_relu(self.dense(tokens, "gene_decoder.inner"), 0.2)
         gene_wise = self.dense(hidden, "gene_decoder.output").squeeze(-1)

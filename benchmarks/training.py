@@ -24,7 +24,7 @@ from cellfm.train._objective import PretrainObjective
 from cellfm.train._step import Step
 
 BATCH = 16
-STEPS = 6
+STEPS = 8
 RATE = 3e-4
 
 
