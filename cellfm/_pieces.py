@@ -11,8 +11,9 @@ import scipy.sparse as sp
 
 from cellfm._atomic import whole_file
 from cellfm._encode import CellInput, Encoder, embed_cells
+from cellfm._outside import read_json, read_npy
 from cellfm._progress import progress
-from cellfm.errors import InputError
+from cellfm.errors import CheckpointError, InputError
 
 PIECE_CELLS = 8192
 _FACTS = "pieces.json"
@@ -115,9 +116,9 @@ class Pieces:
         for piece in range(self.n_pieces):
             path, span = self._path(piece), self._span(piece)
             try:
-                array = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise InputError(f"{path} is damaged ({error}). Remove it and run again.") from error
+                array = read_npy(path)
+            except CheckpointError as error:
+                raise CheckpointError(f"{error} Remove it and run again.") from None
             if array.shape != embedding[span].shape or array.dtype != np.float32:
                 raise InputError(f"{path} holds {array.dtype} of the shape {array.shape}. Remove it and run again.")
             embedding[span] = array
@@ -139,10 +140,9 @@ class Pieces:
     def _claim(self, facts: dict[str, str | int | None]) -> None:
         path = self.folder / _FACTS
         if path.exists():
-            try:
-                found = json.loads(path.read_text())
-            except ValueError:
-                found = {}
+            found = read_json(path)
+            if not isinstance(found, dict):
+                raise CheckpointError(f"{path} is damaged. Remove {self.folder} to begin anew.")
             if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
                 raise InputError(
                     f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
