@@ -97,6 +97,8 @@ def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
         array = np.asarray(np.lib.format.open_memmap(path, mode="r"))
         return array if mapped else array.copy()
     except (OSError, ValueError, TypeError, OverflowError, SyntaxError, tokenize.TokenError) as error:
-        raise CheckpointError(f"{path} is no whole array: {str(error)[:200] or type(error).__name__}.") from None
+        raise CheckpointError(
+            f"{path} cannot be read as an array: {str(error)[:200] or type(error).__name__}."
+        ) from None
     except (MemoryError, RecursionError) as error:  # of NumPy's parser of the header
-        raise CheckpointError(f"{path} is no whole array: {type(error).__name__}.") from None
+        raise CheckpointError(f"{path} cannot be read as an array: {type(error).__name__}.") from None

@@ -32,7 +32,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} is no corpus: there is no {MANIFEST}. Pass the folder that cf.train.write_shards (cellfm shard) "
             "wrote."
         )
-    manifest = read_json(path)
+    try:
+        manifest = read_json(path)
+    except CheckpointError as error:
+        raise _damaged(path, str(error)) from None
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise _damaged(path, "it has no format")
     if manifest["format"] != FORMAT:
