@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +129,7 @@ class Pieces:
         """Remove the pieces and their folder, and nothing else."""
         for path in (*map(self._path, range(self.n_pieces)), self.folder / _FACTS):
             path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
+        with suppress(OSError):  # it holds something else, or another process has removed it
             self.folder.rmdir()
 
     def _path(self, piece: int) -> Path:
