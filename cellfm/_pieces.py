@@ -1,7 +1,9 @@
 """An embedding in pieces kept on disk: an ended run goes on from them, and several processes share them out."""
 
 import hashlib
+import io
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,7 +90,7 @@ class Pieces:
                     self.model, self.cells, batch_size=batch_size, random_state=self.random_state, of=span, bar=bar
                 )
                 with whole_file(self._path(piece)) as partial:
-                    np.save(partial, embedding)
+                    _save(partial, embedding)
 
     def require_all(self) -> None:
         """Check that no piece is missing.
@@ -129,6 +131,8 @@ class Pieces:
         """Remove the pieces and their folder, and nothing else."""
         for path in (*map(self._path, range(self.n_pieces)), self.folder / _FACTS):
             path.unlink(missing_ok=True)
+            for left in self.folder.glob(f".{path.name}-*"):  # by a process that was killed as it wrote
+                shutil.rmtree(left, ignore_errors=True)
         with suppress(OSError):  # it holds something else, or another process has removed it
             self.folder.rmdir()
 
@@ -158,6 +162,13 @@ class Pieces:
             raise InputError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
         with whole_file(path) as partial:
             partial.write_text(json.dumps(facts, indent=1))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file; NumPy writes without Python's files, and does not hear when the disk is full."""
+    content = io.BytesIO()
+    np.save(content, array)
+    path.write_bytes(content.getbuffer())
 
 
 def _sample(cells: CellInput) -> list[sp.csr_matrix]:

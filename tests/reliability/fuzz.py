@@ -372,9 +372,11 @@ def run_case(target: Target, folder: Path, whole: dict[str, bytes], expected: An
     finally:
         touched = {case.name, target.facts, "corpus/manifest.json"} & whole.keys()
         _restore(folder, whole, touched)
-    if changed and not case.resealed and case.name.startswith(target.sealed or ("/",)):
+    same = repr(found) == repr(expected)
+    harmless = same and case.name.endswith(".json")  # other spaces, say
+    if changed and not case.resealed and not harmless and case.name.startswith(target.sealed or ("/",)):
         return "WRONG", f"{said}: the checksum does not notice"
-    return ("same" if repr(found) == repr(expected) else "read"), said
+    return ("same" if same else "read"), said
 
 
 def _limit_memory() -> None:

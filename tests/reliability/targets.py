@@ -262,7 +262,7 @@ def _write_predictor(folder: Path) -> None:
 
 def _read_predictor(folder: Path) -> Any:
     found = PerturbationPredictor.load(folder / "predictor")
-    additive = found.additive_changes(found.split.test)
+    additive = found.additive_changes(found.split.test) if found.split.test else np.zeros(0)
     parts = [found.genes, found.symbols, found.perturbable, found.split, found.recipe, found.learnt]
     return repr(found), repr(parts), bytes_of(found.profiles.mean, found.controls, additive)
 
