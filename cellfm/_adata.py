@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm._undisturbed import undisturbed
 from cellfm.data import Values, describe
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.keys import RUN
@@ -198,9 +199,10 @@ def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
 
 def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
     """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it."""
-    runs = dict(adata.uns.get(RUN, {}))
-    runs[key] = {"cellfm_version": version("cellfm")} | {k: v for k, v in facts.items() if v is not None}
-    adata.uns[RUN] = runs
+    with undisturbed():
+        runs = dict(adata.uns.get(RUN, {}))
+        runs[key] = {"cellfm_version": version("cellfm")} | {k: v for k, v in facts.items() if v is not None}
+        adata.uns[RUN] = runs
 
 
 def warn(message: str) -> None:

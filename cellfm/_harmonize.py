@@ -73,7 +73,7 @@ def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene
             if symbol and not (kind == "alias" and symbol in there):
                 new[i] = symbol
                 break
-    _keep_apart(new, known)
+    _keep_apart(new, known, vocab)
     target, _ = pd.factorize(new)
     _, kept = np.unique(target, return_index=True)
     ambiguous = ~known & np.array([name in synonyms.ambiguous for name in match.names], bool)
@@ -175,12 +175,13 @@ def write_genes(
     refresh(data)
 
 
-def _keep_apart(new: np.ndarray, known: np.ndarray) -> None:
+def _keep_apart(new: np.ndarray, known: np.ndarray, vocab: Vocabulary) -> None:
     """Change names, in place, of unknown genes that are called nothing, or like a known gene."""
+    like_known = (vocab.find_symbols(new) > 0) | (vocab.find_ensembl(new) > 0)
     taken = set(new)
     symbols = set(new[known])
     for i in np.flatnonzero(~known):
-        if new[i] in symbols or new[i] in _NAMELESS:
+        if like_known[i] or new[i] in symbols or new[i] in _NAMELESS:
             name = next(name for n in range(1, len(new) + 2) if (name := f"{new[i]}-{n}") not in taken)
             taken.add(name)
             new[i] = name

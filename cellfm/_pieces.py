@@ -1,8 +1,11 @@
 """An embedding in pieces kept on disk: an ended run goes on from them, and several processes share them out."""
 
 import hashlib
+import io
 import json
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +14,9 @@ import scipy.sparse as sp
 
 from cellfm._atomic import whole_file
 from cellfm._encode import CellInput, Encoder, embed_cells
+from cellfm._outside import read_json, read_npy
 from cellfm._progress import progress
-from cellfm.errors import InputError
+from cellfm.errors import CheckpointError, InputError
 
 PIECE_CELLS = 8192
 _FACTS = "pieces.json"
@@ -86,7 +90,7 @@ class Pieces:
                     self.model, self.cells, batch_size=batch_size, random_state=self.random_state, of=span, bar=bar
                 )
                 with whole_file(self._path(piece)) as partial:
-                    np.save(partial, embedding)
+                    _save(partial, embedding)
 
     def require_all(self) -> None:
         """Check that no piece is missing.
@@ -115,9 +119,9 @@ class Pieces:
         for piece in range(self.n_pieces):
             path, span = self._path(piece), self._span(piece)
             try:
-                array = np.load(path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise InputError(f"{path} is damaged ({error}). Remove it and run again.") from error
+                array = read_npy(path)
+            except CheckpointError as error:
+                raise CheckpointError(f"{error} Remove it and run again.") from None
             if array.shape != embedding[span].shape or array.dtype != np.float32:
                 raise InputError(f"{path} holds {array.dtype} of the shape {array.shape}. Remove it and run again.")
             embedding[span] = array
@@ -127,7 +131,9 @@ class Pieces:
         """Remove the pieces and their folder, and nothing else."""
         for path in (*map(self._path, range(self.n_pieces)), self.folder / _FACTS):
             path.unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
+            for left in self.folder.glob(f".{path.name}-*"):  # by a process that was killed as it wrote
+                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):  # it holds something else, or another process has removed it
             self.folder.rmdir()
 
     def _path(self, piece: int) -> Path:
@@ -139,10 +145,9 @@ class Pieces:
     def _claim(self, facts: dict[str, str | int | None]) -> None:
         path = self.folder / _FACTS
         if path.exists():
-            try:
-                found = json.loads(path.read_text())
-            except ValueError:
-                found = {}
+            found = read_json(path)
+            if not isinstance(found, dict):
+                raise CheckpointError(f"{path} is damaged. Remove {self.folder} to begin anew.")
             if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
                 raise InputError(
                     f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
@@ -157,6 +162,13 @@ class Pieces:
             raise InputError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
         with whole_file(path) as partial:
             partial.write_text(json.dumps(facts, indent=1))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file; NumPy writes without Python's files, and does not hear when the disk is full."""
+    content = io.BytesIO()
+    np.save(content, array)
+    path.write_bytes(content.getbuffer())
 
 
 def _sample(cells: CellInput) -> list[sp.csr_matrix]:

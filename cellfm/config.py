@@ -9,6 +9,9 @@ from typing import Any, Literal, Self
 
 from cellfm.errors import InputError
 
+MOST_LAYERS = 10_000
+"""A file that says more is damaged; so many names alone take a while."""
+
 
 class _Config:
     """JSON both ways and errors that name the field; shared by every configuration."""
@@ -34,7 +37,7 @@ class _Config:
     def from_json(cls, text: str) -> Self:
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no JSON, numbers of thousands of digits, endless nesting
             raise InputError(f"{cls.__name__}: not valid JSON ({error}).") from None
         if not isinstance(fields, dict):
             raise InputError(f"{cls.__name__}: expected a JSON object, found {type(fields).__name__}.")
@@ -98,6 +101,8 @@ class ModelConfig(_Config):
     def __post_init__(self) -> None:
         for field in ("n_layers", "d_model", "n_heads", "n_genes", "d_value", "max_genes"):
             self._check(_is_count(getattr(self, field)), field, "a whole number above 0")
+            self._check(getattr(self, field) < 2**31, field, "below 2**31")
+        self._check(self.n_layers <= MOST_LAYERS, "n_layers", f"{MOST_LAYERS:,} or less")
         self._check(_is_count(self.lora_rank, least=0), "lora_rank", "a whole number, 0 or more")
         for field, choices in (
             ("feed_forward", ("sglu", "ffn")),

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from cellfm._outside import require_file
 from cellfm.errors import CheckpointError, InputError
 from cellfm.settings import model_folder
 
@@ -85,6 +86,7 @@ class Vocabulary:
         path = path / FILE_NAME if path.is_dir() else path
         if not path.exists():
             raise InputError(f"No vocabulary at {path}: expected a file {FILE_NAME} or a published gene table (.csv).")
+        require_file(path)
         try:
             table = pd.read_csv(
                 path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False, na_values=[""]

@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -43,21 +43,31 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """Fail as a machine without network does, at once: only this machine can be reached."""
-    connect, look_up = socket.socket.connect, socket.getaddrinfo
+    real = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto")}
+    look_up = socket.getaddrinfo
 
-    def connect_here(self: socket.socket, address: object) -> None:
-        if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:  # type: ignore[index]
-            raise OSError(f"The tests have no network; something tried to reach {address!r}.")
-        connect(self, address)  # type: ignore[arg-type]
+    def only_here(name: str) -> Callable[..., object]:
+        def call(self: socket.socket, *args: object) -> object:
+            address = args[-1]
+            if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:  # type: ignore[index]
+                raise OSError(f"The tests have no network; something tried to reach {address!r}.")
+            return real[name](self, *args)
+
+        return call
 
     def look_up_here(host: str | bytes | None, *args: object, **kwargs: object) -> list:
         if (host.decode() if isinstance(host, bytes) else host) not in LOOPBACK:
             raise socket.gaierror(f"The tests have no network; something asked for {host!r}.")
         return look_up(host, *args, **kwargs)  # type: ignore[arg-type]
 
+    def name_here(host: str) -> str:
+        return str(look_up_here(host, None, socket.AF_INET)[0][4][0])
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(socket.socket, "connect", connect_here)
+        for name in real:
+            patch.setattr(socket.socket, name, only_here(name))
         patch.setattr(socket, "getaddrinfo", look_up_here)
+        patch.setattr(socket, "gethostbyname", name_here)
         # For the processes that tests start: a proxy that is not there.
         patch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

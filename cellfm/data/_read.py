@@ -37,6 +37,8 @@ def cell_format(path: Path) -> CellFormat:
         return _format_of_folder(path)
     if not path.exists():
         raise InputError(f"No file {path}.")
+    if not path.is_file():
+        raise InputError(f"{path} is no file of cells: it is a pipe or a device. {_READ}")
     import h5py
 
     try:

@@ -1,6 +1,5 @@
 """`Corpus`: counts of many cells in shards on disk, read at random through memory maps."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from cellfm.data._shard_files import FORMAT, MANIFEST, PARTIAL, codes_name, file_sha256
+from cellfm._outside import read_npy
+from cellfm.data._manifest import ANEW, read_manifest
+from cellfm.data._shard_files import MISSING, codes_name, file_sha256
 from cellfm.errors import CheckpointError, InputError, MissingKeyError
 from cellfm.vocab import FILE_NAME, Vocabulary
 
 _FILES_A_SHARD = 3  # that stay open while a shard is mapped
+_KINDS = {"gene_ids.npy": "ui", "counts.npy": "uif", "depth.npy": "f", "hash.npy": "u", "validation.npy": "ub"}
+"""Types of the files, as NumPy's letters; the others hold signed whole numbers."""
 
 
 class Corpus:
@@ -57,15 +60,15 @@ class Corpus:
             No corpus, an unfinished one, or a shard that is damaged, missing or foreign; the message names it.
         """
         path = Path(path).expanduser()
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         try:
             vocab = Vocabulary.load(path / FILE_NAME)
         except InputError as error:
-            raise CheckpointError(f"{path} has no readable vocabulary: {error} {_ANEW}") from None
+            raise CheckpointError(f"{path} has no readable vocabulary: {error} {ANEW}") from None
         if vocab.hash != manifest["vocabulary_sha256"]:
             raise CheckpointError(
                 f"{path / FILE_NAME} is not the vocabulary that the shards were written with: its hash is "
-                f"{vocab.hash[:12]}, that in the manifest {manifest['vocabulary_sha256'][:12]}. {_ANEW}"
+                f"{vocab.hash[:12]}, that in the manifest {manifest['vocabulary_sha256'][:12]}. {ANEW}"
             )
         corpus = cls(path, vocab, manifest)
         for shard in manifest["shards"]:
@@ -134,8 +137,11 @@ class Corpus:
 
     def codes(self, column: str) -> np.ndarray:
         """(n_cells,) int32: which category each cell has in a column of `obs`, -1 where missing."""
-        self.categories(column)
-        return self._read(codes_name(column), np.int32)
+        n_categories = len(self.categories(column))
+        codes = self._read(codes_name(column), np.int32)
+        if len(codes) and not (codes.min() >= MISSING and codes.max() < n_categories):
+            raise CheckpointError(f"The codes of {column!r} in {self.path} are damaged: they name no category. {ANEW}")
+        return codes
 
     def depth(self, cells: np.ndarray) -> np.ndarray:
         """(len(cells),) float32: counts over all measured genes, before the cap of the depth."""
@@ -170,6 +176,8 @@ class Corpus:
                 indices[place : place + length] = gene_ids[begin : begin + length]
                 data[place : place + length] = values[begin : begin + length]
         indices -= 1
+        if len(indices) and not (indices.min() >= 0 and indices.max() < len(self.vocab)):
+            raise CheckpointError(f"A shard of {self.path} is damaged: it names genes that are not there. {ANEW}")
         matrix = sp.csr_matrix((data, indices, indptr), shape=(len(cells), len(self.vocab)))
         matrix.has_canonical_format = True
         return matrix
@@ -219,10 +227,19 @@ class Corpus:
     def _load(self, shard: dict[str, Any], name: str) -> np.ndarray:
         path = self.path / shard["name"] / name
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} of {shard['name']} cannot be read: {error}. {_ANEW}") from None
-        return array.view(np.ndarray)  # whose slices are cheaper than those of a memmap
+            array = read_npy(path, mapped=True)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} It is a part of {shard['name']}. {ANEW}") from None
+        n_cells, n_tokens = shard["n_cells"], shard["n_tokens"]
+        length = {"indptr.npy": n_cells + 1, "gene_ids.npy": n_tokens, "counts.npy": n_tokens}.get(name, n_cells)
+        if array.shape != (length,) or array.dtype.kind not in _KINDS.get(name, "i"):
+            raise CheckpointError(
+                f"{path} is damaged: it holds {array.dtype} of the shape {array.shape}, which are not the {length:,} "
+                f"numbers that belong there. {ANEW}"
+            )
+        if name == "indptr.npy" and (array[0] or array[-1] != shard["n_tokens"] or (np.diff(array) < 0).any()):
+            raise CheckpointError(f"{path} is damaged: its cells do not follow one another. {ANEW}")
+        return array
 
 
 def _max_open_files() -> int:
@@ -243,46 +260,17 @@ def check_shard(path: Path, shard: dict[str, Any], *, verify: bool) -> None:
     """
     folder = path / shard["name"]
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is missing: the manifest lists it. {_ANEW}")
+        raise CheckpointError(f"{folder} is missing: the manifest lists it. {ANEW}")
     for name, facts in shard["files"].items():
         file = folder / name
         if not file.is_file():
-            raise CheckpointError(f"{folder} is damaged: {name} is missing. {_ANEW}")
+            raise CheckpointError(f"{folder} is damaged: {name} is missing. {ANEW}")
         if file.stat().st_size != facts["bytes"]:
             raise CheckpointError(
                 f"{folder} is damaged or of another corpus: {name} has {file.stat().st_size:,} bytes, not "
-                f"{facts['bytes']:,}. {_ANEW}"
+                f"{facts['bytes']:,}. {ANEW}"
             )
         if verify and file_sha256(file) != facts["sha256"]:
             raise CheckpointError(
-                f"{folder} is damaged or of another corpus: the SHA-256 of {name} is not that in the manifest. {_ANEW}"
+                f"{folder} is damaged or of another corpus: the SHA-256 of {name} is not that in the manifest. {ANEW}"
             )
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    if not (path / MANIFEST).is_file():
-        if (path / PARTIAL).is_file():
-            raise CheckpointError(
-                f"{path} is an unfinished corpus: run cf.train.write_shards (cellfm shard) again with the same inputs "
-                "and options, and it continues."
-            )
-        raise CheckpointError(
-            f"{path} is no corpus: there is no {MANIFEST}. Pass the folder that cf.train.write_shards (cellfm shard) "
-            "wrote."
-        )
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        number = manifest["format"]
-        needed = {"vocabulary_sha256", "n_cells", "n_tokens", "shards", "columns", "sources"} - manifest.keys()
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} is damaged: {error}. {_ANEW}") from None
-    if number != FORMAT:
-        raise CheckpointError(
-            f"{path / MANIFEST} has format {number!r}, and this version of cellfm reads format {FORMAT}. {_ANEW}"
-        )
-    if needed:
-        raise CheckpointError(f"{path / MANIFEST} is damaged: it has no {', '.join(sorted(needed))}. {_ANEW}")
-    return manifest
-
-
-_ANEW = "Get it from where it came, or write the shards anew with overwrite=True."

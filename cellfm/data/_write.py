@@ -1,5 +1,6 @@
 """Writing cells: whole or not at all, and refused before any long work where it cannot be."""
 
+import errno
 import os
 import re
 import shutil
@@ -68,6 +69,8 @@ def write_cells(data: "AnnData | MuData", path: Path) -> None:
     whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else whole_file(path)
     with whole as partial, _hdf5_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
+        if path.suffix != ".zarr":
+            _require_room(partial.parent, _bytes_of(data))
         getattr(data, f"write_{path.suffix[1:]}")(partial)
 
 
@@ -101,6 +104,7 @@ def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str
     data.file.close()  # an open file cannot be replaced everywhere
     with whole_file(path) as partial, _hdf5_errors():
         shutil.copyfile(source, partial)
+        _require_room(partial.parent, _bytes_of_array(data.obsm[obsm]))
         with h5py.File(partial, "r+") as file:
             _add_entries(file, data, obsm=obsm, uns=uns)
 
@@ -125,6 +129,35 @@ def _add_entries(file: "h5py.File | zarr.Group", data: "AnnData", *, obsm: str, 
         if name not in file:
             write_elem(file, name, {})
         write_elem(file[name], key, entries[key])
+
+
+def _require_room(folder: Path, n_bytes: int) -> None:
+    """Stop before a disk is full: HDF5 cannot close a file then, and ends the process with a crash, sooner or later.
+
+    Raises
+    ------
+    OSError
+        There is less room than that.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes:
+        sizes = f"{n_bytes / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} ({sizes})")
+
+
+def _bytes_of(data: "AnnData | MuData") -> int:
+    """What the matrices and tables of cells take, at least."""
+    if hasattr(data, "mod"):
+        return sum(map(_bytes_of, data.mod.values()))
+    raw = [] if data.raw is None else [data.raw.X]
+    fields = (data.layers, data.obsm, data.varm, data.obsp, data.varp)
+    arrays = [data.X, *raw, *(array for field in fields for array in field.values())]
+    return sum(map(_bytes_of_array, arrays)) + 8 * (data.obs.size + data.var.size)
+
+
+def _bytes_of_array(array: object) -> int:
+    parts = [getattr(array, name) for name in ("data", "indices", "indptr") if hasattr(array, "indptr")]
+    return sum(int(getattr(part, "nbytes", 0)) for part in parts or [array])
 
 
 @contextmanager

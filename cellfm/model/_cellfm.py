@@ -145,7 +145,7 @@ class CellFM:
     def expect(self, n_tokens: int) -> None:
         """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""
         with self._lock:
-            self._engine.network.expect(n_tokens)
+            self._engine.expect(n_tokens)
 
     def encode(
         self,

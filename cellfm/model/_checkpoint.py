@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save, save_file
+from safetensors.numpy import save, save_file
 
 from cellfm._atomic import whole_folder
+from cellfm._outside import parse_arrays, read_file, read_json
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model._parameters import Weights, parameter_shapes
@@ -85,15 +86,10 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, Weights, dict[str
     if vocab.hash != facts["vocabulary_sha256"] or len(vocab) != config.n_genes:
         raise CheckpointError(f"{folder}: the vocabulary is not the one that the weights were trained with.")
     path = folder / WEIGHTS_FILE
-    if not path.exists():
-        raise CheckpointError(f"{folder}: {WEIGHTS_FILE} is missing.")
-    content = path.read_bytes()
+    content = read_file(path)
     if hashlib.sha256(content).hexdigest() != facts["weights_sha256"]:
         raise CheckpointError(f"{path} is damaged or incomplete: its checksum is not the one in {CONFIG_FILE}.")
-    try:
-        tensors = load(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}.") from None
+    tensors = parse_arrays(content, str(path))
     del content
     shapes = parameter_shapes(config)
     if tensors.keys() != shapes.keys():
@@ -108,15 +104,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     if not path.exists():
         raise InputError(f"{folder} is not a model folder: it holds no {CONFIG_FILE}.")
-    try:
-        facts = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
+    facts = read_json(path)
     needed = {"format", "name", "vocabulary_sha256", "weights_sha256", "model"}
     if not isinstance(facts, dict) or not needed <= facts.keys() or not isinstance(facts["model"], dict):
         raise CheckpointError(f"{path} lacks entries; expected {', '.join(sorted(needed))}.")
     if facts["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {facts['format']!r}; this version of cellfm reads format {FORMAT}.")
+    if odd := [name for name in ("name", "vocabulary_sha256", "weights_sha256") if not isinstance(facts[name], str)]:
+        raise CheckpointError(f"{path} is damaged: {', '.join(odd)} should be text.")
     return facts
 
 

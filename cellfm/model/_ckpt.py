@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from cellfm._outside import require_file
 from cellfm.errors import CheckpointError
 
 _DTYPES = {
@@ -53,6 +54,7 @@ def list_ckpt(path: Path) -> list[Entry]:
     CheckpointError
         As for `read_ckpt`.
     """
+    require_file(path)
     with path.open("rb") as file:
         return _list(file, path)
 
@@ -71,6 +73,7 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
     """
     tensors: dict[str, np.ndarray] = {}
     passed_over: list[str] = []
+    require_file(path)
     with path.open("rb") as file:
         for entry in _list(file, path):
             if keep(entry.name):

@@ -47,9 +47,15 @@ class Engine:
         self.config = config
         self.network = network
         self._shapes: set[int] = set()
+        self._expected = 0  # chunks
         # Decay needs all tokens of a cell in one chunk.
         length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
         self._cut = {"length": length, "n_special": config.n_special}
+
+    def expect(self, n_tokens: int) -> None:
+        """Prepare for so many tokens: the last few of them get batches of the shape of the first, and the same bits."""
+        self.network.expect(n_tokens)
+        self._expected = max(self._expected, n_tokens // self._cut["length"])
 
     def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
@@ -125,7 +131,7 @@ class Engine:
         else:
             n_chunks = _CHUNKS_ACCELERATOR
         n_chunks = max(n_chunks, int(needed.max(initial=1)))
-        enough = min(n_chunks, 1 << int(max(needed.sum() - 1, 0)).bit_length())  # a power of two: few shapes
+        enough = min(n_chunks, 1 << int(max(needed.sum() - 1, self._expected, 0)).bit_length())  # a power of two
         enough = max(enough, int(needed.max(initial=1)))
         # A few cells ride along in a larger shape that is compiled already.
         n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)

@@ -9,6 +9,7 @@ from cellfm._adata import copied, require_in_memory, select
 from cellfm._harmonize import merge_matrices, name_genes, write_genes
 from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
+from cellfm._undisturbed import undisturbed
 from cellfm.keys import GENES, RUN
 from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
 
@@ -85,7 +86,8 @@ def harmonize_genes(
     naming = name_genes(adata.var, vocab, synonyms, gene_key=gene_key)
     merged = merge_matrices(adata, naming)
     result = copied(data) if copy else data
-    write_genes(result, select(result, modality), naming, merged, vocab, synonyms.sha256)
+    with undisturbed():
+        write_genes(result, select(result, modality), naming, merged, vocab, synonyms.sha256)
     logger.info(
         "renamed %d of %d genes and added %d to others; added var[%r], var[%r] and uns[%r][%r].",
         int(naming.renamed.sum()),

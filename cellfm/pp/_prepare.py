@@ -12,6 +12,7 @@ from cellfm._harmonize import merge_matrices, name_genes, write_genes
 from cellfm._hgnc import load_synonyms
 from cellfm._inspect import count_known, inspect_data
 from cellfm._logging import logger
+from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
 
@@ -114,9 +115,10 @@ def prepare(
         )
     result = copied(data) if copy else data
     adata = select(result, modality)
-    write_genes(result, adata, naming, merged, vocab, synonyms.sha256)
-    if not kept.all():
-        adata._inplace_subset_obs(kept)
-        refresh(result)
+    with undisturbed():
+        write_genes(result, adata, naming, merged, vocab, synonyms.sha256)
+        if not kept.all():
+            adata._inplace_subset_obs(kept)
+            refresh(result)
     logger.info("kept %d of %d cells and %d genes.", int(kept.sum()), len(kept), adata.n_vars)
     return result if copy else None

@@ -10,6 +10,7 @@ from mudata import MuData
 
 from cellfm._adata import Matrix, copied, read_matrix, refresh, require_in_memory, select, warn
 from cellfm._logging import logger
+from cellfm._undisturbed import undisturbed
 from cellfm.data import ENOUGH_BITS, Precision, Recovered, choose_scale, describe, recover, stored_precision
 from cellfm.errors import InputError
 from cellfm.keys import COUNTS
@@ -113,10 +114,11 @@ def recover_counts(
 
     result = copied(data) if copy else data
     adata = select(result, modality)
-    adata.layers[key_added] = sp.vstack([part.counts for part in parts], format="csr")
-    if errors == "flag":
-        adata.obs[COUNTS.recovered] = recovered
-    refresh(result)
+    with undisturbed():
+        adata.layers[key_added] = sp.vstack([part.counts for part in parts], format="csr")
+        if errors == "flag":
+            adata.obs[COUNTS.recovered] = recovered
+        refresh(result)
     logger.info(
         "recovered the counts of %d of %d cells (undoing %s); added layers[%r].",
         int(recovered.sum()),

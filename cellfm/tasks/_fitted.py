@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from cellfm._atomic import whole_folder
+from cellfm._outside import parse_arrays, read_file, read_json
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model import CellFM
 
 Arrays = dict[str, np.ndarray]
+_FACTS_CHECKSUM = "facts_sha256"
+"""Entry of the facts with the SHA-256 of the others; files from before it have none."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class FittedFiles:
         """Write a folder, whole or not at all; `also` may add to it."""
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         entries = {"format": self.format, self.checksum: hashlib.sha256(content).hexdigest(), **facts}
+        entries[_FACTS_CHECKSUM] = _sha256_of(entries)
         with whole_folder(folder, overwrite=overwrite) as partial:
             (partial / self.arrays).write_bytes(content)
             (partial / self.facts).write_text(json.dumps(entries, indent=1) + "\n")
@@ -76,32 +79,29 @@ class FittedFiles:
         """
         facts = self._read_facts(folder)
         path = folder / self.arrays
-        if not path.exists():
-            raise CheckpointError(f"{folder}: {self.arrays} is missing.")
-        content = path.read_bytes()
+        content = read_file(path)
         if hashlib.sha256(content).hexdigest() != facts[self.checksum]:
             raise CheckpointError(f"{path} is damaged or incomplete: its checksum is not the one in {self.facts}.")
         try:
-            yield facts, load(content)
-        except CheckpointError:
+            yield facts, parse_arrays(content, str(path))
+        except InputError:
             raise
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise CheckpointError(f"{folder} is no {self.name} of this version of cellfm: {error}.") from error
 
     def _read_facts(self, folder: Path) -> dict[str, Any]:
         path = folder / self.facts
         if not path.exists():
             raise InputError(f"{folder} is not {self.kind}: it holds no {self.facts}.")
-        try:
-            facts = json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path} is not valid JSON: {error}.") from None
+        facts = read_json(path)
         if not isinstance(facts, dict) or not {"format", self.checksum, "model"} <= facts.keys():
             raise CheckpointError(f"{path} lacks entries: it was not written by cellfm, or is incomplete.")
         if facts["format"] != self.format:
             raise CheckpointError(
                 f"{path} has format {facts['format']!r}; this version of cellfm reads format {self.format}."
             )
+        if facts.get(_FACTS_CHECKSUM, own := _sha256_of(facts)) != own:
+            raise CheckpointError(f"{path} is damaged or was changed: its entries are not those that were saved.")
         return facts
 
 
@@ -127,6 +127,31 @@ def require_same_model(
         )
 
 
+def require_use(holds: bool, what: str) -> None:
+    """Refuse entries or arrays that cannot be used; only in the block of `FittedFiles.read`, which tells the folder.
+
+    Raises
+    ------
+    ValueError
+        It does not hold.
+    """
+    if not holds:
+        raise ValueError(f"{what} do not fit the rest")
+
+
+def texts_of(values: Any) -> tuple[str, ...]:
+    """A list of str as a tuple.
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    """
+    if not (isinstance(values, list) and all(isinstance(value, str) for value in values)):
+        raise TypeError(f"expected a list of names, found {str(values)[:60]}")
+    return tuple(values)
+
+
 def table_facts(table: pd.DataFrame) -> dict[str, Any]:
     """A table for JSON."""
     return json.loads(table.to_json(orient="split", index=False, double_precision=15))
@@ -135,6 +160,11 @@ def table_facts(table: pd.DataFrame) -> dict[str, Any]:
 def table_of(facts: Mapping[str, Any]) -> pd.DataFrame:
     """The table that `table_facts` was given."""
     return pd.DataFrame(facts["data"], columns=facts["columns"])
+
+
+def _sha256_of(facts: Mapping[str, Any]) -> str:
+    others = {name: value for name, value in facts.items() if name != _FACTS_CHECKSUM}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def part_of(arrays: Arrays, prefix: str) -> Arrays:

@@ -13,6 +13,7 @@ from cellfm._adata import copied, record_run, select, warn
 from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
@@ -195,26 +196,27 @@ def annotate(
 
     result = copied(data) if copy else data
     adata = select(result, modality)
-    adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, names[:-1])
-    adata.obs[ANNOTATION.label] = pd.Categorical(label, names)
-    adata.obs[ANNOTATION.confidence] = found.confidence
-    adata.obs[ANNOTATION.distance] = found.distance
-    adata.obsm[ANNOTATION.proba] = found.probabilities
-    adata.uns[f"{ANNOTATION.raw}_colors"] = list(annotator.colors)
-    adata.uns[f"{ANNOTATION.label}_colors"] = [*annotator.colors, UNKNOWN_COLOR]
-    record_run(
-        adata,
-        ANNOTATION.proba,
-        **{ANNOTATION.classes: np.array(annotator.classes, dtype=object)},
-        method=annotator.method,
-        head=annotator.head.kind,
-        labels_key=labels_key,
-        n_reference_cells=annotator.n_cells,
-        temperature=annotator.temperature,
-        confidence_threshold=float(least),
-        distance_threshold=float(most),
-        **cells.facts(annotator.model, seed),
-    )
+    with undisturbed():
+        adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, names[:-1])
+        adata.obs[ANNOTATION.label] = pd.Categorical(label, names)
+        adata.obs[ANNOTATION.confidence] = found.confidence
+        adata.obs[ANNOTATION.distance] = found.distance
+        adata.obsm[ANNOTATION.proba] = found.probabilities
+        adata.uns[f"{ANNOTATION.raw}_colors"] = list(annotator.colors)
+        adata.uns[f"{ANNOTATION.label}_colors"] = [*annotator.colors, UNKNOWN_COLOR]
+        record_run(
+            adata,
+            ANNOTATION.proba,
+            **{ANNOTATION.classes: np.array(annotator.classes, dtype=object)},
+            method=annotator.method,
+            head=annotator.head.kind,
+            labels_key=labels_key,
+            n_reference_cells=annotator.n_cells,
+            temperature=annotator.temperature,
+            confidence_threshold=float(least),
+            distance_threshold=float(most),
+            **cells.facts(annotator.model, seed),
+        )
     n_unknown = int((label == UNKNOWN).sum())
     logger.info("labelled %d cells, %d of them %s.", adata.n_obs, n_unknown, UNKNOWN)
     return result if copy else None

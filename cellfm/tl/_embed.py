@@ -12,6 +12,7 @@ from cellfm._encode import embed_cells, read_cells_for, refuse_empty
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._pieces import Pieces
+from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
@@ -126,7 +127,8 @@ def embed(
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")
     result = copied(data) if copy else data
     adata = select(result, modality)
-    adata.obsm[key_added] = embedding
-    record_run(adata, key_added, n_empty_cells=n_empty, **cells.facts(loaded, random_state))
+    with undisturbed():
+        adata.obsm[key_added] = embedding
+        record_run(adata, key_added, n_empty_cells=n_empty, **cells.facts(loaded, random_state))
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return result if copy else None

@@ -12,6 +12,7 @@ from cellfm._adata import copied, record_run, select, warn
 from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
@@ -205,22 +206,23 @@ def integrate(
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")
     result = copied(data) if copy else data
     adata = select(result, modality)
-    adata.obsm[key_added] = embedding
-    for key, picture in pictures.items():
-        adata.obsm[key] = picture
-    record_run(
-        adata,
-        key_added,
-        **cells.facts(found.model, random_state),
-        start_weights_sha256=loaded.weights_hash,
-        batch_key=batch_key,
-        method=method,
-        steps=steps,
-        best_step=found.best_step,
-        n_train_cells=len(chosen),
-        n_empty_cells=n_empty,
-        **{INTEGRATION.history: found.history},
-    )
+    with undisturbed():
+        adata.obsm[key_added] = embedding
+        for key, picture in pictures.items():
+            adata.obsm[key] = picture
+        record_run(
+            adata,
+            key_added,
+            **cells.facts(found.model, random_state),
+            start_weights_sha256=loaded.weights_hash,
+            batch_key=batch_key,
+            method=method,
+            steps=steps,
+            best_step=found.best_step,
+            n_train_cells=len(chosen),
+            n_empty_cells=n_empty,
+            **{INTEGRATION.history: found.history},
+        )
     at_start, kept = found.history["separability"].iloc[[0, int(found.history["score"].argmin())]]
     logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)

@@ -11,6 +11,7 @@ from cellfm._adata import copied, record_run, select, warn
 from cellfm._encode import read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
@@ -169,28 +170,29 @@ def transfer_labels(
     result = copied(data) if copy else data
     adata = select(result, modality)
     classes = list(vote.classes)
-    adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, classes)
-    adata.obs[ANNOTATION.label] = pd.Categorical.from_codes(
-        np.where(rejected, len(classes), found.codes), [*classes, UNKNOWN]
-    )
     colors = label_colors(known, labels_key, classes)
-    adata.uns[f"{ANNOTATION.raw}_colors"] = colors
-    adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
-    adata.obs[ANNOTATION.confidence] = found.confidence
-    adata.obs[ANNOTATION.distance] = found.distance
-    adata.obsm[ANNOTATION.proba] = found.probabilities
-    record_run(
-        adata,
-        ANNOTATION.proba,
-        **{ANNOTATION.classes: np.array(classes, dtype=object)},
-        method="nearest neighbors",
-        labels_key=labels_key,
-        n_reference_cells=int(voters.sum()),
-        n_neighbors=vote.n_neighbors,
-        confidence_threshold=float(least),
-        distance_threshold=float(most),
-        **cells.facts(loaded, random_state),
-    )
+    with undisturbed():
+        adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, classes)
+        adata.obs[ANNOTATION.label] = pd.Categorical.from_codes(
+            np.where(rejected, len(classes), found.codes), [*classes, UNKNOWN]
+        )
+        adata.uns[f"{ANNOTATION.raw}_colors"] = colors
+        adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
+        adata.obs[ANNOTATION.confidence] = found.confidence
+        adata.obs[ANNOTATION.distance] = found.distance
+        adata.obsm[ANNOTATION.proba] = found.probabilities
+        record_run(
+            adata,
+            ANNOTATION.proba,
+            **{ANNOTATION.classes: np.array(classes, dtype=object)},
+            method="nearest neighbors",
+            labels_key=labels_key,
+            n_reference_cells=int(voters.sum()),
+            n_neighbors=vote.n_neighbors,
+            confidence_threshold=float(least),
+            distance_threshold=float(most),
+            **cells.facts(loaded, random_state),
+        )
     logger.info("labelled %d cells, %d of them %s.", adata.n_obs, rejected.sum(), UNKNOWN)
     return result if copy else None
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import save_file
 
 from cellfm._atomic import whole_file, whole_folder
+from cellfm._outside import parse_arrays, read_file, read_json
 from cellfm.errors import CheckpointError, InputError
 from cellfm.train._lock import LOCK, locked
 
@@ -75,7 +76,7 @@ class RunFolder:
             with whole_file(file) as partial:
                 partial.write_text(json.dumps(facts, indent=1) + "\n")
             return
-        before = json.loads(file.read_text())
+        before = read_json(file)
         differing = sorted(_differing(before, facts))
         if differing:
             raise InputError(
@@ -128,9 +129,12 @@ class RunFolder:
             return None
         folder = self.checkpoints / f"step-{self.steps()[-1]:09d}"
         try:
-            tensors = load((folder / "tensors.safetensors").read_bytes())
-            return tensors, json.loads((folder / "state.json").read_text())
-        except (OSError, SafetensorError, json.JSONDecodeError) as error:
+            path = folder / "tensors.safetensors"
+            tensors, state = parse_arrays(read_file(path), str(path)), read_json(folder / "state.json")
+            if not isinstance(state, dict):
+                raise CheckpointError("state.json holds no entries")
+            return tensors, state
+        except CheckpointError as error:
             raise CheckpointError(
                 f"The checkpoint {folder} is damaged ({error}). Delete it to go on from the one before."
             ) from None

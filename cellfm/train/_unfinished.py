@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from cellfm._atomic import whole_file
+from cellfm._outside import parse_json, read_file
+from cellfm.data._manifest import check_entry
 from cellfm.data._shard_files import MANIFEST, PARTIAL
 from cellfm.data._shards import check_shard
-from cellfm.errors import InputError
+from cellfm.errors import CheckpointError, InputError
 from cellfm.train._lock import LOCK
 from cellfm.vocab import FILE_NAME, Vocabulary
 
@@ -58,7 +60,7 @@ class Unfinished:
         self._remove_temporary()
         finished = self.folder / MANIFEST
         if finished.is_file():
-            self._require_same(self._plan_of(_parsed(finished.read_text(), finished)))
+            self._require_same(self._plan_of(_parsed(read_file(finished), finished)))
             (self.folder / PARTIAL).unlink(missing_ok=True)
             return True
         lines = self._lines()
@@ -75,6 +77,7 @@ class Unfinished:
         self._require_same(_parsed(lines[0], self.folder / PARTIAL).get("plan", {}))
         self.shards = [_parsed(line, self.folder / PARTIAL) for line in lines[1:]]
         for shard in self.shards:
+            check_entry(self.folder / PARTIAL, shard, list(self.plan["columns"]))
             check_shard(self.folder, shard, verify=False)
         for path in self._shard_folders():  # whole, but the run was stopped before it was recorded
             if path.name not in {shard["name"] for shard in self.shards}:
@@ -118,7 +121,7 @@ class Unfinished:
         path = self.folder / PARTIAL
         if not path.is_file():
             return []
-        text = path.read_text()
+        text = read_file(path).decode(errors="replace")
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
             with whole_file(path) as partial:
@@ -144,11 +147,14 @@ def _is_own(path: Path) -> bool:
     return path.is_dir() and bool(path.name.startswith(_TEMPORARY) or _SHARD.match(path.name))
 
 
-def _parsed(text: str, path: Path) -> dict[str, Any]:
+def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}. Pass overwrite=True to write the corpus anew.") from None
+        found = parse_json(text, str(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} Pass overwrite=True to write the corpus anew.") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is damaged. Pass overwrite=True to write the corpus anew.")
+    return found
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

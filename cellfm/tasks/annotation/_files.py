@@ -1,15 +1,19 @@
 """Annotators on disk: ``annotator.json``, ``head.safetensors`` and, where its name does not tell, ``model/``."""
 
 from pathlib import Path
+from typing import get_args
+
+import numpy as np
 
 from cellfm.errors import CheckpointError
 from cellfm.model import CellFM, load_model, resolve_model
 from cellfm.model._checkpoint import read_facts
 from cellfm.settings import model_folder
-from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, table_facts, table_of
+from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, require_use, table_facts, table_of, texts_of
 from cellfm.tasks.annotation._annotator import Annotator
-from cellfm.tasks.annotation._head import head_of
+from cellfm.tasks.annotation._head import MLPHead, head_of
 from cellfm.tasks.annotation._reject import Reference
+from cellfm.tasks.annotation._train import Method
 
 FILES = FittedFiles("an annotator", "annotator", "annotator.json", "head.safetensors", checksum="head_sha256")
 MODEL_FOLDER = "model"
@@ -47,9 +51,9 @@ def write_annotator(annotator: Annotator, folder: Path, *, overwrite: bool = Fal
 def read_annotator(folder: Path, model: str | Path | CellFM | None = None) -> Annotator:
     """Read an annotator; see `Annotator.load`."""
     with FILES.read(folder) as (facts, arrays):
-        return Annotator(
+        found = Annotator(
             model=_model(folder, facts["model"], model),
-            classes=tuple(facts["classes"]),
+            classes=texts_of(facts["classes"]),
             method=facts["method"],
             head=head_of(facts["head"], part_of(arrays, "head.")),
             reference=Reference(**part_of(arrays, "reference.")),
@@ -57,9 +61,26 @@ def read_annotator(folder: Path, model: str | Path | CellFM | None = None) -> An
             history=table_of(facts["history"]),
             n_cells=facts["n_cells"],
             random_state=facts["random_state"],
-            colors=tuple(facts["colors"]),
+            colors=texts_of(facts["colors"]),
             **{name: float(facts[name]) for name in _NUMBERS},
         )
+        _try(found)
+        return found
+
+
+def _try(annotator: Annotator) -> None:
+    """Let the parts judge one cell, which those that do not belong together cannot."""
+    cell = np.zeros((1, annotator.model.config.d_model), np.float32)
+    n_classes = len(annotator.classes)
+    require_use(annotator.method in get_args(Method), "the way of fitting and the classes")
+    require_use(annotator.head.n_classes == n_classes == len(annotator.reference.centres), "the classes")
+    require_use(len(annotator.colors) in (0, n_classes), "the colours")
+    require_use(annotator.reference.distance(cell).shape == (1,), "the arrays of the reference")
+    require_use(annotator.gene_ids.ndim == 1 and annotator.gene_ids.dtype.kind in "iu", "the genes")
+    for number in (annotator.n_cells, annotator.random_state):
+        require_use(isinstance(number, int) and not isinstance(number, bool), "the numbers")
+    if isinstance(annotator.head, MLPHead):
+        require_use(annotator.head.mlp.logits(cell).shape == (1, n_classes), "the arrays of the head")
 
 
 def _model(folder: Path, facts: dict[str, str], given: str | Path | CellFM | None) -> CellFM:

@@ -80,6 +80,8 @@ def require_classes(labels: np.ndarray, key: str) -> None:
         Fewer than two classes, or classes with a single cell.
     """
     classes, sizes = np.unique(labels, return_counts=True)
+    if not len(classes):
+        raise InputError(f"No cell with a label in obs[{key!r}] expresses a gene that is used.")
     if len(classes) < 2:
         raise InputError(f"obs[{key!r}] has one class only ({str(classes[0])!r}); two or more are needed.")
     if len(lone := classes[sizes < 2]):

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, table_facts, table_of
+from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, require_use, table_facts, table_of, texts_of
 from cellfm.tasks.perturbation._conditions import Condition
 from cellfm.tasks.perturbation._graphs import Graph
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
@@ -48,7 +48,7 @@ def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> Pe
         if model is not None:
             require_same_model(folder, facts["model"]["name"], facts["model"], resolve_model(model), why="")
         graphs = [Graph(arrays[f"{n}.neighbours"], arrays[f"{n}.weights"]) for n in ("coexpression", "relations")]
-        return PerturbationPredictor(
+        found = PerturbationPredictor(
             profiles=Profiles(
                 _conditions(facts["conditions"]), *(arrays[f"profiles.{n}"] for n in ("mean", "variance", "n_cells"))
             ),
@@ -58,10 +58,31 @@ def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> Pe
             recipe=Recipe(**facts["recipe"]),
             given=NetworkInput(*graphs, arrays.get("given.genes"), arrays.get("given.perturbations")),
             weights=part_of(arrays, "weights."),
-            **{name: tuple(facts[name]) for name in _NAMES},
+            **{name: texts_of(facts[name]) for name in _NAMES},
             **{name: table_of(facts[name]) for name in _TABLES},
         )
+        _try(found)
+        return found
+
+
+def _try(predictor: PerturbationPredictor) -> None:
+    """Look up and predict without the network, which parts that do not belong together cannot do."""
+    n_genes, n_perturbable = len(predictor.genes), len(predictor.perturbable)
+    profiles, shape = predictor.profiles, (len(predictor.profiles.conditions), n_genes)
+    require_use(len(predictor.symbols) == n_genes, "the genes and their symbols")
+    require_use(profiles.mean.shape == profiles.variance.shape == shape, "the profiles")
+    require_use(profiles.n_cells.shape == shape[:1], "the numbers of cells")
+    require_use(predictor.controls.ndim == 2 and predictor.controls.shape[1] == n_genes, "the control cells")
+    for graph, n in ((predictor.given.coexpression, n_genes), (predictor.given.relations, n_perturbable)):
+        near = graph.neighbours
+        require_use(near.ndim == 2 and near.shape == graph.weights.shape and len(near) == n, "the graphs")
+        require_use(near.dtype.kind in "iu" and near.min(initial=0) >= 0 and near.max(initial=0) < n, "the graphs")
+    for vectors, n in ((predictor.given.genes, n_genes), (predictor.given.perturbations, n_perturbable)):
+        require_use(vectors is None or (vectors.ndim == 2 and len(vectors) == n), "the given vectors")
+    parts = (predictor.split.train, predictor.split.validation, predictor.split.test)
+    changes = predictor.additive_changes(tuple(condition for part in parts for condition in part))
+    require_use(changes.shape == (sum(map(len, parts)), n_genes), "the conditions")
 
 
 def _conditions(lists: list[list[str]]) -> tuple[Condition, ...]:
-    return tuple(tuple(genes) for genes in lists)
+    return tuple(texts_of(genes) for genes in lists)

@@ -3,13 +3,15 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model import CellFM, load_model, resolve_model
-from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, table_facts, table_of
-from cellfm.tasks.transport._maps import Map
+from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, require_use, table_facts, table_of, texts_of
+from cellfm.tasks.transport._maps import METHODS, Map
 from cellfm.tasks.transport._model import TransportModel, model_facts
 from cellfm.tasks.transport._recipe import Recipe
-from cellfm.tasks.transport._spaces import Space
+from cellfm.tasks.transport._spaces import SPACES, Space
 
 FILES = FittedFiles("a transport model", "transport model", "transport.json", "transport.safetensors")
 _TABLES = ("history", "evaluation")
@@ -37,16 +39,32 @@ def read_transport(folder: Path, model: str | Path | CellFM | None = None) -> Tr
     """Read a model; see `TransportModel.load`."""
     with FILES.read(folder) as (facts, arrays):
         recipe = facts["recipe"] | {"widths": tuple(facts["recipe"]["widths"])}
-        return TransportModel(
-            genes=tuple(facts["genes"]),
+        found = TransportModel(
+            genes=texts_of(facts["genes"]),
             space=Space(facts["space"], part_of(arrays, "space.")),
             map=Map(facts["method"], part_of(arrays, "map.")),
             recipe=Recipe(**recipe),
-            holdout=None if facts["holdout"] is None else tuple(facts["holdout"]),
+            holdout=None if facts["holdout"] is None else texts_of(facts["holdout"]),
             model=_model(folder, facts["model"], model),
             **{name: facts[name] for name in _WORDS},
             **{name: table_of(facts[name]) for name in _TABLES},
         )
+        _try(found)
+        return found
+
+
+def _try(transport: TransportModel) -> None:
+    """Carry one cell, which parts that do not belong together cannot do."""
+    require_use(transport.method in METHODS and transport.space.kind in SPACES, "the method and the space")
+    require_use(all(isinstance(getattr(transport, name), str) for name in _WORDS), "the conditions")
+    require_use(transport.holdout is None or len(transport.holdout) == 2, "the group that was left out")
+    values = np.zeros((1, len(transport.genes)), np.float32)
+    x = values
+    if transport.space.reads_embeddings:
+        x = np.zeros((1, len(transport.space.arrays["cls_mean"])), np.float32)
+        require_use(transport.model is not None and transport.model.config.d_model == x.shape[1], "the model")
+    with np.errstate(all="ignore"):
+        require_use(transport.carry(x, values).values.shape == values.shape, "the arrays and the genes")
 
 
 def _model(folder: Path, facts: dict[str, str] | None, given: str | Path | CellFM | None) -> CellFM | None:

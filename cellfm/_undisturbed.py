@@ -1,0 +1,26 @@
+"""Results written as a whole: Ctrl-C waits for the end, and so do other threads."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_writing = threading.RLock()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Run a short block that writes to the user's data: Ctrl-C comes after it, and one thread is in it at a time."""
+    with _writing:
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield  # only the main thread hears of Ctrl-C
+            return
+        held = []
+        signal.signal(signal.SIGINT, lambda *heard: held.append(heard))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            if held:
+                before(*held[0])

@@ -1,0 +1,382 @@
+"""Killed, stopped, or out of space: outputs are whole or absent, data are unchanged, and a second run ends the work."""
+
+import errno
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+from anndata import AnnData
+
+import cellfm as cf
+import cellfm._pieces as pieces_module
+from cellfm import _adata
+from cellfm._encode import CellInput, read_cells_for
+from cellfm._pieces import Pieces
+from cellfm.cli import main
+from cellfm.config import ModelConfig
+from cellfm.data import TokenBatch, _write, check_writable, write_cells
+from cellfm.errors import InputError
+from cellfm.model import CellFM
+from cellfm.model._engine import Engine
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill -9")
+
+RUN = """
+import os, signal, sys
+import cellfm._pieces as pieces
+from cellfm.cli import main
+from cellfm.data import _write
+
+point, *args = sys.argv[1:]
+pieces.PIECE_CELLS = 9
+save, add, n_saved = pieces._save, _write._add_entries, 0
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save_or_die(path, array):
+    global n_saved
+    n_saved += 1
+    save(path, array)
+    if point == f"piece {n_saved}":
+        path.write_bytes(path.read_bytes()[:50])
+        die()
+
+def add_or_die(file, data, **keys):
+    add(file, data, **keys)
+    if point == "write":
+        file.flush()
+        die()
+
+pieces._save, _write._add_entries = save_or_die, add_or_die
+sys.exit(main(["-q", "embed", *args, "--resume"]))
+"""
+
+
+@pytest.fixture
+def cells(tmp_path: Path, tiny_adata: AnnData) -> Path:
+    tiny_adata.write_h5ad(tmp_path / "in.h5ad")
+    return tmp_path / "in.h5ad"
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path, tiny_model: CellFM) -> Path:
+    tiny_model.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_killed_as_it_embeds_and_as_it_writes_it_ends_with_the_bits_of_one_run(
+    tmp_path: Path, cells: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, once = tmp_path / "out.h5ad", tmp_path / "once.h5ad"
+    out.write_text("what was there before")
+    before = visible(tmp_path)
+
+    def run(point: str) -> int:
+        command = [sys.executable, "-c", RUN, point, cells, "-o", out, "--model", model_dir]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300).returncode
+
+    # The last of the five pieces has four cells: it is made in a process that makes no other.
+    assert run("piece 5") == -signal.SIGKILL
+    pieces = tmp_path / "out.h5ad.pieces"
+    assert visible(pieces) == [*(f"{i:06d}.npy" for i in range(4)), "pieces.json"]
+    assert run("write") == -signal.SIGKILL
+    assert out.read_text() == "what was there before"
+    assert visible(tmp_path) == sorted([*before, pieces.name])
+    assert len(visible(pieces)) == 6
+
+    monkeypatch.setattr(pieces_module, "PIECE_CELLS", 9)
+    assert main(["-q", "embed", str(cells), "-o", str(out), "--model", str(model_dir), "--resume"]) == 0
+    assert main(["-q", "embed", str(cells), "-o", str(once), "--model", str(model_dir), "--resume"]) == 0
+    found, expected = (anndata.read_h5ad(path).obsm["X_cellfm"] for path in (out, once))
+    np.testing.assert_array_equal(found, expected)
+    assert visible(tmp_path) == sorted([*before, "once.h5ad"])
+
+
+class Shapes:
+    """A network that only notes the shapes it is given."""
+
+    on_cpu = True
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def expect(self, n_tokens: int) -> None:
+        pass
+
+    def cell(self, chunks: object) -> np.ndarray:
+        self.seen.append(chunks.gene_ids.shape[0])
+        return np.zeros((len(chunks.cls_row), 8), np.float32)
+
+
+def test_a_short_last_block_has_the_shape_of_the_others():
+    # Another shape, other bits: a run that goes on with the last block alone must compute it as the whole run does.
+    def batch(n_cells: int) -> TokenBatch:
+        indptr = np.arange(n_cells + 1, dtype=np.int64) * 20
+        return TokenBatch(indptr, np.ones(20 * n_cells, np.int32), np.ones(20 * n_cells, np.float32))
+
+    config = ModelConfig(n_layers=1, d_model=8, n_heads=2, n_genes=30)
+    whole, rest = Shapes(), Shapes()
+    one, other = Engine(config, whole), Engine(config, rest)
+    for engine in (one, other):
+        engine.expect(20 * 1001)
+    one.run(batch(1000), ("cell",), None)
+    one.run(batch(1), ("cell",), None)
+    other.run(batch(1), ("cell",), None)
+    assert set(whole.seen) == set(rest.seen)
+    assert len(set(rest.seen)) == 1
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["at once", "pieces"])
+def test_a_full_disk_keeps_what_was_there(
+    tmp_path: Path, cells: Path, model_dir: Path, suffix: str, resume: list[str], capsys: pytest.CaptureFixture
+):
+    # The largest size of a file stands for the end of the disk: the system refuses in the middle of the writing.
+    source = tmp_path / f"in{suffix}"
+    write_cells(anndata.read_h5ad(cells), source)
+    out = tmp_path / f"out{suffix}"
+    write_cells(anndata.read_h5ad(cells)[:3].copy(), out)
+    command = ["-q", "embed", str(source), "-o", str(out), "--model", str(model_dir), *resume]
+    before = visible(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+    try:
+        assert main(command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert "too large" in capsys.readouterr().err
+    assert (anndata.read_h5ad if suffix == ".h5ad" else anndata.read_zarr)(out).n_obs == 3
+    pieces = [f"out{suffix}.pieces"] if resume else []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, *pieces])
+    assert main(command) == 0, "with room again, the same command does it"
+    assert visible(tmp_path) == before
+
+
+FULL = """
+import sys
+from pathlib import Path
+from cellfm.data import read_cells, write_cells
+from cellfm.errors import InputError
+try:
+    write_cells(read_cells(Path(sys.argv[1])), Path(sys.argv[2]))
+except InputError as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
+"""
+
+
+def test_a_disk_without_room_is_told(tmp_path: Path, cells: Path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if not root or subprocess.run(["mount", *options], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        # In a process of its own, because HDF5 once met with a full disk crashes at the end of the process.
+        for name in ("cells.h5ad", "cells.zarr"):
+            ran = subprocess.run([sys.executable, "-c", FULL, cells, disk / name], capture_output=True, text=True)
+            assert ran.returncode == 2, ran.stderr[-2000:]
+            assert re.search(rf"{name}: No space left on device.* Nothing was changed", ran.stderr)
+            assert "Exception ignored" not in ran.stderr
+            assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_an_output_folder_that_refuses_is_told_before_the_work(
+    tmp_path: Path, cells: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    # Root may write anywhere, so that the refusal is simulated where the system would give it.
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(_write.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(CellFM, "encode", lambda *_, **__: pytest.fail("it has begun to work"))
+    out = tmp_path / "out.h5ad"
+    assert main(["-q", "embed", str(cells), "-o", str(out), "--model", str(model_dir)]) == 2
+    assert "out.h5ad cannot be written: Permission denied" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_told(tmp_path: Path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(InputError, match="cannot be written"):
+            check_writable(tmp_path / "out.h5ad")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+TWO = """
+import sys, time
+from pathlib import Path
+import numpy as np
+import cellfm.model._cellfm as cellfm
+from cellfm.cli import main
+
+number, barrier, *args = sys.argv[1:]
+
+class Engine:  # as quick as can be: what is tested is the files
+    def expect(self, n_tokens): pass
+    def run(self, batch, outputs, batch_size):
+        return {"cell": np.full((batch.n_cells, 16), float(number), np.float32)}
+
+cellfm.start_engine = lambda *args: Engine()
+import cellfm.data._write as write
+inner = write.whole_file
+def together(path):
+    Path(f"{barrier}-{number}").touch()
+    end = time.monotonic() + 60
+    while not all(Path(f"{barrier}-{i}").exists() for i in (1, 2)) and time.monotonic() < end:
+        time.sleep(0.005)
+    return inner(path)
+write.whole_file = together
+sys.exit(main(["-q", "embed", *args]))
+"""
+
+
+def test_two_processes_with_one_output_leave_that_of_one(tmp_path: Path, cells: Path, model_dir: Path):
+    out = tmp_path / "out.h5ad"
+    command = [str(tmp_path / "barrier"), cells, "-o", out, "--model", model_dir]
+    running = [
+        subprocess.Popen([sys.executable, "-c", TWO, str(i), *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        for i in (1, 2)
+    ]
+    codes = {(process.wait(300), process.stderr.read()) for process in running}
+    for process in running:
+        process.stderr.close()
+    assert codes == {(0, "")}
+    found = np.unique(anndata.read_h5ad(out).obsm["X_cellfm"])
+    assert found.tolist() in ([1.0], [2.0])
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_pieces_that_another_process_has_joined_already_are_no_fault(
+    tmp_path: Path, tiny_adata: AnnData, tiny_model: CellFM
+):
+    cells = read_cells_for(tiny_adata, tiny_model.vocab)
+    one, other = (Pieces(tmp_path / "p", tiny_model, cells, 0) for _ in range(2))
+    one.compute()
+    other.compute()
+    np.testing.assert_array_equal(one.joined(), other.joined())
+    one.remove()
+    other.remove()
+    assert not (tmp_path / "p").exists()
+    with pytest.raises(InputError, match="are not there"):
+        other.joined()
+
+
+def state(adata: AnnData) -> dict[str, object]:
+    return {
+        "obs": sorted(adata.obs),
+        "obsm": sorted(adata.obsm),
+        "uns": sorted(adata.uns),
+        "record": sorted(adata.uns.get("cellfm", {})),
+        "layers": sorted(adata.layers),
+        "var": sorted(adata.var),
+        "names": list(adata.var_names),
+        "X": adata.X.toarray().tobytes(),
+    }
+
+
+def embed(adata: AnnData, model: CellFM) -> None:
+    cf.tl.embed(adata, model)
+
+
+def transfer(adata: AnnData, model: CellFM) -> None:
+    reference = adata.copy()
+    reference.obs_names = [f"other{i}" for i in range(adata.n_obs)]
+    cf.tl.transfer_labels(adata, reference, labels_key="label", model=model)
+
+
+def annotate(adata: AnnData, model: CellFM) -> None:
+    reference = adata.copy()
+    reference.obs_names = [f"other{i}" for i in range(adata.n_obs)]
+    cf.tl.annotate(adata, reference=reference, labels_key="label", model=model)
+
+
+def harmonize(adata: AnnData, model: CellFM) -> None:
+    cf.pp.harmonize_genes(adata, model=model)
+
+
+@pytest.mark.parametrize("tool", [embed, transfer, annotate])
+def test_ctrl_c_while_it_works_changes_nothing(
+    tool: Callable, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
+):
+    before = state(tiny_adata)
+    encode, calls = CellFM.encode, []
+
+    def stopped(self: CellFM, batch: TokenBatch, **options: object) -> object:
+        calls.append(None)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode(self, batch, **options)
+
+    monkeypatch.setitem(CellInput.tokens.__kwdefaults__, "n_cells", 16)
+    monkeypatch.setattr(CellFM, "encode", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tool(tiny_adata, tiny_model)
+    assert len(calls) == 2
+    assert state(tiny_adata) == before
+    monkeypatch.setattr(CellFM, "encode", encode)
+    tool(tiny_adata, tiny_model)
+    assert state(tiny_adata) != before
+
+
+@pytest.mark.parametrize("tool", [embed, transfer, annotate, harmonize])
+def test_ctrl_c_while_it_writes_comes_after_the_whole_result(
+    tool: Callable, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
+):
+    if tool is harmonize:  # two genes to add up
+        tiny_adata.var_names = [*tiny_adata.var_names[:-1], "ENSG00000000000"]
+    expected = tiny_adata.copy()
+    tool(expected, tiny_model)
+    record = _adata.record_run
+
+    def stopped(*args: object, **facts: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)  # before the last thing is written
+        record(*args, **facts)
+
+    tools = [f"cellfm.tl._{name}" for name in ("embed", "transfer_labels", "annotate")]
+    where = ["cellfm._harmonize"] if tool is harmonize else tools
+    for name in where:
+        monkeypatch.setattr(sys.modules[name], "record_run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tool(tiny_adata, tiny_model)
+    assert state(tiny_adata) == state(expected)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_while_a_file_is_written_leaves_none(
+    tmp_path: Path, tiny_adata: AnnData, monkeypatch: pytest.MonkeyPatch
+):
+    create, calls = h5py.Group.create_dataset, []
+
+    def stopped(self: h5py.Group, *args: object, **options: object) -> object:
+        calls.append(None)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return create(self, *args, **options)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_cells(tiny_adata, tmp_path / "out.h5ad")
+    assert not list(tmp_path.iterdir())
