@@ -8,7 +8,7 @@ Letters: `c` chunks, `s` tokens of a chunk, `b` cells, `d` width, `h` heads of `
 """
 
 import mindspore as ms
-from mindspore import ops
+from mindspore import nn, ops
 
 Layout = tuple[ms.Tensor, ms.Tensor, ms.Tensor, ms.Tensor]
 """Which tokens there are, and whose (a plain tuple: MindSpore's compiler does not see through named ones).
@@ -26,10 +26,23 @@ def is_gene(layout: Layout) -> ms.Tensor:
     return (gene_ids > 0).astype(ms.float32)
 
 
+class SumByCell(nn.Cell):
+    """The sum over each cell's chunks, whose gradient MindSpore finds by masks as large as `x`, where a gather will do."""
+
+    def construct(self, x: ms.Tensor, chunk_cell: ms.Tensor, cls_row: ms.Tensor) -> ms.Tensor:
+        return ops.unsorted_segment_sum(x, chunk_cell, cls_row.shape[0])
+
+    def bprop(self, x, chunk_cell, cls_row, out, dout) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
+        return ops.gather(dout, chunk_cell, 0), ops.zeros_like(chunk_cell), ops.zeros_like(cls_row)
+
+
+SUM_BY_CELL = SumByCell()
+
+
 def sum_by_cell(x: ms.Tensor, layout: Layout) -> ms.Tensor:
     """(c, ...) to (b, ...): the sum over each cell's chunks."""
     _, _, chunk_cell, cls_row = layout
-    return ops.unsorted_segment_sum(x, chunk_cell, cls_row.shape[0])
+    return SUM_BY_CELL(x, chunk_cell, cls_row)
 
 
 def to_chunks(x: ms.Tensor, layout: Layout) -> ms.Tensor:
