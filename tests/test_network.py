@@ -27,7 +27,7 @@ NAME = "huggingface.co"
         lambda: socket.create_connection((NAME, 443), timeout=5),
         lambda: socket.getaddrinfo(NAME, 443),
         lambda: socket.gethostbyname(NAME),
-        lambda: urllib.request.urlopen(f"https://{NAME}", timeout=5),
+        lambda: urllib.request.build_opener().open(f"https://{NAME}", timeout=5),
     ],
     ids=["create", "connect", "connect_ex", "ipv6", "datagram", "sendto", "by name", "lookup", "old lookup", "urlopen"],
 )

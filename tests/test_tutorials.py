@@ -16,6 +16,11 @@ MOST_BYTES = 250_000
 MOST_BYTES_OF_ALL = 2_000_000
 MACHINE_PATHS = re.compile(r"/(?:work|tmp|home|root|Users|opt)/|[A-Z]:\\\\Users")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+run_notebooks = pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem == "integrate" else []) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
@@ -26,7 +31,7 @@ def test_there_are_notebooks():
     assert len(NOTEBOOKS) >= 9
 
 
-@every_notebook
+@run_notebooks
 def test_runs_on_the_bundled_data(path: Path, tmp_path: Path):
     script = tmp_path / "notebook.py"
     script.write_text("\n".join("".join(cell["source"]) for cell in code_cells(path)))

@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellfm._figure import finish
-from cellfm.errors import MissingKeyError
+from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ATTENTION, RUN
 
 
@@ -55,6 +55,8 @@ def attention(
     ------
     MissingKeyError
         No such scores, or a gene without any.
+    InputError
+        No gene has a score in all groups.
 
     Examples
     --------
@@ -71,6 +73,11 @@ def attention(
         above = table.sub(table.mean(axis=1), axis=0) if table.shape[1] > 1 else table
         above = above[table.notna().all(axis=1)]
         genes = list(dict.fromkeys(gene for group in above for gene in above[group].nlargest(n_genes).index))
+        if not genes:
+            raise InputError(
+                f"No gene has a score in all {table.shape[1]} groups: too few of their cells express the same genes. Pass "
+                "genes=, or call cf.tl.attention with a lower min_cells or fewer groups."
+            )
     unknown = [gene for gene in genes if gene not in table.index or table.loc[gene].isna().all()]
     if unknown:
         raise MissingKeyError(f"{len(unknown)} genes have no scores: {', '.join(unknown[:10])}.")

@@ -36,6 +36,7 @@ Objective = Callable[[CellFMNetwork], nn.Cell]
 Criterion = Callable[[nn.Cell, Sequence[Batch]], Callable[[], float]]
 """Makes of the objective and the validation batches what says how good the weights are; less is better."""
 Method = Literal["frozen", "lora", "full"]
+_MOST_GENES = 2048  # of a cell in a step, where the user does not say
 
 
 class Batches(Protocol):
@@ -87,7 +88,8 @@ def finetune(
         ``"frozen"`` trains the parameters that the objective adds, ``"lora"`` adapters beside them (Zeng 2025,
         Methods, "LoRA"), ``"full"`` everything.
     config
-        How to train. `steps` is the upper bound; `validate_every` decides how often it is looked whether to stop.
+        How to train. `steps` is the upper bound; `validate_every` decides how often it is looked whether to stop. By
+        default 200 steps on at most 2,048 genes a cell.
     lora_rank
         Rank of the adapters.
     lora_layers
@@ -116,7 +118,8 @@ def finetune(
     >>> tuned = cf.train.finetune(small, Corpus.open("corpus"), config=config)
     >>> tuned.model.save("my-model")
     """
-    config = config or TrainConfig(steps=200, validate_every=20, learning_rate=1e-4)
+    train_genes = min(model.config.max_genes, _MOST_GENES)
+    config = config or TrainConfig(steps=200, validate_every=20, learning_rate=1e-4, train_genes=train_genes)
     if model.config.lora_rank:
         raise InputError("The model has adapters already; merge them first.")
     feed = _feed(model, data, config)

@@ -39,6 +39,7 @@ def test_neighbours_are_those_of_a_naive_search(clouds):
     np.testing.assert_allclose(found.toarray(), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_approximate_neighbours_are_nearly_the_exact_ones(clouds, monkeypatch):
     exact = neighbour_graph(clouds, 4)
     monkeypatch.setattr(graphs, "EXACT_GENES", 10)

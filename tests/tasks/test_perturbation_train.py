@@ -65,6 +65,7 @@ def fit(epistasis: float, recipe: Recipe):
     return start, start + departure, truth, history
 
 
+@pytest.mark.slow
 def test_epistasis_is_recovered_where_the_additive_model_has_none():
     start, found, truth, history = fit(0.5, Recipe(width=16, n_epochs=24, patience=24, bag=2, learning_rate=1e-2))
     assert history["loss"].iloc[-1] < history["loss"].iloc[1] / 2
