@@ -27,7 +27,7 @@ def is_gene(layout: Layout) -> ms.Tensor:
 
 
 class SumByCell(nn.Cell):
-    """The sum over each cell's chunks, whose gradient MindSpore finds by masks as large as `x`, where a gather will do."""
+    """The sum over each cell's chunks. Its gradient is a gather; MindSpore's own takes masks as large as `x` for it."""
 
     def construct(self, x: ms.Tensor, chunk_cell: ms.Tensor, cls_row: ms.Tensor) -> ms.Tensor:
         return ops.unsorted_segment_sum(x, chunk_cell, cls_row.shape[0])

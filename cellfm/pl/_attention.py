@@ -75,8 +75,8 @@ def attention(
         genes = list(dict.fromkeys(gene for group in above for gene in above[group].nlargest(n_genes).index))
         if not genes:
             raise InputError(
-                f"No gene has a score in all {table.shape[1]} groups: too few of their cells express the same genes. Pass "
-                "genes=, or call cf.tl.attention with a lower min_cells or fewer groups."
+                f"No gene has a score in all {table.shape[1]} groups: too few of their cells express the same ones. "
+                "Pass genes=, or call cf.tl.attention with a lower min_cells or fewer groups."
             )
     unknown = [gene for gene in genes if gene not in table.index or table.loc[gene].isna().all()]
     if unknown:
