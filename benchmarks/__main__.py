@@ -16,6 +16,7 @@ SUITE: dict[str, list[str]] = {
     "gemm": ["benchmarks.gemm"],
     "tokens": ["benchmarks.tokens"],
     "embedding, mini": ["benchmarks.embedding", "--size", "mini"],
+    "embedding, mini-open": ["benchmarks.embedding", "--size", "mini-open"],
     "embedding, 80M": ["benchmarks.embedding", "--size", "80M"],
     "embedding, 800M": ["benchmarks.embedding", "--size", "800M"],
     "scaling": ["benchmarks.scaling"],

@@ -206,9 +206,9 @@ class TrainConfig(_Config):
         corpus (see `cellfm.train._start`).
     refine_steps
         Steps by which the gene vectors of that start are refined before there is a network.
-    gene_rate, decoder_rate, head_rate
-        Learning rates of the gene table, of the decoders, and of what an objective adds to the network, as multiples
-        of `learning_rate`.
+    gene_rate, decoder_rate, head_rate, other_rate
+        Learning rates of the gene table, of the decoders, of what an objective adds to the network, and of all the
+        rest, as multiples of `learning_rate`; 0 leaves them as they are.
     validate_every, n_validation, checkpoint_every, keep_checkpoints, log_every
         Steps between validations, cells of one, steps between checkpoints, how many are kept, steps between lines.
     random_state
@@ -255,6 +255,7 @@ class TrainConfig(_Config):
     gene_rate: float = 1.0
     decoder_rate: float = 1.0
     head_rate: float = 1.0
+    other_rate: float = 1.0
     validate_every: int = 500
     n_validation: int = 1000
     checkpoint_every: int = 500
@@ -286,7 +287,7 @@ class TrainConfig(_Config):
         for field in ("dropout", "beta1", "beta2"):
             self._check(_is_number(getattr(self, field)) and 0 <= getattr(self, field) < 1, field, "from 0 to below 1")
         weights = ("gene_weight", "cell_weight", "contrast_weight", "type_weight", "zero_fraction", "weight_decay")
-        for field in (*weights, "gene_rate", "decoder_rate", "head_rate"):
+        for field in (*weights, "gene_rate", "decoder_rate", "head_rate", "other_rate"):
             self._check(_is_number(getattr(self, field)) and getattr(self, field) >= 0, field, "a number, 0 or more")
         for field in ("learning_rate", "epsilon", "clip_norm", "loss_scale", "contrast_temperature"):
             self._check(_is_number(getattr(self, field)) and getattr(self, field) > 0, field, "a number above 0")

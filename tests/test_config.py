@@ -34,7 +34,8 @@ WRONG_TRAIN = {
     **dict.fromkeys(("thin_probability", "panel_probability", "panel_least"), SHARE),
     **dict.fromkeys(("dropout", "beta1", "beta2"), BELOW_1),
     **dict.fromkeys(("gene_weight", "cell_weight", "contrast_weight", "type_weight"), NOT_NEGATIVE),
-    **dict.fromkeys(("zero_fraction", "weight_decay", "gene_rate", "decoder_rate", "head_rate"), NOT_NEGATIVE),
+    **dict.fromkeys(("zero_fraction", "weight_decay", "gene_rate", "decoder_rate"), NOT_NEGATIVE),
+    **dict.fromkeys(("head_rate", "other_rate"), NOT_NEGATIVE),
     "refine_steps": (*LEAST_0, 5),  # five steps of refining what no start makes
     **dict.fromkeys(("learning_rate", "epsilon", "clip_norm", "loss_scale", "contrast_temperature"), ABOVE_0),
     **dict.fromkeys(("schedule", "optimizer", "clip", "precision", "recompute", "start", "shard_optimizer"), CHOICE),

@@ -14,7 +14,7 @@ from jax import lax
 
 from cellfm.config import ModelConfig
 from cellfm.data import Chunks
-from cellfm.model._parameters import Weights, merged_weights
+from cellfm.model._parameters import Weights, merged_weights, n_open_layers
 from cellfm.settings import settings
 
 _LAYER_NORM_EPS = 1e-7
@@ -34,11 +34,13 @@ class JaxNetwork:
     def __init__(self, config: ModelConfig, weights: Weights, *, bfloat16: bool = False) -> None:
         device = jax.devices("cpu" if settings.device == "CPU" else None)[0]
         self.on_cpu = device.platform == "cpu"
+        weights = merged_weights(config, weights)
         arranged = arrange(config, weights, jnp.bfloat16 if bfloat16 else jnp.float32)
         self._weights = jax.device_put(arranged, device)
-        self._folded: Tree | None = None
-        self._n_tokens = 0
-        self._least_tokens = tokens_that_pay(config, bytes_of_a_number=2 if bfloat16 else 4) if self.on_cpu else np.inf
+        n_layers = n_open_layers(config, weights)
+        self._for_cell = without_closed(self._weights, n_layers)
+        pays = tokens_that_pay(config, n_layers, bytes_of_a_number=2 if bfloat16 else 4)
+        self._n_tokens, self._least_tokens = 0, pays if self.on_cpu else np.inf
         shape = Shape(config, bfloat16=bfloat16)
         self._cell = jax.jit(partial(encode_cells, shape))
         self._all = jax.jit(partial(encode_all, shape))
@@ -47,12 +49,12 @@ class JaxNetwork:
     def expect(self, n_tokens: int) -> None:
         """Fold the first layer as soon as the tokens that have come, and those to come, pay for it."""
         self._n_tokens += n_tokens
-        if self._folded is None and self._least_tokens < self._n_tokens:
-            self._folded = fold(self._weights)
+        if self._least_tokens < self._n_tokens and "folded" not in self._for_cell:
+            self._for_cell = fold(self._for_cell)
 
     def cell(self, chunks: Chunks) -> jax.Array:
         """CLS alone, (b, d)."""
-        return self._cell(self._folded or self._weights, chunks.values, _layout(chunks))
+        return self._cell(self._for_cell, chunks.values, _layout(chunks))
 
     def all(self, chunks: Chunks) -> dict[str, jax.Array]:
         """What `Outputs` holds, by name."""
@@ -82,8 +84,7 @@ class Shape:
 
 
 def arrange(config: ModelConfig, weights: Weights, kind: jnp.dtype) -> Tree:
-    """Weights as the functions below take them: adapters merged, factors as (in, out), layers but the last stacked."""
-    weights = merged_weights(config, weights)
+    """Weights without adapters as the functions below take them: factors as (in, out), layers but the last stacked."""
     expanded = weights["embed.value.expand.weight"][:, 0]
     expanded = np.where(expanded >= 0, expanded, _LEAKY_SLOPE * expanded)
 
@@ -115,13 +116,22 @@ def arrange(config: ModelConfig, weights: Weights, kind: jnp.dtype) -> Tree:
     }
 
 
-def tokens_that_pay(config: ModelConfig, *, bytes_of_a_number: int) -> float:
-    """Tokens for which the products of the first layer are worth a table with a row for each gene.
+def without_closed(weights: Tree, n_layers: int) -> Tree:
+    """For CLS alone: of the layers above the first `n_layers`, whose gates are closed, only the norms are left."""
+    stacked = weights["layers"]
+    layers = [jax.tree.map(lambda s, i=i: s[i], stacked) for i in range(_n_stacked(weights))] + [weights["last"]]
+    below = jax.tree.map(lambda s: s[: n_layers - 1], stacked) if n_layers > 1 else None
+    closed = [layer[norm] for layer in layers[n_layers:] for norm in ("norm1", "norm2")]
+    return weights | {"layers": below, "last": layers[n_layers - 1], "closed": closed}
+
+
+def tokens_that_pay(config: ModelConfig, n_layers: int, *, bytes_of_a_number: int) -> float:
+    """Tokens for which the products of the first of `n_layers` are worth a table with a row for each gene.
 
     A table takes ``4 d^2`` products a gene, and spares ``4 d (d - w)`` a token. Infinite where the table is larger than
     `cf.settings.folding_gb`, where other layers are most of the work, and in narrow networks, where it spares nothing.
     """
-    d, w, n_layers = config.d_model, config.d_value, config.n_layers
+    d, w = config.d_model, config.d_value
     spared = 4 * (d - w) / (8 * d * (n_layers - 1) + d)  # of all products
     size = 4 * d * config.n_gene_rows * bytes_of_a_number / 1e9
     if n_layers < 2 or d < _WIDE or spared < _LEAST_SPARED or size > settings.folding_gb:
@@ -151,7 +161,10 @@ def encode_cells(shape: Shape, weights: Tree, values: jax.Array, layout: Layout)
     cls, last = _cls(x, layout)[:, None], weights["last"]
     query_gate = shape.product(cls, last["query_gate"])
     found = _find_for_cls(shape, last["key_value"], x, jnp.split(query_gate, 2, -1)[0], scale, layout)
-    return _join(shape, last, cls, found, query_gate)[:, 0]
+    cls = _join(shape, last, cls, found, query_gate)
+    for norm in weights["closed"]:
+        cls = _norm(shape.alpha * cls, norm)
+    return cls[:, 0]
 
 
 def _find_for_cls(

@@ -8,6 +8,8 @@ Weights = dict[str, np.ndarray]
 """Arrays by parameter name, as `CellFMNetwork` names them."""
 
 _ATTENTION = tuple(f"attention.{name}" for name in ("query", "key", "value", "gate", "output"))
+GATES = ("attention.gate", "glu.gate")
+"""What a layer adds to a token is multiplied with these."""
 
 
 def projections(config: ModelConfig) -> dict[str, tuple[int, int]]:
@@ -90,6 +92,17 @@ def merged_weights(config: ModelConfig, weights: Weights) -> Weights:
         base, a, b = (merged.pop(f"{projection}.{part}.weight") for part in ("base", "a", "b"))
         merged[f"{projection}.weight"] = base + b @ a
     return merged
+
+
+def n_open_layers(config: ModelConfig, weights: Weights) -> int:
+    """Layers up to the last that adds anything, at least 1: those above have gates of zero, and only their norms act.
+
+    For networks in the published form, without adapters.
+    """
+    for n in range(config.n_layers, 1, -1):
+        if any(weights[f"backbone.layers.{n - 1}.{gate}.weight"].any() for gate in GATES):
+            return n
+    return 1
 
 
 def _gain(name: str, deep: float) -> float:

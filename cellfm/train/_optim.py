@@ -37,7 +37,7 @@ def relative_rate(name: str, config: TrainConfig) -> float:
         return config.gene_rate
     if name.startswith(HEAD):
         return config.head_rate
-    return config.decoder_rate if "decoder" in name else 1.0
+    return config.decoder_rate if "decoder" in name else config.other_rate
 
 
 class Adam(nn.Cell):

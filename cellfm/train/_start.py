@@ -3,7 +3,8 @@
 A departure from the paper, for corpora that are too small to learn this from random weights. The first layer of the
 network can do what principal components do. With keys that grow with a token's value and values that pass the gene's
 vector on, ``K^T V`` is ``sum_g x_g L_g``; CLS is a key too, so it can subtract the average cell; the norm of attention
-takes the length. Everything else starts small and is learned.
+takes the length. The other layers start closed: with gates of zero they pass tokens through their norms alone, which
+takes no time where only CLS is asked for, and training opens them. Everything else starts small and is learned.
 
 Heads are normalised one by one. The first ones hold the leading components, the last ones the rest: kinds of cells that
 the corpus does not know, whose leading components say little, are told by the rest all the same.
@@ -15,7 +16,7 @@ import scipy.sparse as sp
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import tokenize
 from cellfm.errors import InputError
-from cellfm.model._parameters import Weights, initial_weights
+from cellfm.model._parameters import GATES, Weights, initial_weights
 from cellfm.train._feed import Cells
 from cellfm.train._refine import SourceCells, refine_loadings
 
@@ -220,6 +221,8 @@ def start_weights(
         for norm in ("norm1", "norm2"):
             weights[f"{layer}.{norm}.gamma"] = np.ones(d)
             weights[f"{layer}.{norm}.beta"] = np.zeros(d)
+        if i:
+            weights |= {f"{layer}.{gate}.weight": np.zeros((d, d)) for gate in GATES}
     attention = "backbone.layers.0.attention"
     weights[f"{attention}.key.weight"][:, n + AT_VALUE] += 1 / SCALE
     weights[f"{attention}.key.weight"][:, n + AT_CLS] += CLS_KEY

@@ -11,6 +11,7 @@ from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model._engine import start_engine
 from cellfm.model._jax import tokens_that_pay
+from cellfm.model._parameters import GATES, n_open_layers
 from cellfm.vocab import Vocabulary
 
 
@@ -50,6 +51,31 @@ def test_backends_agree(tiny_vocab, tokens, n_layers, lora_rank):
             np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("closed", "n_open"), [((), 4), ((3,), 3), ((1, 2, 3), 1), ((1,), 4), ((0, 1, 2, 3), 1)])
+def test_closed_layers_are_left_out_and_change_nothing(tiny_vocab, tokens, closed, n_open):
+    generator = np.random.default_rng(2)
+    weights = {
+        name: array if name == "embed.gene" else array + 0.1 * generator.standard_normal(array.shape, np.float32)
+        for name, array in model_with(tiny_vocab, n_layers=4).weights.items()
+    }
+    for layer in closed:
+        for gate in GATES:
+            weights[f"backbone.layers.{layer}.{gate}.weight"] = np.zeros((32, 32), np.float32)
+    jax, mindspore = (model_with(tiny_vocab, weights, n_layers=4, backend=kind) for kind in ("jax", "mindspore"))
+    assert n_open_layers(jax.config, weights) == n_open
+    np.testing.assert_allclose(jax.encode(tokens).cell, mindspore.encode(tokens).cell, atol=1e-5, rtol=1e-4)
+    assert len(jax._engine.network._for_cell["closed"]) == 2 * (4 - n_open)
+
+
+def test_an_open_gate_is_enough(tiny_vocab):
+    model = model_with(tiny_vocab, n_layers=2)
+    names = [f"backbone.layers.1.{gate}.weight" for gate in GATES]
+    for open_gate in names:
+        others = {name: np.zeros_like(model.weights[name]) for name in names if name != open_gate}
+        assert n_open_layers(model.config, {**model.weights, **others}) == 2
+    assert n_open_layers(model.config, {**model.weights, **dict.fromkeys(names, np.zeros((32, 32)))}) == 1
+
+
 def test_jax_does_not_depend_on_the_batch(tiny_vocab, tokens):
     model = model_with(tiny_vocab)
     whole, single = (model.encode(tokens, batch_size=n).cell for n in (None, 1))
@@ -62,8 +88,8 @@ def test_a_folded_first_layer_changes_nothing(tiny_vocab, tokens, monkeypatch):
     plain, folded = (model_with(tiny_vocab, **wide) for _ in range(2))
     plain._weights = folded._weights
     folded.expect(10**9)
-    assert folded._engine.network._folded is not None
-    assert plain._engine.network._folded is None
+    assert "folded" in folded._engine.network._for_cell
+    assert "folded" not in plain._engine.network._for_cell
     np.testing.assert_allclose(folded.encode(tokens).cell, plain.encode(tokens).cell, atol=1e-5, rtol=0)
     np.testing.assert_allclose(
         folded.encode(tokens, outputs=("tokens",)).tokens,
@@ -86,7 +112,7 @@ def test_a_folded_first_layer_changes_nothing(tiny_vocab, tokens, monkeypatch):
 def test_folding_where_it_pays(monkeypatch, shape, gigabytes, pays):
     monkeypatch.setattr(cf.settings, "folding_gb", gigabytes)
     config = ModelConfig(**{"n_layers": 2, "n_heads": 4, "n_genes": 300, "d_value": 16} | shape)
-    assert np.isfinite(tokens_that_pay(config, bytes_of_a_number=4)) == pays
+    assert np.isfinite(tokens_that_pay(config, config.n_layers, bytes_of_a_number=4)) == pays
 
 
 def test_bfloat16_is_close_and_not_the_same(tiny_vocab, tokens):

@@ -165,6 +165,6 @@ def test_sum_of_squares():
 
 
 def test_tables_decoders_and_heads_have_rates_of_their_own():
-    config = TrainConfig(gene_rate=2.0, decoder_rate=3.0, head_rate=5.0)
+    config = TrainConfig(gene_rate=2.0, decoder_rate=3.0, head_rate=5.0, other_rate=0.5)
     names = ("embed.gene", "gene_decoder.inner.weight", "head.output.weight", "backbone.layers.0.norm1.gamma")
-    assert [relative_rate(name, config) for name in names] == [2.0, 3.0, 5.0, 1.0]
+    assert [relative_rate(name, config) for name in names] == [2.0, 3.0, 5.0, 0.5]

@@ -1,15 +1,18 @@
 """Before any training, CLS of the co-expression start says what principal components say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata import AnnData
 from sklearn.decomposition import PCA
 
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CellTable, tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.model._parameters import parameter_shapes
+from cellfm.model._parameters import n_open_layers, parameter_shapes
+from cellfm.train import pretrain, write_shards
 from cellfm.train._start import N_VALUE_DIMS, REST, coexpression_start, gene_loadings, gene_scales, start_weights
 
 N_GENES = 300
@@ -25,6 +28,10 @@ def cells_of(vocab, n_cells: int, *, n_types: int = 5, n_sources: int = 1) -> Ce
     return CellTable.from_counts(
         sp.csr_matrix(counts), IDS, vocab, np.zeros(n_cells, bool), {"source": source.astype(np.int32)}
     )
+
+
+def adata_of(cells: CellTable) -> AnnData:
+    return AnnData(cells.matrix, var=pd.DataFrame(index=list(cells.vocab.symbols)))
 
 
 def config_of(**fields) -> ModelConfig:
@@ -126,6 +133,18 @@ def test_weights_are_those_of_the_configuration(tiny_vocab):
     assert {name: array.shape for name, array in weights.items()} == parameter_shapes(config)
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in weights.values())
     assert not weights["embed.gene"][0].any(), "padding"
+
+
+def test_layers_above_the_first_start_closed_and_training_opens_them(tiny_vocab, tmp_path):
+    cells, config = cells_of(tiny_vocab, 60), config_of(n_layers=3)
+    assert n_open_layers(config, coexpression_start(cells, config, TrainConfig())) == 1
+    sources = write_shards(adata_of(cells), tmp_path / "corpus", model=tiny_vocab, min_genes=1)
+    train = {"start": "coexpression", "steps": 2, "batch_size": 4, "n_chunks": 24, "train_genes": 60, "n_validation": 1}
+    fields = {"n_layers": 3, "d_model": 48, "n_heads": 4, "d_value": 32}
+    for rate, n_open in ((0.0, 1), (1.0, 3)):
+        config = {"model": fields, "train": train | {"other_rate": rate}}
+        model = pretrain(sources, config, out=tmp_path / f"run{rate}")
+        assert n_open_layers(model.config, model.weights) == n_open
 
 
 def test_seed_decides(tiny_vocab):
