@@ -116,6 +116,7 @@ def _embed_and_write(
     **options: Any,
 ) -> None:
     from cellfm._adata import select
+    from cellfm._pieces import remove_pieces
     from cellfm.data import write_cells, write_copy
     from cellfm.tl import embed
 
@@ -130,13 +131,12 @@ def _embed_and_write(
     )
     cells = select(data, args.modality)
     picture = _reduced(cells, args.key_added, args.color) if args.plot else None
-    pieces = _pieces(args, data, model) if keep else None
     if _stays_on_disk(args):
         write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
     else:
         write_cells(data, args.output)
-    if pieces is not None:
-        pieces.remove()
+    if keep:
+        remove_pieces(_folder(args), cells.n_obs)
     say(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
     if picture is not None:
         from cellfm.pl import cells as draw_cells

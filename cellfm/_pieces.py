@@ -72,7 +72,7 @@ class Pieces:
 
     @property
     def n_pieces(self) -> int:
-        return -(-self.n_cells // PIECE_CELLS)
+        return _n_pieces(self.n_cells)
 
     def missing(self, part: Part | None = None) -> list[int]:
         """Pieces that are not there yet, of all or of one part."""
@@ -127,17 +127,8 @@ class Pieces:
             embedding[span] = array
         return embedding
 
-    def remove(self) -> None:
-        """Remove the pieces and their folder, and nothing else."""
-        for path in (*map(self._path, range(self.n_pieces)), self.folder / _FACTS):
-            path.unlink(missing_ok=True)
-            for left in self.folder.glob(f".{path.name}-*"):  # by a process that was killed as it wrote
-                shutil.rmtree(left, ignore_errors=True)
-        with suppress(OSError):  # it holds something else, or another process has removed it
-            self.folder.rmdir()
-
     def _path(self, piece: int) -> Path:
-        return self.folder / f"{piece:06d}.npy"
+        return _path(self.folder, piece)
 
     def _span(self, piece: int) -> slice:
         return slice(piece * PIECE_CELLS, min((piece + 1) * PIECE_CELLS, self.n_cells))
@@ -162,6 +153,24 @@ class Pieces:
             raise InputError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
         with whole_file(path) as partial:
             partial.write_text(json.dumps(facts, indent=1))
+
+
+def remove_pieces(folder: Path, n_cells: int) -> None:
+    """Remove the pieces of so many cells and their folder, and nothing else."""
+    for path in (*(_path(folder, piece) for piece in range(_n_pieces(n_cells))), folder / _FACTS):
+        path.unlink(missing_ok=True)
+        for left in folder.glob(f".{path.name}-*"):  # by a process that was killed as it wrote
+            shutil.rmtree(left, ignore_errors=True)
+    with suppress(OSError):  # it holds something else, or another process has removed it
+        folder.rmdir()
+
+
+def _n_pieces(n_cells: int) -> int:
+    return -(-n_cells // PIECE_CELLS)
+
+
+def _path(folder: Path, piece: int) -> Path:
+    return folder / f"{piece:06d}.npy"
 
 
 def _save(path: Path, array: np.ndarray) -> None:

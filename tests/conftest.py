@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from cellfm.config import ModelConfig
+from cellfm.data import write_cells
 from cellfm.model import CellFM
 from cellfm.settings import settings
 from cellfm.vocab import Vocabulary
@@ -140,3 +141,17 @@ def tiny_adata(tiny_vocab: Vocabulary) -> AnnData:
     obs = pd.DataFrame(groups, index=[f"cell{i}" for i in range(N_CELLS)])
     names = [*tiny_vocab.symbols, *(f"UNKNOWN{i}" for i in range(N_UNKNOWN))]
     return AnnData(sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=names))
+
+
+@pytest.fixture
+def cells_file(tmp_path: Path, tiny_adata: AnnData) -> Path:
+    """`tiny_adata` on disk."""
+    write_cells(tiny_adata, tmp_path / "cells.h5ad")
+    return tmp_path / "cells.h5ad"
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path, tiny_model: CellFM) -> Path:
+    """`tiny_model` on disk."""
+    tiny_model.save(tmp_path / "tiny")
+    return tmp_path / "tiny"

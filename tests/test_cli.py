@@ -28,18 +28,6 @@ pytestmark = pytest.mark.usefixtures("own_logger")
 COMMANDS = ("demo", "embed", "shard", "pretrain", "plan", "info", "convert", "doctor")
 
 
-@pytest.fixture
-def model_dir(tmp_path: Path, tiny_model: CellFM) -> Path:
-    tiny_model.save(tmp_path / "tiny")
-    return tmp_path / "tiny"
-
-
-@pytest.fixture
-def cells(tmp_path: Path, tiny_adata: AnnData) -> Path:
-    write_cells(tiny_adata, tmp_path / "cells.h5ad")
-    return tmp_path / "cells.h5ad"
-
-
 def run(*args: object) -> int:
     return cli.main([str(arg) for arg in args])
 
@@ -138,14 +126,14 @@ def test_one_table_of_a_mudata_can_be_written_alone(tmp_path: Path, tiny_adata: 
     assert anndata.read_h5ad(out).obsm["X_cellfm"].shape == (tiny_adata.n_obs, 16)
 
 
-def test_a_plot_is_drawn(tmp_path: Path, cells: Path, model_dir: Path):
+def test_a_plot_is_drawn(tmp_path: Path, cells_file: Path, model_dir: Path):
     picture = tmp_path / "cells.png"
     out = tmp_path / "out.h5ad"
-    assert run("embed", cells, "-o", out, "--model", model_dir, "--plot", picture, "--color", "label") == 0
+    assert run("embed", cells_file, "-o", out, "--model", model_dir, "--plot", picture, "--color", "label") == 0
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_options_reach_the_tool(tmp_path: Path, cells: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch):
+def test_options_reach_the_tool(tmp_path: Path, cells_file: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch):
     given = {}
 
     def stand_in(data: AnnData, model: CellFM, **options: object) -> None:
@@ -154,7 +142,7 @@ def test_options_reach_the_tool(tmp_path: Path, cells: Path, model_dir: Path, mo
         data.uns["cellfm"] = {}
 
     monkeypatch.setattr("cellfm.tl.embed", stand_in)
-    assert run("embed", cells, "-o", tmp_path / "out.h5ad", "--model", model_dir, "--layer", "raw") == 0
+    assert run("embed", cells_file, "-o", tmp_path / "out.h5ad", "--model", model_dir, "--layer", "raw") == 0
     assert given == {
         "layer": "raw",
         "batch_size": None,
@@ -181,7 +169,7 @@ def test_options_reach_the_tool(tmp_path: Path, cells: Path, model_dir: Path, mo
         (["cells.h5ad", "-o", "out.h5ad", "--model", "tiny", "--plot", "a.png", "--color", "age"], "no such column"),
     ],
 )
-@pytest.mark.usefixtures("cells", "model_dir")
+@pytest.mark.usefixtures("cells_file", "model_dir")
 def test_what_cannot_be_embedded_is_told_and_nothing_written(
     tmp_path: Path,
     tiny_adata: AnnData,

@@ -9,7 +9,7 @@ from anndata import AnnData
 
 import cellfm._pieces as pieces_module
 from cellfm._encode import read_cells_for
-from cellfm._pieces import Part, Pieces
+from cellfm._pieces import Part, Pieces, remove_pieces
 from cellfm.cli import main
 from cellfm.data import write_cells
 from cellfm.errors import InputError
@@ -70,7 +70,7 @@ def test_parts_are_joined(tmp_path: Path, tiny_adata: AnnData, tiny_model: CellF
         pieces.joined()
     pieces.compute(parts[2])
     np.testing.assert_allclose(pieces.joined(), whole, atol=1e-5)
-    pieces.remove()
+    remove_pieces(pieces.folder, tiny_adata.n_obs)
     assert not (tmp_path / "p").exists()
 
 

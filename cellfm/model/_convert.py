@@ -9,7 +9,7 @@ from cellfm._atomic import whole_file
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import read_model, write_model
 from cellfm.model._parameters import Weights
-from cellfm.model._published import published_name, read_published
+from cellfm.model._published import published_name, read_with_vocabulary
 from cellfm.vocab import Vocabulary
 
 SUFFIX = ".ckpt"
@@ -95,11 +95,5 @@ def _to_folder(
 ) -> None:
     if target.suffix == SUFFIX or target.is_file():
         raise InputError(f"{source} is a file and becomes a model folder; {target} is not the name of one.")
-    if vocabulary is None:
-        raise InputError(
-            f"{source} holds weights without gene names: give the table that belongs to them (vocabulary=, "
-            "--vocabulary), which is expand_gene_info.csv for the 80M checkpoint, gene_info.csv for the 800M one."
-        )
-    vocab = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
-    config, weights = read_published(source, vocab, n_heads)
+    config, vocab, weights = read_with_vocabulary(source, vocabulary, n_heads)
     write_model(target, config, vocab, weights, name=target.name, overwrite=overwrite)

@@ -6,7 +6,7 @@ from cellfm.errors import InputError
 from cellfm.model._cellfm import CellFM
 from cellfm.model._checkpoint import read_model
 from cellfm.model._engine import BACKENDS, PRECISIONS, Backend, Precision
-from cellfm.model._published import read_published
+from cellfm.model._published import read_with_vocabulary
 from cellfm.settings import model_folder
 from cellfm.vocab import Vocabulary
 
@@ -76,13 +76,7 @@ def _load(model: str | Path, vocabulary: str | Path | Vocabulary | None, n_heads
         return _from_folder(folder / "model" if (folder / "run.json").exists() else folder)
     if not folder.exists():
         raise InputError(f"No model {str(model)!r}: expected 'mini', '80M', '800M', a model folder or a .ckpt file.")
-    if vocabulary is None:
-        raise InputError(
-            f"{folder.name} holds weights without gene names: pass vocabulary=, the .csv table that belongs to them "
-            "(expand_gene_info.csv for the 80M checkpoint, gene_info.csv for the 800M one)."
-        )
-    vocab = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
-    config, weights = read_published(folder, vocab, n_heads)
+    config, vocab, weights = read_with_vocabulary(folder, vocabulary, n_heads)
     return CellFM(config, vocab, weights, name=folder.stem)
 
 

@@ -55,6 +55,28 @@ def is_training_state(name: str) -> bool:
     return _TRAINING_ONLY.match(_PREFIX.sub("", name)) is not None
 
 
+def read_with_vocabulary(
+    path: Path, vocabulary: str | Path | Vocabulary | None, n_heads: int | None = None
+) -> tuple[ModelConfig, Vocabulary, Weights]:
+    """Read a ``.ckpt`` and the table of the genes that belongs to it.
+
+    Raises
+    ------
+    InputError
+        There is no such table, or `n_heads` is needed.
+    CheckpointError
+        As `read_published`.
+    """
+    if vocabulary is None:
+        raise InputError(
+            f"{path.name} holds weights without gene names: give the table that belongs to them (vocabulary=, "
+            "--vocabulary), which is expand_gene_info.csv for the 80M checkpoint, gene_info.csv for the 800M one."
+        )
+    vocab = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
+    config, weights = read_published(path, vocab, n_heads)
+    return config, vocab, weights
+
+
 def read_published(path: Path, vocab: Vocabulary, n_heads: int | None = None) -> tuple[ModelConfig, Weights]:
     """Read a published or fine-tuned ``.ckpt``; width, layers, adapters and vocabulary size come from its shapes.
 

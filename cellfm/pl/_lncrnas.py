@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
+from cellfm._adata import warn
 from cellfm._figure import finish
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ATTENTION
@@ -35,7 +36,7 @@ def lncrnas(
     n_genes
         Genes of each group.
     alpha
-        Genes with a larger adjusted p-value are not chosen.
+        Genes with a larger adjusted p-value are not chosen, unless there is no other (a warning says so).
     ax
         Axes to draw on.
     show
@@ -52,7 +53,7 @@ def lncrnas(
     MissingKeyError
         No such table.
     InputError
-        No gene has so small a p-value.
+        No gene is specific to any group.
 
     Examples
     --------
@@ -62,9 +63,14 @@ def lncrnas(
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.rank_lncrnas(adata, groupby=...) first.")
     table: pd.DataFrame = adata.uns[key]
-    found = table[(table["p_adjusted"] <= alpha) & (table["specificity"] > 0)]
+    specific = table[table["specificity"] > 0]
+    if specific.empty:
+        raise InputError(f"No lncRNA of uns[{key!r}] is more specific to a group than to the others.")
+    found = specific[specific["p_adjusted"] <= alpha]
     if found.empty:
-        raise InputError(f"No lncRNA has an adjusted p-value of {alpha:g} or less; raise alpha=.")
+        least = specific["p_adjusted"].min()
+        warn(f"No lncRNA has an adjusted p-value up to {alpha:g} (least: {least:.2g}); the most specific are drawn.")
+        found = specific
     groups = list(dict.fromkeys(table["group"]))
     genes = list(dict.fromkeys(found.groupby("group", sort=False, observed=True).head(n_genes)["gene"]))
     shown = table[table["gene"].isin(genes)]

@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish
+from cellfm._figure import finish, name_points
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import PERTURBATION
 
@@ -96,13 +96,13 @@ def perturbation(
     else:
         ax.scatter(observed, predicted, s=6, color="grey", linewidths=0)
         ax.scatter(observed[top], predicted[top], s=12, color="C1", linewidths=0)
-        for gene, x, y in zip(names, observed[top], predicted[top], strict=True):
-            ax.annotate(gene, (x, y), fontsize=7, xytext=(2, 2), textcoords="offset points")
         ends = [min(observed.min(), predicted.min()), max(observed.max(), predicted.max())]
         ax.plot(ends, ends, color="black", linewidth=0.6, linestyle="--")
         ax.set(xlabel="observed change", ylabel="predicted change")
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set_title(perturbation)
     ax.spines[["top", "right"]].set_visible(False)
+    if kind == "scatter":
+        name_points(ax, np.column_stack([observed, predicted])[top], names, fontsize=7)
     finish(ax, show=show, save=save)
     return ax

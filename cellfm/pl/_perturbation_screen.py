@@ -8,7 +8,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from scanpy.plotting.palettes import default_20
 
-from cellfm._figure import finish
+from cellfm._figure import finish, name_points
 from cellfm.errors import MissingKeyError
 from cellfm.keys import PERTURBATION
 
@@ -56,19 +56,21 @@ def perturbation_screen(
         raise MissingKeyError("No map of a screen: call cf.tl.screen_perturbations(..., umap=True) first.")
     points = np.asarray(adata.obsm["X_umap"])
     clusters = adata.obs[PERTURBATION.cluster].astype(str).to_numpy()
-    size = float(np.clip(4000 / len(points), 4, 40))
+    size = float(np.clip(20000 / len(points), 4, 60))
     if ax is None:
         ax = plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
     named = facts["clusters"].head(n_clusters)
     grey = ~np.isin(clusters, named["cluster"].astype(str))
     ax.scatter(points[grey, 0], points[grey, 1], s=size, color="lightgrey", linewidths=0, rasterized=True)
+    centres: list[np.ndarray] = []
     for i, row in enumerate(named.itertuples()):
         own = points[clusters == str(row.cluster)]
         label = f"{row.cluster}: {row.gene} ({row.share:.0%} of {row.n:,})"
         ax.scatter(own[:, 0], own[:, 1], s=size, color=default_20[i % 20], linewidths=0, label=label, rasterized=True)
-        outline = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
-        ax.annotate(row.gene, np.median(own, axis=0), ha="center", va="center", fontsize=8, bbox=outline)
+        centres.append(np.median(own, axis=0))
     ax.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{adata.n_obs:,} perturbations")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", title="dominant gene")
+    outline = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
+    name_points(ax, np.array(centres), list(named["gene"]), on_point=True, fontsize=8, bbox=outline)
     finish(ax, show=show, save=save)
     return ax

@@ -23,6 +23,9 @@ from cellfm.tasks.annotation._panel import on_shared_genes
 from cellfm.tasks.annotation._train import train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
+LEAST_CELLS_OF_A_CLASS = 10
+"""Of so many cells that look like a class, most must be near it, or the user hears of it."""
+
 
 def annotate(
     data: AnnData | MuData,
@@ -178,12 +181,7 @@ def annotate(
     found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
     if n_empty := int(np.isnan(found.distance).sum()):
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
-    if (n_far := int((found.distance > most).sum())) > adata.n_obs / 2:
-        warn(
-            f"{n_far:,} of {adata.n_obs:,} cells lie farther from the reference than {most:.3g} and are {UNKNOWN!r}. "
-            "Where that is another technology or batch and not another kind of cells, pass "
-            "distance_threshold=numpy.inf (or a larger one), and look at the confidence."
-        )
+    _warn_of_far(found.distance > most, found.codes, annotator.classes, most)
     rejected = found.rejected(least, most)
     names = np.array([*annotator.classes, UNKNOWN], object)
     label = np.where(rejected, UNKNOWN, names[found.codes])
@@ -220,6 +218,21 @@ def annotate(
     n_unknown = int((label == UNKNOWN).sum())
     logger.info("labelled %d cells, %d of them %s.", adata.n_obs, n_unknown, UNKNOWN)
     return result if copy else None
+
+
+def _warn_of_far(far: np.ndarray, codes: np.ndarray, classes: tuple[str, ...], most: float) -> None:
+    """Say so where most cells, or most that look like one class, are rejected: another batch does that too."""
+    n_far, n_cells = (np.bincount(codes[cells], minlength=len(classes)) for cells in (far, codes >= 0))
+    mostly = np.flatnonzero((n_cells >= LEAST_CELLS_OF_A_CLASS) & (n_far > n_cells / 2))
+    if not len(mostly) and far.sum() <= len(far) / 2:
+        return
+    names = ", ".join(f"{classes[i]} ({n_far[i]:,} of {n_cells[i]:,})" for i in mostly)
+    warn(
+        f"{int(far.sum()):,} of {len(far):,} cells lie farther from the reference than {most:.3g} and are {UNKNOWN!r}"
+        + (f", among them most of those that look like: {names}" if names else "")
+        + ". Where that is another technology or batch and not another kind of cells, pass "
+        "distance_threshold=numpy.inf (or a larger one), and look at the confidence and obs['cellfm_label_raw']."
+    )
 
 
 def _shared(query: CellInput, reference: CellInput, least: int) -> tuple[CellInput, CellInput]:

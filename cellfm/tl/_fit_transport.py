@@ -11,6 +11,7 @@ from mudata import MuData
 from cellfm._adata import select
 from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._logging import logger
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
@@ -19,7 +20,8 @@ from cellfm.tasks.transport._fit import Cells, fit_conditions, variable_genes
 from cellfm.tasks.transport._maps import METHODS
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._recipe import Recipe
-from cellfm.tasks.transport._spaces import MOST_GENES, SPACES
+from cellfm.tasks.transport._scgen import has_pertpy, require_pertpy
+from cellfm.tasks.transport._spaces import MOST_GENES, SPACES, SpaceName
 from cellfm.tasks.transport._split import split_cells
 
 
@@ -31,7 +33,7 @@ def fit_transport(
     source: str,
     target: str,
     method: Literal["cellot", "entropic", "scgen", "identity"] = "cellot",
-    space: Literal["cellfm", "pca", "genes"] = "cellfm",
+    space: Literal["cellfm", "pca", "genes", "scgen"] | None = None,
     holdout: tuple[str, str] | None = None,
     test_fraction: float = 0.2,
     groupby: str | None = None,
@@ -52,8 +54,8 @@ def fit_transport(
     """Learn how cells of one condition would look in another, such as treated with a drug, and judge it.
 
     No cell is ever measured in both conditions, so the map is learnt between two sets of cells: by optimal transport
-    with convex potentials (CellOT, Bunne 2023) or with entropy (Cuturi 2013), or as a shift of the mean (the form of
-    scGen, Lotfollahi 2019, in the latent space of this tool). The test cells stand beside no change, the mean shift in
+    with convex potentials (CellOT, Bunne 2023) or with entropy (Cuturi 2013), or as a shift of the mean (scGen,
+    Lotfollahi 2019, in its own latent space or in another). The test cells stand beside no change, the mean shift in
     the same space and the mean change of each gene: look at `evaluation` before you believe a prediction.
 
     Parameters
@@ -73,7 +75,9 @@ def fit_transport(
         ``"cellot"``, ``"entropic"`` (needs ott-jax: ``pip install 'cellfm[perturb]'``), ``"scgen"`` or ``"identity"``.
     space
         ``"cellfm"``: an autoencoder on CellFM embeddings that tells expression. ``"pca"``: principal components of the
-        predicted genes. ``"genes"``: these genes themselves.
+        predicted genes. ``"genes"``: these genes themselves. ``"scgen"``: the variational autoencoder of scGen over
+        these genes, trained by pertpy (``pip install 'cellfm[scgen]'``). By default ``"cellfm"``, but for the method
+        ``"scgen"`` its own space where pertpy is installed.
     holdout
         Column of `obs` and a group, such as ``("cell_type", "B cells")``, whose cells are the test; by default a random
         part of all cells is.
@@ -119,7 +123,7 @@ def fit_transport(
     InputError
         Equal or missing conditions (those there are are listed), cells without a condition, fewer than 20 cells of a
         condition for training or test, values that are neither counts nor log-normalised, too many genes for the
-        ``genes`` space, ott-jax not installed.
+        ``genes`` space, ott-jax or pertpy asked for and not installed.
     MissingKeyError
         No such column, layer or modality; the message lists those there are.
 
@@ -140,6 +144,7 @@ def fit_transport(
         decode=decode,
         random_state=random_state,
     )
+    space = _default_space(method) if space is None else space
     _check(method, space, n_genes, test_fraction, holdout)
     table = select(adata, modality)
     names = _column(table, condition_key)
@@ -189,6 +194,15 @@ def fit_transport(
     )
 
 
+def _default_space(method: str) -> SpaceName:
+    if method != "scgen":
+        return "cellfm"
+    space: SpaceName = "scgen" if has_pertpy() else "cellfm"
+    why = "pertpy is installed" if space == "scgen" else "pertpy, for scGen's own, is not installed"
+    logger.info("taking space=%r: %s.", space, why)
+    return space
+
+
 def _check(method: str, space: str, n_genes: int | None, test_fraction: float, holdout: tuple[str, str] | None) -> None:
     for name, value, known in (("method", method, METHODS), ("space", space, SPACES)):
         if value not in known:
@@ -197,6 +211,8 @@ def _check(method: str, space: str, n_genes: int | None, test_fraction: float, h
         from cellfm.tasks.transport._entropic import require_ott
 
         require_ott()
+    if space == "scgen":
+        require_pertpy()
     if space == "genes" and n_genes is not None and n_genes > MOST_GENES:
         raise InputError(f"space='genes' takes at most {MOST_GENES:,} genes, found n_genes={n_genes:,}.")
     if not 0 < test_fraction <= 0.5:

@@ -25,15 +25,15 @@ MAX_GATE = 1e6
 class IntegrationWeights:
     """What the terms of the loss count; 0 leaves one out."""
 
-    adversary: float = 1.0
+    adversary: float
     """How strongly the network hides the batch from the discriminator."""
-    structure: float = 50.0
+    structure: float
     """Squared change of the cosines between cells of one batch."""
-    masked: float = 0.1
+    masked: float
     """Masked values, relative to their mean square."""
-    elastic: float = 0.0
+    elastic: float
     """Elastic similarity of all pairs of cells."""
-    discrepancy: float = 20.0
+    discrepancy: float
     """Squared maximum mean discrepancy of each batch from all cells."""
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ckpt_bytes import block, ckpt_entry, varint
 
 from cellfm.errors import CheckpointError
 from cellfm.model._ckpt import list_ckpt, read_ckpt
@@ -12,23 +13,8 @@ from cellfm.model._ckpt import list_ckpt, read_ckpt
 GOLDEN_FILES = ("two_layers", "two_layers_training", "four_layers", "lora")
 
 
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def block(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
 def entry(name: str, array: np.ndarray, *, type_name: str = "Float32", shape: tuple[int, ...] | None = None) -> bytes:
-    """One value of a checkpoint, as protobuf writes it."""
-    dims = b"".join(varint(1 << 3) + varint(extent) for extent in (array.shape if shape is None else shape))
-    tensor = dims + block(2, type_name.encode()) + block(3, array.tobytes())
-    return block(1, block(1, name.encode()) + block(2, tensor))
+    return ckpt_entry(name, array.tobytes(), array.shape if shape is None else shape, type_name)
 
 
 def write(path: Path, *entries: bytes) -> Path:

@@ -26,7 +26,10 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load, save
-from targets import TARGETS, Target, ckpt_entry, ckpt_tensors, files_of
+
+sys.path.insert(1, str(Path(__file__).parents[1] / "helpers"))
+from ckpt_bytes import ckpt_entry
+from targets import TARGETS, Target, ckpt_tensors, files_of
 
 from cellfm.errors import InputError
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
+from ckpt_bytes import ckpt_entry
 
 from cellfm._encode import CellInput, read_cells_for
 from cellfm._hgnc import read_synonyms
@@ -98,25 +99,6 @@ def bytes_of(*arrays: np.ndarray) -> tuple[bytes, ...]:
 
 
 # MindSpore's .ckpt
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def block(number: int, content: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def ckpt_entry(name: str, content: bytes, shape: tuple[int, ...], type_name: str = "Float32") -> bytes:
-    """One value of a checkpoint, as protobuf writes it."""
-    tensor = b"".join(varint(1 << 3) + varint(extent) for extent in shape)
-    tensor += block(2, type_name.encode()) + block(3, content)
-    return block(1, block(1, name.encode()) + block(2, tensor))
 
 
 def ckpt_tensors() -> dict[str, np.ndarray]:

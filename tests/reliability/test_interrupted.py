@@ -20,7 +20,7 @@ import cellfm as cf
 import cellfm._pieces as pieces_module
 from cellfm import _adata
 from cellfm._encode import CellInput, read_cells_for
-from cellfm._pieces import Pieces
+from cellfm._pieces import Pieces, remove_pieces
 from cellfm.cli import main
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch, _write, check_writable, write_cells
@@ -62,31 +62,19 @@ sys.exit(main(["-q", "embed", *args, "--resume"]))
 """
 
 
-@pytest.fixture
-def cells(tmp_path: Path, tiny_adata: AnnData) -> Path:
-    tiny_adata.write_h5ad(tmp_path / "in.h5ad")
-    return tmp_path / "in.h5ad"
-
-
-@pytest.fixture
-def model_dir(tmp_path: Path, tiny_model: CellFM) -> Path:
-    tiny_model.save(tmp_path / "model")
-    return tmp_path / "model"
-
-
 def visible(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def test_killed_as_it_embeds_and_as_it_writes_it_ends_with_the_bits_of_one_run(
-    tmp_path: Path, cells: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, cells_file: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     out, once = tmp_path / "out.h5ad", tmp_path / "once.h5ad"
     out.write_text("what was there before")
     before = visible(tmp_path)
 
     def run(point: str) -> int:
-        command = [sys.executable, "-c", RUN, point, cells, "-o", out, "--model", model_dir]
+        command = [sys.executable, "-c", RUN, point, cells_file, "-o", out, "--model", model_dir]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300).returncode
 
     # The last of the five pieces has four cells: it is made in a process that makes no other.
@@ -99,8 +87,8 @@ def test_killed_as_it_embeds_and_as_it_writes_it_ends_with_the_bits_of_one_run(
     assert len(visible(pieces)) == 6
 
     monkeypatch.setattr(pieces_module, "PIECE_CELLS", 9)
-    assert main(["-q", "embed", str(cells), "-o", str(out), "--model", str(model_dir), "--resume"]) == 0
-    assert main(["-q", "embed", str(cells), "-o", str(once), "--model", str(model_dir), "--resume"]) == 0
+    assert main(["-q", "embed", str(cells_file), "-o", str(out), "--model", str(model_dir), "--resume"]) == 0
+    assert main(["-q", "embed", str(cells_file), "-o", str(once), "--model", str(model_dir), "--resume"]) == 0
     found, expected = (anndata.read_h5ad(path).obsm["X_cellfm"] for path in (out, once))
     np.testing.assert_array_equal(found, expected)
     assert visible(tmp_path) == sorted([*before, "once.h5ad"])
@@ -143,13 +131,13 @@ def test_a_short_last_block_has_the_shape_of_the_others():
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
 @pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["at once", "pieces"])
 def test_a_full_disk_keeps_what_was_there(
-    tmp_path: Path, cells: Path, model_dir: Path, suffix: str, resume: list[str], capsys: pytest.CaptureFixture
+    tmp_path: Path, cells_file: Path, model_dir: Path, suffix: str, resume: list[str], capsys: pytest.CaptureFixture
 ):
     # The largest size of a file stands for the end of the disk: the system refuses in the middle of the writing.
     source = tmp_path / f"in{suffix}"
-    write_cells(anndata.read_h5ad(cells), source)
+    write_cells(anndata.read_h5ad(cells_file), source)
     out = tmp_path / f"out{suffix}"
-    write_cells(anndata.read_h5ad(cells)[:3].copy(), out)
+    write_cells(anndata.read_h5ad(cells_file)[:3].copy(), out)
     command = ["-q", "embed", str(source), "-o", str(out), "--model", str(model_dir), *resume]
     before = visible(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -181,7 +169,7 @@ except InputError as error:
 """
 
 
-def test_a_disk_without_room_is_told(tmp_path: Path, cells: Path):
+def test_a_disk_without_room_is_told(tmp_path: Path, cells_file: Path):
     disk = tmp_path / "disk"
     disk.mkdir()
     options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
@@ -191,7 +179,7 @@ def test_a_disk_without_room_is_told(tmp_path: Path, cells: Path):
     try:
         # In a process of its own, because HDF5 once met with a full disk crashes at the end of the process.
         for name in ("cells.h5ad", "cells.zarr"):
-            ran = subprocess.run([sys.executable, "-c", FULL, cells, disk / name], capture_output=True, text=True)
+            ran = subprocess.run([sys.executable, "-c", FULL, cells_file, disk / name], capture_output=True, text=True)
             assert ran.returncode == 2, ran.stderr[-2000:]
             assert re.search(rf"{name}: No space left on device.* Nothing was changed", ran.stderr)
             assert "Exception ignored" not in ran.stderr
@@ -201,7 +189,7 @@ def test_a_disk_without_room_is_told(tmp_path: Path, cells: Path):
 
 
 def test_an_output_folder_that_refuses_is_told_before_the_work(
-    tmp_path: Path, cells: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, cells_file: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     # Root may write anywhere, so that the refusal is simulated where the system would give it.
     def refuse(*_: object, **__: object) -> None:
@@ -210,7 +198,7 @@ def test_an_output_folder_that_refuses_is_told_before_the_work(
     monkeypatch.setattr(_write.tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(CellFM, "encode", lambda *_, **__: pytest.fail("it has begun to work"))
     out = tmp_path / "out.h5ad"
-    assert main(["-q", "embed", str(cells), "-o", str(out), "--model", str(model_dir)]) == 2
+    assert main(["-q", "embed", str(cells_file), "-o", str(out), "--model", str(model_dir)]) == 2
     assert "out.h5ad cannot be written: Permission denied" in capsys.readouterr().err
     assert not out.exists()
 
@@ -253,9 +241,9 @@ sys.exit(main(["-q", "embed", *args]))
 """
 
 
-def test_two_processes_with_one_output_leave_that_of_one(tmp_path: Path, cells: Path, model_dir: Path):
+def test_two_processes_with_one_output_leave_that_of_one(tmp_path: Path, cells_file: Path, model_dir: Path):
     out = tmp_path / "out.h5ad"
-    command = [str(tmp_path / "barrier"), cells, "-o", out, "--model", model_dir]
+    command = [str(tmp_path / "barrier"), cells_file, "-o", out, "--model", model_dir]
     running = [
         subprocess.Popen([sys.executable, "-c", TWO, str(i), *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for i in (1, 2)
@@ -277,8 +265,8 @@ def test_pieces_that_another_process_has_joined_already_are_no_fault(
     one.compute()
     other.compute()
     np.testing.assert_array_equal(one.joined(), other.joined())
-    one.remove()
-    other.remove()
+    for _ in range(2):
+        remove_pieces(tmp_path / "p", tiny_adata.n_obs)
     assert not (tmp_path / "p").exists()
     with pytest.raises(InputError, match="are not there"):
         other.joined()

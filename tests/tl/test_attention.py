@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import cellfm as cf
-from cellfm.errors import InputError, MissingKeyError
+from cellfm.errors import DataWarning, InputError, MissingKeyError
 
 
 def test_attention_by_group_and_reader(tiny_adata, tiny_model):
@@ -136,5 +136,9 @@ def test_plots_draw_what_is_stored(with_lncrnas, tiny_model):
     cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", biotypes="kind", n_permutations=99)
     ax = cf.pl.lncrnas(with_lncrnas)
     assert "GENE0" in {label.get_text() for label in ax.get_xticklabels()}
-    with pytest.raises(InputError, match="raise alpha="):
-        cf.pl.lncrnas(with_lncrnas, alpha=1e-9)
+    with pytest.warns(DataWarning, match=r"up to 1e-09 \(least: 0.0\d+\); the most specific"):
+        few = cf.pl.lncrnas(with_lncrnas, alpha=1e-9)
+    assert "GENE0" in {label.get_text() for label in few.get_xticklabels()}
+    with_lncrnas.uns["cellfm_lncrnas"]["specificity"] = 0.0
+    with pytest.raises(InputError, match="No lncRNA .* is more specific"):
+        cf.pl.lncrnas(with_lncrnas)

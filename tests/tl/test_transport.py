@@ -1,6 +1,7 @@
 """`cf.tl.fit_transport`, `cf.tl.transport` and `cf.tl.compare_transport`, on cells with a known response."""
 
 import json
+import sys
 
 import anndata as ad
 import numpy as np
@@ -9,11 +10,15 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
+from sklearn.decomposition import PCA
 
 import cellfm as cf
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
+from cellfm.tasks.transport import _scgen
 from cellfm.tasks.transport._model import TransportModel
+from cellfm.tasks.transport._recipe import Recipe
+from cellfm.tl import _fit_transport
 
 N = 320
 RESPONSE = range(20)
@@ -211,7 +216,7 @@ def test_treated_cells_are_noticed(cells, fitted):
         ({"source": "drug"}, "has no 'drug'; there are: ctrl, stim"),
         ({"target": "ctrl"}, "source and target are both 'ctrl'"),
         ({"method": "magic"}, "method must be one of 'cellot', 'entropic', 'scgen', 'identity', not 'magic'"),
-        ({"space": "umap"}, "space must be one of 'cellfm', 'pca', 'genes', not 'umap'"),
+        ({"space": "umap"}, "space must be one of 'cellfm', 'pca', 'genes', 'scgen', not 'umap'"),
         ({"space": "genes", "n_genes": 5000}, "at most 2,000 genes, found n_genes=5,000"),
         ({"test_fraction": 0.0}, "test_fraction must be above 0"),
         ({"test_fraction": 0.1}, "16 cells of 'ctrl' are left for test, and 20 are needed"),
@@ -265,3 +270,52 @@ def test_cells_of_other_genes_are_refused(cells, fitted):
 def test_two_observed_cells_are_no_comparison(cells, fitted):
     with pytest.raises(InputError, match="3 or more cells of either condition, found 2"):
         cf.tl.compare_transport(fitted, control(cells), observed=treated(cells)[:2])
+
+
+@pytest.fixture
+def pertpy_stands_in(monkeypatch):
+    """scGen's network with no hidden layers and the weights of PCA, as if pertpy had made it."""
+
+    def train(values: np.ndarray, held_out: np.ndarray, recipe: Recipe) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+        pca = PCA(recipe.n_components, svd_solver="full").fit(values[~held_out])
+        weight, offset = pca.components_.T, -pca.mean_ @ pca.components_.T
+        arrays = {"encoder.mean.weight": weight, "encoder.mean.bias": offset}
+        arrays |= {"decoder.mean.weight": weight.T, "decoder.mean.bias": pca.mean_}
+        arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+        return arrays, pd.DataFrame({"epoch": [0], "loss": [1.0], "validation": [2.0]})
+
+    monkeypatch.setattr(_scgen, "train_vae", train)
+    monkeypatch.setattr(_scgen, "require_pertpy", lambda: None)
+    monkeypatch.setattr(_fit_transport, "require_pertpy", lambda: None)
+
+
+@pytest.mark.usefixtures("pertpy_stands_in")
+def test_scgen_in_its_own_space_is_saved_and_needs_no_pertpy_afterwards(cells, tmp_path, monkeypatch):
+    model = cf.tl.fit_transport(cells, **BASE, method="scgen", space="scgen", n_components=10, groupby="cell_type")
+    assert model.space.kind == model.facts()["space"] == "scgen"
+    assert list(model.history["stage"]) == ["autoencoder"]
+    assert model.evaluation.set_index("method").loc["scgen", "pearson_change"] > 0.9
+    model.save(tmp_path / "fitted")
+    monkeypatch.setattr(_scgen, "train_vae", None)
+    found = cf.tl.transport(TransportModel.load(tmp_path / "fitted"), control(cells))
+    np.testing.assert_array_equal(found.X, cf.tl.transport(model, control(cells)).X)
+
+
+@pytest.mark.usefixtures("pertpy_stands_in")
+@pytest.mark.parametrize(("installed", "method", "space"), [(True, "scgen", "scgen"), (True, "identity", "cellfm")])
+def test_scgen_has_its_own_space_where_pertpy_is(cells, tiny_model, monkeypatch, installed, method, space):
+    monkeypatch.setattr(_fit_transport, "has_pertpy", lambda: installed)
+    monkeypatch.setattr("cellfm.tasks.transport._autoencoder.MAX_EPOCHS", 1)
+    assert cf.tl.fit_transport(cells, tiny_model, **BASE, method=method, n_components=5).space.kind == space
+
+
+def test_scgen_takes_the_space_of_the_model_where_pertpy_is_not(cells, tiny_model, monkeypatch):
+    monkeypatch.setattr(_fit_transport, "has_pertpy", lambda: False)
+    monkeypatch.setattr("cellfm.tasks.transport._autoencoder.MAX_EPOCHS", 1)
+    assert cf.tl.fit_transport(cells, tiny_model, **BASE, method="scgen", n_components=5).space.kind == "cellfm"
+
+
+def test_without_pertpy_the_extra_is_named(cells, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pertpy", None)
+    with pytest.raises(InputError, match=r"cellfm\[scgen\]"):
+        cf.tl.fit_transport(cells, **BASE, method="scgen", space="scgen")

@@ -124,7 +124,9 @@ def test_the_network_gets_what_the_discriminator_gets_turned_round_and_gated(mod
     head = MLPHead(np.zeros(16), np.ones(16), 2, n_layers=2)
     draw_head(head)
     head.output.linear.weight.set_data(ms.Tensor(np.random.default_rng(2).standard_normal((2, 16)).astype(np.float32)))
-    weights = IntegrationWeights(adversary, structure=0.0, masked=0.0 if adversary else 1.0, discrepancy=0.0)
+    weights = IntegrationWeights(
+        adversary, structure=0.0, masked=0.0 if adversary else 1.0, elastic=0.0, discrepancy=0.0
+    )
     sizes = {"n_batches": 2, "n_masked": 12, "mean_square": 1.0}
     objective = IntegrationObjective(network, head, model.config, CONFIG, weights, **sizes)
     arrays = [ms.Tensor(array) for array in micro]

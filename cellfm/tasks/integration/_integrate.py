@@ -1,7 +1,7 @@
 """Integration on arrays: from a model, counts and the batch of each cell to a model that hides the batches."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -38,17 +38,17 @@ SOME_CELLS = 1024
 class IntegrationOptions:
     """How to integrate; `cf.tl.integrate` explains the fields."""
 
-    method: Literal["lora", "full"] = "lora"
-    lora_rank: int = 8
-    lora_layers: int | None = 1
-    weights: IntegrationWeights = field(default_factory=IntegrationWeights)
-    zero_fraction: float = 0.0
-    mask_ratio: float = 0.5
-    steps: int = 160
-    batch_size: int = 48
-    train_genes: int = 255
-    learning_rate: float = 1e-3
-    random_state: int = 0
+    method: Literal["lora", "full"]
+    lora_rank: int
+    lora_layers: int | None
+    weights: IntegrationWeights
+    zero_fraction: float
+    mask_ratio: float
+    steps: int
+    batch_size: int
+    train_genes: int
+    learning_rate: float
+    random_state: int
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from cellfm.errors import InputError
 from cellfm.tasks.transport._recipe import Recipe
 
-SpaceName = Literal["cellfm", "pca", "genes"]
-SPACES: tuple[SpaceName, ...] = ("cellfm", "pca", "genes")
+SpaceName = Literal["cellfm", "pca", "genes", "scgen"]
+SPACES: tuple[SpaceName, ...] = ("cellfm", "pca", "genes", "scgen")
 MOST_GENES = 2000
 """Genes that potentials are learnt over at most."""
 TINY = 1e-6
@@ -23,7 +23,7 @@ class Space:
 
     kind: SpaceName
     arrays: dict[str, np.ndarray]
-    """``mean`` and ``scale`` of the latent cells, and the weights of the autoencoder or the components of PCA."""
+    """``mean`` and ``scale`` of the latent cells, and the weights of an autoencoder or the components of PCA."""
 
     @property
     def reads_embeddings(self) -> bool:
@@ -38,6 +38,10 @@ class Space:
             from cellfm.tasks.transport._autoencoder import encode
 
             z = np.asarray(encode(a, (x - a["cls_mean"]) / a["cls_scale"]))
+        elif self.kind == "scgen":
+            from cellfm.tasks.transport._scgen import encode
+
+            z = encode(a, x)
         elif self.kind == "pca":
             z = (x - a["gene_mean"]) @ a["components"].T
         return ((z - a["mean"]) / a["scale"]).astype(np.float32)
@@ -50,6 +54,10 @@ class Space:
             from cellfm.tasks.transport._autoencoder import decode
 
             return np.asarray(decode(a, z))
+        if self.kind == "scgen":
+            from cellfm.tasks.transport._scgen import decode
+
+            return decode(a, z).astype(np.float32)
         return (z @ a["components"] + a["gene_mean"] if self.kind == "pca" else z).astype(np.float32)
 
 
@@ -79,6 +87,10 @@ def fit_space(
         arrays = {"cls_mean": x[~held_out].mean(0), "cls_scale": x[~held_out].std(0) + TINY}
         weights, history = train_autoencoder((x - arrays["cls_mean"]) / arrays["cls_scale"], values, held_out, recipe)
         arrays |= weights
+    elif kind == "scgen":
+        from cellfm.tasks.transport._scgen import train_vae
+
+        arrays, history = train_vae(values, held_out, recipe)
     elif kind == "pca":
         n = min(recipe.n_components, *(size - 1 for size in values[~held_out].shape))
         pca = PCA(n, svd_solver="randomized", random_state=recipe.random_state).fit(values[~held_out])
@@ -89,7 +101,8 @@ def fit_space(
             "space='pca'."
         )
     arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
-    n_latent = {"cellfm": recipe.n_components, "pca": len(arrays.get("components", ()))}.get(kind, values.shape[1])
+    widths = {"pca": len(arrays.get("components", ())), "genes": values.shape[1]}
+    n_latent = widths.get(kind, recipe.n_components)
     raw = Space(kind, arrays | {"mean": np.zeros(n_latent, np.float32), "scale": np.ones(1, np.float32)})
     z = raw.encode((x if kind == "cellfm" else values)[~held_out])
     scale = np.sqrt(z.var(0).mean(keepdims=True)) + TINY
