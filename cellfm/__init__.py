@@ -4,6 +4,7 @@
 `cf.train` makes them.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cellfm import data, model, pl, pp, tl, train
     from cellfm.model import load_model
 
+os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at its import
 __version__ = version("cellfm")
 __all__ = ["__version__", "data", "load_model", "model", "pl", "pp", "settings", "tl", "train"]
 

@@ -19,6 +19,7 @@ Status = Literal["ok", "warning", "problem"]
 _GIB = 1 << 30
 _ENOUGH_DISK = 2 * _GIB
 _ENOUGH_MEMORY = 4 * _GIB
+_ANEW = "install cellfm anew as you did at first, with --force-reinstall after pip install"
 _PATIENCE = 180  # seconds for MindSpore to start; a slow disk needs them
 # In a process of its own: a crash of MindSpore is then reported and not suffered.
 _PROBE = """
@@ -103,8 +104,7 @@ def _broken(detail: str) -> Finding:
         "MindSpore runs",
         "problem",
         detail,
-        "Mend what is said above of the packages, or install anew: pip install --force-reinstall cellfm. Where the "
-        "device is to blame, set CELLFM_DEVICE=CPU.",
+        f"Mend what is said above of the packages, or {_ANEW}. Where the device is to blame, set CELLFM_DEVICE=CPU.",
     )
 
 
@@ -115,8 +115,7 @@ def _mini() -> Finding:
 
         model = load_model("mini")
     except (InputError, ImportError, OSError) as error:
-        cure = "Install cellfm again: pip install --force-reinstall --no-deps cellfm"
-        return Finding("model 'mini'", "problem", f"{error} (looked in {folder})", cure)
+        return Finding("model 'mini'", "problem", f"{error} (looked in {folder})", f"{_ANEW.capitalize()}.")
     return Finding("model 'mini'", "ok", str(model).splitlines()[0])
 
 

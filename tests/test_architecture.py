@@ -394,3 +394,19 @@ def test_importing_cellfm_is_quick_and_brings_nothing_heavy(tmp_path: Path):
         assert not heavy
         seconds.append(took)
     assert min(seconds) < IMPORT_SECONDS
+
+
+def test_mindspore_says_nothing_of_its_own_whoever_imports_it(tmp_path: Path):
+    outside = [name for name in INSIDE if "mindspore" in imports(name) and not name.startswith("cellfm.nn")]
+    assert outside
+    code = """
+import sys
+from importlib import import_module
+import_module(sys.argv[1])
+import mindspore
+mindspore.log.warning("a warning of MindSpore")
+mindspore.log.error("an error of MindSpore")
+"""
+    ran = subprocess.run([sys.executable, "-c", code, outside[-1]], capture_output=True, text=True, cwd=tmp_path)
+    assert "an error of MindSpore" in ran.stderr
+    assert "a warning of MindSpore" not in ran.stderr

@@ -66,7 +66,7 @@ def convert(
 
 def write_ckpt(path: Path, weights: Weights) -> None:
     """Write weights under their published names with MindSpore, whole or not at all."""
-    import_module("cellfm.nn")  # checks NumPy and quietens MindSpore before its import
+    import_module("cellfm.nn")  # checks NumPy before the import of MindSpore
     import mindspore as ms
 
     parameters = [

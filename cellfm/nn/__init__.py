@@ -1,7 +1,5 @@
 """The network, in MindSpore: mathematics only, no AnnData, no files."""
 
-import os
-
 import numpy as np
 
 from cellfm.errors import InputError
@@ -11,7 +9,6 @@ if int(np.__version__.split(".")[0]) >= 2:
         f"MindSpore 2.10 needs NumPy 1, but NumPy {np.__version__} is installed: its results cannot be trusted. "
         "Install with: pip install 'numpy>=1.26,<2'"
     )
-os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at its import
 
 from cellfm.nn._attention import QueriesAndKeys
 from cellfm.nn._build import build_network, name_parameters, network_weights

@@ -72,7 +72,8 @@ class Objective(nn.Cell):
         self, perturbed: ms.Tensor, present: ms.Tensor, target: ms.Tensor, start: ms.Tensor
     ) -> tuple[ms.Tensor, ms.Tensor]:
         """Changes to predict and where the controls of the pairs lie against mean control, (s, n_genes) each."""
-        change, log_variance = self.network(perturbed, present)
+        said = self.network(perturbed, present)
+        change = said[0]
         error = ops.abs(change - target)
         loss = (error**self.power).mean()
         if self.sign:
@@ -82,7 +83,7 @@ class Objective(nn.Cell):
         direction = (apart * apart).mean()
         total = loss + self.direction * direction
         if self.uncertainty:  # the variance learns from the error, and not the error from the variance
-            square = ops.stop_gradient(error * error)
+            square, log_variance = ops.stop_gradient(error * error), said[1]
             total = total + self.uncertainty_weight * (square * ops.exp(-log_variance) + log_variance).mean()
         return total, ops.stack((loss, direction))
 

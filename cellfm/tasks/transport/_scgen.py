@@ -1,9 +1,10 @@
 """The variational autoencoder of scGen (Lotfollahi 2019) over genes: trained by pertpy, used without it."""
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -136,7 +137,7 @@ def _quiet(scvi: ModuleType, seed: int) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = scvi.settings.seed, scvi.settings.verbosity, [each.level for each in loggers]
     try:
-        with isolate_rng(include_cuda=False), warnings.catch_warnings():
+        with isolate_rng(include_cuda=False), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             scvi.settings.verbosity = "ERROR"
             for each in loggers:
