@@ -9,7 +9,7 @@ from mindspore import nn
 
 from cellfm.config import ModelConfig
 from cellfm.data import Chunks
-from cellfm.nn import CellEncoder, CellFMNetwork, Outputs, QueriesAndKeys, use_device
+from cellfm.nn import CellEncoder, CellFMNetwork, Outputs, QueriesAndKeys, computing, use_device
 
 
 class MindSporeNetwork:
@@ -25,10 +25,12 @@ class MindSporeNetwork:
     def expect(self, n_tokens: int) -> None:
         """Nothing is prepared."""
 
+    @computing()
     def cell(self, chunks: Chunks) -> np.ndarray:
         """CLS alone, (b, d)."""
         return self.all(chunks)["cell"] if self._encoder is None else self._encoder(*_tensors(chunks)).asnumpy()
 
+    @computing()
     def all(self, chunks: Chunks) -> dict[str, np.ndarray]:
         """What `Outputs` holds, by name."""
         gene_ids, values, mask, *rest = _tensors(chunks)
@@ -36,6 +38,7 @@ class MindSporeNetwork:
         computed = Outputs(*self._network(gene_ids, values, visible, mask, *rest))
         return {name: array.asnumpy() for name, array in computed._asdict().items()}
 
+    @computing()
     def attend(self, chunks: Chunks, layer: int) -> tuple[np.ndarray, ...]:
         """Queries of CLS (b, d), queries and keys of tokens (c, s, d)."""
         if layer not in self._attention:

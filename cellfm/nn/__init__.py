@@ -12,7 +12,7 @@ if int(np.__version__.split(".")[0]) >= 2:
 
 from cellfm.nn._attention import QueriesAndKeys
 from cellfm.nn._build import build_network, name_parameters, network_weights
-from cellfm.nn._device import has_npu, use_device
+from cellfm.nn._device import computing, has_npu, use_device
 from cellfm.nn._dropout import Dropout, draw_dropout, dropouts
 from cellfm.nn._heads import MLPHead, QueryHead, draw_head, head_weights, set_head
 from cellfm.nn._inference import CellEncoder
@@ -36,6 +36,7 @@ __all__ = [
     "QueryHead",
     "add_lora",
     "build_network",
+    "computing",
     "draw_dropout",
     "draw_head",
     "dropouts",

@@ -1,6 +1,11 @@
-"""Where the network runs."""
+"""Where the network runs, and what Ctrl-C does meanwhile."""
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import mindspore as ms
 
@@ -34,6 +39,33 @@ def use_device() -> str:
                 "cf.settings.device before anything is computed."
             ) from error
     return name
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """A block, or a function that this decorates, in which MindSpore computes and Ctrl-C works as it does in Python.
+
+    Again and again MindSpore puts a handler of its own in the place of Python's: one that answers Ctrl-C with a SIGTERM
+    to its own process, which would end a notebook's kernel, and which stays in place when MindSpore is done.
+    """
+    interrupt = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(interrupt):
+        yield  # only the main thread can say what signals do
+        return
+
+    def heard(_: int, frame: Any) -> None:
+        interrupt(signal.SIGINT, frame)
+
+    outermost = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # and nobody else has an answer to SIGTERM
+    if outermost:
+        signal.signal(signal.SIGTERM, heard)
+    try:
+        yield
+    finally:
+        if outermost:
+            ms.hal.synchronize()  # what still runs would take Ctrl-C once more
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def has_npu() -> bool:

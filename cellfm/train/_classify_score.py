@@ -6,7 +6,7 @@ from mindspore import nn
 
 from cellfm.data import TokenBatch, chunk_cells, depth_values, fill_batches
 from cellfm.model import CellFM
-from cellfm.nn import CellFMNetwork, QueryHead, build_network, set_head, use_device
+from cellfm.nn import CellFMNetwork, QueryHead, build_network, computing, set_head, use_device
 from cellfm.train._classify_feed import chunk_length, chunks_needed, default_chunks
 
 
@@ -48,6 +48,7 @@ class TokenScorer:
 
         self._forward = ms.jit(forward)
 
+    @computing()
     def __call__(self, tokens: TokenBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Both logits, (n_cells, n_classes), and CLS, (n_cells, d); NaN for cells without tokens."""
         n = tokens.n_cells

@@ -18,6 +18,7 @@ from cellfm.nn import (
     CellFMNetwork,
     add_lora,
     build_network,
+    computing,
     merge_lora,
     name_parameters,
     network_weights,
@@ -62,6 +63,7 @@ class Finetuned:
     """Step whose weights were kept; 0 if no step improved on the start."""
 
 
+@computing()
 def finetune(
     model: CellFM,
     data: Cells | Batches,

@@ -15,7 +15,15 @@ from cellfm.model import CellFM
 from cellfm.model._engine import Engine
 from cellfm.model._mindspore import MindSporeNetwork
 from cellfm.model._parameters import initial_weights
-from cellfm.nn import build_network, name_parameters, network_weights, recompute_layers, set_precision, use_device
+from cellfm.nn import (
+    build_network,
+    computing,
+    name_parameters,
+    network_weights,
+    recompute_layers,
+    set_precision,
+    use_device,
+)
 from cellfm.train._distributed import processes, require_same, wait_for_all
 from cellfm.train._feed import Feed
 from cellfm.train._loop import train
@@ -99,6 +107,7 @@ def pretrain(
         return _train(feed, corpus, start, run)
 
 
+@computing()
 def _train(feed: Feed, corpus: Corpus, start: CellFM | None, run: RunFolder) -> CellFM:
     model_config, train_config = feed.model, feed.config
     use_device()

@@ -27,6 +27,7 @@ from cellfm.data import TokenBatch, _write, check_writable, write_cells
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model._engine import Engine
+from cellfm.train._integrate_feed import IntegrationFeed
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill -9")
 
@@ -241,9 +242,12 @@ sys.exit(main(["-q", "embed", *args]))
 """
 
 
-def test_two_processes_with_one_output_leave_that_of_one(tmp_path: Path, cells_file: Path, model_dir: Path):
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["whole", "pieces"])
+def test_two_processes_with_one_output_leave_that_of_one(
+    tmp_path: Path, cells_file: Path, model_dir: Path, resume: list[str]
+):
     out = tmp_path / "out.h5ad"
-    command = [str(tmp_path / "barrier"), cells_file, "-o", out, "--model", model_dir]
+    command = [str(tmp_path / "barrier"), cells_file, "-o", out, "--model", model_dir, *resume]
     running = [
         subprocess.Popen([sys.executable, "-c", TWO, str(i), *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for i in (1, 2)
@@ -255,6 +259,7 @@ def test_two_processes_with_one_output_leave_that_of_one(tmp_path: Path, cells_f
     found = np.unique(anndata.read_h5ad(out).obsm["X_cellfm"])
     assert found.tolist() in ([1.0], [2.0])
     assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob("*.pieces"))
 
 
 def test_pieces_that_another_process_has_joined_already_are_no_fault(
@@ -301,11 +306,16 @@ def annotate(adata: AnnData, model: CellFM) -> None:
     cf.tl.annotate(adata, reference=reference, labels_key="label", model=model)
 
 
+def integrate(adata: AnnData, model: CellFM) -> None:
+    cf.tl.integrate(adata, model, batch_key="batch", steps=2, train_genes=60)
+
+
 def harmonize(adata: AnnData, model: CellFM) -> None:
     cf.pp.harmonize_genes(adata, model=model)
 
 
-@pytest.mark.parametrize("tool", [embed, transfer, annotate])
+@pytest.mark.parametrize("tool", [embed, transfer, annotate, integrate])
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_it_works_changes_nothing(
     tool: Callable, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
 ):
@@ -329,7 +339,27 @@ def test_ctrl_c_while_it_works_changes_nothing(
     assert state(tiny_adata) != before
 
 
-@pytest.mark.parametrize("tool", [embed, transfer, annotate, harmonize])
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_while_it_trains_changes_nothing(
+    tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
+):
+    before, weights = state(tiny_adata), {name: array.copy() for name, array in tiny_model.weights.items()}
+    batch = IntegrationFeed.batch
+
+    def stopped(self: IntegrationFeed, step: int) -> object:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return batch(self, step)
+
+    monkeypatch.setattr(IntegrationFeed, "batch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        integrate(tiny_adata, tiny_model)
+    assert state(tiny_adata) == before
+    assert all(np.array_equal(tiny_model.weights[name], array) for name, array in weights.items())
+
+
+@pytest.mark.parametrize("tool", [embed, transfer, annotate, harmonize, integrate])
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_it_writes_comes_after_the_whole_result(
     tool: Callable, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
 ):
@@ -343,7 +373,7 @@ def test_ctrl_c_while_it_writes_comes_after_the_whole_result(
         os.kill(os.getpid(), signal.SIGINT)  # before the last thing is written
         record(*args, **facts)
 
-    tools = [f"cellfm.tl._{name}" for name in ("embed", "transfer_labels", "annotate")]
+    tools = [f"cellfm.tl._{name}" for name in ("embed", "transfer_labels", "annotate", "integrate")]
     where = ["cellfm._harmonize"] if tool is harmonize else tools
     for name in where:
         monkeypatch.setattr(sys.modules[name], "record_run", stopped)
@@ -353,6 +383,7 @@ def test_ctrl_c_while_it_writes_comes_after_the_whole_result(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_a_file_is_written_leaves_none(
     tmp_path: Path, tiny_adata: AnnData, monkeypatch: pytest.MonkeyPatch
 ):

@@ -11,7 +11,7 @@ from mindspore import nn, ops
 
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
-from cellfm.nn import PerturbationNetwork, draw_head, head_weights, set_head, set_spread, silence, use_device
+from cellfm.nn import PerturbationNetwork, computing, draw_head, head_weights, set_head, set_spread, silence, use_device
 from cellfm.tasks.perturbation._baselines import start_changes
 from cellfm.tasks.perturbation._choice import choose_epoch
 from cellfm.tasks.perturbation._conditions import MOST_GENES, Condition, Conditions
@@ -141,6 +141,7 @@ class Forward:
 
         self._run = ms.jit(run)
 
+    @computing()
     def __call__(self, codes: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Changes and variances, (n, n_genes) float32 each."""
         self.network.set_train(False)
@@ -164,6 +165,7 @@ def code_conditions(conditions: Sequence[Condition], places: dict[str, int]) -> 
     return codes, present
 
 
+@computing()
 def train_network(
     given: NetworkInput,
     values: sp.csr_matrix,
