@@ -219,11 +219,35 @@ def _sliceable(values: Any) -> Any:
         if values.dtype == np.float16:  # which SciPy cannot slice
             values = type(values)((values.data.astype(np.float32), values.indices, values.indptr), shape=values.shape)
         return sp.csr_matrix(values)
-    return values
+    return _Chunked(values) if hasattr(values, "dask") else values
+
+
+class _Chunked:
+    """Rows of a dask array. The chunk they lie in is kept, since the next rows mostly lie in it too."""
+
+    def __init__(self, values: Any) -> None:
+        self.shape, self.dtype = values.shape, values.dtype
+        self._chunks = values.blocks
+        self._ends = np.cumsum(values.chunks[0])
+        self._kept: tuple[int, sp.csr_matrix] | None = None
+
+    def __getitem__(self, rows: slice) -> sp.csr_matrix:
+        parts = []
+        first, last = np.searchsorted(self._ends, [rows.start, max(rows.start, rows.stop - 1)], side="right")
+        for i in range(first, last + 1):
+            chunk = self._chunk(i)
+            begin = self._ends[i] - chunk.shape[0]
+            parts.append(chunk[max(rows.start - begin, 0) : rows.stop - begin])
+        return sp.vstack(parts, format="csr")
+
+    def _chunk(self, i: int) -> sp.csr_matrix:
+        kept = self._kept
+        if kept is None or kept[0] != i:
+            self._kept = kept = (i, _to_csr(self._chunks[i].compute()))
+        return kept[1]
 
 
 def _to_csr(block: Any) -> sp.csr_matrix:
-    block = block.compute() if hasattr(block, "compute") else block
     if not sp.issparse(block):
         block = np.asarray(block)
         block = block.astype(np.float32) if block.dtype == np.float16 else block

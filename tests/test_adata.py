@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anndata as ad
+import dask.array as da
 import mudata
 import numpy as np
 import pandas as pd
@@ -152,3 +153,21 @@ def test_warnings_point_at_the_line_that_called(tiny_adata, tiny_model):
     with pytest.warns(DataWarning, match="The model knows") as caught:
         cf.tl.embed(several, tiny_model)
     assert caught[0].filename == __file__
+
+
+def test_blocks_of_dask_compute_each_chunk_once():
+    computed = []
+
+    def chunk(block: np.ndarray, block_info: dict) -> np.ndarray:
+        computed.append(block_info[None]["chunk-location"][0])
+        return block
+
+    values = np.arange(40 * 3, dtype=np.float32).reshape(40, 3)
+    lazy = da.from_array(values, chunks=(15, -1)).map_blocks(chunk, dtype=np.float32, meta=values[:0])
+    matrix = read_matrix(AnnData(lazy))
+    for n_cells in (4, 20, 40):
+        computed.clear()
+        blocks = [block.toarray() for _, block in matrix.blocks(n_cells)]
+        np.testing.assert_array_equal(np.concatenate(blocks), values)
+        assert computed == [0, 1, 2]
+    assert matrix.rows(7, 7).shape == (0, 3)

@@ -1,6 +1,7 @@
 """`cf.tl.embed`: what may not change an embedding, and what is refused before any work."""
 
 import anndata as ad
+import dask.array as da
 import mudata as md
 import numpy as np
 import pandas as pd
@@ -115,6 +116,13 @@ def test_backed_equals_in_memory(tiny_adata, tiny_model, expected, tmp_path, sto
     tiny_adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     np.testing.assert_allclose(embedding(backed, tiny_model), expected, **SAME)
+
+
+@pytest.mark.parametrize("convert", [sp.csr_matrix, np.asarray], ids=["csr", "dense"])
+def test_dask_equals_in_memory(tiny_adata, tiny_model, expected, convert):
+    dense = da.from_array(tiny_adata.X.toarray(), chunks=(15, -1))
+    tiny_adata.X = dense.map_blocks(convert, dtype=np.float32, meta=convert(np.zeros((0, 0), np.float32)))
+    np.testing.assert_allclose(embedding(tiny_adata, tiny_model), expected, **SAME)
 
 
 def test_layer_and_raw(tiny_adata, tiny_model, expected):
