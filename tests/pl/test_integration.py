@@ -40,6 +40,13 @@ def test_one_row_and_one_column_are_enough(cells):
     assert len(cf.pl.integration(cells, batch_key="batch", before=None, show=False)) == 1
 
 
+def test_colours_of_the_data_are_kept(cells):
+    cells.uns["batch_colors"] = ["#ff0000", "#0000ff"]
+    (axes, *_) = cf.pl.integration(cells, batch_key="batch", show=False)
+    drawn = {tuple(color) for color in axes.collections[0].get_facecolors()}
+    assert drawn == {(1, 0, 0, 1), (0, 0, 1, 1)}
+
+
 def test_what_is_missing_is_named(cells):
     with pytest.raises(MissingKeyError, match="'donor' is not a column of obs. Columns: label, batch"):
         cf.pl.integration(cells, batch_key="donor")

@@ -41,6 +41,11 @@ def test_the_most_changed_genes_come_first(adata):
     assert [ax.get_title() for ax in axes] == ["G5", "G2"]
 
 
+def test_a_row_that_is_not_full_has_no_empty_panels(adata):
+    axes = cf.pl.transport(adata, kind="density", n_genes=5)
+    assert axes[0].figure.axes == axes
+
+
 def test_histograms_are_shares_of_the_cells(adata):
     (ax,) = cf.pl.transport(adata, kind="density", genes=["G5"])
     for patch, state in zip(ax.patches, STATES, strict=True):

@@ -111,8 +111,27 @@ def test_the_tool_compares_embeddings_with_all_controls(embedded):
     assert set(table["classifier"]) == {"MLP", "logistic regression"}
     ax = cf.pl.gene_function(table, metric="auprc")
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cellfm", "random", "expression", "permuted"]
+    chance = cf.pl.gene_function(table, metric="auroc").lines
+    assert [list(line.get_ydata()) for line in chance] == [[0.5, 0.5]]
     with pytest.raises(MissingKeyError, match="No metric 'speed'; there are: auroc, auprc, accuracy, macro_f1"):
         cf.pl.gene_function(table, metric="speed")
+
+
+def test_two_classes_come_from_a_dict_a_table_or_a_file(embedded, tmp_path):
+    expected = read_labels(LABELS, embedded.var_names, "binary")
+    series = pd.Series(LABELS, name="kind")
+    series.rename_axis("gene").to_csv(tmp_path / "labels.csv")
+    series.rename_axis("gene").to_csv(tmp_path / "labels.tsv", sep="\t")
+    for labels in (series, series.to_frame(), tmp_path / "labels.csv", tmp_path / "labels.tsv"):
+        pd.testing.assert_frame_equal(read_labels(labels, embedded.var_names, "binary"), expected, check_names=False)
+    wide = pd.DataFrame({"a": 1.0, "b": np.arange(60) % 2}, index=list(LABELS))
+    with pytest.raises(InputError, match="one column of labels is expected, found 2"):
+        read_labels(wide, embedded.var_names, "binary")
+    many = pd.DataFrame({"a": np.arange(60) % 3 == 0, "b": np.arange(60) % 2 == 0}, index=list(LABELS))
+    np.testing.assert_array_equal(read_labels(many, embedded.var_names, "multilabel"), many)
+    (tmp_path / "one.csv").write_text("gene\nGENE1\n")
+    with pytest.raises(InputError, match=r"one\.csv has 1 column; expected genes and labels"):
+        read_labels(tmp_path / "one.csv", embedded.var_names, "binary")
 
 
 def test_features_may_be_a_model_or_a_table(embedded, tiny_model):
@@ -170,6 +189,8 @@ def test_bad_labels_and_options_are_refused(embedded, labels, options, message):
 def test_bad_features_are_refused(embedded):
     with pytest.raises(InputError, match="no numbers"):
         cf.tl.predict_gene_function(pd.DataFrame({"a": ["x"]}, index=["GENE1"]), LABELS)
+    with pytest.raises(InputError, match="No gene has features: all are missing or zero"):
+        cf.tl.predict_gene_function(pd.DataFrame({"a": [0.0, np.nan]}, index=["GENE1", "GENE2"]), LABELS)
     table = cf.tl.gene_embeddings(embedded, genes=list(LABELS))
     with pytest.raises(InputError, match="Every gene with features has a label"):
         cf.tl.predict_gene_function(table, LABELS)

@@ -138,6 +138,9 @@ def test_broken_files_name_the_line(tmp_path, text, message):
 
 
 def test_what_is_not_there_is_said(tmp_path):
+    (tmp_path / "binary.gmt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"binary\.gmt is not a text file; expected gene sets in GMT form"):
+        read_gene_sets(tmp_path / "binary.gmt")
     with pytest.raises(InputError, match="No file of gene sets"):
         read_gene_sets(tmp_path / "missing.gmt")
     with pytest.raises(DownloadError, match="pass the path of a GMT file or a dict"):

@@ -177,6 +177,10 @@ def test_single_splits_leave_pairs_out_and_given_ones_are_kept():
     assert (given.train, given.validation, given.test) == ((("A",),), (("B",),), (("A", "B"),))
     assert given.subgroups == {("A", "B"): "seen2"}
     assert len(given_split({("A",): "train", ("B",): "train", ("C",): "test"}).validation) == 1
+    with pytest.raises(InputError, match="leaves no condition to train on"):
+        given_split({("A",): "validation", ("B",): "test"})
+    with pytest.raises(InputError, match="leaves 1 conditions to train on and to choose the epoch by; two are needed"):
+        given_split({("A",): "train", ("B",): "test"})
     with pytest.raises(InputError, match="holdout"):
         given_split({("A",): "holdout"})
 
@@ -191,6 +195,12 @@ def test_additive_is_exact_on_additive_data_and_falls_back_on_the_mean():
     np.testing.assert_allclose(b.additive([("G0", "G9")], train, changes)[0], effect["G0"] + changes.mean(0), rtol=1e-5)
     np.testing.assert_allclose(b.mean_change(DOUBLES[:2], changes), [changes.mean(0)] * 2, rtol=1e-6)
     assert not b.no_change(DOUBLES, 8).any()
+    for kind, same in (
+        ("additive", b.additive(DOUBLES, train, changes)),
+        ("mean", b.mean_change(DOUBLES, changes)),
+        ("none", b.no_change(DOUBLES, 8)),
+    ):
+        np.testing.assert_array_equal(b.start_changes(kind, DOUBLES, train, changes), same)
 
 
 def test_the_bilinear_fit_is_the_least_penalised_squares():

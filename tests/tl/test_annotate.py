@@ -12,6 +12,7 @@ from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._annotator import Annotator
+from cellfm.tasks.annotation._vote import find_clusters
 
 SAME = {"atol": 1e-4, "rtol": 1e-3}
 LABEL, RAW, CONFIDENCE, DISTANCE = "cellfm_label", "cellfm_label_raw", "cellfm_confidence", "cellfm_distance"
@@ -288,6 +289,22 @@ def test_bad_references_are_refused_before_any_work(
     monkeypatch.setattr(CellFM, "encode", None)
     with pytest.raises(error, match=message):
         cf.tl.fit_annotator(reference, tiny_model, **{"labels_key": "label"} | options)
+
+
+def test_fine_tuning_needs_cells_to_judge_by(reference, tiny_model):
+    with pytest.raises(InputError, match="method='lora' needs validation cells; no class has three cells or more"):
+        cf.tl.fit_annotator(reference[:4].copy(), tiny_model, labels_key="label", method="lora")
+
+
+def test_a_vote_is_within_clusters_of_the_annotators_embedding(reference, query, tiny_model):
+    fitted = cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="full", head="query", n_epochs=1)
+    voted = annotated(query, fitted, majority_voting=True)
+    cf.tl.embed(query, fitted.model)
+    query.obs["cluster"] = find_clusters(query.obsm["X_cellfm"])
+    del query.obsm["X_cellfm"]
+    assert voted.obs[LABEL].equals(annotated(query, fitted, majority_voting="cluster").obs[LABEL])
+    two = query[:2].copy()  # too few for clusters
+    assert annotated(two, fitted, majority_voting=True).obs[LABEL].equals(annotated(two, fitted).obs[LABEL])
 
 
 def test_bad_queries_are_refused_before_any_work(query, reference, tiny_model, annotator, tmp_path, monkeypatch):

@@ -91,6 +91,7 @@ def test_rank_lncrnas_refuses(with_lncrnas, tiny_model, tmp_path):
         ({"biotypes": "nowhere"}, MissingKeyError, "neither a column of var nor a file. Columns: kind"),
         ({"biotypes": tmp_path / "odd.csv"}, InputError, "has the columns a, b; expected one of symbol"),
         ({"biotypes": "kind", "min_frac": 2}, InputError, "min_frac between 0 and 1"),
+        ({"biotypes": "kind", "layer": "raw"}, InputError, r"call adata\.raw\.to_adata\(\) first"),
     ):
         with pytest.raises(error, match=message):
             cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", **options)
@@ -117,6 +118,10 @@ def test_perturbed_genes_come_from_control_cells(tiny_adata, tiny_model):
 def test_perturbed_genes_refuses(tiny_adata, tiny_model):
     with pytest.raises(MissingKeyError, match="does not know 1 of the genes: NOPE"):
         cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1", "NOPE"])
+    with pytest.raises(InputError, match="genes= names no gene"):
+        cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=[])
+    with pytest.raises(InputError, match=r"call adata\.raw\.to_adata\(\) first"):
+        cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1"], layer="raw")
     with pytest.raises(InputError, match="belong together"):
         cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1"], groupby="label")
     with pytest.raises(InputError, match=r"has no 'ctrl'; there are: A, B"):
@@ -133,6 +138,8 @@ def test_plots_draw_what_is_stored(with_lncrnas, tiny_model):
     cf.pl.attention(with_lncrnas, key="cellfm_attention_GENE4", genes=["GENE5", "GENE6"])
     with pytest.raises(MissingKeyError, match="1 genes have no scores: GENE4"):
         cf.pl.attention(with_lncrnas, key="cellfm_attention_GENE4", genes=["GENE4"])
+    with pytest.raises(MissingKeyError, match=r"call cf\.tl\.rank_lncrnas"):
+        cf.pl.lncrnas(with_lncrnas)
     cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", biotypes="kind", n_permutations=99)
     ax = cf.pl.lncrnas(with_lncrnas)
     assert "GENE0" in {label.get_text() for label in ax.get_xticklabels()}

@@ -233,6 +233,11 @@ def test_counts_elsewhere_are_pointed_out(tiny_adata, tiny_model):
         cf.tl.embed(tiny_adata, tiny_model)
 
 
+def test_what_to_do_with_empty_cells_is_one_of_two(tiny_adata, tiny_model):
+    with pytest.raises(InputError, match="empty_cells must be 'nan' or 'error', not 'drop'"):
+        cf.tl.embed(tiny_adata, tiny_model, empty_cells="drop")
+
+
 def test_fractions_beyond_the_sample_of_a_backed_file_are_found(tiny_adata, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr(_adata, "_SAMPLE_CELLS", 2)
     x = tiny_adata.X.toarray()

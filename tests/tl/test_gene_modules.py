@@ -1,5 +1,6 @@
 """The tools of gene modules on small data: what they write, what they find, what they refuse."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,6 +99,7 @@ def test_network_keeps_the_strongest_relations(planted):
         ({"resolution": 0}, InputError, "resolution must be above 0"),
         ({"resolution": []}, InputError, "resolution must be above 0"),
         ({"source": "magic"}, InputError, "source must be"),
+        ({"n_neighbors": 0}, InputError, "n_neighbors and min_genes must be 1 or more"),
         ({"min_cells": 1000}, InputError, "0 genes are left to compare, of 300; at least 50"),
         ({"genes": ["GENE1", "NOPE"]}, MissingKeyError, "1 genes are not in var_names: NOPE"),
         ({"genes": "hvg"}, MissingKeyError, "No boolean column 'hvg' in var"),
@@ -120,11 +122,34 @@ def test_what_was_not_done_before_is_said(planted):
         cf.tl.enrich_modules(planted, SETS, alpha=5)
     with pytest.raises(InputError, match="have an embedding"):
         cf.tl.gene_network(planted, ["GENE1", "NOPE"])
+    with pytest.raises(MissingKeyError, match=r"No varm\['other'\]; there is: cellfm"):
+        cf.tl.gene_network(planted, ["GENE1", "GENE2"], embedding_keys=["other"])
+    with pytest.raises(InputError, match=r"resolutions must be above 0, not \[0\]"):
+        cf.tl.compare_modules(planted, SETS, resolutions=[0])
+    with pytest.raises(InputError, match="embedding_keys names no embedding"):
+        cf.tl.compare_modules(planted, SETS, embedding_keys=[])
+
+
+def test_sets_of_other_genes_and_modules_that_are_too_small_are_told(planted):
+    with pytest.warns(DataWarning, match="No module has 1000 genes at resolution 1: lower it"):
+        cf.tl.gene_modules(planted, resolution=1, min_genes=1000)
+    with pytest.raises(InputError, match="no module at this resolution to score"):
+        cf.tl.score_modules(planted)
+    cf.tl.gene_modules(planted, resolution=0.3)
+    with pytest.warns(DataWarning, match="Only 1 of 3 gene sets share genes with the 300 of the graph"):
+        cf.tl.enrich_modules(planted, {"first": SETS["first"], "b": ["B"], "c": ["C"]})
 
 
 def test_plots_draw_what_is_stored(planted, tmp_path):
     with pytest.raises(MissingKeyError, match="umap=True"):
         cf.pl.gene_modules(planted)
+    for name, tool in (
+        ("enrichment", "enrich_modules"),
+        ("gene_network", "gene_network"),
+        ("module_comparison", "compare_modules"),
+    ):
+        with pytest.raises(MissingKeyError, match=rf"call cf\.tl\.{tool}\(adata, \w+\) first"):
+            getattr(cf.pl, name)(planted)
     cf.tl.gene_modules(planted, resolution=0.3, umap=True)
     cf.tl.enrich_modules(planted, SETS)
     cf.tl.compare_modules(planted, SETS, resolutions=[0.3, 2.0])
@@ -136,7 +161,14 @@ def test_plots_draw_what_is_stored(planted, tmp_path):
     assert {label.get_text() for label in ax.get_yticklabels()} == set(SETS)
     ax = cf.pl.module_comparison(planted)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cellfm", "random", "co-expression"]
+    with pytest.raises(InputError, match="adjusted p-value of 1e-300 or less in these modules; raise alpha="):
+        cf.pl.enrichment(planted, alpha=1e-300)
     assert len(cf.pl.gene_network(planted)) == 2
+    _, ax = plt.subplots()
+    with pytest.raises(InputError, match="ax= takes one embedding, the table has 2"):
+        cf.pl.gene_network(planted, ax=ax)
+    del planted.uns["cellfm_gene_network"]["again"]
+    assert cf.pl.gene_network(planted, ax=ax) is ax
     assert (tmp_path / "modules.png").stat().st_size > 1000
 
 

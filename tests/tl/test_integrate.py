@@ -132,6 +132,7 @@ def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
         ({"adversary": -1.0}, "weights must be 0 or more"),
         ({"adversary": 0.0, "structure": 0.0, "masked": 0.0, "discrepancy": 0.0}, "one of them above 0"),
         ({"mask_ratio": 1.5}, "mask_ratio must be above 0 and at most 1"),
+        ({"zero_fraction": -1.0}, "zero_fraction must be 0 or more, not -1.0"),
         ({"zero_fraction": 1.0}, "needs a model that was trained with zero modelling"),
         ({"layer": "lognorm"}, "No counts found"),
     ],

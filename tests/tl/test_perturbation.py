@@ -208,6 +208,12 @@ def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
         cf.tl.fit_perturbation(negative, tiny_model, **SMALL)
     with pytest.raises(InputError, match="genes must be"):
         cf.tl.fit_perturbation(adata, tiny_model, genes="random", **SMALL)
+    with pytest.raises(InputError, match="perturbation must be 'cellfm' or 'learned', not 'random'"):
+        cf.tl.fit_perturbation(adata, tiny_model, perturbation="random", **SMALL)
+    with pytest.raises(InputError, match="start must be 'additive', 'mean' or 'none', not 'zero'"):
+        cf.tl.fit_perturbation(adata, tiny_model, start="zero", **SMALL)
+    with pytest.raises(InputError, match="learning_rate must be above 0, not 0"):
+        cf.tl.fit_perturbation(adata, tiny_model, learning_rate=0, **SMALL)
     with pytest.raises(InputError, match="n_epochs"):
         cf.tl.fit_perturbation(adata, tiny_model, **(SMALL | {"n_epochs": 0}))
     with pytest.raises(InputError, match="knows nothing of NOSUCH"):
@@ -259,6 +265,13 @@ def test_targets_that_say_too_little_are_refused(predictor: PerturbationPredicto
         cf.tl.rank_perturbations(predictor, target, candidates=[f"GENE{i}" for i in range(55)])
     with pytest.raises(InputError, match="knows nothing of NOSUCH"):
         cf.tl.rank_perturbations(predictor, target, candidates=["NOSUCH"])
+    unlike = pd.Series(1.0, index=[f"GENE{i}" for i in range(100, 160)])
+    with pytest.raises(InputError, match="control of the target shares too few genes"):
+        cf.tl.rank_perturbations(predictor, target, control=unlike)
+    with pytest.raises(InputError, match="values that are no finite numbers"):
+        cf.tl.rank_perturbations(predictor, target.where(target.index != "GENE3"))
+    with pytest.raises(InputError, match="top_k must be 1 or more, or None, not 0"):
+        cf.tl.rank_perturbations(predictor, target, top_k=0)
     with pytest.raises(InputError, match="found ndarray"):
         cf.tl.rank_perturbations(predictor, target.to_numpy())
     with pytest.raises(InputError, match="by must be"):
@@ -276,6 +289,12 @@ def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predict
     assert chance.loc[9, "correct"] == pytest.approx(9 / 36)
     assert (table["n_targets"] == len(predictor.split.test)).all()
     seen = "+".join(predictor.split.train[0])
+    with pytest.raises(InputError, match="most must be 1 or more, not 0"):
+        cf.tl.evaluate_reverse(predictor, most=0)
+    with pytest.raises(InputError, match="genes are left to compare; .* Name fewer candidates"):
+        cf.tl.evaluate_reverse(
+            predictor, candidates=[*map("+".join, predictor.split.test), *map("GENE{}".format, range(55))]
+        )
     with pytest.raises(InputError, match="nothing to find"):
         cf.tl.evaluate_reverse(predictor, candidates=[seen])
 
@@ -292,6 +311,10 @@ def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPred
     assert np.isfinite(screen.obsm["X_umap"]).all()
     both = cf.tl.screen_perturbations(predictor, PERTURBED[:3], kind="both", umap=False)
     assert both.obs_names.tolist() == [*PERTURBED[:3], "GENE0+GENE1", "GENE0+GENE2", "GENE1+GENE2"]
+    with pytest.raises(InputError, match="Expected a list of genes, found 'GENE1'"):
+        cf.tl.screen_perturbations(predictor, "GENE1")
+    with pytest.raises(InputError, match="5 measured genes are not perturbed; .* are needed"):
+        cf.tl.screen_perturbations(predictor, [f"GENE{i}" for i in range(55)], kind="singles")
     with pytest.raises(InputError, match="needs three"):
         cf.tl.screen_perturbations(predictor, PERTURBED[:2])
     with pytest.raises(InputError, match="knows nothing of NOSUCH"):
