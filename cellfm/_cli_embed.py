@@ -35,7 +35,7 @@ def add_embed_commands(commands: Any, say: Callable[[str], object]) -> None:
 
     join = commands.add_parser("join", help="put together what cellfm embed --part has made")
     _add_input(join)
-    join.set_defaults(run=lambda args: _join(args, say))
+    join.set_defaults(run=lambda args: _join(args, say), part=None, plot=None)
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +65,8 @@ def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if args.plot:
         check_writable(args.plot, PICTURE_SUFFIXES)
     data, model = _read(args)
+    if args.plot and args.color is not None:
+        _require_column(data, args)
     if args.part:
         return _embed_part(args, data, model, say)
     if args.workers > 1:
@@ -81,22 +83,31 @@ def _join(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         raise InputError(f"There is no folder {_folder(args)}: cellfm embed --part I/N -o {args.output} makes it.")
     data, model = _read(args)
     _pieces(args, data, model).require_all()
-    args.plot = None
     _embed_and_write(args, data, model, say, keep=True)
     return 0
 
 
 def _read(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
     from cellfm._adata import select
-    from cellfm.data import cell_format, read_cells
+    from cellfm.data import cell_format, check_fits, read_cells
     from cellfm.model import load_model
 
     on_disk = _stays_on_disk(args)
     kind = cell_format(args.input)
     model = load_model(args.model, backend=args.backend, precision=args.precision)
     data = read_cells(args.input, backed=on_disk or (args.part is not None and kind in ("h5ad", "zarr")))
-    # One table of a .h5mu can be written alone.
-    return (select(data, args.modality) if args.output.suffix == ".h5ad" else data), model
+    if args.output.suffix == ".h5ad":
+        data = select(data, args.modality)  # one table of a .h5mu
+    check_fits(data, args.output)
+    return data, model
+
+
+def _require_column(data: "AnnData | MuData", args: argparse.Namespace) -> None:
+    from cellfm._adata import select
+
+    obs = select(data, args.modality).obs
+    if args.color not in obs:
+        raise InputError(f"--color {args.color}: no such column of obs; there are: {', '.join(obs) or 'none'}.")
 
 
 def _stays_on_disk(args: argparse.Namespace) -> bool:
@@ -130,7 +141,7 @@ def _embed_and_write(
         **options,
     )
     cells = select(data, args.modality)
-    picture = _reduced(cells, args.key_added, args.color) if args.plot else None
+    picture = _reduced(cells, args.key_added) if args.plot else None
     if _stays_on_disk(args):
         write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
     else:
@@ -214,14 +225,12 @@ def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
     shutil.rmtree(pieces.folder / _LOGS)
 
 
-def _reduced(cells: "AnnData", key: str, color: str | None) -> "AnnData":
+def _reduced(cells: "AnnData", key: str) -> "AnnData":
     """The cells that have an embedding, with its UMAP and without their counts."""
     import numpy as np
     import scanpy as sc
     from anndata import AnnData
 
-    if color is not None and color not in cells.obs:
-        raise InputError(f"--color {color}: no such column of obs; there are: {', '.join(cells.obs) or 'none'}.")
     embedded = np.isfinite(cells.obsm[key]).all(axis=1)
     if embedded.sum() < _MIN_CELLS_OF_PLOT:
         raise InputError(f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {embedded.sum()}.")

@@ -31,7 +31,7 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
 
 def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     from cellfm._adata import select
-    from cellfm.data import PICTURE_SUFFIXES, check_writable, read_cells, write_cells
+    from cellfm.data import PICTURE_SUFFIXES, check_fits, check_writable, read_cells, write_cells
     from cellfm.errors import MissingKeyError
     from cellfm.model import load_model
     from cellfm.tl import integrate
@@ -43,6 +43,7 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     data = read_cells(args.input)
     if args.output.suffix == ".h5ad":
         data = select(data, args.modality)  # one table of a .h5mu
+    check_fits(data, args.output)
     cells = select(data, args.modality)
     if args.label_key is not None and args.label_key not in cells.obs:
         there = ", ".join(cells.obs) or "none"

@@ -36,7 +36,7 @@ def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
 
 def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     from cellfm._adata import select
-    from cellfm.data import check_writable, read_cells, write_cells
+    from cellfm.data import check_fits, check_writable, read_cells, write_cells
     from cellfm.keys import ANNOTATION
     from cellfm.tl import annotate
 
@@ -44,6 +44,9 @@ def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if args.reference and not args.labels_key:
         raise InputError("--reference needs --labels-key with the column of obs that holds the labels.")
     data = read_cells(args.query)
+    if args.output.suffix == ".h5ad":
+        data = select(data, args.modality)  # one table of a .h5mu
+    check_fits(data, args.output)
     reference = read_cells(args.reference) if args.reference else None
     annotate(
         data,
@@ -65,8 +68,6 @@ def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         random_state=args.seed,
     )
     cells = select(data, args.modality)
-    if args.output.suffix == ".h5ad":
-        data = cells  # one table of a .h5mu
     write_cells(data, args.output)
     counts = cells.obs[ANNOTATION.label].value_counts()
     for label, n in counts[counts > 0].items():

@@ -191,6 +191,34 @@ def test_what_cannot_be_embedded_is_told_and_nothing_written(
     assert {file for file in tmp_path.rglob("*") if file.is_file()} == set(before)
 
 
+@pytest.mark.usefixtures("model_dir")
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["embed", "cells.h5ad", "-o", "out.h5mu"], "AnnData is written to .h5ad or .zarr"),
+        (["embed", "cells.h5ad", "-o", "out.h5ad", "--plot", "a.png", "--color", "age"], "no such column"),
+        (["integrate", "cells.h5ad", "-o", "out.h5mu", "--batch-key", "batch"], "AnnData is written to .h5ad or .zarr"),
+        (
+            ["annotate", "cells.h5ad", "-o", "out.h5mu", "--reference", "cells.h5ad", "--labels-key", "label"],
+            "AnnData is written to .h5ad or .zarr",
+        ),
+    ],
+)
+def test_what_cannot_be_written_or_drawn_is_told_before_any_work(
+    tmp_path: Path,
+    cells_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    args: list[str],
+    said: str,
+):
+    monkeypatch.chdir(tmp_path)
+    for tool in ("embed", "integrate", "annotate"):
+        monkeypatch.setattr(f"cellfm.tl.{tool}", lambda *_, **__: pytest.fail("work was done"))
+    assert run(*args, "--model", "tiny") == 2
+    assert said in capsys.readouterr().err
+
+
 def test_info_tells_where_the_counts_are(tmp_path: Path, tiny_adata: AnnData, capsys: pytest.CaptureFixture):
     tiny_adata.layers["umis"] = tiny_adata.X.copy()
     tiny_adata.X.data = np.log1p(tiny_adata.X.data)

@@ -9,7 +9,7 @@ from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale
 from cellfm.data._shards import Corpus
 from cellfm.data._tokenize import TokenBatch, tokenize
 from cellfm.data._values import Values, describe
-from cellfm.data._write import CELL_SUFFIXES, PICTURE_SUFFIXES, check_writable, write_cells, write_copy
+from cellfm.data._write import CELL_SUFFIXES, PICTURE_SUFFIXES, check_fits, check_writable, write_cells, write_copy
 
 __all__ = [
     "CELL_SUFFIXES",
@@ -24,6 +24,7 @@ __all__ = [
     "TokenBatch",
     "Values",
     "cell_format",
+    "check_fits",
     "check_writable",
     "choose_panel",
     "choose_scale",

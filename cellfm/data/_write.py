@@ -51,6 +51,21 @@ def check_writable(path: Path, suffixes: tuple[str, ...] = CELL_SUFFIXES) -> Non
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
+def check_fits(data: "AnnData | MuData", path: Path) -> None:
+    """Find out, before any long work, whether the format of a file is one for these cells.
+
+    Raises
+    ------
+    InputError
+        MuData goes to ``.h5mu`` or ``.zarr``, AnnData to ``.h5ad`` or ``.zarr``.
+    """
+    from mudata import MuData
+
+    if isinstance(data, MuData) != (path.suffix == ".h5mu") and path.suffix != ".zarr":
+        fitting = ".h5mu or .zarr" if isinstance(data, MuData) else ".h5ad or .zarr"
+        raise InputError(f"{path}: {type(data).__name__} is written to {fitting}.")
+
+
 def write_cells(data: "AnnData | MuData", path: Path) -> None:
     """Write cells to ``.h5ad``, ``.h5mu`` or ``.zarr``, by the suffix; whole or not at all, in place of what was there.
 
@@ -59,13 +74,9 @@ def write_cells(data: "AnnData | MuData", path: Path) -> None:
     InputError
         The file cannot be written, or the format does not fit: MuData goes to ``.h5mu`` or ``.zarr``.
     """
-    from mudata import MuData
-
     path = Path(path)
     check_writable(path)
-    if isinstance(data, MuData) != (path.suffix == ".h5mu") and path.suffix != ".zarr":
-        fitting = ".h5mu or .zarr" if isinstance(data, MuData) else ".h5ad or .zarr"
-        raise InputError(f"{path}: {type(data).__name__} is written to {fitting}.")
+    check_fits(data, path)
     whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else whole_file(path)
     with whole as partial, _hdf5_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
