@@ -19,6 +19,7 @@ from cellfm.keys import ANNOTATION, RUN, UNKNOWN
 Panel = Literal["confusion", "confidence"]
 _PANELS = ("confusion", "confidence")
 _INCHES = 0.32  # a label
+_CONFIDENCE_INCHES = 5.0
 _WRITTEN = 20  # most labels whose shares are written into the squares
 
 
@@ -89,8 +90,15 @@ def annotation(
         axes = [ax]
     else:
         n_labels = max(len(table), table.shape[1], adata.obs[ANNOTATION.raw].nunique(), 6)
-        size = (2.5 + _INCHES * n_labels * 1.3) * len(chosen), 2 + _INCHES * n_labels
-        _, grid = plt.subplots(1, len(chosen), figsize=size, squeeze=False, layout="constrained")
+        widths = [2.5 + 1.3 * _INCHES * n_labels if panel == "confusion" else _CONFIDENCE_INCHES for panel in chosen]
+        _, grid = plt.subplots(
+            1,
+            len(chosen),
+            figsize=(sum(widths), 2 + _INCHES * n_labels),
+            width_ratios=widths,
+            squeeze=False,
+            layout="constrained",
+        )
         axes = list(grid[0])
     for axis, panel in zip(axes, chosen, strict=True):
         if panel == "confusion":
@@ -142,7 +150,7 @@ def _draw_confusion(axis: Axes, table: pd.DataFrame) -> None:
     axis.set_yticks(range(len(table)), [f"{name} ({n:,})" for name, n in table.sum(axis=1).items()])
     axis.set_xlabel("predicted label")
     axis.set_ylabel("true label (cells)")
-    axis.figure.colorbar(picture, ax=axis, label="share of the true label (numbers: %)")
+    axis.figure.colorbar(picture, ax=axis, label="share of the true label")
 
 
 def _draw_confidence(axis: Axes, adata: AnnData) -> None:

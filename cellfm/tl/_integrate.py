@@ -36,7 +36,7 @@ def integrate(
     discrepancy: float = 20.0,
     mask_ratio: float = 0.5,
     zero_fraction: float = 0.0,
-    steps: int = 160,
+    steps: int = 320,
     learning_rate: float = 1e-3,
     train_batch_size: int = 48,
     train_genes: int = 255,
@@ -150,7 +150,7 @@ def integrate(
     Examples
     --------
     >>> cf.tl.embed(adata)
-    >>> cf.tl.integrate(adata, batch_key="donor", steps=2, umap=True)  # 160 steps by default
+    >>> cf.tl.integrate(adata, batch_key="donor", steps=2, umap=True)  # 320 by default
     >>> adata.obsm["X_cellfm_integrated"].shape
     (200, 128)
     """
