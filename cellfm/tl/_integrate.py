@@ -96,7 +96,7 @@ def integrate(
     zero_fraction
         Zero modelling: unexpressed genes shown for each expressed one. Only with models trained for it.
     steps
-        Updates of the weights.
+        Updates of the weights. The adversary needs some hundred of them; 320 take about two minutes on two cores.
     learning_rate
         Largest rate of the network; the discriminator learns ten times as fast.
     train_batch_size
