@@ -120,6 +120,51 @@ def test_layers_and_raw_of_files(layer, form, tiny_adata, write, tmp_path):
     np.testing.assert_array_equal(write(path, layer=layer).counts(np.arange(40)).toarray(), expected)
 
 
+HEAD = "%%MatrixMarket matrix coordinate integer general\n% a comment\n320 40 {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cells\n1 1 5\n", "is no sparse matrix in Matrix Market format; it begins with 'cells"),
+        (HEAD.format(3) + "1 1 5\n2 1 4\n", "is cut short: 2 entries of 3. Get it anew"),
+        (HEAD.format(0) + "1 1 5\n", "is cut short: 1 entries of 0"),
+        (HEAD.format(2) + "1 1 5\n2 1\n", "cannot be read: .* It may be cut short or damaged; get it anew"),
+        (HEAD.format(1) + "1 1\n", "cannot be read: .* It may be cut short or damaged; get it anew"),
+        (HEAD.format(1) + "1 1 5 7 9\n1 2 3 4 5 6\n", "cannot be read: "),
+        (HEAD.format(1) + "one 1 5\n", "cannot be read: "),
+        (HEAD.format("many"), "cannot be read: "),
+        (HEAD.format(1) + "321 1 5\n", "an entry lies outside of 320 genes x 40 cells"),
+        (HEAD.format(1) + "1 0 5\n", "an entry lies outside"),
+        (HEAD.format(2) + "1 2 5\n1 1 5\n", "its entries are not sorted by cell"),
+        (HEAD.replace("320", "319").format(0), "has 319 genes x 40 cells, and the folder names 320 genes and 40 cells"),
+    ],
+)
+def test_damaged_matrices_are_told(text, message, tiny_adata, write, tmp_path):
+    write_mtx(tmp_path / "cells", tiny_adata, zipped=False)
+    (tmp_path / "cells" / "matrix.mtx").write_text(text)
+    with pytest.raises(InputError, match=message):
+        write(tmp_path / "cells")
+
+
+def test_a_matrix_needs_its_tables_and_a_whole_archive(tiny_adata, write, tmp_path):
+    write_mtx(tmp_path / "cells", tiny_adata, zipped=True)
+    matrix = tmp_path / "cells" / "matrix.mtx.gz"
+    whole = matrix.read_bytes()
+    matrix.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be read: .* It may be cut short or damaged"):
+        write(tmp_path / "cells")
+    matrix.write_bytes(whole)
+    (tmp_path / "cells" / "features.tsv.gz").unlink()
+    with pytest.raises(InputError, match="has no features.tsv or genes.tsv beside its matrix"):
+        write(tmp_path / "cells")
+    with h5py.File(tmp_path / "broken.h5", "w") as file:
+        file.create_group("matrix")["indptr"] = np.arange(3)
+        file["matrix/data"] = file["matrix/indices"] = np.arange(2)
+    with pytest.raises(InputError, match="looks like 10x h5 but cannot be read: .* Get it anew"):
+        write(tmp_path / "broken.h5")
+
+
 def test_other_features_of_ten_x_are_left_out(tiny_adata, write, tmp_path):
     write_ten_x(tmp_path / "cells.h5", tiny_adata, n_antibodies=25)
     found = write(tmp_path / "cells.h5", min_genes=1)
@@ -477,3 +522,16 @@ def test_mindrecord_holds_the_corpus(tiny_adata, write, tmp_path, n_files):
         export_mindrecord(corpus, tmp_path / "part")
     with pytest.raises(InputError, match="must be 'all', 'train' or 'validation'"):
         export_mindrecord(corpus, tmp_path / "other", cells="some")
+    for n in (0, 10_000):
+        with pytest.raises(InputError, match=f"n_files must be between 1 and .*, not {n}"):
+            export_mindrecord(corpus, tmp_path / "other", n_files=n)
+
+
+def test_what_mindrecord_cannot_hold_is_refused(tiny_adata, write, tmp_path):
+    tiny_adata.obs["cell type"] = tiny_adata.obs["label"]
+    corpus = write(tiny_adata, columns=["cell type"], validation_fraction=0)
+    with pytest.raises(InputError, match="names of letters, digits and _ that are not its own: cell type"):
+        export_mindrecord(corpus, tmp_path / "records", columns=["cell type"])
+    with pytest.raises(InputError, match="The corpus holds no validation cells"):
+        export_mindrecord(corpus, tmp_path / "records", cells="validation")
+    assert not (tmp_path / "records").exists()
