@@ -173,6 +173,14 @@ def test_own_values(tiny_adata, tiny_model, expected):
         adata.layers["bad"][0, 0] = bad
         with pytest.raises(InputError, match="finite and not negative"):
             cf.tl.embed(adata, tiny_model, values_layer="bad")
+    adata.raw = adata[:, :200].copy()
+    with pytest.raises(InputError, match=r"has the shape \(40, 200\), adata.X \(40, 300\): they must agree"):
+        cf.tl.embed(adata, tiny_model, values_layer="raw")
+    adata.var_names = ["GENE1", "GENE1", *adata.var_names[2:]]
+    with pytest.raises(
+        InputError, match="1 genes occur more than once, and values of values_layer= cannot be added up"
+    ):
+        cf.tl.embed(adata, tiny_model, values_layer="own")
 
 
 def test_normalised_data_pass_as_their_own_values(tiny_adata, tiny_model):

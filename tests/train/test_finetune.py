@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from mindspore import nn
 
@@ -12,6 +13,8 @@ from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.nn import Linear
 from cellfm.train import finetune
+from cellfm.train._ending import TrainingError
+from cellfm.vocab import Vocabulary
 
 CONFIG = TrainConfig(
     steps=8, batch_size=8, n_chunks=48, learning_rate=3e-3, validate_every=4, dropout=0.0, train_genes=120
@@ -42,6 +45,13 @@ class OfOneNumber(nn.Cell):
     def construct(self, gene_ids, values, visible, mask, chunk_cell, cls_row, target, partner, kind, one, share):
         cell = self.network(gene_ids, values, visible, mask, chunk_cell, cls_row)[0]
         loss = ((self.to_number(cell).mean() - 3.0) ** 2) * share
+        return loss, loss.reshape((1,))
+
+
+class NoNumber(OfOneNumber):
+    def construct(self, gene_ids, values, visible, mask, chunk_cell, cls_row, target, partner, kind, one, share):
+        cell = self.network(gene_ids, values, visible, mask, chunk_cell, cls_row)[0]
+        loss = (self.to_number(cell).mean() - 1e30).sqrt()
         return loss, loss.reshape((1,))
 
 
@@ -98,3 +108,14 @@ def test_what_cannot_be_done_is_refused(model, cells, tiny_vocab):
     none_held_out = CellTable(cells.matrix, tiny_vocab, np.zeros(cells.n_cells, bool), cells.total)
     with pytest.raises(InputError, match="no validation cells"):
         finetune(model, none_held_out, config=CONFIG)
+    adapted = CellFM(dataclasses.replace(model.config, lora_rank=2), tiny_vocab)
+    with pytest.raises(InputError, match="has adapters already; merge them first"):
+        finetune(adapted, cells, config=CONFIG)
+    other = CellFM(model.config, Vocabulary(pd.DataFrame({"symbol": tiny_vocab.symbols[::-1]})))
+    with pytest.raises(InputError, match="over another vocabulary than the model's"):
+        finetune(other, cells, config=CONFIG)
+
+
+def test_a_loss_that_is_no_number_ends_the_training(model, cells):
+    with pytest.raises(TrainingError, match="The loss became nan at step 1. Lower the learning rate"):
+        finetune(model, cells, config=CONFIG, objective=NoNumber)
