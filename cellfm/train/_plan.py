@@ -19,7 +19,7 @@ GB = 1e9
 ASCEND = {"Ascend 910": (256.0, 32.0)}
 """Peak in TFLOP/s of half precision and memory in GB, by device (Huawei's data sheet)."""
 _FLOAT, _HALF = 4, 2  # bytes
-CPU_ACTIVATIONS = 3.6
+CPU_ACTIVATIONS = 5.4
 """How much more than what the backward pass needs MindSpore holds on a CPU (benchmarks/plan.py)."""
 
 
