@@ -101,7 +101,7 @@ def plan(
     Memory is that of float32 weights, gradients and Adam's two moments, and of what the backward pass needs of a
     micro-batch of `n_chunks` chunks: about 19 arrays of the tokens' size in a layer with its share of K^T V, one if
     the layer is recomputed (and one whole layer at a time), with 5 + 4 w / d for the embedding and 7 for the decoders.
-    That is the least; on a CPU, where it was measured, MindSpore holds 3.6 times as much, which is what is told there.
+    That is the least; on a CPU, where it was measured, MindSpore holds 5.4 times as much, which is what is told there.
 
     Parameters
     ----------
