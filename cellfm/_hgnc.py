@@ -1,7 +1,7 @@
 """The HGNC table of gene names: previous symbols, aliases and Ensembl ids to approved symbols."""
 
 import hashlib
-import urllib.error
+import http.client
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,9 +119,13 @@ def _download() -> Path:
     try:
         with urllib.request.urlopen(URL, timeout=PATIENCE) as answer:
             content = answer.read()
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DownloadError(f"The HGNC table could not be fetched from {URL} ({reason}). {_BY_HAND}") from None
+    header = content.partition(b"\n")[0].decode(errors="replace").split()
+    if not set(_REQUIRED) <= set(header):
+        shown = " ".join(header)[:60]
+        raise DownloadError(f"What came from {URL} is no table of genes: it begins with {shown!r}. {_BY_HAND}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,5 +1,7 @@
 """Other names of genes: previous symbols before aliases, several genes are none, a changed table is noticed."""
 
+import http.client
+import io
 import shutil
 import time
 from pathlib import Path
@@ -115,6 +117,24 @@ def test_a_changed_file_in_the_cache_is_refused(own_cache: Path, server: Path):
     file.write_text(TABLE[:200])
     with pytest.raises(InputError, match=r"changed after it was downloaded.*hgnc='download'"):
         load_synonyms(None)
+
+
+def test_what_is_no_table_does_not_replace_the_one_from_before(own_cache: Path, server: Path):
+    before = load_synonyms("download")
+    server.write_text("<html>Please log in to the network</html>")
+"):
+        load_synonyms("download")
+    assert load_synonyms(None) == before
+
+
+def test_a_download_that_breaks_off_is_told(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    class Broken(io.BytesIO):
+        def read(self, *_: int) -> bytes:
+            raise http.client.IncompleteRead(b"hgnc_id")
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Broken())
+    with pytest.raises(DownloadError, match="could not be fetched.*IncompleteRead"):
+        load_synonyms("download")
 
 
 def test_offline_says_how_to_do_without_and_at_once(own_cache: Path):
