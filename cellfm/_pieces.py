@@ -135,17 +135,22 @@ class Pieces:
 
     def _claim(self, facts: dict[str, str | int | None]) -> None:
         path = self.folder / _FACTS
-        if path.exists():
-            found = read_json(path)
-            if not isinstance(found, dict):
-                raise CheckpointError(f"{path} is damaged. Remove {self.folder} to begin anew.")
-            if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
-                raise InputError(
-                    f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
-                    "begin anew, or choose another."
-                )
+        if not path.exists():
+            self._begin(path, facts)
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path} is damaged. Remove {self.folder} to begin anew.")
+        if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
+            raise InputError(
+                f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
+                "begin anew, or choose another."
+            )
+
+    def _begin(self, path: Path, facts: dict[str, str | int | None]) -> None:
+        filled = self.folder.is_dir() and any(not file.name.startswith(".") for file in self.folder.iterdir())
+        if path.exists():  # another job began meanwhile
             return
-        if self.folder.is_dir() and any(not file.name.startswith(".") for file in self.folder.iterdir()):
+        if filled:
             raise InputError(f"{self.folder} holds something else; choose a new or empty folder.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -93,6 +93,22 @@ def test_pieces_of_something_else_are_refused(tmp_path: Path, tiny_adata: AnnDat
         pieces_of(tmp_path / "thesis", tiny_adata, tiny_model)
 
 
+def test_jobs_may_begin_at_the_same_moment(
+    tmp_path: Path, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
+):
+    is_dir, begun = Path.is_dir, []
+
+    def another_is_first(self: Path) -> bool:
+        if self.name == "p" and not begun:
+            begun.append(True)
+            pieces_of(self, tiny_adata, tiny_model).compute(Part(0, 2))
+        return is_dir(self)
+
+    monkeypatch.setattr(Path, "is_dir", another_is_first)
+    assert pieces_of(tmp_path / "p", tiny_adata, tiny_model).missing() == [1, 3]
+    assert begun
+
+
 def test_a_damaged_piece_is_named(tmp_path: Path, tiny_adata: AnnData, tiny_model: CellFM):
     pieces = pieces_of(tmp_path / "p", tiny_adata, tiny_model)
     pieces.compute()
