@@ -123,6 +123,11 @@ class Matrix:
         return self.values.shape[0]
 
     @property
+    def var_name(self) -> str:
+        """How the user finds the table of genes."""
+        return "adata.raw.var" if self.name == "adata.raw.X" else "adata.var"
+
+    @property
     def in_memory(self) -> bool:
         return isinstance(self.values, np.ndarray) or sp.issparse(self.values)
 
@@ -156,13 +161,19 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
     """
     if layer is None or layer == "X":
         if adata.X is None:
-            raise MissingKeyError(f"adata.X is empty; pass layer= with one of: {_layers(adata)}.")
+            raise MissingKeyError(f"adata.X is empty. Pass layer= with another matrix; there are: {_layers(adata)}.")
         return Matrix(_sliceable(adata.X), adata.var, "adata.X")
     if layer in adata.layers:
         return Matrix(_sliceable(adata.layers[layer]), adata.var, f"adata.layers[{layer!r}]")
     if layer == "raw" and adata.raw is not None:
         return Matrix(_sliceable(adata.raw.X), adata.raw.var, "adata.raw.X")
     raise MissingKeyError(f"No layer {layer!r}; there are: {_layers(adata)}.")
+
+
+def matrices(adata: AnnData) -> list[str]:
+    """The matrices that `read_matrix` can read, by the name it takes."""
+    x, raw = ["X"] if adata.X is not None else [], ["raw"] if adata.raw is not None else []
+    return [*x, *adata.layers, *raw]
 
 
 def require_counts(matrix: Matrix, adata: AnnData) -> None:
@@ -182,7 +193,7 @@ def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
     if found.kind == "counts":
         return None
     message = f"No counts found: {matrix} has {found}. CellFM takes raw counts. "
-    elsewhere = [name for name in _matrices(adata) if _holds_counts(adata, name, matrix)]
+    elsewhere = [name for name in matrices(adata) if _holds_counts(adata, name, matrix)]
     if found.kind == "not finite":
         message += "Find out where these come from, or pass layer= with a matrix of finite counts."
     elif elsewhere:
@@ -257,11 +268,7 @@ def _to_csr(block: Any) -> sp.csr_matrix:
 
 
 def _layers(adata: AnnData) -> str:
-    return ", ".join(map(repr, _matrices(adata)))
-
-
-def _matrices(adata: AnnData) -> list[str]:
-    return ["X", *adata.layers, *(["raw"] if adata.raw is not None else [])]
+    return ", ".join(map(repr, matrices(adata))) or "none"
 
 
 def _holds_counts(adata: AnnData, layer: str, not_this: str) -> bool:

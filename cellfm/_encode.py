@@ -204,7 +204,7 @@ def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
 
 
 def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int, *, summed: bool) -> None:
-    require_genes(match, vocab, least, counts.name.removesuffix(".X") + ".var" if "raw" in counts.name else "adata.var")
+    require_genes(match, vocab, least, counts.var_name)
     n_vars = len(match.ids)
     if match.n_matched < n_vars / 2:
         warn(

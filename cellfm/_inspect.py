@@ -95,8 +95,7 @@ def _problems(adata: AnnData, matrix: Matrix, values: Values, naming: Naming, vo
         return
     if problem := counts_problem(values, matrix.name, adata):
         yield problem
-    where = "adata.raw.var" if matrix.name == "adata.raw.X" else "adata.var"
-    if problem := genes_problem(naming.match, vocab, MIN_KNOWN_GENES, where):
+    if problem := genes_problem(naming.match, vocab, MIN_KNOWN_GENES, matrix.var_name):
         yield problem
 
 

@@ -233,11 +233,9 @@ def _cell_lines(path: Path) -> Iterator[str]:
 
 
 def _table_lines(cells: "AnnData") -> Iterator[str]:
-    from cellfm._adata import read_matrix
+    from cellfm._adata import matrices, read_matrix
 
-    raw = ["raw"] if cells.raw is not None else []
-    layers = [*(["X"] if cells.X is not None else []), *cells.layers, *raw]
-    found = {layer: read_matrix(cells, layer).describe() for layer in layers}
+    found = {layer: read_matrix(cells, layer).describe() for layer in matrices(cells)}
     for layer, values in found.items():
         yield f"  {layer}: {values}"
     counts = [layer for layer, values in found.items() if values.kind == "counts"]

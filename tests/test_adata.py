@@ -80,7 +80,7 @@ def test_a_missing_layer_lists_those_there_are():
         read_matrix(with_layers(), "count")
     with pytest.raises(MissingKeyError, match=r"No layer 'raw'; there are: 'X'\."):
         read_matrix(AnnData(COUNTS), "raw")
-    with pytest.raises(MissingKeyError, match=r"adata.X is empty; pass layer= with one of: .*'counts'"):
+    with pytest.raises(MissingKeyError, match=r"adata.X is empty. Pass layer= with another.*there are: 'counts'"):
         read_matrix(AnnData(None, layers={"counts": COUNTS}, shape=COUNTS.shape))
 
 
@@ -125,6 +125,14 @@ def test_other_objects_are_refused(data: object, found: str):
 def test_empty_tables_are_refused(shape: tuple[int, int], what: str):
     with pytest.raises(InputError, match=f"hold no {what}"):
         select(AnnData(np.zeros(shape, np.float32)))
+
+
+def test_a_table_without_x_is_told_what_its_layer_holds():
+    adata = AnnData(layers={"scaled": COUNTS - 1, "counts": COUNTS})
+    with pytest.raises(InputError, match="has negative values.*pass layer='counts'"):
+        require_counts(read_matrix(adata, "scaled"), adata)
+    with pytest.raises(MissingKeyError, match="there are: none"):
+        read_matrix(AnnData(obs=adata.obs, var=adata.var))
 
 
 def test_data_on_disk_cannot_be_changed(tmp_path: Path):

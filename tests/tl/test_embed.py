@@ -188,6 +188,16 @@ def test_normalised_data_pass_as_their_own_values(tiny_adata, tiny_model):
     assert np.isfinite(embedding(tiny_adata, tiny_model, values_layer="X")).all()
 
 
+def test_unknown_genes_are_looked_for_where_they_are(tiny_adata, tiny_model):
+    tiny_adata.layers["raw_counts"] = tiny_adata.X.copy()
+    tiny_adata.var_names = [f"NONE{i}" for i in range(tiny_adata.n_vars)]
+    with pytest.raises(InputError, match=r"genes in adata\.var are known"):
+        embedding(tiny_adata, tiny_model, layer="raw_counts")
+    tiny_adata.raw = tiny_adata.copy()
+    with pytest.raises(InputError, match=r"genes in adata\.raw\.var are known"):
+        embedding(tiny_adata, tiny_model, layer="raw")
+
+
 def test_empty_cells_get_nan_or_stop(tiny_adata, tiny_model, expected):
     tiny_adata.X = sp.diags((np.arange(tiny_adata.n_obs) != 3).astype(np.float32)) @ tiny_adata.X
     with pytest.raises(InputError, match="1 of 40 cells.*cell 3"):
