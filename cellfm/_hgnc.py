@@ -12,6 +12,7 @@ import pandas as pd
 from cellfm._adata import warn
 from cellfm._atomic import whole_file
 from cellfm._logging import logger
+from cellfm._outside import file_sha256
 from cellfm.errors import DownloadError, InputError
 from cellfm.settings import settings
 
@@ -65,7 +66,7 @@ def load_synonyms(hgnc: str | Path | None = None) -> Synonyms:
     cached = _cached()
     if not cached.exists():
         return Synonyms()
-    found, remembered = _sha256(cached), _remembered(cached)
+    found, remembered = file_sha256(cached), _remembered(cached)
     if found != remembered:
         raise InputError(
             f"{cached} was changed after it was downloaded: its SHA-256 is {found[:12]}..., that of the download was "
@@ -99,7 +100,7 @@ def read_synonyms(path: Path) -> Synonyms:
     if "ensembl_gene_id" in table:
         ids = table[table["ensembl_gene_id"] != ""].drop_duplicates("ensembl_gene_id", keep=False)
         names.update({i: (s, "ensembl") for i, s in zip(ids["ensembl_gene_id"], ids["symbol"], strict=True)})
-    return Synonyms(names, frozenset(ambiguous), _sha256(path))
+    return Synonyms(names, frozenset(ambiguous), file_sha256(path))
 
 
 def _spread(table: pd.DataFrame, column: str, approved: set[str]) -> dict[str, set[str]]:
@@ -152,10 +153,6 @@ def _remembered(path: Path) -> str | None:
     beside = _beside(path)
     words = beside.read_text().split() if beside.is_file() else []
     return words[0] if words else None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 _BY_HAND = (

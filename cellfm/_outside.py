@@ -1,5 +1,6 @@
 """Files from outside, read or refused: what they hold may be cut short, damaged or made to harm."""
 
+import hashlib
 import json
 import tokenize
 from pathlib import Path
@@ -25,6 +26,12 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, which is not held in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_file(path: Path) -> None:

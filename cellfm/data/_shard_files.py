@@ -78,8 +78,3 @@ def _write_array(path: Path, pieces: Sequence[np.ndarray], dtype: np.dtype) -> d
             file.write(values.data)
             digest.update(values.data)
         return {"bytes": file.tell(), "sha256": digest.hexdigest()}
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

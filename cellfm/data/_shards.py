@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from cellfm._outside import read_npy
+from cellfm._outside import file_sha256, read_npy
 from cellfm.data._manifest import ANEW, read_manifest
-from cellfm.data._shard_files import MISSING, codes_name, file_sha256
+from cellfm.data._shard_files import MISSING, codes_name
 from cellfm.errors import CheckpointError, InputError, MissingKeyError
 from cellfm.vocab import FILE_NAME, Vocabulary
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save, save_file
 
 from cellfm._atomic import whole_folder
-from cellfm._outside import parse_arrays, read_file, read_json
+from cellfm._outside import file_sha256, parse_arrays, read_file, read_json
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model._parameters import Weights, parameter_shapes
@@ -55,7 +55,7 @@ def write_model(
             raise OSError(str(error)) from error
         (partial / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to its owner alone
         vocab.save(partial)
-        weights_hash = _file_hash(partial / WEIGHTS_FILE)
+        weights_hash = file_sha256(partial / WEIGHTS_FILE)
         facts = {
             "format": FORMAT,
             "name": name,
@@ -113,8 +113,3 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if odd := [name for name in ("name", "vocabulary_sha256", "weights_sha256") if not isinstance(facts[name], str)]:
         raise CheckpointError(f"{path} is damaged: {', '.join(odd)} should be text.")
     return facts
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """The published models: fetched from where their authors keep them, checked, and converted into the cache."""
 
-import hashlib
 import http.client
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from cellfm._atomic import whole_file
 from cellfm._logging import logger
+from cellfm._outside import file_sha256
 from cellfm.config import PUBLISHED
 from cellfm.errors import CheckpointError, DownloadError, InputError
 from cellfm.model._checkpoint import CONFIG_FILE, write_model
@@ -114,7 +114,7 @@ def fetch_weights(file: str, folder: Path) -> Path:
             f"({type(error).__name__}: {_first_line(error)})."
         ) from error
     checksum = path.resolve().name  # huggingface_hub names what it stores by its SHA-256, where it can link to it
-    if len(checksum) == 64 and _sha256(path) != checksum:
+    if len(checksum) == 64 and file_sha256(path) != checksum:
         path.resolve().unlink()
         raise DownloadError(f"{file} arrived damaged: its checksum is not {checksum}. It was removed; try again.")
     return path
@@ -187,11 +187,6 @@ def _by_hand(name: str) -> str:
         '  4. cf.load_model("FOLDER")\n'
         "Mirrors: set HF_ENDPOINT for step 1, CELLFM_GITHUB_ENDPOINT for step 2."
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

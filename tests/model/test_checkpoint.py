@@ -196,7 +196,7 @@ def test_interruption_leaves_no_half_folder(tmp_path: Path, tiny_model: CellFM, 
     def interrupted(path: Path) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_checkpoint, "_file_hash", interrupted)
+    monkeypatch.setattr(_checkpoint, "file_sha256", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tiny_model.save(tmp_path / "tiny")
     assert not list(tmp_path.iterdir())
