@@ -160,7 +160,7 @@ def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, adata: Ann
         (b"gene\tcell1\tcell2\nTP53\t1\t2\n", r"text, perhaps a table, and begins with 'gene\\tcell1"),
         (b"<!DOCTYPE html><html>", "begins with '<!DOCTYPE html>"),
         ("gène\n".encode() * 2000, "it is text"),
-        (gzip.compress(b"x"), "gzip-compressed; unpack it first"),
+        (gzip.compress(b"x", mtime=0), "gzip-compressed; unpack it first"),
         (b"PK\x03\x04rest", "a zip archive"),
         (b"%%MatrixMarket matrix coordinate integer general\n", "pass the folder"),
         (b"RDX3\nX\n\x00\x00", "an R data file"),
