@@ -132,7 +132,7 @@ def test_huggingface_hub_itself_fetches_from_its_endpoint(
     path = "/ShangguanNingyuan/CellFM/resolve/main/CellFM_80M_weight.ckpt"
     server.answers[path] = (tmp_path / "published.ckpt").read_bytes()
     if damaged:
-        monkeypatch.setattr(_hub, "_sha256", lambda path: "of other bytes")
+        monkeypatch.setattr(_hub, "file_sha256", lambda path: "of other bytes")
         with pytest.raises(DownloadError, match=r"its checksum is not [0-9a-f]{64}\. It was removed"):
             _hub.ensure_published("80M")
         assert files_of(cache) & {"config.json"} == set()

@@ -69,7 +69,7 @@ def telling(adata: AnnData, tiny_vocab) -> CellFM:
 def test_batches_mix_and_types_stay(two_batches, tiny_vocab):
     model = telling(two_batches, tiny_vocab)
     cf.tl.embed(two_batches, model)
-    cf.tl.integrate(two_batches, model, batch_key="batch", train_batch_size=32, masked=0.0)
+    cf.tl.integrate(two_batches, model, batch_key="batch", steps=160, train_batch_size=32, masked=0.0)
     found = {}
     for column in ("batch", "label"):
         codes = two_batches.obs[column].cat.codes.to_numpy()
