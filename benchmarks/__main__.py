@@ -19,6 +19,7 @@ SUITE: dict[str, list[str]] = {
     "embedding, mini-open": ["benchmarks.embedding", "--size", "mini-open"],
     "embedding, 80M": ["benchmarks.embedding", "--size", "80M"],
     "embedding, 800M": ["benchmarks.embedding", "--size", "800M"],
+    "memory": ["benchmarks.memory"],
     "scaling": ["benchmarks.scaling"],
     "attention": ["benchmarks.attention"],
     "training": ["benchmarks.training"],
