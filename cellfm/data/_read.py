@@ -59,7 +59,7 @@ def read_cells(path: Path, *, backed: bool = False) -> "AnnData | MuData":
     path
         An ``.h5ad``, ``.h5mu``, ``.zarr`` or 10x Genomics ``.h5`` file, or a 10x Genomics folder with ``matrix.mtx``.
     backed
-        Leave X (of ``.zarr`` also the layers) in the file; ``.h5ad`` and ``.zarr`` only.
+        Leave X, raw and layers in the file; ``.h5ad`` and ``.zarr`` only.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def _read(path: Path, kind: CellFormat, backed: bool) -> "AnnData | MuData":
     import anndata
 
     if kind == "h5ad":
-        return anndata.read_h5ad(path, backed="r" if backed else None)
+        return _open_h5ad(path) if backed else anndata.read_h5ad(path)
     if kind == "zarr":
         return _open_zarr(path) if backed else anndata.read_zarr(path)
     if kind == "h5mu":
@@ -102,27 +102,59 @@ def _read(path: Path, kind: CellFormat, backed: bool) -> "AnnData | MuData":
     return scanpy.read_10x_mtx(path, make_unique=False, prefix=matrix[: matrix.index("matrix.mtx")] or None)
 
 
+def _open_h5ad(path: Path) -> "AnnData":
+    """Cells whose X, raw and layers stay in the file; anndata itself reads the layers of backed files into memory."""
+    import anndata
+    import h5py
+
+    with h5py.File(path) as file:
+        if file.attrs.get("encoding-type") != "anndata":  # from before anndata 0.7
+            return anndata.read_h5ad(path, backed="r")
+        names = list(file["layers"]) if "layers" in file else []
+        raw = _raw_tables(file)  # its X is found in the file by anndata
+        adata = anndata.AnnData(filename=path, filemode="r", raw=raw, **_tables(file))
+    for name in names:
+        adata.layers[name] = _matrix(adata.file[f"layers/{name}"])
+    return adata
+
+
 def _open_zarr(path: Path) -> "AnnData":
-    """Cells whose X and layers stay on disk; their rows are read when they are taken."""
+    """Cells whose X, raw and layers stay on disk; their rows are read when they are taken."""
     import zarr
     from anndata import AnnData
-    from anndata.io import read_elem, sparse_dataset
 
     group: Any = zarr.open_group(path, mode="r")
+    layers = {name: _matrix(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
+    raw = _raw_tables(group)
+    if raw is not None:
+        raw["X"] = _matrix(group["raw"]["X"])
+    return AnnData(X=_matrix(group["X"]) if "X" in group else None, layers=layers, raw=raw, **_tables(group))
 
-    def matrix(element: Any) -> Any:
-        if isinstance(element, zarr.Array):
-            return element
-        by_row = element.attrs.get("encoding-type") == "csr_matrix"
-        return sparse_dataset(element) if by_row else read_elem(element)  # rows of CSC are all over the file
 
-    rest = {
-        name: read_elem(group[name])
-        for name in ("obs", "var", "obsm", "varm", "obsp", "varp", "uns", "raw")
-        if name in group
-    }
-    layers = {name: matrix(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
-    return AnnData(X=matrix(group["X"]) if "X" in group else None, layers=layers, **rest)
+def _tables(group: Any) -> dict[str, Any]:
+    """All but the matrices of counts, in memory."""
+    from anndata.io import read_elem
+
+    names = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")
+    return {name: read_elem(group[name]) for name in names if name in group}
+
+
+def _raw_tables(group: Any) -> dict[str, Any] | None:
+    """Of raw; None where there is none, which some files say by an empty one."""
+    from anndata.io import read_elem
+
+    if "raw" not in group or hasattr(group["raw"], "dtype") or "X" not in group["raw"]:
+        return None
+    return {name: read_elem(group["raw"][name]) for name in ("var", "varm") if name in group["raw"]}
+
+
+def _matrix(element: Any) -> Any:
+    """A matrix whose rows are read when they are taken; one by columns, whose rows are all over the file, in memory."""
+    from anndata.io import read_elem, sparse_dataset
+
+    if hasattr(element, "dtype"):  # an array
+        return element
+    return sparse_dataset(element) if element.attrs.get("encoding-type") == "csr_matrix" else read_elem(element)
 
 
 def _format_of_hdf5(file: "h5py.File", path: Path) -> CellFormat:

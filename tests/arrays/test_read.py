@@ -83,24 +83,26 @@ def test_the_content_tells_the_format_and_not_the_name(tmp_path: Path, adata: An
     assert cell_format(path) == kind
 
 
-def test_backed_cells_stay_in_the_file(tmp_path: Path, adata: AnnData):
-    path = make("h5ad", tmp_path, adata)
-    backed = read_cells(path, backed=True)
-    assert backed.isbacked
-    np.testing.assert_array_equal(backed.X[3:5].toarray(), adata.X[3:5].toarray())
-    backed.file.close()
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_backed_matrices_stay_on_disk(tmp_path: Path, adata: AnnData, kind: str):
+    adata.raw = adata
+    adata.layers["sparse"], adata.layers["dense"] = adata.X * 2, adata.X.toarray() * 3
+    adata.layers["turned"] = sp.csc_matrix(adata.X)  # its rows are all over the file
+    backed = read_cells(make(kind, tmp_path, adata), backed=True)
+    assert backed.isbacked == (kind == "h5ad")
+    expected = adata.X[3:5].toarray()
+    matrices = {"X": backed.X, "raw": backed.raw.X, **backed.layers}
+    for name, factor in {"X": 1, "raw": 1, "sparse": 2, "dense": 3, "turned": 1}.items():
+        assert isinstance(matrices[name], np.ndarray | sp.spmatrix | sp.sparray) == (name == "turned"), name
+        rows = matrices[name][3:5]
+        np.testing.assert_array_equal(rows.toarray() if sp.issparse(rows) else rows, factor * expected)
+    assert list(backed.obs["kind"]) == list(adata.obs["kind"])
+    assert list(backed.raw.var_names) == list(backed.var_names) == list(adata.var_names)
+
+
+def test_some_formats_are_read_whole_only(tmp_path: Path, adata: AnnData):
     with pytest.raises(InputError, match="only h5ad and zarr can be read with backed=True"):
         read_cells(make("10x h5", tmp_path, adata), backed=True)
-
-
-def test_backed_zarr_stays_on_disk(tmp_path: Path, adata: AnnData):
-    adata.layers["turned"] = sp.csc_matrix(adata.X)
-    backed = read_cells(make("zarr", tmp_path, adata), backed=True)
-    assert not sp.issparse(backed.X)
-    np.testing.assert_array_equal(backed.X[3:5].toarray(), adata.X[3:5].toarray())
-    np.testing.assert_array_equal(backed.layers["turned"][3:5].toarray(), adata.X[3:5].toarray())
-    assert list(backed.obs["kind"]) == list(adata.obs["kind"])
-    assert list(backed.var_names) == list(adata.var_names)
 
 
 @pytest.mark.parametrize("prefix", ["", "GSM1_"])
