@@ -20,11 +20,9 @@ from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_groups, read_labels
 from cellfm.tasks.annotation._panel import on_shared_genes
+from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS
 from cellfm.tasks.annotation._train import train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
-
-LEAST_CELLS_OF_A_CLASS = 10
-"""Of so many cells that look like a class, most must be near it, or the user hears of it."""
 
 
 def annotate(
@@ -91,7 +89,9 @@ def annotate(
     confidence_threshold
         Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default that of the annotator.
     distance_threshold
-        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator.
+        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator, times
+        the median distance of the query's cells of one label, of the label where it is least: cells of another study
+        all lie farther off. So this one number depends on the other cells of the query; a number of your own does not.
     majority_voting
         Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column
         of `obs`, or True for small ones of the neighbour graph of the embedding (Leiden, as in celltypist).
@@ -118,7 +118,7 @@ def annotate(
     `obs["cellfm_confidence"]`
         float32: calibrated probability of the raw label; NaN for cells that express no known gene.
     `obs["cellfm_distance"]`
-        float32: Mahalanobis distance to the nearest class of the reference, about 1 for cells like its own; NaN for
+        float32: Mahalanobis distance to the nearest class of the reference; 1 is the median of its own cells, NaN for
         cells that express no known gene.
     `obsm["cellfm_proba"]`
         float32, (n_obs, n_classes): calibrated probability of each class.
@@ -179,6 +179,7 @@ def annotate(
     if annotator.method == "frozen" and annotator.head.kind == "mlp":
         embedding = stored_or_new_embedding(adata, loaded, cells, batch_size=batch_size, random_state=seed)
     found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
+    most = found.widened(most) if distance_threshold is None else most
     if n_empty := int(np.isnan(found.distance).sum()):
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
     _warn_of_far(found.distance > most, found.codes, annotator.classes, most)

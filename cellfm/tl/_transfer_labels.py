@@ -82,7 +82,8 @@ def transfer_labels(
         reference cells would be rejected, each labelled by the others.
     distance_threshold
         Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 2.5 % of the
-        reference cells would be rejected.
+        reference cells would be rejected, times the median distance of the query's cells of one label, of the label
+        where it is least: cells of another study all lie farther off.
     batch_size
         Cells computed at once; it changes no result.
     min_known_genes
@@ -103,7 +104,7 @@ def transfer_labels(
     `obs["cellfm_confidence"]`
         float32: share of the votes, 0 to 1; NaN for cells that express no known gene.
     `obs["cellfm_distance"]`
-        float32: Mahalanobis distance to the nearest class of the reference, about 1 for cells like its own; NaN for
+        float32: Mahalanobis distance to the nearest class of the reference; 1 is the median of its own cells, NaN for
         cells that express no known gene.
     `obsm["cellfm_proba"]`
         float32, (n_obs, n_classes): share of the votes of each class, NaN for cells that express no known gene.
@@ -162,7 +163,7 @@ def transfer_labels(
     vote = fit_neighbor_vote(seen[voters], names, n_neighbors)
     found = vote.predict(stored_or_new_embedding(adata, loaded, cells, **options))
     least = vote.confidence_threshold if confidence_threshold is None else confidence_threshold
-    most = vote.distance_threshold if distance_threshold is None else distance_threshold
+    most = found.widened(vote.distance_threshold) if distance_threshold is None else distance_threshold
     rejected = found.rejected(least, most)
     if n_empty := int(np.isnan(found.distance).sum()):
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")

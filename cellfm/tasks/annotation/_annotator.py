@@ -10,12 +10,13 @@ from anndata import AnnData
 from cellfm._adata import select, warn
 from cellfm._encode import CellInput, read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._logging import logger
 from cellfm.errors import InputError
 from cellfm.keys import UNKNOWN
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._calibrate import calibrated
 from cellfm.tasks.annotation._head import Head, MLPHead
-from cellfm.tasks.annotation._reject import Reference
+from cellfm.tasks.annotation._reject import Reference, shift_of
 
 FEW_SHARED = 0.8
 """Share of the reference's genes in the query below which the user is told."""
@@ -39,6 +40,13 @@ class Prediction:
     def codes(self) -> np.ndarray:
         """(n_cells,) int64: number of the most probable class; -1 for cells without any known gene."""
         return np.where(np.isnan(self.distance), -1, np.nan_to_num(self.probabilities).argmax(1))
+
+    def widened(self, distance_threshold: float) -> float:
+        """A threshold chosen within one study, for cells of another, which all lie farther off; see `shift_of`."""
+        shift = shift_of(self.distance, self.codes)
+        if shift > 1:
+            logger.info("cells lie %.2f times as far from the reference as its own; so does the threshold.", shift)
+        return shift * distance_threshold
 
     def rejected(self, confidence_threshold: float, distance_threshold: float) -> np.ndarray:
         """(n_cells,) bool: too little confidence, too far from the reference, or without any known gene."""
@@ -98,8 +106,9 @@ class Annotator:
         options = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
         cells = read_cells_for(adata, self.model.vocab, layer=layer, **options)
         self.check_genes(cells)
-        found = self.predict_cells(cells, batch_size=batch_size)
         least, most = self.thresholds(confidence_threshold, distance_threshold)
+        found = self.predict_cells(cells, batch_size=batch_size)
+        most = found.widened(most) if distance_threshold is None else most
         names = np.array([*self.classes, None], object)[found.codes]  # the code -1 takes the last
         label = np.where(found.rejected(least, most), UNKNOWN, names)
         columns = {"label": label, "raw_label": names, "confidence": found.confidence, "distance": found.distance}

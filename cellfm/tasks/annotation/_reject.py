@@ -7,12 +7,14 @@ import numpy as np
 SHRINKAGE = 0.8
 """Weight of the sphere in the covariance within classes (Ledoit and Wolf 2004): measured best at finding a
 type that the reference lacks."""
+LEAST_CELLS_OF_A_CLASS = 20
+"""Cells of a query that must look like a class before it says anything of how far they lie from it."""
 _LEAST = 1e-6
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the classes of a reference lie, in a space where all spread alike (Lee 2018)."""
+    """Where the classes of a reference lie, in a space where all spread alike (Lee 2018), 1 from them in the middle."""
 
     mean: np.ndarray
     """(d,) float32: mean of the embedding."""
@@ -32,7 +34,9 @@ class Reference:
         d = len(covariance)
         sphere = max(np.trace(covariance) / d, _LEAST)
         spread, directions = np.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * sphere * np.eye(d))
-        whiten = directions / np.sqrt(spread * d)
+        whiten = directions / np.sqrt(spread)
+        usual = np.sqrt(np.median(_least_squares(x @ whiten, centres @ whiten)))
+        whiten /= max(usual, _LEAST)
         return cls(
             mean.astype(np.float32),
             (whiten / scale[:, None]).astype(np.float32),
@@ -40,6 +44,28 @@ class Reference:
         )
 
     def distance(self, embedding: np.ndarray) -> np.ndarray:
-        """(n,) float32: distance to the nearest class, about 1 for cells like those of the reference."""
-        x = (embedding - self.mean) @ self.whiten
-        return np.sqrt(np.min([((x - centre) ** 2).sum(1) for centre in self.centres], axis=0))
+        """(n,) float32: distance to the nearest class; 1 is the median of the reference's own cells."""
+        return np.sqrt(_least_squares((embedding - self.mean) @ self.whiten, self.centres))
+
+
+def shift_of(distance: np.ndarray, codes: np.ndarray) -> float:
+    """How many times farther than usual all cells of a query lie, 1 at least, as those of another study do.
+
+    The median distance of the cells that look like one class is taken, of the class where it is least: a type that the
+    reference lacks lies far off too, but does not move the cells of the others. A query of which fewer than two classes
+    have `LEAST_CELLS_OF_A_CLASS` cells says nothing of this.
+
+    Parameters
+    ----------
+    distance, codes
+        (n_cells,) distance to the nearest class and most probable class; -1 for cells that have none.
+    """
+    there = codes >= 0
+    of_class = [distance[codes == i] for i in np.unique(codes[there])]
+    medians = [float(np.median(own)) for own in of_class if len(own) >= LEAST_CELLS_OF_A_CLASS]
+    return max(1.0, min(medians)) if len(medians) > 1 else 1.0
+
+
+def _least_squares(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(n,) squared distance to the nearest of the centres."""
+    return np.min([((x - centre) ** 2).sum(1) for centre in centres], axis=0)
