@@ -24,6 +24,8 @@ from cellfm.model import CellFM
 from cellfm.tasks.annotation._baselines import celltypist_name, log_normalised
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, judge
 from cellfm.tasks.annotation._metrics import class_table, label_scores, rejection_scores
+from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
+from cellfm.tasks.annotation._panel import on_shared_genes
 from cellfm.tasks.annotation._split import Fold, leave_one_out_folds, random_folds
 from cellfm.tasks.annotation._subjects import Subjects
 from cellfm.train._step import Step
@@ -60,6 +62,15 @@ SETS = {
 FIVE = ("pbmc_facs", "kang", "crc", "scmix", "pbmc3k")
 CLOSE = ("pbmc_facs, CD4 subsets", "melanoma, CD8 states")
 STABILISED = ("pbmc_facs, residuals", "pbmc3k, residuals", "crc, residuals")
+STUDIES = {
+    "pbmc_facs": "pbmc_facs_zheng2017",
+    "pbmc3k": "pbmc3k_clustifyr",
+    "ding": "pbmc_ding_scannotate",
+    "kang": "kang_ifnb_pbmc",
+}
+_PAIRS = [("pbmc_facs", "pbmc3k"), ("pbmc_facs", "ding"), ("pbmc3k", "ding"), ("kang", "pbmc3k")]
+STUDY_PAIRS = [*_PAIRS, *((b, a) for a, b in _PAIRS)]
+"""Reference and query, both ways."""
 QUICK = (LOGISTIC_REGRESSION, "knn", "frozen")
 DEEP = ("frozen-2", "frozen-3")
 # Sets, methods, and whether only the first fold of each seed is run: what takes minutes a fit.
@@ -78,7 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the .h5ad files")
     parser.add_argument("--work", type=Path, required=True, help="folder for embeddings and results")
-    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "unknowns", "panels", "time"), default=["labels"])
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, *RUNS), default=["labels"])
     parser.add_argument("--sets", nargs="+", choices=SETS, help="of a part with several sets, only these")
     parser.add_argument("--methods", nargs="+", help="of the methods of a part, only these")
     parser.add_argument("--model", default="mini")
@@ -167,13 +178,36 @@ class Bench:
 
     def run_panels(self, part: str, only: list[str] | None) -> None:
         """Labels of one study for the cells of another, by shared genes or by all genes of each."""
-        names = {"pbmc_facs": "pbmc_facs_zheng2017", "pbmc3k": "pbmc3k_clustifyr", "ding": "pbmc_ding_scannotate"}
-        names |= {"kang": "kang_ifnb_pbmc"}
-        pairs = [("pbmc_facs", "pbmc3k"), ("pbmc_facs", "ding"), ("pbmc3k", "ding"), ("kang", "pbmc3k")]
-        for source, target in [*pairs, *((b, a) for a, b in pairs)]:
+        for source, target in STUDY_PAIRS:
             for shared in (True, False):
                 key = {"part": part, "set": f"{source} -> {target}", "method": "knn", "shared_genes": shared}
-                self.once(key, lambda s=source, t=target, g=shared: self.transfer(names[s], names[t], g))
+                self.once(key, lambda s=source, t=target, g=shared: self.transfer(STUDIES[s], STUDIES[t], g))
+
+    def run_studies(self, part: str, only: list[str] | None) -> None:
+        """Who is unknown in another study: with all kinds in the reference, and with each of them left out."""
+        for source, target in STUDY_PAIRS:
+            reference, query = (broad(self.read(Cells(STUDIES[name]))) for name in (source, target))
+            kinds = sorted(set(reference.obs["kind"]) & set(query.obs["kind"]))
+            for left_out in ["", *(kinds if reference.obs["kind"].nunique() > 2 else [])]:
+                key = {"part": part, "set": f"{source} -> {target}", "method": "knn", "left_out": left_out}
+                kept = reference[reference.obs["kind"] != left_out]
+                self.once(key, lambda r=kept, q=query: self.reject_across(r, q))
+
+    def reject_across(self, reference: ad.AnnData, query: ad.AnnData) -> dict:
+        """Shares of cells that are rejected, by the threshold of the reference itself and by that for the query."""
+        cells = on_shared_genes(*(read_cells_for(x, self.model.vocab) for x in (query, reference)), least=1)
+        found, seen = (embed_cells(self.model, x) for x in cells)
+        there, own = np.isfinite(found[:, 0]), np.isfinite(seen[:, 0])
+        vote = fit_neighbor_vote(seen[own], reference.obs["kind"].to_numpy().astype(str)[own])
+        said = vote.predict(found[there])
+        kind = query.obs["kind"].to_numpy().astype(str)[there]
+        known, right = np.isin(kind, vote.classes), np.array(vote.classes)[said.codes] == kind
+        row = {"shift": said.widened(1.0)}
+        for name, most in (("own", vote.distance_threshold), ("query", said.widened(vote.distance_threshold))):
+            rejected = said.rejected(vote.confidence_threshold, most)
+            row |= {f"known_{name}": float(rejected[known].mean()), f"right_{name}": float(rejected[right].mean())}
+            row[f"unknown_{name}"] = float(rejected[~known].mean()) if (~known).any() else None
+        return row
 
     def transfer(self, source: str, target: str, shared_genes: bool) -> dict:
         reference, query = (broad(self.read(Cells(file))) for file in (source, target))
@@ -273,7 +307,12 @@ def timed_steps() -> Iterator[list[float]]:
         Step.__call__ = call  # type: ignore[method-assign]
 
 
-RUNS: dict[str, Callable] = {"unknowns": Bench.run_unknowns, "panels": Bench.run_panels, "time": Bench.run_time}
+RUNS: dict[str, Callable] = {
+    "unknowns": Bench.run_unknowns,
+    "panels": Bench.run_panels,
+    "studies": Bench.run_studies,
+    "time": Bench.run_time,
+}
 
 
 if __name__ == "__main__":

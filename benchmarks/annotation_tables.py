@@ -91,6 +91,22 @@ def panels(rows: pd.DataFrame) -> str:
     return _markdown(["reference -> query", *header], [*lines, ["**mean**", *means]])
 
 
+def studies(rows: pd.DataFrame) -> str:
+    rows = _part(rows, "studies")
+    if rows.empty:
+        return ""
+    columns = [f"{who}_{threshold}" for who in ("known", "unknown") for threshold in ("own", "query")]
+    whole, less = rows[rows["left_out"] == ""], rows[rows["left_out"] != ""]
+    lines = [[r["set"], f"{r['shift']:.2f}", *(f"{r[c]:.2f}" for c in columns)] for _, r in whole.iterrows()]
+    for name, part in (("mean", whole), (f"mean of {len(less)}, a kind left out", less)):
+        lines.append([f"**{name}**", f"{part['shift'].mean():.2f}", *(f"**{part[c].mean():.2f}**" for c in columns)])
+    header = [
+        "shift",
+        *(f"{who} rejected, {by}" for who in ("known", "unknown") for by in ("its own", "for the query")),
+    ]
+    return _markdown(["reference -> query", *header], lines)
+
+
 def seconds(rows: pd.DataFrame) -> str:
     rows = _part(rows, "time")
     lines = [
@@ -138,5 +154,6 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     "Time of an epoch": epochs,
     "Unknown types": unknowns,
     "Panels": panels,
+    "Other studies": studies,
     "Time of a frozen head": seconds,
 }

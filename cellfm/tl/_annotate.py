@@ -90,8 +90,8 @@ def annotate(
         Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default that of the annotator.
     distance_threshold
         Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator, times
-        the median distance of the query's cells of one label, of the label where it is least: cells of another study
-        all lie farther off. So this one number depends on the other cells of the query; a number of your own does not.
+        the median distance of the query's cells of one label, of the label where it is least (1 to 1.3): cells of
+        another study all lie farther off. So it depends on the other cells of the query; a number of yours does not.
     majority_voting
         Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column
         of `obs`, or True for small ones of the neighbour graph of the embedding (Leiden, as in celltypist).

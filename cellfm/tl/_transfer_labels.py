@@ -83,7 +83,7 @@ def transfer_labels(
     distance_threshold
         Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 2.5 % of the
         reference cells would be rejected, times the median distance of the query's cells of one label, of the label
-        where it is least: cells of another study all lie farther off.
+        where it is least (1 to 1.3): cells of another study all lie farther off.
     batch_size
         Cells computed at once; it changes no result.
     min_known_genes

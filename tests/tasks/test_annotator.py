@@ -6,7 +6,7 @@ import pytest
 from cellfm.tasks.annotation._calibrate import calibrated, fit_temperature, fit_thresholds
 from cellfm.tasks.annotation._hold_out import class_weights, hold_out
 from cellfm.tasks.annotation._mlp import MLP, LabelledCells, fit_mlp, softmax, weighted_loss
-from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS, Reference, shift_of
+from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS, MOST_SHIFT, Reference, shift_of
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
 
@@ -152,13 +152,14 @@ def test_another_study_moves_every_class_and_a_new_type_only_its_own():
     distance = Reference.of(x, kind, 3).distance(x)
     assert shift_of(distance, kind) == pytest.approx(1, abs=0.1)
     assert shift_of(0.5 * distance, kind) == 1  # never narrower
-    assert shift_of(1.7 * distance, kind) == pytest.approx(1.7 * shift_of(distance, kind), rel=0.1)
+    assert shift_of(1.2 * distance, kind) == pytest.approx(1.2, rel=0.1)
+    assert shift_of(4 * distance, kind) == MOST_SHIFT  # too far to be told from other cells
     stranger = np.where(kind == 0, 4 * distance, distance)
     assert shift_of(stranger, kind) == pytest.approx(1, abs=0.1)
     few = np.flatnonzero(kind == 1)[:LEAST_CELLS_OF_A_CLASS]
     assert shift_of(4 * distance[few], kind[few]) == 1  # one class may be a new type
     kind[:50], distance[:50] = -1, np.nan  # cells without any known gene
-    assert shift_of(1.7 * distance, kind) == pytest.approx(1.7, rel=0.2)
+    assert shift_of(1.2 * distance, kind) == pytest.approx(1.2, rel=0.1)
 
 
 def test_distance_takes_constant_dimensions_and_missing_cells():

@@ -9,6 +9,9 @@ SHRINKAGE = 0.8
 type that the reference lacks."""
 LEAST_CELLS_OF_A_CLASS = 20
 """Cells of a query that must look like a class before it says anything of how far they lie from it."""
+MOST_SHIFT = 1.3
+"""Beyond it labels themselves are doubtful: of the studies that were compared, that which lies farther off than 1.2 had
+half of its labels wrong (benchmarks/annotation.md)."""
 _LEAST = 1e-6
 
 
@@ -49,7 +52,7 @@ class Reference:
 
 
 def shift_of(distance: np.ndarray, codes: np.ndarray) -> float:
-    """How many times farther than usual all cells of a query lie, 1 at least, as those of another study do.
+    """How many times farther than usual all cells of a query lie, as those of another study do: 1 to `MOST_SHIFT`.
 
     The median distance of the cells that look like one class is taken, of the class where it is least: a type that the
     reference lacks lies far off too, but does not move the cells of the others. A query of which fewer than two classes
@@ -63,7 +66,7 @@ def shift_of(distance: np.ndarray, codes: np.ndarray) -> float:
     there = codes >= 0
     of_class = [distance[codes == i] for i in np.unique(codes[there])]
     medians = [float(np.median(own)) for own in of_class if len(own) >= LEAST_CELLS_OF_A_CLASS]
-    return max(1.0, min(medians)) if len(medians) > 1 else 1.0
+    return float(np.clip(min(medians), 1, MOST_SHIFT)) if len(medians) > 1 else 1.0
 
 
 def _least_squares(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
