@@ -26,7 +26,19 @@ from cellfm.tasks.transport._model import TransportModel
 
 PACKAGE = Path(cf.__file__).parent
 FLOORS = (
-    ("errors", "keys", "config", "settings", "_logging", "_progress", "_ahead", "_atomic", "_outside", "_undisturbed"),
+    (
+        "errors",
+        "keys",
+        "config",
+        "settings",
+        "_logging",
+        "_progress",
+        "_ahead",
+        "_atomic",
+        "_network",
+        "_outside",
+        "_undisturbed",
+    ),
     ("vocab", "_adata", "_figure", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
     ("nn",),
     ("model", "_encode", "_pieces"),

@@ -3,7 +3,6 @@
 import http.client
 import os
 import shutil
-import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from cellfm._atomic import whole_file
 from cellfm._logging import logger
+from cellfm._network import TIMEOUT, require_reachable
 from cellfm._outside import file_sha256
 from cellfm.config import PUBLISHED
 from cellfm.errors import CheckpointError, DownloadError, InputError
@@ -27,7 +27,6 @@ LICENCE = (
     "commercial use, no sharing of changed weights. cellfm is an independent implementation and does not ship them."
 )
 _GITHUB = "https://raw.githubusercontent.com"
-_TIMEOUT = 10  # seconds without an answer
 _MAX_TABLE = 64 << 20  # bytes; the tables hold a few
 
 
@@ -103,9 +102,9 @@ def fetch_weights(file: str, folder: Path) -> Path:
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     logger.info("Downloading %s of %s from %s.", file, WEIGHTS_REPOSITORY, endpoint)
     try:
-        _reach(endpoint)
+        require_reachable(endpoint)
         path = Path(
-            hf_hub_download(WEIGHTS_REPOSITORY, file, cache_dir=folder, endpoint=endpoint, etag_timeout=_TIMEOUT)
+            hf_hub_download(WEIGHTS_REPOSITORY, file, cache_dir=folder, endpoint=endpoint, etag_timeout=TIMEOUT)
         )
     except Exception as error:
         # What is raised offline depends on the version of huggingface_hub and of the HTTP library below it.
@@ -120,23 +119,12 @@ def fetch_weights(file: str, folder: Path) -> Path:
     return path
 
 
-def _reach(endpoint: str) -> None:
-    """Raise OSError where there is no way to a server; huggingface_hub would try for a minute or more."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=_TIMEOUT).close()  # noqa: S310
-    except urllib.error.HTTPError as answer:
-        answer.close()
-    except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # huggingface_hub brings its own certificates
-            raise
-
-
 def fetch_table(file: str, target: Path) -> None:
     """Download a file of the tables' repository to `target`, whole or not at all."""
     url = f"{_github_endpoint()}/{TABLES_REPOSITORY}/HEAD/{file}"
     logger.info("Downloading %s.", url)
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:  # noqa: S310 (the scheme is checked)
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:  # noqa: S310 (the scheme is checked)
             content = answer.read(_MAX_TABLE + 1)
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):

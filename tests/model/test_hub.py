@@ -228,7 +228,7 @@ def test_an_endless_table_is_cut_off(server: Server, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("cache")
 def test_a_server_that_does_not_answer_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_hub, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(_hub, "TIMEOUT", 0.1)
     server.delay = 1.0
     with pytest.raises(DownloadError, match="timed out"):
         _hub.ensure_published("80M")

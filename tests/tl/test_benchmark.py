@@ -52,6 +52,7 @@ def test_scores_tell_good_from_bad(spots, profile):
     pd.testing.assert_series_equal(scores["Total"], total, check_names=False)
 
 
+@pytest.mark.slow
 def test_takes_the_embeddings_that_are_there(tiny_adata, tiny_model, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "harmonypy", None)
     with pytest.raises(MissingKeyError, match="Call cf.tl.embed or"):

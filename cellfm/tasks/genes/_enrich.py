@@ -13,10 +13,12 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.stats import false_discovery_control, hypergeom
 
+from cellfm._network import require_reachable
 from cellfm.errors import DownloadError, InputError
 
 GeneSets = Mapping[str, Iterable[str]] | str | Path
 """Names and their genes, the path of a GMT file, or the name of an Enrichr library."""
+_ENRICHR = "https://maayanlab.cloud"
 
 
 def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
@@ -66,6 +68,7 @@ def _read_gmt(path: Path) -> dict[str, list[str]]:
 
 def _fetch(library: str) -> dict[str, list[str]]:
     try:
+        require_reachable(_ENRICHR)
         with contextlib.redirect_stdout(io.StringIO()):
             return gseapy.get_library(library, organism="Human")
     except Exception as error:  # noqa: BLE001 (gseapy raises whatever it meets)
