@@ -189,7 +189,7 @@ def encode_all(shape: Shape, weights: Tree, values: jax.Array, layout: Layout) -
     cell = _cls(tokens, layout)
     inner, outer = weights["gene_decoder"]
     hidden = jax.nn.leaky_relu(shape.product(tokens, inner), _LEAKY_SLOPE)
-    says = jax.nn.sigmoid(shape.product(_genes(weights, layout), weights["cell_decoder"]))
+    says = jax.nn.sigmoid(shape.product(weights["gene"][layout[0]], weights["cell_decoder"]))
     cell_wise = jnp.einsum("csd,cd->cs", says, cell[layout[2]], precision=shape.precision)
     return {"cell": cell, "tokens": tokens, "gene_wise": shape.product(hidden, outer)[..., 0], "cell_wise": cell_wise}
 
@@ -235,10 +235,6 @@ def _tokens(shape: Shape, tables: Tree, choosing: jax.Array, values: jax.Array, 
     choice = jax.nn.softmax(values[..., None] * choosing, -1) * (gene_ids > 0)[..., None]
     cls = (mask * (gene_ids == 0))[..., None] * tables["cls"]
     return tables["gene"][gene_ids] + shape.product(choice, tables["value"]) + cls  # row 0 of genes is zero
-
-
-def _genes(weights: Tree, layout: Layout) -> jax.Array:
-    return weights["gene"][layout[0]]
 
 
 def _scale(shape: Shape, layout: Layout) -> jax.Array:
