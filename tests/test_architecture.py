@@ -373,7 +373,14 @@ GIVEN = {
 
 @pytest.mark.filterwarnings("ignore:9 conditions have fewer:cellfm.errors.DataWarning")
 @pytest.mark.filterwarnings("ignore:Predictions hardly differ:cellfm.errors.DataWarning")
-@pytest.mark.parametrize("name", [name for name in TOOLS if not name.startswith("pl.")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "tl.benchmark" else [])
+        for name in TOOLS
+        if not name.startswith("pl.")
+    ],
+)
 def test_docstrings_name_every_key_that_is_written(name: str, tiny_adata: AnnData, tiny_model: CellFM):
     if name in BEFORE:
         BEFORE[name](tiny_adata, tiny_model)

@@ -314,7 +314,7 @@ def harmonize(adata: AnnData, model: CellFM) -> None:
     cf.pp.harmonize_genes(adata, model=model)
 
 
-@pytest.mark.parametrize("tool", [embed, transfer, annotate, integrate])
+@pytest.mark.parametrize("tool", [embed, transfer, annotate, pytest.param(integrate, marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_it_works_changes_nothing(
     tool: Callable, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
