@@ -63,15 +63,15 @@ def draw(rows: dict[str, dict], folder: Path) -> None:
     """Figures of the rows that there are."""
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     def label(ax: Axes, x: list[int], xlabel: str, ylabel: str) -> None:
         ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
         ax.set_xticks(x, [f"{value:,}" for value in x], rotation=45)
         ax.xaxis.set_minor_formatter(NullFormatter())
-        for which in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-            which(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.tick_params(axis="y", which="minor", labelsize=6)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
     if "scaling" in rows:
         parts = {name: list(zip(*points, strict=True)) for name, points in rows["scaling"]["parts"].items()}
