@@ -24,6 +24,7 @@ _WIDE = 512
 _CHUNKS_WIDE = 33
 _CHUNKS_NARROW = 96
 _CHUNKS_ACCELERATOR = 1024
+_ROUNDED = 32  # chunks: cells too large for a batch share few shapes, each of which is compiled
 _GENES_OF_A_CELL = 1024  # what a cell is taken to hold when the user asks for a number of cells
 _IN_FLIGHT = 2
 """Batches that are computed while the next one is laid out, where the backend does not wait."""
@@ -130,9 +131,9 @@ class Engine:
             n_chunks = _CHUNKS_WIDE if self.config.d_model >= _WIDE else _CHUNKS_NARROW
         else:
             n_chunks = _CHUNKS_ACCELERATOR
-        n_chunks = max(n_chunks, int(needed.max(initial=1)))
+        if (largest := int(needed.max(initial=1))) > n_chunks:
+            n_chunks = -(-largest // _ROUNDED) * _ROUNDED
         enough = min(n_chunks, 1 << int(max(needed.sum() - 1, self._expected, 0)).bit_length())  # a power of two
-        enough = max(enough, int(needed.max(initial=1)))
         # A few cells ride along in a larger shape that is compiled already.
         n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)
         self._shapes.add(n_chunks)

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData, set_options
 
-from cellfm.data import cell_format, read_cells, write_cells
+from cellfm.data import cell_format, read_cells, write_cells, write_copy
 from cellfm.errors import InputError
 
 
@@ -98,6 +98,21 @@ def test_backed_matrices_stay_on_disk(tmp_path: Path, adata: AnnData, kind: str)
         np.testing.assert_array_equal(rows.toarray() if sp.issparse(rows) else rows, factor * expected)
     assert list(backed.obs["kind"]) == list(adata.obs["kind"])
     assert list(backed.raw.var_names) == list(backed.var_names) == list(adata.var_names)
+
+
+def test_files_from_before_anndata_07_are_read_and_copied(tmp_path: Path, adata: AnnData):
+    path = make("h5ad", tmp_path, adata)
+    with h5py.File(path, "r+") as file:
+        for name in ("encoding-type", "encoding-version"):
+            del file.attrs[name]
+    backed = read_cells(path, backed=True)
+    assert backed.isbacked
+    np.testing.assert_array_equal(backed.X[3:5].toarray(), adata.X[3:5].toarray())
+    backed.obsm["new"], backed.uns["facts"] = np.ones((adata.n_obs, 2), np.float32), {"n": 1}
+    write_copy(path, backed, tmp_path / "copy.h5ad", obsm="new", uns="facts")
+    copy = read_cells(tmp_path / "copy.h5ad")
+    assert copy.obsm["new"].sum() == 2 * adata.n_obs
+    np.testing.assert_array_equal(copy.X.toarray(), adata.X.toarray())
 
 
 def test_some_formats_are_read_whole_only(tmp_path: Path, adata: AnnData):

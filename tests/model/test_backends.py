@@ -1,12 +1,14 @@
 """Both backends say the same, whatever the batch; the choice between them is checked first."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 import cellfm as cf
 from cellfm.config import ModelConfig
-from cellfm.data import tokenize
+from cellfm.data import chunks_of, tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model._engine import start_engine
@@ -97,6 +99,16 @@ def test_a_folded_first_layer_changes_nothing(tiny_vocab, tokens, monkeypatch):
         atol=1e-5,
         rtol=0,
     )
+
+
+def test_large_cells_of_any_size_share_shapes_that_hold_them(tiny_vocab):
+    engine = model_with(tiny_vocab)._engine
+    shapes = set()
+    for n_genes in range(6_000, 12_000, 37):
+        shape, _ = engine._shape(SimpleNamespace(lengths=np.array([n_genes, 800, 20])), None)
+        assert shape >= int(chunks_of(np.array(n_genes)))
+        shapes.add(shape)
+    assert len(shapes) < 6
 
 
 @pytest.mark.parametrize(
