@@ -45,7 +45,9 @@ class Prediction:
         """A threshold chosen within one study, for cells of another, which all lie farther off; see `shift_of`."""
         shift = shift_of(self.distance, self.codes)
         if shift > 1:
-            logger.info("cells lie %.2f times as far from the reference as its own; so does the threshold.", shift)
+            logger.info(
+                "all cells lie %.2f times as far off as those of the reference; so does the distance threshold.", shift
+            )
         return shift * distance_threshold
 
     def rejected(self, confidence_threshold: float, distance_threshold: float) -> np.ndarray:

@@ -17,7 +17,7 @@ _LEAST = 1e-6
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the classes of a reference lie, in a space where all spread alike (Lee 2018), 1 from them in the middle."""
+    """Where the classes of a reference lie, in a space where all spread alike (Lee 2018), the median cell 1 off."""
 
     mean: np.ndarray
     """(d,) float32: mean of the embedding."""
@@ -38,7 +38,7 @@ class Reference:
         sphere = max(np.trace(covariance) / d, _LEAST)
         spread, directions = np.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * sphere * np.eye(d))
         whiten = directions / np.sqrt(spread)
-        usual = np.sqrt(np.median(_least_squares(x @ whiten, centres @ whiten)))
+        usual = np.sqrt(np.median(_square_to_nearest(x @ whiten, centres @ whiten)))
         whiten /= max(usual, _LEAST)
         return cls(
             mean.astype(np.float32),
@@ -48,7 +48,7 @@ class Reference:
 
     def distance(self, embedding: np.ndarray) -> np.ndarray:
         """(n,) float32: distance to the nearest class; 1 is the median of the reference's own cells."""
-        return np.sqrt(_least_squares((embedding - self.mean) @ self.whiten, self.centres))
+        return np.sqrt(_square_to_nearest((embedding - self.mean) @ self.whiten, self.centres))
 
 
 def shift_of(distance: np.ndarray, codes: np.ndarray) -> float:
@@ -69,6 +69,6 @@ def shift_of(distance: np.ndarray, codes: np.ndarray) -> float:
     return float(np.clip(min(medians), 1, MOST_SHIFT)) if len(medians) > 1 else 1.0
 
 
-def _least_squares(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
+def _square_to_nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """(n,) squared distance to the nearest of the centres."""
     return np.min([((x - centre) ** 2).sum(1) for centre in centres], axis=0)
