@@ -11,6 +11,7 @@ import cellfm as cf
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
+from cellfm.tasks.annotation import _annotator
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._vote import find_clusters
 
@@ -179,6 +180,18 @@ def test_thresholds_decide_who_is_unknown(query, annotator):
         far = annotated(query, annotator, confidence_threshold=0.0, distance_threshold=0.0)
     assert (far.obs[LABEL] == "Unknown").all()
     assert (far.obs[RAW] != "Unknown").all()
+
+
+@pytest.mark.filterwarnings("ignore:.*lie farther from the reference:cellfm.errors.DataWarning")
+@pytest.mark.parametrize("given", [None, 1.1])
+def test_the_distance_allows_for_another_study_unless_it_is_given(query, annotator, monkeypatch, given):
+    monkeypatch.setattr(_annotator, "shift_of", lambda *_: 1.25)
+    found = annotated(query, annotator, confidence_threshold=0.0, distance_threshold=given)
+    most = 1.25 * annotator.distance_threshold if given is None else given
+    assert found.uns["cellfm"]["cellfm_proba"]["distance_threshold"] == pytest.approx(most)
+    said = annotator.predict(query, confidence_threshold=0.0, distance_threshold=given)
+    assert list(said["label"]) == list(found.obs[LABEL])
+    assert ((said["label"] == "Unknown") == (said["distance"] > most)).all()
 
 
 def test_a_vote_is_the_same_within_clusters(query, annotator):

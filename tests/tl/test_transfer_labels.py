@@ -7,6 +7,7 @@ import scipy.sparse as sp
 
 import cellfm as cf
 from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.tasks.annotation import _annotator
 
 
 @pytest.fixture
@@ -63,6 +64,16 @@ def test_thresholds_reject_all_or_nothing(parts, tiny_model):
     query = transfer(*parts, tiny_model, distance_threshold=0)
     assert set(query.obs["cellfm_label"]) == {"Unknown"}
     assert set(query.obs["cellfm_label_raw"]) == {"A", "B"}
+
+
+@pytest.mark.parametrize("given", [None, 1.1])
+def test_the_distance_allows_for_another_study_unless_it_is_given(parts, tiny_model, monkeypatch, given):
+    found = []
+    for shift in (1.0, 1.25):
+        monkeypatch.setattr(_annotator, "shift_of", lambda *_, shift=shift: shift)
+        query = transfer(*parts, tiny_model, distance_threshold=given)
+        found.append(query.uns["cellfm"]["cellfm_proba"]["distance_threshold"])
+    assert found[1] == pytest.approx(1.25 * found[0] if given is None else given)
 
 
 def test_genes_of_one_table_alone_change_nothing(parts, tiny_model):
