@@ -201,12 +201,12 @@ class Bench:
         vote = fit_neighbor_vote(seen[own], reference.obs["kind"].to_numpy().astype(str)[own])
         said = vote.predict(found[there])
         kind = query.obs["kind"].to_numpy().astype(str)[there]
-        known, right = np.isin(kind, vote.classes), np.array(vote.classes)[said.codes] == kind
+        known = np.isin(kind, vote.classes)
         row = {"shift": said.widened(1.0)}
         for name, most in (("own", vote.distance_threshold), ("query", said.widened(vote.distance_threshold))):
             rejected = said.rejected(vote.confidence_threshold, most)
-            row |= {f"known_{name}": float(rejected[known].mean()), f"right_{name}": float(rejected[right].mean())}
-            row[f"unknown_{name}"] = float(rejected[~known].mean()) if (~known).any() else None
+            row[f"known_{name}"] = float(rejected[known].mean())
+            row[f"unknown_{name}"] = float(rejected[~known].mean()) if not known.all() else None
         return row
 
     def transfer(self, source: str, target: str, shared_genes: bool) -> dict:

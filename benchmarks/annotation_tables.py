@@ -97,7 +97,10 @@ def studies(rows: pd.DataFrame) -> str:
         return ""
     columns = [f"{who}_{threshold}" for who in ("known", "unknown") for threshold in ("own", "query")]
     whole, less = rows[rows["left_out"] == ""], rows[rows["left_out"] != ""]
-    lines = [[r["set"], f"{r['shift']:.2f}", *(f"{r[c]:.2f}" for c in columns)] for _, r in whole.iterrows()]
+    lines = [
+        [r["set"], f"{r['shift']:.2f}", *("" if pd.isna(r[c]) else f"{r[c]:.2f}" for c in columns)]
+        for _, r in whole.iterrows()
+    ]
     for name, part in (("mean", whole), (f"mean of {len(less)}, a kind left out", less)):
         lines.append([f"**{name}**", f"{part['shift'].mean():.2f}", *(f"**{part[c].mean():.2f}**" for c in columns)])
     header = [

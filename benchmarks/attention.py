@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 
-from benchmarks.record import record
+from benchmarks.record import memory_gb, record
 
 WIDTH, HEADS = 256, 8
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192)
@@ -20,9 +20,7 @@ WAYS = ("linear (ERetNet)", "parallel (RetNet)", "softmax")
 
 def measure(way: str, length: int, repeats: int = 5) -> tuple[float, float]:
     """Seconds of a gradient, the best of some, and gigabytes above what the process held before."""
-    import re
     import time
-    from pathlib import Path
 
     import mindspore as ms
     import numpy as np
@@ -31,9 +29,6 @@ def measure(way: str, length: int, repeats: int = 5) -> tuple[float, float]:
     from cellfm.config import ModelConfig
     from cellfm.nn._ablations import DecayRetention
     from cellfm.nn._retention import GatedRetention
-
-    def memory(field: str) -> float:
-        return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e6
 
     class Softmax(GatedRetention):
         def construct(self, x, key_mask, value_scale, layout):
@@ -65,13 +60,13 @@ def measure(way: str, length: int, repeats: int = 5) -> tuple[float, float]:
             return (out * out).mean()
 
     gradient = ms.jit(ms.value_and_grad(Loss(), None, list(layer.get_parameters())))
-    before = memory("VmRSS")
+    before = memory_gb("VmRSS")
     seconds = []
     for _ in range(1 + repeats):
         start = time.perf_counter()
         gradient(x)[0].asnumpy()
         seconds.append(time.perf_counter() - start)
-    return min(seconds[1:]), memory("VmHWM") - before
+    return min(seconds[1:]), memory_gb("VmHWM") - before
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from anndata import AnnData
 
 import cellfm as cf
 from benchmarks.perturbation import markdown, spread
+from cellfm.tasks.perturbation._conditions import Condition, name_of
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
 KINDS = (
@@ -38,13 +39,13 @@ def synthetic(epistasis: float, seed: int) -> tuple[AnnData, pd.DataFrame]:
     measured = generator.choice(known, N_MEASURED, replace=False)
     effect = dict(zip(perturbed, EFFECT * generator.standard_normal((len(perturbed), N_MEASURED)), strict=True))
     shift = epistasis * generator.standard_normal(N_MEASURED)
-    pairs = list(itertools.combinations(perturbed, 2))
+    pairs = {name_of(tuple(sorted(pair))): pair for pair in itertools.combinations(perturbed, 2)}
     change = {"ctrl": np.zeros(N_MEASURED)} | effect
-    for a, b in pairs:
-        change[f"{a}+{b}"] = effect[a] + effect[b] + shift * any({a, b} <= {*kind} for kind in KINDS)
+    for name, (a, b) in pairs.items():
+        change[name] = effect[a] + effect[b] + shift * alike((a, b))
     truth = pd.DataFrame.from_dict(change, orient="index", columns=measured)
     part = pd.Series("train", index=truth.index)
-    order = generator.permutation([f"{a}+{b}" for a, b in pairs])
+    order = generator.permutation(list(pairs))
     part[order[: len(order) // 10]] = "validation"
     part[order[len(order) // 10 : 4 * len(order) // 10]] = "test"
     conditions = np.repeat(truth.index, N_CELLS)
@@ -55,13 +56,18 @@ def synthetic(epistasis: float, seed: int) -> tuple[AnnData, pd.DataFrame]:
     return AnnData(np.maximum(values, 0).astype(np.float32), obs=obs, var=pd.DataFrame(index=measured)), truth
 
 
+def alike(pair: Condition) -> bool:
+    """Whether two genes are of one kind."""
+    return any({*pair} <= {*kind} for kind in KINDS)
+
+
 def judge(predictor: PerturbationPredictor, truth: pd.DataFrame) -> dict[str, float]:
     """Errors of the test conditions against the truth, and how much of what is not additive was found."""
     tested = list(predictor.split.test)
-    true = truth.loc[["+".join(c) if "+".join(c) in truth.index else "+".join(c[::-1]) for c in tested]].to_numpy()
+    true = truth.loc[[name_of(pair) for pair in tested]].to_numpy()
     network, additive = predictor.changes(tested), predictor.additive_changes(tested)
-    alike = [i for i, pair in enumerate(tested) if any({*pair} <= {*kind} for kind in KINDS)]
-    found, missing = (network - additive)[alike].ravel(), (true - additive)[alike].ravel()
+    shifted = [alike(pair) for pair in tested]
+    found, missing = (network - additive)[shifted].ravel(), (true - additive)[shifted].ravel()
     return {
         "additive": float(((additive - true) ** 2).mean()),
         "network": float(((network - true) ** 2).mean()),

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 
-from benchmarks.record import record
+from benchmarks.record import memory_gb, record
 
 SIZES = ("mini", "80M")
 WAYS = ("padded to 2048", "cellfm, MindSpore", "cellfm, JAX", "cellfm, JAX bfloat16")
@@ -19,9 +19,6 @@ WAYS = ("padded to 2048", "cellfm, MindSpore", "cellfm, JAX", "cellfm, JAX bfloa
 
 def measure(size: str, way: str) -> float:
     """Gigabytes above what the process held before."""
-    import re
-    from pathlib import Path
-
     import jax
     import mindspore as ms
     import numpy as np
@@ -32,14 +29,11 @@ def measure(size: str, way: str) -> float:
     from cellfm.data import tokenize
     from cellfm.model import CellFM, load_model
 
-    def memory(field: str) -> float:
-        return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e6
-
     d, h, n_layers, w, n_cells, padded_batch = SHAPES[size]
     model = load_model("mini") if size == "mini" else random_model(d, h, n_layers, d_value=w)
     tokens = tokenize(random_counts(n_cells), np.arange(1, N_GENES + 1, dtype=np.int32), max_genes=2048)
     (ms.Tensor([1.0]) + 1).asnumpy(), jax.numpy.zeros(1).block_until_ready()  # both libraries are there
-    before = memory("VmRSS")
+    before = memory_gb("VmRSS")
     if way == WAYS[0]:
         encode = PaddedEncoder(model.config, model.weights, batch_size=padded_batch).encode
     else:
@@ -49,7 +43,7 @@ def measure(size: str, way: str) -> float:
         encode = own.encode
     for _ in range(2):
         encode(tokens)
-    return memory("VmHWM") - before
+    return memory_gb("VmHWM") - before
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,11 @@ def record(name: str, **figures: float | str | list | dict) -> None:
     if target := os.environ.get(TARGET):
         with Path(target).open("a") as file:
             file.write(json.dumps({"name": name} | figures) + "\n")
+
+
+def memory_gb(field: str) -> float:
+    """Gigabytes of this process: ``"VmRSS"`` what it holds, ``"VmHWM"`` the most that it has held."""
+    return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e6
 
 
 def machine() -> dict[str, str | int]:
