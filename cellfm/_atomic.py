@@ -59,6 +59,39 @@ def whole_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]
                 shutil.rmtree(previous)
 
 
+def check_folder(path: str | Path, *, overwrite: bool, kind: str, file: str) -> None:
+    """Refuse a folder that cannot be written or must not be replaced, before any long work.
+
+    Parameters
+    ----------
+    overwrite
+        Whether a folder of the same kind may be replaced; anything else is never replaced.
+    kind
+        What the folder would hold, for the error, with its article: ``"an annotator"``.
+    file
+        Name of the file by which such a folder is recognised.
+
+    Raises
+    ------
+    InputError
+        `path` exists and `overwrite` is false, it exists and is something else, or it cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        if not overwrite:
+            raise InputError(
+                f"{path} exists already. Choose another name, or pass overwrite=True (--overwrite) to replace it."
+            )
+        if not path.is_dir() or (any(path.iterdir()) and not (path / file).exists()):
+            raise InputError(f"{path} is not {kind} (it has no {file}), so it is not replaced. Choose another name.")
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise InputError(f"Could not write {path}: {parent}: {error.strerror or error}.") from error
+
+
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

@@ -21,6 +21,7 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
     integrate.add_argument("--steps", type=int, metavar="N", help="updates of the weights; by default that of the tool")
     integrate.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
     integrate.add_argument("--save-model", type=Path, metavar="FOLDER", help="also keep the fine-tuned model")
+    integrate.add_argument("--overwrite", action="store_true", help="replace the model in --save-model")
     integrate.add_argument("--key-added", default=INTEGRATION.obsm, metavar="KEY", help="name of the embedding in obsm")
     integrate.add_argument("--plot", type=Path, metavar="FILE", help="also draw UMAPs of before and after")
     integrate.add_argument("--label-key", metavar="COLUMN", help="column of obs with cell types, for the plot")
@@ -57,6 +58,7 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         key_added=args.key_added,
         umap=args.plot is not None,
         save_model=args.save_model,
+        overwrite=args.overwrite,
         random_state=args.random_state,
         modality=args.modality,
         **({} if args.steps is None else {"steps": args.steps}),

@@ -23,6 +23,7 @@ def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
     annotate.add_argument("--layer", help="layer of the query with the counts; raw means .raw; by default X")
     annotate.add_argument("--reference-layer", metavar="LAYER", help="the same for the reference")
     annotate.add_argument("--save-annotator", type=Path, metavar="FOLDER", help="keep what was fitted to the reference")
+    annotate.add_argument("--overwrite", action="store_true", help="replace the annotator in --save-annotator")
     annotate.add_argument("--all-genes", action="store_true", help="fit to all genes, not only to the shared ones")
     annotate.add_argument("--confidence", type=float, metavar="P", help="confidence below which cells are Unknown")
     annotate.add_argument("--distance", type=float, metavar="D", help="distance above which cells are Unknown")
@@ -61,6 +62,7 @@ def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         modality=args.modality,
         shared_genes=not args.all_genes,
         save_annotator=args.save_annotator,
+        overwrite=args.overwrite,
         confidence_threshold=args.confidence,
         distance_threshold=args.distance,
         majority_voting=args.majority_voting,

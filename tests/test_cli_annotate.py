@@ -31,6 +31,9 @@ def test_annotates_from_a_reference_and_again_from_what_was_kept(files, capsys):
     second = ad.read_h5ad(files / "out.h5ad")
     assert (second.obs["cellfm_confidence"] == first.obs["cellfm_confidence"]).all()
     assert second.obs["cellfm_label"].astype(str).equals(second.obs["cellfm_label_raw"].astype(str))
+    assert run(files, *learn, "--save-annotator", str(files / "kept")) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(files, *learn, "--save-annotator", str(files / "kept"), "--overwrite") == 0
     expected = cf.tl.annotate(ad.read_h5ad(files / "query.h5ad"), files / "kept", copy=True)
     assert expected.obs["cellfm_label_raw"].tolist() == second.obs["cellfm_label_raw"].tolist()
 

@@ -12,7 +12,7 @@ import numpy as np
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
 from cellfm.errors import InputError
-from cellfm.model._checkpoint import weights_sha256, write_model
+from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
 from cellfm.model._engine import Backend, Engine, Precision, start_engine
 from cellfm.model._parameters import Weights, initial_weights
 from cellfm.vocab import Vocabulary
@@ -201,8 +201,9 @@ class CellFM:
         Raises
         ------
         InputError
-            The folder exists and `overwrite` is false, or cannot be written.
+            The folder exists and `overwrite` is false, it exists and is not a model folder, or it cannot be written.
         """
+        check_model_folder(path, overwrite=overwrite)
         self._weights_hash = write_model(
             Path(path), self.config, self.vocab, self._weights, name=self.name, overwrite=overwrite
         )

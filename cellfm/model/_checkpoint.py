@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save, save_file
 
-from cellfm._atomic import whole_folder
+from cellfm._atomic import check_folder, whole_folder
 from cellfm._outside import file_sha256, parse_arrays, read_file, read_json
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, InputError
@@ -65,6 +65,17 @@ def write_model(
         }
         (partial / CONFIG_FILE).write_text(json.dumps(facts, indent=1) + "\n")
     return weights_hash
+
+
+def check_model_folder(folder: str | Path, *, overwrite: bool) -> None:
+    """Refuse a folder that a model cannot be written to, before any long work.
+
+    Raises
+    ------
+    InputError
+        The folder exists and `overwrite` is false, it exists and is not a model folder, or it cannot be written.
+    """
+    check_folder(folder, overwrite=overwrite, kind="a model folder", file=CONFIG_FILE)
 
 
 def weights_sha256(weights: Weights) -> str:

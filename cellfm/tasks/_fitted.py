@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 
-from cellfm._atomic import whole_folder
+from cellfm._atomic import check_folder, whole_folder
 from cellfm._outside import parse_arrays, read_file, read_json
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model import CellFM
@@ -56,7 +56,14 @@ class FittedFiles:
         overwrite: bool,
         also: Callable[[Path], None] | None = None,
     ) -> None:
-        """Write a folder, whole or not at all; `also` may add to it."""
+        """Write a folder, whole or not at all; `also` may add to it.
+
+        Raises
+        ------
+        InputError
+            As `check_target`.
+        """
+        self.check_target(folder, overwrite=overwrite)
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         entries = {"format": self.format, self.checksum: hashlib.sha256(content).hexdigest(), **facts}
         entries[_FACTS_CHECKSUM] = _sha256_of(entries)
@@ -65,6 +72,16 @@ class FittedFiles:
             (partial / self.facts).write_text(json.dumps(entries, indent=1) + "\n")
             if also is not None:
                 also(partial)
+
+    def check_target(self, folder: Path, *, overwrite: bool) -> None:
+        """Refuse a folder that cannot be written or must not be replaced, before any long work.
+
+        Raises
+        ------
+        InputError
+            The folder exists and `overwrite` is false, it exists and holds something else, or it cannot be written.
+        """
+        check_folder(folder, overwrite=overwrite, kind=self.kind, file=self.facts)
 
     @contextmanager
     def read(self, folder: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:

@@ -18,10 +18,12 @@ from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._annotator import Annotator
+from cellfm.tasks.annotation._calibrate import check_thresholds
+from cellfm.tasks.annotation._files import FILES
 from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_groups, read_labels
 from cellfm.tasks.annotation._panel import on_shared_genes
 from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS
-from cellfm.tasks.annotation._train import train_annotator
+from cellfm.tasks.annotation._train import check_options, train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
 
@@ -45,6 +47,7 @@ def annotate(
     distance_threshold: float | None = None,
     majority_voting: bool | str = False,
     save_annotator: str | Path | None = None,
+    overwrite: bool = False,
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
@@ -96,7 +99,9 @@ def annotate(
         Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column
         of `obs`, or True for small ones of the neighbour graph of the embedding (Leiden, as in celltypist).
     save_annotator
-        New folder to keep the annotator in that was fitted to the reference.
+        Folder to keep the annotator in that was fitted to the reference.
+    overwrite
+        Replace the annotator that is in `save_annotator` already; a folder of anything else is never replaced.
     batch_size
         Cells computed at once; it changes no result.
     min_known_genes
@@ -130,7 +135,8 @@ def annotate(
     Raises
     ------
     InputError
-        Neither annotator nor reference, or both; no counts; no common gene; what `cf.tl.fit_annotator` refuses.
+        Neither annotator nor reference, or both; no counts; no common gene; a threshold out of range; `save_annotator`
+        exists and `overwrite` is false, or it cannot be written; what `cf.tl.fit_annotator` refuses.
     CheckpointError
         A saved annotator is damaged.
     MissingKeyError
@@ -145,17 +151,19 @@ def annotate(
         raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
     if reference is not None and labels_key is None:
         raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
-    if save_annotator is not None and (reference is None or Path(save_annotator).exists()):
-        why = "there is no reference to fit one to" if reference is None else "it exists already"
-        raise InputError(f"save_annotator={str(save_annotator)!r}: {why}.")
+    check_thresholds(confidence_threshold, distance_threshold)
+    if reference is not None:
+        check_options(method, head)
+    if save_annotator is not None:
+        if reference is None:
+            raise InputError(f"save_annotator={str(save_annotator)!r}: there is no reference to fit an annotator to.")
+        FILES.check_target(Path(save_annotator), overwrite=overwrite)
     adata = select(data, modality)
     clusters = read_groups(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
     known = None if reference is None else select(reference, modality)
     labels = None if known is None else read_labels(known, labels_key)
     if isinstance(annotator, str | Path):
         annotator = Annotator.load(annotator)
-    if isinstance(annotator, Annotator):
-        annotator.thresholds(confidence_threshold, distance_threshold)
     loaded = resolve_model(model) if annotator is None else annotator.model
     common = {"values_layer": values_layer, "hgnc": hgnc, "min_known_genes": min_known_genes}
     cells = read_cells_for(adata, loaded.vocab, layer=layer, gene_key=gene_key, **common)
@@ -170,7 +178,7 @@ def annotate(
         annotator = train_annotator(loaded, source, labels, embedding=embedding, **options)
         annotator = replace(annotator, colors=tuple(label_colors(known, labels_key, list(annotator.classes))))
         if save_annotator is not None:
-            annotator.save(save_annotator)
+            annotator.save(save_annotator, overwrite=overwrite)
     annotator.check_genes(cells)
     least, most = annotator.thresholds(confidence_threshold, distance_threshold)
 

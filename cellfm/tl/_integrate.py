@@ -16,6 +16,7 @@ from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._checkpoint import check_model_folder
 from cellfm.tasks.annotation._labels import read_groups, require_complete
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
 from cellfm.tasks.integration._umap import umap_of
@@ -47,6 +48,7 @@ def integrate(
     key_added: str = INTEGRATION.obsm,
     umap: bool = False,
     save_model: str | Path | None = None,
+    overwrite: bool = False,
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
@@ -117,6 +119,8 @@ def integrate(
         Also store UMAPs of the embeddings before and after, for `cf.pl.integration`.
     save_model
         Folder to keep the fine-tuned model in, for `cf.load_model`; by default it is let go.
+    overwrite
+        Replace the model that is in `save_model` already; a folder of anything else is never replaced.
     batch_size
         Cells embedded at once; it changes no result.
     min_known_genes
@@ -143,7 +147,7 @@ def integrate(
     ------
     InputError
         No counts, too few known genes, a missing batch, one batch only, a batch with less than two cells, an option
-        out of its range, a model folder that exists.
+        out of its range, a model folder that exists without `overwrite`, or that cannot be written.
     MissingKeyError
         No such column, layer or modality; the message lists those there are.
 
@@ -155,7 +159,9 @@ def integrate(
     (200, 128)
     """
     counts = {"steps": steps, "lora_rank": lora_rank, "train_batch_size": train_batch_size, "train_genes": train_genes}
-    _check_options(method, save_model, **counts if lora_layers is None else counts | {"lora_layers": lora_layers})
+    _check_options(method, **counts if lora_layers is None else counts | {"lora_layers": lora_layers})
+    if save_model is not None:
+        check_model_folder(save_model, overwrite=overwrite)
     adata = select(data, modality)
     batches = require_complete(read_groups(adata, batch_key, "batch_key"), batch_key)
     require_batches(batches, batch_key)
@@ -192,7 +198,7 @@ def integrate(
     if not found.best_step:
         warn("No step of training made the score better: the embedding is that of the model as it was.")
     if save_model is not None:
-        found.model.save(save_model)
+        found.model.save(save_model, overwrite=overwrite)
     encode = {"batch_size": batch_size, "random_state": random_state}
     embedding = embed_cells(found.model, cells, **encode)
     pictures = {}
@@ -229,14 +235,12 @@ def integrate(
     return result if copy else None
 
 
-def _check_options(method: str, save_model: str | Path | None, **counts: int) -> None:
+def _check_options(method: str, **counts: int) -> None:
     if method not in ("lora", "full"):
         raise InputError(f"method must be 'lora' or 'full', not {method!r}.")
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number above 0, not {value!r}.")
-    if save_model is not None and Path(save_model).exists():
-        raise InputError(f"save_model={str(save_model)!r} exists already; name a folder that does not.")
 
 
 def _expresses_known(cells: CellInput) -> np.ndarray:

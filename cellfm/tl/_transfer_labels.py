@@ -15,6 +15,7 @@ from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels, require_classes
 from cellfm.tasks.annotation._neighbors import N_NEIGHBORS, fit_neighbor_vote
 from cellfm.tasks.annotation._panel import on_shared_genes
@@ -125,7 +126,9 @@ def transfer_labels(
     >>> cf.tl.transfer_labels(query, reference, labels_key="cell_type")
     >>> query.obs["cellfm_label"].value_counts()
     """
-    _check_options(n_neighbors, confidence_threshold, distance_threshold)
+    if n_neighbors < 1:
+        raise InputError(f"n_neighbors must be 1 or more, not {n_neighbors}.")
+    check_thresholds(confidence_threshold, distance_threshold)
     adata, known = select(data, modality), select(reference, modality)
     labels = read_labels(known, labels_key)
     if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
@@ -196,12 +199,3 @@ def transfer_labels(
         )
     logger.info("labelled %d cells, %d of them %s.", adata.n_obs, rejected.sum(), UNKNOWN)
     return result if copy else None
-
-
-def _check_options(n_neighbors: int, confidence_threshold: float | None, distance_threshold: float | None) -> None:
-    if n_neighbors < 1:
-        raise InputError(f"n_neighbors must be 1 or more, not {n_neighbors}.")
-    if confidence_threshold is not None and not 0 <= confidence_threshold <= 1:
-        raise InputError(f"confidence_threshold must be 0 to 1, not {confidence_threshold}.")
-    if distance_threshold is not None and not distance_threshold >= 0:
-        raise InputError(f"distance_threshold must be 0 or more, not {distance_threshold}.")

@@ -248,8 +248,33 @@ def test_what_was_fitted_is_kept(query, reference, tiny_model, tmp_path):
     found = cf.tl.annotate(query, save_annotator=tmp_path / "kept", **options)
     again = cf.tl.annotate(query, tmp_path / "kept", copy=True)
     np.testing.assert_array_equal(again.obsm["cellfm_proba"], found.obsm["cellfm_proba"])
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match=r"exists already.*overwrite=True \(--overwrite\)"):
         cf.tl.annotate(query, save_annotator=tmp_path / "kept", **options)
+    reference.obs["label"] = reference.obs["label"].astype(str) + " cells"
+    cf.tl.annotate(query, save_annotator=tmp_path / "kept", overwrite=True, **options)
+    assert Annotator.load(tmp_path / "kept").classes == ("A cells", "B cells")
+
+
+def test_only_an_annotator_is_replaced_by_one(query, reference, tiny_model, annotator, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("do not lose")
+    (tmp_path / "file").write_text("nor this")
+    (tmp_path / "empty").mkdir()
+    annotator.save(tmp_path / "empty", overwrite=True)
+    assert Annotator.load(tmp_path / "empty").classes == annotator.classes
+    monkeypatch.setattr(CellFM, "encode", None)  # refused before the fit
+    fit = {"reference": reference, "labels_key": "label", "model": tiny_model, "overwrite": True}
+    for name, message in (
+        ("mine", r"mine is not an annotator \(it has no annotator.json\), so it is not replaced"),
+        ("file", "file is not an annotator"),
+        ("file/below", "Could not write .*below"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cf.tl.annotate(query, save_annotator=tmp_path / name, **fit)
+        with pytest.raises(InputError, match=message):
+            annotator.save(tmp_path / name, overwrite=True)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "do not lose"
+    assert (tmp_path / "file").read_text() == "nor this"
 
 
 def test_the_query_as_its_own_reference_is_told(query, tiny_model):
@@ -328,10 +353,16 @@ def test_bad_queries_are_refused_before_any_work(query, reference, tiny_model, a
         cf.tl.annotate(query, annotator, reference=reference, labels_key="label")
     with pytest.raises(InputError, match="Pass labels_key="):
         cf.tl.annotate(query, reference=reference, model=tiny_model)
-    with pytest.raises(InputError, match="confidence_threshold must be from 0 to 1"):
-        cf.tl.annotate(query, annotator, confidence_threshold=2.0)
-    with pytest.raises(InputError, match="distance_threshold must be 0 or more"):
-        cf.tl.annotate(query, annotator, distance_threshold=-1.0)
+    fit = {"reference": reference, "labels_key": "label", "model": tiny_model}
+    for source in ({"annotator": annotator}, fit):
+        for wrong in (2.0, -0.1, np.nan, "0.5"):
+            with pytest.raises(InputError, match="confidence_threshold must be a number from 0 to 1, not"):
+                cf.tl.annotate(query, **source, confidence_threshold=wrong)
+        for wrong in (-1.0, np.nan, "far"):
+            with pytest.raises(InputError, match="distance_threshold must be a number of 0 or more"):
+                cf.tl.annotate(query, **source, distance_threshold=wrong)
+    with pytest.raises(InputError, match="method must be one of"):
+        cf.tl.annotate(query, **fit, method="some")
     with pytest.raises(MissingKeyError, match="majority_voting='clusters'"):
         cf.tl.annotate(query, annotator, majority_voting="clusters")
     with pytest.raises(InputError, match="no reference to fit"):

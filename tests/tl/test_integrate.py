@@ -159,6 +159,9 @@ def test_batches_that_cannot_be_integrated_are_refused(tiny_adata, model, tmp_pa
     (tmp_path / "there").mkdir()
     with pytest.raises(InputError, match="exists already"):
         cf.tl.integrate(tiny_adata, model, batch_key="batch", save_model=tmp_path / "there")
+    (tmp_path / "there" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not a model folder .*so it is not replaced"):
+        cf.tl.integrate(tiny_adata, model, batch_key="batch", save_model=tmp_path / "there", overwrite=True)
     # A batch whose only cells are empty is found out by its counts.
     tiny_adata.obs["empty"] = ["a"] * 38 + ["b"] * 2
     emptied(tiny_adata, 38)

@@ -14,7 +14,7 @@ from cellfm._logging import logger
 from cellfm.errors import InputError
 from cellfm.keys import UNKNOWN
 from cellfm.model import CellFM
-from cellfm.tasks.annotation._calibrate import calibrated
+from cellfm.tasks.annotation._calibrate import calibrated, check_thresholds
 from cellfm.tasks.annotation._head import Head, MLPHead
 from cellfm.tasks.annotation._reject import Reference, shift_of
 
@@ -104,11 +104,11 @@ class Annotator:
         -------
         A row for each cell: label (``"Unknown"`` where it is rejected), raw_label, confidence, distance.
         """
+        least, most = self.thresholds(confidence_threshold, distance_threshold)
         adata = select(adata)
         options = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
         cells = read_cells_for(adata, self.model.vocab, layer=layer, **options)
         self.check_genes(cells)
-        least, most = self.thresholds(confidence_threshold, distance_threshold)
         found = self.predict_cells(cells, batch_size=batch_size)
         most = found.widened(most) if distance_threshold is None else most
         names = np.array([*self.classes, None], object)[found.codes]  # the code -1 takes the last
@@ -142,10 +142,7 @@ class Annotator:
         InputError
             They are out of range.
         """
-        if confidence is not None and not 0 <= confidence <= 1:
-            raise InputError(f"confidence_threshold must be from 0 to 1, not {confidence}.")
-        if distance is not None and not distance >= 0:
-            raise InputError(f"distance_threshold must be 0 or more, not {distance}.")
+        check_thresholds(confidence, distance)
         least = self.confidence_threshold if confidence is None else confidence
         return least, self.distance_threshold if distance is None else distance
 
@@ -175,7 +172,7 @@ class Annotator:
         Raises
         ------
         InputError
-            The folder exists and `overwrite` is false, or cannot be written.
+            The folder exists and `overwrite` is false, it exists and is not an annotator, or it cannot be written.
         """
         from cellfm.tasks.annotation._files import write_annotator
 

@@ -1,8 +1,11 @@
 """Honest confidence: a temperature and thresholds, chosen on cells that were held out."""
 
+from numbers import Real
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from cellfm.errors import InputError
 from cellfm.tasks.annotation._mlp import softmax, weighted_loss
 
 REJECTED = 0.05
@@ -38,3 +41,19 @@ def fit_thresholds(confidence: np.ndarray, distance: np.ndarray, *, rejected: fl
 def calibrated(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities, (n, n_classes) float32."""
     return softmax(logits / temperature).astype(np.float32)
+
+
+def check_thresholds(confidence: float | None, distance: float | None) -> None:
+    """Refuse thresholds out of range; None stands for the one chosen on validation cells.
+
+    Raises
+    ------
+    InputError
+        One of them is not a number, or out of range.
+    """
+    for name, value, largest, allowed in (
+        ("confidence_threshold", confidence, 1.0, "from 0 to 1"),
+        ("distance_threshold", distance, np.inf, "of 0 or more (numpy.inf rejects no cell)"),
+    ):
+        if value is not None and not (isinstance(value, Real) and 0 <= float(value) <= largest):
+            raise InputError(f"{name} must be a number {allowed}, not {value!r}.")

@@ -159,7 +159,12 @@ def train_annotator(
 
 
 def check_options(
-    method: str, head: str, n_layers: int, validation_fraction: float, class_weight: str | None, lora_rank: int
+    method: str,
+    head: str,
+    n_layers: int = 1,
+    validation_fraction: float = 0.15,
+    class_weight: str | None = "balanced",
+    lora_rank: int = 16,
 ) -> None:
     """Refuse options that are none, before any work.
 
