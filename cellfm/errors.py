@@ -21,5 +21,9 @@ class DownloadError(InputError):
     """Something that has to come from the network could not be fetched."""
 
 
+class MissingPackageError(InputError, ImportError):
+    """An optional package is needed for what was asked; the message names the extra that installs it."""
+
+
 class DataWarning(UserWarning):
     """The result may be poorer than the user expects; the message says why, with numbers."""

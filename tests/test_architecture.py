@@ -337,7 +337,7 @@ OPTIONS = {
         "condition_key": "condition",
         "source": "ctrl",
         "target": "stim",
-        "method": "scgen",
+        "method": "mean_shift",
         "space": "pca",
     },
     "tl.compare_transport": {"umap": True},

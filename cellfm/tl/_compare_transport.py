@@ -11,6 +11,7 @@ from cellfm._adata import record_run, select
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm.errors import InputError
 from cellfm.keys import TRANSPORT
+from cellfm.tasks.transport._fit import row_of
 from cellfm.tasks.transport._metrics import evaluate
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._read import read_given
@@ -106,7 +107,7 @@ def compare_transport(
         from cellfm.tasks.integration._umap import umap_of
 
         found.obsm[TRANSPORT.umap] = umap_of(found.obsm[TRANSPORT.obsm], random_state=random_state)
-    predictions = {model.method: moved.values, "identity": before.values}
+    predictions = {row_of(model.method): moved.values, "identity": before.values}
     scores = evaluate(predictions, there.values, before.values, random_state=random_state)
     record_run(found, TRANSPORT.uns, **model.facts(), **{TRANSPORT.scores: scores})
     return found

@@ -11,16 +11,15 @@ from mudata import MuData
 from cellfm._adata import select
 from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.perturbation._profiles import read_expression
 from cellfm.tasks.transport._fit import Cells, fit_conditions, variable_genes
-from cellfm.tasks.transport._maps import METHODS
+from cellfm.tasks.transport._maps import BALANCED, METHODS, Method
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._recipe import Recipe
-from cellfm.tasks.transport._scgen import has_pertpy, require_pertpy
+from cellfm.tasks.transport._scgen import require_pertpy
 from cellfm.tasks.transport._spaces import MOST_GENES, SPACES, SpaceName
 from cellfm.tasks.transport._split import split_cells
 
@@ -32,8 +31,8 @@ def fit_transport(
     condition_key: str,
     source: str,
     target: str,
-    method: Literal["cellot", "entropic", "scgen", "identity"] = "cellot",
-    space: Literal["cellfm", "pca", "genes", "scgen"] | None = None,
+    method: Method = "cellot",
+    space: SpaceName | None = None,
     holdout: tuple[str, str] | None = None,
     test_fraction: float = 0.2,
     groupby: str | None = None,
@@ -54,9 +53,9 @@ def fit_transport(
     """Learn how cells of one condition would look in another, such as treated with a drug, and judge it.
 
     No cell is ever measured in both conditions, so the map is learnt between two sets of cells: by optimal transport
-    with convex potentials (CellOT, Bunne 2023) or with entropy (Cuturi 2013), or as a shift of the mean (scGen,
-    Lotfollahi 2019, in its own latent space or in another). The test cells stand beside no change, the mean shift in
-    the same space and the mean change of each gene: look at `evaluation` before you believe a prediction.
+    with convex potentials (CellOT, Bunne 2023) or with entropy (Cuturi 2013), or as a shift of the mean, in a latent
+    space of ours or in that of scGen (Lotfollahi 2019). The test cells stand beside no change, the mean shift in the
+    same space and the mean change of each gene: look at `evaluation` before you believe a prediction.
 
     Parameters
     ----------
@@ -72,19 +71,25 @@ def fit_transport(
     target
         Condition that they are carried to.
     method
-        ``"cellot"``, ``"entropic"`` (needs ott-jax: ``pip install 'cellfm[perturb]'``), ``"scgen"`` or ``"identity"``.
+        ``"cellot"``: optimal transport with convex potentials. ``"entropic"``: with entropy (needs ott-jax:
+        ``pip install 'cellfm[perturb]'``). ``"latent_shift"``: the mean over the groups of `groupby` of the difference
+        of their means in the latent space. ``"mean_shift"``: the difference of the means over all cells.
+        ``"scgen"``: scGen, that is the balanced shift of ``"latent_shift"`` in the variational autoencoder of scGen,
+        trained by pertpy (``pip install 'cellfm[scgen]'``). ``"identity"``: no change. A name means the same algorithm
+        whatever is installed.
     space
         ``"cellfm"``: an autoencoder on CellFM embeddings that tells expression. ``"pca"``: principal components of the
         predicted genes. ``"genes"``: these genes themselves. ``"scgen"``: the variational autoencoder of scGen over
-        these genes, trained by pertpy (``pip install 'cellfm[scgen]'``). By default ``"cellfm"``, but for the method
-        ``"scgen"`` its own space where pertpy is installed.
+        these genes, trained by pertpy. By default ``"cellfm"``, and ``"scgen"`` for the method of that name, which
+        has no other.
     holdout
         Column of `obs` and a group, such as ``("cell_type", "B cells")``, whose cells are the test; by default a random
         part of all cells is.
     test_fraction
         Size of that part.
     groupby
-        Column of `obs`, such as the cell type, over whose groups the shift of ``"scgen"`` is balanced.
+        Column of `obs`, such as the cell type, over whose groups the shift of ``"latent_shift"`` and ``"scgen"`` is
+        balanced; both need it, and the other methods do not take it.
     decode
         Predict the ``"change"`` of a cell and add it to what was measured, or the ``"whole"`` cell.
     n_genes
@@ -123,14 +128,17 @@ def fit_transport(
     InputError
         Equal or missing conditions (those there are are listed), cells without a condition, fewer than 20 cells of a
         condition for training or test, values that are neither counts nor log-normalised, too many genes for the
-        ``genes`` space, ott-jax or pertpy asked for and not installed.
+        ``genes`` space, `groupby` missing or given to a method that does not read it, a `space` that ``"scgen"`` has
+        not.
+    MissingPackageError
+        ott-jax or pertpy is needed and not installed; it is an `ImportError`, and the message names the extra.
     MissingKeyError
         No such column, layer or modality; the message lists those there are.
 
     Examples
     --------
     >>> fitted = cf.tl.fit_transport(
-    ...     adata, condition_key="condition", source="ctrl", target="stim", method="scgen", space="pca"
+    ...     adata, condition_key="condition", source="ctrl", target="stim", method="mean_shift", space="pca"
     ... )
     >>> fitted.evaluation[["method", "r2", "pearson_change"]]
     """
@@ -144,8 +152,10 @@ def fit_transport(
         decode=decode,
         random_state=random_state,
     )
-    space = _default_space(method) if space is None else space
+    if space is None:
+        space = "scgen" if method == "scgen" else "cellfm"
     _check(method, space, n_genes, test_fraction, holdout)
+    _check_groupby(method, groupby)
     table = select(adata, modality)
     names = _column(table, condition_key)
     _check_conditions(names, condition_key, source, target)
@@ -194,15 +204,6 @@ def fit_transport(
     )
 
 
-def _default_space(method: str) -> SpaceName:
-    if method != "scgen":
-        return "cellfm"
-    space: SpaceName = "scgen" if has_pertpy() else "cellfm"
-    why = "pertpy is installed" if space == "scgen" else "pertpy, for scGen's own, is not installed"
-    logger.info("taking space=%r: %s.", space, why)
-    return space
-
-
 def _check(method: str, space: str, n_genes: int | None, test_fraction: float, holdout: tuple[str, str] | None) -> None:
     for name, value, known in (("method", method, METHODS), ("space", space, SPACES)):
         if value not in known:
@@ -211,6 +212,11 @@ def _check(method: str, space: str, n_genes: int | None, test_fraction: float, h
         from cellfm.tasks.transport._entropic import require_ott
 
         require_ott()
+    if method == "scgen" and space != "scgen":
+        raise InputError(
+            f"method='scgen' is scGen in its own latent space, and space={space!r} is another: leave space= out, or "
+            "take method='latent_shift' for the same shift there."
+        )
     if space == "scgen":
         require_pertpy()
     if space == "genes" and n_genes is not None and n_genes > MOST_GENES:
@@ -219,6 +225,16 @@ def _check(method: str, space: str, n_genes: int | None, test_fraction: float, h
         raise InputError(f"test_fraction must be above 0 and at most 0.5, not {test_fraction!r}.")
     if holdout is not None and (isinstance(holdout, str) or len(holdout) != 2):
         raise InputError(f"holdout must be a column and a group, such as ('cell_type', 'B cells'), not {holdout!r}.")
+
+
+def _check_groupby(method: str, groupby: str | None) -> None:
+    if method in BALANCED and groupby is None:
+        raise InputError(
+            f"method={method!r} balances its shift over groups of cells: pass groupby= with a column of obs, such as "
+            "the cell type, or take method='mean_shift', which is the same without groups."
+        )
+    if method not in BALANCED and groupby is not None:
+        raise InputError(f"groupby= is for {' and '.join(map(repr, BALANCED))}; method={method!r} reads no groups.")
 
 
 def _check_conditions(names: np.ndarray, condition_key: str, source: str, target: str) -> None:

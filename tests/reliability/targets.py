@@ -261,7 +261,7 @@ def _write_transport(folder: Path) -> None:
         holdout=None,
         genes=tuple("ABCDEF"),
         space=Space("pca", arrays | {"scale": one}),
-        map=Map("scgen", {"shift": np.array([0.5, -0.5], np.float32)}),
+        map=Map("latent_shift", {"shift": np.array([0.5, -0.5], np.float32)}),
         recipe=TransportRecipe(n_components=2),
         history=HISTORY,
         evaluation=HISTORY,

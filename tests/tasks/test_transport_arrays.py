@@ -5,7 +5,7 @@ import pytest
 
 from cellfm.errors import InputError
 from cellfm.tasks.transport._fit import Cells, fit_conditions
-from cellfm.tasks.transport._maps import LatentCells, Map, latent_shift
+from cellfm.tasks.transport._maps import LatentCells, Map, balanced_shift, mean_shift
 from cellfm.tasks.transport._metrics import WIDTHS, mmd, most_changed, score_cells
 from cellfm.tasks.transport._model import carry
 from cellfm.tasks.transport._recipe import Recipe
@@ -124,11 +124,11 @@ def test_the_balanced_shift_counts_each_group_alike():
     of_x, of_y = np.repeat(["a", "b", "c"], 10), np.repeat(["a", "b", "d"], [4, 12, 8])
     source, target = LatentCells(x[:20], x[20:], of_x), LatentCells(y[:20], y[20:], of_y)
     expected = [(y[of_y == g].mean(0) - x[of_x == g].mean(0)) for g in ("a", "b")]
-    np.testing.assert_allclose(latent_shift(source, target), np.mean(expected, 0), rtol=1e-5)
-    plain = latent_shift(LatentCells(x[:20], x[20:], None), LatentCells(y[:20], y[20:], None))
+    np.testing.assert_allclose(balanced_shift(source, target), np.mean(expected, 0), rtol=1e-5)
+    plain = mean_shift(LatentCells(x[:20], x[20:], None), LatentCells(y[:20], y[20:], None))
     np.testing.assert_allclose(plain, y.mean(0) - x.mean(0), rtol=1e-5)
     with pytest.raises(InputError, match="No group has cells of both"):
-        latent_shift(LatentCells(x, x[:0], np.repeat("a", 30)), LatentCells(y, y[:0], np.repeat("b", 24)))
+        balanced_shift(LatentCells(x, x[:0], np.repeat("a", 30)), LatentCells(y, y[:0], np.repeat("b", 24)))
 
 
 @pytest.mark.parametrize("decode", ["change", "whole"])
@@ -137,12 +137,12 @@ def test_carried_cells_are_not_negative_and_no_change_changes_nothing(decode):
     recipe = Recipe(n_components=3, decode=decode)
     space, _ = fit_space("pca", values, values, np.arange(50) < 5, recipe)
     assert (carry(space, Map("identity", {}), values, values, recipe).values == values).all()
-    none = carry(space, Map("scgen", {"shift": np.zeros(3, np.float32)}), values, values, recipe)
+    none = carry(space, Map("latent_shift", {"shift": np.zeros(3, np.float32)}), values, values, recipe)
     if decode == "change":
         np.testing.assert_allclose(none.values, values, atol=1e-6)
     else:
         np.testing.assert_allclose(none.values, np.maximum(space.decode(space.encode(values)), 0), atol=1e-6)
-    far = carry(space, Map("scgen", {"shift": np.full(3, 9, np.float32)}), values, values, recipe)
+    far = carry(space, Map("latent_shift", {"shift": np.full(3, 9, np.float32)}), values, values, recipe)
     assert far.values.min() == 0
 
 
@@ -154,7 +154,7 @@ def test_test_cells_choose_nothing():
     parts = split_cells(conditions, held_out, test_fraction=0.2, random_state=0)
     other = values.copy()
     other[held_out] = normal(100, 20, seed=3) ** 2
-    options = {"method": "scgen", "space": "pca", "recipe": RECIPE}
+    options = {"method": "mean_shift", "space": "pca", "recipe": RECIPE}
     one, two = (fit_conditions(Cells(v, None, None), parts["a"], parts["b"], **options) for v in (values, other))
     assert all((one.map.arrays[name] == two.map.arrays[name]).all() for name in one.map.arrays)
     assert all((one.space.arrays[name] == two.space.arrays[name]).all() for name in one.space.arrays)
@@ -166,15 +166,16 @@ def test_a_shift_that_is_the_truth_is_found_and_beats_no_change():
     values[200:, :5] += 1
     parts = split_cells({"a": np.arange(200), "b": np.arange(200, 400)}, None, test_fraction=0.2, random_state=0)
     fitted = fit_conditions(
-        Cells(values, None, None), parts["a"], parts["b"], method="scgen", space="genes", recipe=RECIPE
+        Cells(values, None, None), parts["a"], parts["b"], method="mean_shift", space="genes", recipe=RECIPE
     )
     table = fitted.evaluation.set_index("method")
-    assert list(table.index) == ["scgen", "identity", "mean shift", "mean change"]
-    assert table.loc["scgen", "pearson_change"] > 0.95
-    assert table.loc["scgen", "l2"] < 0.4 * table.loc["identity", "l2"]
-    for metric in ("l2", "r2", "mmd"):  # three names for one thing in this space
-        np.testing.assert_allclose(table.loc["mean shift", metric], table.loc["scgen", metric], rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(table.loc["mean change", metric], table.loc["scgen", metric], rtol=1e-3, atol=1e-5)
+    assert list(table.index) == ["mean shift", "identity", "mean change"]
+    assert table.loc["mean shift", "pearson_change"] > 0.95
+    assert table.loc["mean shift", "l2"] < 0.4 * table.loc["identity", "l2"]
+    for metric in ("l2", "r2", "mmd"):  # two names for one thing in this space
+        np.testing.assert_allclose(
+            table.loc["mean change", metric], table.loc["mean shift", metric], rtol=1e-3, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -16,6 +18,7 @@ import cellfm as cf
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.transport import _scgen
+from cellfm.tasks.transport._maps import Map
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._recipe import Recipe
 from cellfm.tl import _fit_transport
@@ -23,7 +26,7 @@ from cellfm.tl import _fit_transport
 N = 320
 RESPONSE = range(20)
 BASE = {"condition_key": "condition", "source": "ctrl", "target": "stim"}
-QUICK = {"method": "scgen", "space": "pca", "n_components": 10}
+QUICK = {"method": "mean_shift", "space": "pca", "n_components": 10}
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +68,10 @@ def treated(cells: AnnData) -> AnnData:
 
 def test_the_response_of_a_type_left_out_is_found(fitted):
     table = fitted.evaluation.set_index("method")
-    assert list(table.index) == ["scgen", "identity", "mean shift", "mean change"]
-    assert table.loc["scgen", "pearson_change"] > 0.9
-    assert table.loc["scgen", "r2_top50"] > 0.9 > table.loc["identity", "r2_top50"]
-    assert table.loc["scgen", "mmd"] < table.loc["identity", "mmd"]
+    assert list(table.index) == ["mean shift", "identity", "mean change"]
+    assert table.loc["mean shift", "pearson_change"] > 0.9
+    assert table.loc["mean shift", "r2_top50"] > 0.9 > table.loc["identity", "r2_top50"]
+    assert table.loc["mean shift", "mmd"] < table.loc["identity", "mmd"]
     assert (table["n_source"] == 80).all()
     assert (table["n_target"] == 80).all()
 
@@ -197,7 +200,7 @@ def test_comparison_has_all_cells_and_the_scores_of_the_fit(cells, fitted, tmp_p
     assert (found.obsm["X_cellfm_transport_umap"] == found.obsm["X_cellfm_transport"][:, :2] + 1).all()
     # The cells left out of the fit were these.
     scores = found.uns["cellfm"]["transport"]["scores"].set_index("method")
-    expected = fitted.evaluation.set_index("method").loc[["scgen", "identity"], list(scores)]
+    expected = fitted.evaluation.set_index("method").loc[["mean shift", "identity"], list(scores)]
     pd.testing.assert_frame_equal(scores, expected, rtol=1e-4)
     assert found.obs_names.is_unique
     found.write_h5ad(tmp_path / "compared.h5ad")
@@ -215,7 +218,10 @@ def test_treated_cells_are_noticed(cells, fitted):
         ({"target": "drug"}, "has no 'drug'; there are: ctrl, stim"),
         ({"source": "drug"}, "has no 'drug'; there are: ctrl, stim"),
         ({"target": "ctrl"}, "source and target are both 'ctrl'"),
-        ({"method": "magic"}, "method must be one of 'cellot', 'entropic', 'scgen', 'identity', not 'magic'"),
+        (
+            {"method": "magic"},
+            "method must be one of .*'latent_shift', 'mean_shift', 'scgen', 'identity', not 'magic'",
+        ),
         ({"space": "umap"}, "space must be one of 'cellfm', 'pca', 'genes', 'scgen', not 'umap'"),
         ({"space": "genes", "n_genes": 5000}, "at most 2,000 genes, found n_genes=5,000"),
         ({"test_fraction": 0.0}, "test_fraction must be above 0"),
@@ -223,6 +229,9 @@ def test_treated_cells_are_noticed(cells, fitted):
         ({"holdout": "B cells"}, "holdout must be a column and a group"),
         ({"holdout": ("cell_type", "NK cells")}, "has no 'NK cells' in these conditions; there are: B cells, T cells"),
         ({"n_components": 0}, "n_components must be 1 or more"),
+        ({"method": "latent_shift"}, "'latent_shift' balances its shift over groups of cells: pass groupby="),
+        ({"groupby": "cell_type"}, "groupby= is for 'latent_shift' and 'scgen'; method='mean_shift' reads no groups"),
+        ({"method": "scgen"}, "is scGen in its own latent space, and space='pca' is another"),
     ],
 )
 def test_bad_options_are_refused(cells, options, said):
@@ -230,7 +239,10 @@ def test_bad_options_are_refused(cells, options, said):
         cf.tl.fit_transport(cells, **(BASE | QUICK | options))
 
 
-@pytest.mark.parametrize("options", [{"condition_key": "drug"}, {"groupby": "drug"}, {"holdout": ("drug", "B cells")}])
+@pytest.mark.parametrize(
+    "options",
+    [{"condition_key": "drug"}, {"groupby": "drug", "method": "latent_shift"}, {"holdout": ("drug", "B cells")}],
+)
 def test_missing_columns_are_refused(cells, options):
     with pytest.raises(MissingKeyError, match="No column 'drug' in obs; there are: condition, cell_type"):
         cf.tl.fit_transport(cells, **(BASE | QUICK | options))
@@ -248,7 +260,7 @@ def test_values_that_are_no_expression_are_refused(cells, tiny_model, space):
     scaled = cells.copy()
     scaled.X = scaled.X.toarray() - 1.5
     with pytest.raises(InputError, match="negative"):
-        cf.tl.fit_transport(scaled, tiny_model, **BASE, space=space, method="scgen")
+        cf.tl.fit_transport(scaled, tiny_model, **BASE, space=space, method="mean_shift")
 
 
 def test_few_cells_are_refused(cells):
@@ -301,21 +313,38 @@ def test_scgen_in_its_own_space_is_saved_and_needs_no_pertpy_afterwards(cells, t
     np.testing.assert_array_equal(found.X, cf.tl.transport(model, control(cells)).X)
 
 
+@pytest.mark.parametrize("standing_in", [(), ("pertpy",), ("pertpy", "scvi", "flax")])
+@pytest.mark.parametrize("options", [{}, {"groupby": "cell_type"}, {"space": "scgen"}])
+def test_scgen_is_refused_with_the_extra_whatever_part_of_it_is_installed(cells, monkeypatch, standing_in, options):
+    for name in _scgen.NEEDED:
+        there = SimpleNamespace(tl=SimpleNamespace(Scgen=None)) if name in standing_in else None
+        monkeypatch.setitem(sys.modules, name, there)
+    refused = pytest.raises(ImportError, match=r"cellfm\[scgen\].*method='latent_shift'")
+    with refused as error:
+        cf.tl.fit_transport(cells, **BASE, **options, method="scgen")
+    assert isinstance(error.value, InputError)
+
+
 @pytest.mark.usefixtures("pertpy_stands_in")
-@pytest.mark.parametrize(("installed", "method", "space"), [(True, "scgen", "scgen"), (True, "identity", "cellfm")])
-def test_scgen_has_its_own_space_where_pertpy_is(cells, tiny_model, monkeypatch, installed, method, space):
-    monkeypatch.setattr(_fit_transport, "has_pertpy", lambda: installed)
-    monkeypatch.setattr("cellfm.tasks.transport._autoencoder.MAX_EPOCHS", 1)
-    assert cf.tl.fit_transport(cells, tiny_model, **BASE, method=method, n_components=5).space.kind == space
+def test_a_balanced_shift_is_no_mean_shift_and_scgen_is_one_in_its_own_space(cells):
+    groups = {"groupby": "cell_type", "n_components": 10}
+    unequal = cells[np.flatnonzero((cells.obs["cell_type"] == "T cells") | (np.arange(N) < N // 2))]
+    table = cf.tl.fit_transport(unequal, **BASE, **groups, method="latent_shift", space="pca").evaluation
+    table = table.set_index("method")
+    assert list(table.index) == ["latent_shift", "identity", "mean shift", "mean change"]
+    assert table.loc["latent_shift", "r2"] != table.loc["mean shift", "r2"]
+    fitted = cf.tl.fit_transport(unequal, **BASE, **groups, method="scgen")
+    assert (fitted.method, fitted.space.kind) == ("scgen", "scgen")
+    ours = cf.tl.fit_transport(unequal, **BASE, **groups, method="latent_shift", space="scgen")
+    np.testing.assert_array_equal(ours.map.arrays["shift"], fitted.map.arrays["shift"])
+    with pytest.raises(InputError, match="'scgen' balances its shift over groups of cells: pass groupby="):
+        cf.tl.fit_transport(unequal, **BASE, method="scgen")
 
 
-def test_scgen_takes_the_space_of_the_model_where_pertpy_is_not(cells, tiny_model, monkeypatch):
-    monkeypatch.setattr(_fit_transport, "has_pertpy", lambda: False)
-    monkeypatch.setattr("cellfm.tasks.transport._autoencoder.MAX_EPOCHS", 1)
-    assert cf.tl.fit_transport(cells, tiny_model, **BASE, method="scgen", n_components=5).space.kind == "cellfm"
-
-
-def test_without_pertpy_the_extra_is_named(cells, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pertpy", None)
-    with pytest.raises(InputError, match=r"cellfm\[scgen\]"):
-        cf.tl.fit_transport(cells, **BASE, method="scgen", space="scgen")
+def test_an_older_file_with_a_shift_called_scgen_is_read_as_what_it_is(cells, tmp_path):
+    fitted = cf.tl.fit_transport(cells, **BASE, method="latent_shift", space="pca", groupby="cell_type")
+    older = replace(fitted, map=Map("scgen", fitted.map.arrays))
+    older.save(tmp_path / "older")
+    found = TransportModel.load(tmp_path / "older")
+    assert found.method == "latent_shift"
+    assert (cf.tl.transport(found, control(cells)).X == cf.tl.transport(fitted, control(cells)).X).all()

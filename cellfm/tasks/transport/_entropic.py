@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
-from cellfm.errors import InputError
+from cellfm.errors import InputError, MissingPackageError
 
 EPSILONS = (0.003, 0.01, 0.03, 0.1, 0.3)
 """Tried strengths of the entropy, by the mean squared distance between source and target cells."""
@@ -21,7 +21,7 @@ def require_ott() -> ModuleType:
 
     Raises
     ------
-    InputError
+    MissingPackageError
         It is not installed.
     """
     try:
@@ -31,7 +31,7 @@ def require_ott() -> ModuleType:
             import ott.problems.linear.linear_problem
             import ott.solvers.linear.sinkhorn
     except ImportError as error:
-        raise InputError(
+        raise MissingPackageError(
             f"method='entropic' needs ott-jax ({error}). Install it with pip install 'cellfm[perturb]', or take "
             "method='cellot', which needs nothing more."
         ) from None
@@ -72,8 +72,10 @@ def fit_entropic(
 
     Raises
     ------
+    MissingPackageError
+        ott-jax is not installed.
     InputError
-        ott-jax is not installed, or no run converged.
+        No run converged.
     """
     ott = require_ott()
     rows, best, kept = [], np.inf, None

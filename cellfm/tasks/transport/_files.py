@@ -8,7 +8,7 @@ import numpy as np
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model import CellFM, load_model, resolve_model
 from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, require_use, table_facts, table_of, texts_of
-from cellfm.tasks.transport._maps import METHODS, Map
+from cellfm.tasks.transport._maps import METHODS, Map, Method
 from cellfm.tasks.transport._model import TransportModel, model_facts
 from cellfm.tasks.transport._recipe import Recipe
 from cellfm.tasks.transport._spaces import SPACES, Space
@@ -42,7 +42,7 @@ def read_transport(folder: Path, model: str | Path | CellFM | None = None) -> Tr
         found = TransportModel(
             genes=texts_of(facts["genes"]),
             space=Space(facts["space"], part_of(arrays, "space.")),
-            map=Map(facts["method"], part_of(arrays, "map.")),
+            map=Map(_method(facts), part_of(arrays, "map.")),
             recipe=Recipe(**recipe),
             holdout=None if facts["holdout"] is None else texts_of(facts["holdout"]),
             model=_model(folder, facts["model"], model),
@@ -51,6 +51,11 @@ def read_transport(folder: Path, model: str | Path | CellFM | None = None) -> Tr
         )
         _try(found)
         return found
+
+
+def _method(facts: dict) -> Method:
+    """The method; in older files a balanced shift in any space is called scGen."""
+    return "latent_shift" if facts["method"] == "scgen" and facts["space"] != "scgen" else facts["method"]
 
 
 def _try(transport: TransportModel) -> None:

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from cellfm._logging import logger
-from cellfm.tasks.transport._maps import LatentCells, Map, Method, fit_map
+from cellfm.tasks.transport._maps import LatentCells, Map, Method, fit_map, mean_shift
 from cellfm.tasks.transport._metrics import evaluate, mmd
 from cellfm.tasks.transport._model import carry
 from cellfm.tasks.transport._recipe import Recipe
@@ -48,6 +48,11 @@ class Fitted:
     evaluation: pd.DataFrame
 
 
+def row_of(method: str) -> str:
+    """What a table calls a method: the mean shift is the baseline of that name."""
+    return SHIFT if method == "mean_shift" else method
+
+
 def variable_genes(values: sp.csr_matrix, n_genes: int | None) -> np.ndarray:
     """The most variable genes of some cells, by number, in their order; those expressed in no cell never."""
     expressed = np.flatnonzero(np.asarray((values > 0).sum(0)).ravel())
@@ -75,7 +80,7 @@ def fit_conditions(
     stages = [("autoencoder", of_space.rename(columns={"epoch": "step"})), (method, of_map)]
     history = [table.assign(stage=name) for name, table in stages if len(table)]
     evaluation = _judged(cells, source, target, fitted, found, latent, recipe)
-    _report(evaluation, method)
+    _report(evaluation, row_of(method))
     return Fitted(fitted, found, pd.concat(history, ignore_index=True) if history else pd.DataFrame(), evaluation)
 
 
@@ -96,8 +101,11 @@ def _judged(
 ) -> pd.DataFrame:
     """The method and the baselines on the test cells; baselines learn from validation cells too."""
     x, values, observed = cells.x(source.test), cells.values[source.test], cells.values[target.test]
-    shift = Map("scgen", {"shift": latent[1].all.mean(0) - latent[0].all.mean(0)})
-    maps = {by.kind: by, "identity": Map("identity", {}), SHIFT: shift}
+    maps = {
+        row_of(by.kind): by,
+        "identity": Map("identity", {}),
+        SHIFT: Map("mean_shift", {"shift": mean_shift(*latent)}),
+    }
     moved = {name: carry(space, own, x, values, recipe) for name, own in maps.items()}
     change = cells.values[target.train].mean(0) - cells.values[source.train].mean(0)
     predicted = {name: own.values for name, own in moved.items()} | {MEAN_CHANGE: np.maximum(values + change, 0)}

@@ -10,8 +10,10 @@ from cellfm.errors import InputError
 from cellfm.tasks.transport._metrics import mmd
 from cellfm.tasks.transport._recipe import Recipe
 
-Method = Literal["cellot", "entropic", "scgen", "identity"]
-METHODS: tuple[Method, ...] = ("cellot", "entropic", "scgen", "identity")
+Method = Literal["cellot", "entropic", "latent_shift", "mean_shift", "scgen", "identity"]
+METHODS: tuple[Method, ...] = ("cellot", "entropic", "latent_shift", "mean_shift", "scgen", "identity")
+BALANCED: tuple[Method, ...] = ("latent_shift", "scgen")
+"""Shifts that are balanced over groups of cells."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Map:
 
             target, potential, epsilon = (self.arrays[name] for name in ("target", "potential", "epsilon"))
             return entropic_map(z, target, potential, float(epsilon[0]))
-        return z + self.arrays["shift"] if self.kind == "scgen" else z
+        return z if self.kind == "identity" else z + self.arrays["shift"]
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,30 @@ def fit_map(method: Method, source: LatentCells, target: LatentCells, recipe: Re
 
         found = fit_entropic(source.fit, target.fit, score, source.validation)
     else:
-        arrays = {"shift": latent_shift(source, target)} if method == "scgen" else {}
+        shift = {"mean_shift": mean_shift, "latent_shift": balanced_shift, "scgen": balanced_shift}
+        arrays = {} if method == "identity" else {"shift": shift[method](source, target)}
         found = arrays, pd.DataFrame()
     return Map(method, found[0]), found[1]
 
 
-def latent_shift(source: LatentCells, target: LatentCells) -> np.ndarray:
-    """The difference of the means, (d,); with groups, the mean over groups that both have, so that each counts as much.
+def mean_shift(source: LatentCells, target: LatentCells) -> np.ndarray:
+    """The difference of the means over all cells, (d,)."""
+    return target.all.mean(0) - source.all.mean(0)
+
+
+def balanced_shift(source: LatentCells, target: LatentCells) -> np.ndarray:
+    """The mean, over groups that both conditions have, of the difference of the means, (d,): each counts as much.
 
     scGen (Lotfollahi 2019) takes as many cells of each type before the means, which comes to the same.
+
+    Raises
+    ------
+    InputError
+        No group has cells of both conditions, or there are no groups.
     """
     x, y = source.all, target.all
     if source.groups is None or target.groups is None:
-        return y.mean(0) - x.mean(0)
+        raise InputError("A balanced shift needs groups of cells, and there are none.")
     both = sorted(set(source.groups) & set(target.groups))
     if not both:
         raise InputError("No group has cells of both conditions in training, so that no shift can be balanced.")

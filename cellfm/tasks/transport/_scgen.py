@@ -5,50 +5,47 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from importlib.util import find_spec
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm.errors import InputError
+from cellfm.errors import MissingPackageError
 from cellfm.tasks.transport._recipe import Recipe
 
 MAX_EPOCHS = 100
 PATIENCE = 25
 """Epochs without improvement on the validation cells after which training stops."""
 BATCH = 32
+NEEDED = ("pertpy", "scvi", "flax", "lightning.pytorch")
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")
 _SLOPE = 0.01
 _EPSILON = 1e-3  # of batch normalisation
 _HISTORY = {"loss": "elbo_train", "validation": "elbo_validation"}  # as scvi-tools names them
 
 
-def has_pertpy() -> bool:
-    """Whether pertpy is installed, and scvi-tools with JAX, which its scGen needs."""
-    return all(find_spec(name) is not None for name in ("pertpy", "scvi", "flax"))
-
-
 def require_pertpy() -> tuple[ModuleType, ModuleType]:
-    """The packages pertpy and scvi.
+    """The packages pertpy and scvi, with what scGen needs beside them.
 
     Raises
     ------
-    InputError
+    MissingPackageError
         One of them is not installed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import pertpy
-            import scvi
-
+            for name in NEEDED:
+                import_module(name)
+            pertpy, scvi = import_module("pertpy"), import_module("scvi")
             _ = pertpy.tl.Scgen
-    except ImportError as error:
-        raise InputError(
-            f"space='scgen' needs pertpy and scvi-tools ({error}). Install them with pip install 'cellfm[scgen]', or "
-            "take space='cellfm', which needs nothing more."
+    except (ImportError, AttributeError) as error:
+        raise MissingPackageError(
+            f"scGen needs pertpy, scvi-tools, flax and Lightning ({error}). Install them with pip install "
+            "'cellfm[scgen]', or take method='latent_shift' with space='cellfm' or 'pca', which needs nothing more: a "
+            "shift that is balanced over groups as that of scGen, in another latent space."
         ) from None
     return pertpy, scvi
 
