@@ -115,8 +115,19 @@ class AttentionKeys:
     varm: str = "cellfm_attention"
     """`varm`, float32, (n_vars, n_groups): how much CLS reads each gene, 0 to 1, mean over the cells of a group that
     express it; NaN where none does. With reader genes also ``cellfm_attention_<gene>`` for each of them."""
+    expression: str = "cellfm_attention_expression"
+    """`varm`, float32, (n_vars, n_groups): the control, the same ranks by expression alone. With reader genes also
+    ``cellfm_attention_<gene>_expression``."""
     groups: str = "groups"
     """`uns["cellfm"]["cellfm_attention"]["groups"]`, array of str: the columns."""
+    attention_layer: str = "attention_layer"
+    """`uns["cellfm"]["cellfm_attention"]["attention_layer"]`, int: the layer that was read, from 0; also in the records
+    of ``cellfm_lncrnas`` and ``cellfm_perturbed_genes``."""
+    active_layers: str = "active_layers"
+    """Beside it: array of int, the layers that can be read."""
+    correlation: str = "expression_correlation"
+    """Beside it: rank correlation of what was read with the control; a DataFrame by reader and group or by perturbed
+    gene, for lncRNAs a float."""
     lncrnas: str = "cellfm_lncrnas"
     """`uns`, DataFrame: genes that mark each group, the most specific first."""
     perturbed: str = "cellfm_perturbed_genes"

@@ -14,7 +14,7 @@ from cellfm.data import TokenBatch
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
 from cellfm.model._engine import Backend, Engine, Precision, start_engine
-from cellfm.model._parameters import Weights, initial_weights
+from cellfm.model._parameters import Weights, active_heads, attention_strengths, initial_weights
 from cellfm.vocab import Vocabulary
 
 Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
@@ -63,6 +63,10 @@ class Attended:
     """(n_tokens, n_heads, d_head) float32: what genes look for."""
     key: np.ndarray
     """(n_tokens, n_heads, d_head) float32: what genes offer."""
+
+
+NEGLIGIBLE = 0.01
+"""A layer whose attention adds less than this share of what the strongest adds is not read unless it is asked for."""
 
 
 class CellFM:
@@ -170,30 +174,85 @@ class CellFM:
         with self._lock:  # the compiled network serves one thread at a time
             return Encoded(**self._engine.run(batch, tuple(outputs), batch_size))
 
-    def attend(self, batch: TokenBatch, *, layer: int = -1, batch_size: int | None = None) -> Attended:
-        """Queries and keys of a layer.
+    @cached_property
+    def active_heads(self) -> np.ndarray:
+        """(n_layers, n_heads) bool: heads whose attention can change a token.
+
+        The others add exactly zero, because weights of theirs are zero (the gates, as a rule); what they attend to
+        means nothing.
+        """
+        return active_heads(self.config, self._weights)
+
+    @property
+    def active_layers(self) -> tuple[int, ...]:
+        """Layers with active heads, from 0: those whose attention can be read."""
+        return tuple(np.flatnonzero(self.active_heads.any(1)).tolist())
+
+    @cached_property
+    def attention_strengths(self) -> np.ndarray:
+        """(n_layers,) float, from 0 to 1: how much the attention of a layer adds, next to the layer that adds most.
+
+        Estimated from the weights (norms of gate and output). 0 for inactive layers; next to 0 for layers that training
+        has barely begun to activate, whose queries and keys are noise for the greater part.
+        """
+        return attention_strengths(self.config, self._weights)
+
+    def attention_layer(self, layer: int | None = None) -> int:
+        """Number of a layer whose attention can be read, from 0.
+
+        Parameters
+        ----------
+        layer
+            From 0; negative ones count from the last. None for the last active layer, those left out that add less than
+            1 % of what the strongest adds (`attention_strengths`).
+
+        Raises
+        ------
+        InputError
+            No such layer, an inactive one (the message lists the active ones), a model without active layers, or
+            attention that is not linear.
+        """
+        n_layers, active = self.config.n_layers, self.active_layers
+        if layer is not None and not -n_layers <= layer < n_layers:
+            raise InputError(f"The layer of attention must be from {-n_layers} to {n_layers - 1}, not {layer}.")
+        if self.config.retention != "linear":
+            raise InputError("Scores are read from linear attention, which this model does not have.")
+        if not active:
+            raise InputError(
+                f"Attention of {self.name!r} cannot be read: all of its {n_layers} layers are inactive. Their "
+                "attention adds nothing to any token, because gates or other weights are zero."
+            )
+        if layer is None:
+            return int(np.flatnonzero(self.attention_strengths >= NEGLIGIBLE)[-1])
+        chosen = layer % n_layers
+        if chosen not in active:
+            raise InputError(
+                f"Layer {chosen} of {self.name!r} is inactive: its attention adds nothing to any token, because gates "
+                "or other weights are zero, and its queries and keys mean nothing. Active layers: "
+                f"{', '.join(map(str, active))} (of 0 to {n_layers - 1})."
+            )
+        return chosen
+
+    def attend(self, batch: TokenBatch, *, layer: int | None = None, batch_size: int | None = None) -> Attended:
+        """Queries and keys of an active layer.
 
         Parameters
         ----------
         batch
             Tokens of the cells.
         layer
-            Which layer, from 0; negative ones count from the last.
+            Which layer, from 0; negative ones count from the last. By default the last active one.
         batch_size
             Cells computed at once; it changes no result.
 
         Raises
         ------
         InputError
-            No such layer, or the model's attention is not the linear one.
+            No such layer, or an inactive one; no layer is active; the model's attention is not the linear one.
         """
-        n_layers = self.config.n_layers
-        if not -n_layers <= layer < n_layers:
-            raise InputError(f"layer must be from {-n_layers} to {n_layers - 1}, not {layer}.")
-        if self.config.retention != "linear":
-            raise InputError("Scores are read from linear attention, which this model does not have.")
+        chosen = self.attention_layer(layer)
         with self._lock:
-            return Attended(**self._engine.attend(batch, layer % n_layers, batch_size))
+            return Attended(**self._engine.attend(batch, chosen, batch_size))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a model folder: ``config.json``, ``vocabulary.tsv`` and ``model.safetensors``.

@@ -89,8 +89,9 @@ def merged_weights(config: ModelConfig, weights: Weights) -> Weights:
     merged = dict(weights)
     for name in [name for name in weights if name.endswith(".base.weight")]:
         projection = name.removesuffix(".base.weight")
-        base, a, b = (merged.pop(f"{projection}.{part}.weight") for part in ("base", "a", "b"))
-        merged[f"{projection}.weight"] = base + b @ a
+        merged[f"{projection}.weight"] = _adapted(weights, projection)
+        for part in ("base", "a", "b"):
+            del merged[f"{projection}.{part}.weight"]
     return merged
 
 
@@ -103,6 +104,49 @@ def n_open_layers(config: ModelConfig, weights: Weights) -> int:
         if any(weights[f"backbone.layers.{n - 1}.{gate}.weight"].any() for gate in GATES):
             return n
     return 1
+
+
+def active_heads(config: ModelConfig, weights: Weights) -> np.ndarray:
+    """Heads whose attention can change a token, (n_layers, n_heads) bool.
+
+    A head adds ``(O / rms(O) * silu(x W_u)) W_o`` with ``O = Q K^T V``. It adds exactly zero where no dimension has a
+    gate, a value and an output, or none both a query and a key; then its queries and keys mean nothing.
+    """
+    active = np.zeros((config.n_layers, config.n_heads), bool)
+    for i in range(config.n_layers):
+        query, key, value, gate = (
+            _adapted(weights, f"backbone.layers.{i}.{name}").any(1) for name in _ATTENTION if name != "attention.output"
+        )
+        output = _adapted(weights, f"backbone.layers.{i}.attention.output").any(0)
+        compared, added = (
+            dimensions.reshape(config.n_heads, -1).any(1) for dimensions in (query & key, value & gate & output)
+        )
+        active[i] = compared & added
+    return active
+
+
+def attention_strengths(config: ModelConfig, weights: Weights) -> np.ndarray:
+    """How much the attention of each layer adds to tokens, next to the layer that adds most: (n_layers,) from 0 to 1.
+
+    The product of the norms of gate and output; queries, keys and values do not count, because what they give is
+    normalised. 0 for layers without active heads.
+    """
+    sizes = [
+        np.prod(
+            [np.linalg.norm(_adapted(weights, f"backbone.layers.{i}.attention.{name}")) for name in ("gate", "output")]
+        )
+        for i in range(config.n_layers)
+    ]
+    active = np.where(active_heads(config, weights).any(1), sizes, 0.0)
+    return active / active.max() if active.any() else active
+
+
+def _adapted(weights: Weights, projection: str) -> np.ndarray:
+    """The weight of a projection, with its adapter where it has one."""
+    if f"{projection}.weight" in weights:
+        return weights[f"{projection}.weight"]
+    base, a, b = (weights[f"{projection}.{part}.weight"] for part in ("base", "a", "b"))
+    return base + b @ a
 
 
 def _gain(name: str, deep: float) -> float:

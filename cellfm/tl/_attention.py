@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -14,7 +15,21 @@ from cellfm._logging import logger
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.genes import cls_scores, gene_scores, mean_scores
+from cellfm.tasks.genes import (
+    ATTENTION_SCORE,
+    EXPRESSION_SCORE,
+    cls_scores,
+    gene_scores,
+    layer_facts,
+    mean_scores,
+    n_shared_at_top,
+    pick_layer,
+    rank_correlation,
+)
+
+CLS = "CLS"
+N_TOP = 20
+"""Genes with the highest scores, compared with those that are expressed most."""
 
 
 def attention(
@@ -23,7 +38,7 @@ def attention(
     *,
     groupby: str | None = None,
     readers: Sequence[str] = (),
-    attention_layer: int = -1,
+    attention_layer: int | None = None,
     min_cells: int = 1,
     layer: str | None = None,
     modality: str = "rna",
@@ -41,6 +56,11 @@ def attention(
     cell the genes are ranked by it, ranks scaled to 0 (least) to 1 (most) and averaged over the heads (Zeng 2025,
     "Attention map"). Rows of what is written give (are read), columns receive (read).
 
+    Such an order can be that of expression in other words. With ``"mini"`` it nearly is, because the keys of its one
+    active layer are built to grow with a token's value. So a control is written beside it, the genes ranked within the
+    same cells by their expression alone, and the rank correlation of the two. Only where attention departs from the
+    control does it say anything that the counts do not.
+
     Parameters
     ----------
     data
@@ -52,7 +72,9 @@ def attention(
     readers
         Genes (by `var_names`) whose own reading of the other genes is computed too.
     attention_layer
-        Layer that is read, from 0; negative ones count from the last.
+        Layer of the network that is read, from 0; negative ones count from the last. By default the last active one
+        (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of 0.01 or more). Inactive layers,
+        whose attention changes nothing, are refused.
     min_cells
         Means over fewer cells are NaN.
     layer
@@ -82,49 +104,73 @@ def attention(
         float32, (n_vars, n_groups): mean score of CLS for each gene over the cells of a group that express it, NaN
         where too few do. For each of `readers` also ``varm["cellfm_attention_<gene>"]``, over the cells that express
         both.
+    `varm["cellfm_attention_expression"]`
+        float32, (n_vars, n_groups): the control, the same means of ranks by expression; for each of `readers` also
+        ``varm["cellfm_attention_<gene>_expression"]``, over the same cells.
     `uns["cellfm"]["cellfm_attention"]`
-        dict: ``groups`` (the columns), layer, model, hashes, seed, version.
+        dict: ``groups`` (the columns), ``attention_layer`` (the layer that was read, from 0), ``active_layers``,
+        ``expression_correlation`` (DataFrame: ``reader``, ``group``, ``spearman``, the rank correlation of attention
+        with the control over the genes, and ``n_shared``, how many of the 20 genes that are read most are among the 20
+        that are expressed most), model, hashes, seed, version.
 
     Raises
     ------
     InputError
-        No counts, too few known genes, one group only, no such layer of the network, a reader that the model does not
-        know.
+        No counts, too few known genes, one group only, no such layer of the network, an inactive one (the active ones
+        are listed), a model without active layers, a reader that the model does not know.
     MissingKeyError
         No such layer, modality, column or reader.
 
     Examples
     --------
     >>> cf.tl.attention(adata, groupby="cell_type", readers=["CD74"])
-    >>> list(adata.varm)
-    ['cellfm_attention', 'cellfm_attention_CD74']
+    >>> list(adata.varm)[:2]
+    ['cellfm_attention', 'cellfm_attention_expression']
+    >>> adata.uns["cellfm"]["cellfm_attention"]["expression_correlation"]
     """
     if layer == "raw":
         raise InputError("adata.raw has genes of its own, which varm does not: call adata.raw.to_adata() first.")
     adata = select(data, modality)
     names, groups = (["all"], np.zeros(adata.n_obs, int)) if groupby is None else cell_groups(adata, groupby)
     loaded = resolve_model(model)
+    network_layer = pick_layer(loaded, attention_layer)
     cells = read_cells_for(
         adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
     )
     ids = cells.match.ids
     reader_ids = {gene: _known(gene, adata, ids) for gene in readers}
-    how = {"layer": attention_layer, "batch_size": batch_size, "random_state": random_state}
-    found = {}
-    for key, blocks in (
-        (key_added, cls_scores(loaded, cells, **how)),
-        *((f"{key_added}_{gene}", gene_scores(loaded, cells, i, **how)) for gene, i in reader_ids.items()),
+    how = {"layer": network_layer, "batch_size": batch_size, "random_state": random_state}
+    written, correlations = {}, []
+    for reader, key, blocks in (
+        (CLS, key_added, cls_scores(loaded, cells, **how)),
+        *((gene, f"{key_added}_{gene}", gene_scores(loaded, cells, i, **how)) for gene, i in reader_ids.items()),
     ):
         means, number = mean_scores(blocks, groups, len(names), len(loaded.vocab) + 1)
-        means[number < min_cells] = np.nan
-        found[key] = means[:, ids].T.astype(np.float32)
+        means[:, number < min_cells] = np.nan
+        written[key] = means[ATTENTION_SCORE][:, ids].T.astype(np.float32)
+        written[f"{key}_expression"] = means[EXPRESSION_SCORE][:, ids].T.astype(np.float32)
+        correlations += [
+            (reader, name, rank_correlation(*both), n_shared_at_top(*both, N_TOP))
+            for name, both in zip(names, means.swapaxes(0, 1), strict=True)
+        ]
     result = copied(data) if copy else data
     adata = select(result, modality)
-    for key, means in found.items():
+    for key, means in written.items():
         adata.varm[key] = means
-    facts = cells.facts(loaded, random_state) | {"groupby": groupby, "attention_layer": attention_layer}
-    record_run(adata, key_added, **facts, **{ATTENTION.groups: np.array(names)})
-    logger.info("added varm[%s] (%d genes, %d groups).", ", ".join(map(repr, found)), adata.n_vars, len(names))
+    table = pd.DataFrame(correlations, columns=["reader", "group", "spearman", "n_shared"])
+    facts = cells.facts(loaded, random_state) | {"groupby": groupby}
+    facts |= layer_facts(loaded, network_layer)
+    record_run(adata, key_added, **facts, **{ATTENTION.groups: np.array(names), ATTENTION.correlation: table})
+    logger.info(
+        "read layer %d; added varm[%s] (%d genes, %d groups). Of the %d genes read most, %d to %d are expressed most.",
+        network_layer,
+        ", ".join(map(repr, written)),
+        adata.n_vars,
+        len(names),
+        N_TOP,
+        table["n_shared"].min(),
+        table["n_shared"].max(),
+    )
     return result if copy else None
 
 

@@ -10,14 +10,23 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, cell_groups, copied, select
+from cellfm._adata import Matrix, cell_groups, copied, record_run, select
 from cellfm._encode import CellInput, read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.genes import gene_scores, mean_scores
+from cellfm.tasks.genes import (
+    ATTENTION_SCORE,
+    EXPRESSION_SCORE,
+    gene_scores,
+    layer_facts,
+    mean_scores,
+    n_shared_at_top,
+    pick_layer,
+    rank_correlation,
+)
 from cellfm.vocab import Vocabulary
 
 
@@ -31,7 +40,7 @@ def perturbed_genes(
     n_genes: int = 20,
     reads: bool = True,
     min_cells: int = 10,
-    attention_layer: int = -1,
+    attention_layer: int | None = None,
     layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
@@ -48,6 +57,10 @@ def perturbed_genes(
     of another gene is that of attention from the perturbed gene's token, ranked within the cell and averaged over the
     cells (see `cf.tl.attention`). Nothing is learned from perturbed cells, and attention has no notion of cause: take
     the list as genes to look at, and set it beside the genes that really change.
+
+    The control stands beside: the same genes ranked within the same cells by their expression alone. Where the two
+    orders agree, the list is that of the most expressed genes, whatever was perturbed; with ``"mini"`` that is the rule
+    (see `cf.tl.attention`).
 
     Parameters
     ----------
@@ -67,7 +80,9 @@ def perturbed_genes(
     min_cells
         Genes that fewer of the cells express are left out.
     attention_layer
-        Layer that is read, from 0; negative ones count from the last.
+        Layer of the network that is read, from 0; negative ones count from the last. By default the last active one
+        (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of 0.01 or more). Inactive layers,
+        whose attention changes nothing, are refused.
     layer
         Layer of `data` with the counts; by default X.
     modality
@@ -93,14 +108,21 @@ def perturbed_genes(
 
     `uns["cellfm_perturbed_genes"]`
         DataFrame, a row for each perturbed gene and tied gene, the strongest first: ``perturbed``, ``gene``, ``score``
-        (0 to 1), ``n_cells``.
+        (0 to 1), ``n_cells``; the control ``expression_score`` (0 to 1) and ``expression_rank`` (the place of the gene
+        by it, 1 for the most expressed).
+    `uns["cellfm"]["cellfm_perturbed_genes"]`
+        dict: ``attention_layer`` (the layer that was read, from 0), ``active_layers``, ``expression_correlation``
+        (DataFrame by ``perturbed``: ``spearman``, the rank correlation of the two scores over all genes, and
+        ``n_shared``, how many of the genes kept are among as many that are expressed most), model, hashes, seed,
+        version.
 
     Raises
     ------
     InputError
-        The model does not know a perturbed gene; no control cells.
+        No control cells; no such layer of the network, an inactive one (the active ones are listed), a model without
+        active layers.
     MissingKeyError
-        No such layer, modality or column.
+        The model does not know a perturbed gene; no such layer, modality or column.
 
     Examples
     --------
@@ -114,32 +136,55 @@ def perturbed_genes(
     adata = select(data, modality)
     chosen = np.arange(adata.n_obs) if groupby is None else _controls(adata, groupby, str(control))
     loaded = resolve_model(model)
+    network_layer = pick_layer(loaded, attention_layer)
     wanted = _ids(genes, loaded.vocab)
     cells = read_cells_for(
         adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
     )
     counts = cells.counts.rows(0, adata.n_obs)[chosen]
-    tables = []
+    tables, correlations = [], []
     for gene, gene_id in wanted.items():
         blocks = gene_scores(
             loaded,
             _with_gene(cells, counts, gene_id),
             gene_id,
             reads=reads,
-            layer=attention_layer,
+            layer=network_layer,
             batch_size=batch_size,
             random_state=random_state,
         )
         means, number = mean_scores(blocks, np.zeros(len(chosen), int), 1, len(loaded.vocab) + 1)
-        means[number < min_cells] = np.nan
         ids = cells.match.ids
-        table = pd.DataFrame({"gene": adata.var_names, "score": means[0, ids], "n_cells": number[0, ids]})
-        table = table[(ids != gene_id) & (ids > 0)].dropna(subset="score").nlargest(n_genes, "score")
-        table.insert(0, "perturbed", gene)
-        tables.append(table)
+        table = pd.DataFrame(
+            {
+                "perturbed": gene,
+                "gene": adata.var_names,
+                "score": means[ATTENTION_SCORE, 0, ids],
+                "n_cells": number[0, ids],
+                "expression_score": means[EXPRESSION_SCORE, 0, ids],
+            }
+        )
+        table = table[(ids != gene_id) & (ids > 0) & (number[0, ids] >= min_cells)]
+        table["expression_rank"] = table["expression_score"].rank(ascending=False, method="min").astype(int)
+        spearman = rank_correlation(table["score"].to_numpy(), table["expression_score"].to_numpy())
+        kept = table.nlargest(n_genes, "score")
+        tables.append(kept)
+        correlations.append(
+            (gene, spearman, n_shared_at_top(*table[["score", "expression_score"]].to_numpy().T, n_genes))
+        )
     result = copied(data) if copy else data
-    select(result, modality).uns[key_added] = pd.concat(tables, ignore_index=True)
-    logger.info("added uns[%r]: %d perturbed genes, from %d cells.", key_added, len(wanted), len(chosen))
+    adata = select(result, modality)
+    adata.uns[key_added] = pd.concat(tables, ignore_index=True)
+    facts = cells.facts(loaded, random_state) | {"groupby": groupby, "control": control, "reads": reads}
+    correlation = pd.DataFrame(correlations, columns=["perturbed", "spearman", "n_shared"])
+    record_run(adata, key_added, **facts, **layer_facts(loaded, network_layer), **{ATTENTION.correlation: correlation})
+    logger.info(
+        "read layer %d; added uns[%r]: %d perturbed genes, from %d cells.",
+        network_layer,
+        key_added,
+        len(wanted),
+        len(chosen),
+    )
     return result if copy else None
 
 

@@ -6,17 +6,29 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scanpy as sc
+import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import cell_groups, copied, select
+from cellfm._adata import cell_groups, copied, record_run, select, warn
 from cellfm._encode import read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm.errors import InputError
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.genes import cls_scores, is_lncrna, log_normalised, marker_table, score_matrix
+from cellfm.tasks.genes import (
+    adjusted_over_all,
+    cls_scores,
+    is_lncrna,
+    is_tested,
+    layer_facts,
+    log_normalised,
+    marker_table,
+    pick_layer,
+    rank_correlation,
+    score_matrices,
+)
 
 
 def rank_lncrnas(
@@ -28,7 +40,7 @@ def rank_lncrnas(
     min_cells: int = 10,
     min_frac: float = 0.05,
     n_permutations: int = 1000,
-    attention_layer: int = -1,
+    attention_layer: int | None = None,
     layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
@@ -43,9 +55,13 @@ def rank_lncrnas(
 
     The score of a gene in a cell is that of `cf.tl.attention` (0 where the cell does not express it); its specificity
     for a group is the mean over the group minus the mean over all other cells (after Zeng 2025, "lncRNA", which ranks
-    by attention alone). The p-value is that of the specificity when the groups are shuffled among the cells; adjusted
-    over all tested pairs of a group and a gene (Benjamini-Hochberg). The Wilcoxon test of the same genes'
-    log-normalised expression stands beside: where the two agree, expression alone would have found the marker.
+    by attention alone). The p-value is that of the specificity when the groups are shuffled among the cells. Tested
+    are all pairs of a group and a lncRNA that `min_cells` cells of all groups express, and p-values are adjusted over
+    all of these (Benjamini-Hochberg), listed or not.
+
+    Two controls stand beside, adjusted over the same pairs: the same statistic with the genes of a cell ranked by
+    expression in place of attention, and the Wilcoxon test of log-normalised expression. Where they agree with
+    attention, expression alone would have found the marker; with ``"mini"`` that is the rule (see `cf.tl.attention`).
 
     Parameters
     ----------
@@ -65,7 +81,9 @@ def rank_lncrnas(
     n_permutations
         Times that the groups are shuffled; the least p-value is ``1 / (n_permutations + 1)``.
     attention_layer
-        Layer that is read, from 0; negative ones count from the last.
+        Layer of the network that is read, from 0; negative ones count from the last. By default the last active one
+        (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of 0.01 or more). Inactive layers,
+        whose attention changes nothing, are refused.
     layer
         Layer of `data` with the counts; by default X.
     modality
@@ -91,15 +109,26 @@ def rank_lncrnas(
 
     `uns["cellfm_lncrnas"]`
         DataFrame, a row for each group and gene, the most specific first: ``group``, ``gene`` (as in `var_names`),
-        ``score`` and ``specificity`` (0 to 1 and -1 to 1), ``n_cells``, ``fraction``, ``p_value``, ``p_adjusted``,
-        ``wilcoxon_log_fold_change`` (log2) and ``wilcoxon_p_adjusted``.
+        ``score`` and ``specificity`` (0 to 1 and -1 to 1), ``p_value``, ``p_adjusted``; the control
+        ``expression_score``, ``expression_specificity``, ``expression_p_value``, ``expression_p_adjusted``;
+        ``n_cells``, ``fraction``, ``wilcoxon_log_fold_change`` (log2) and ``wilcoxon_p_adjusted``.
+    `uns["cellfm"]["cellfm_lncrnas"]`
+        dict: ``attention_layer`` (the layer that was read, from 0), ``active_layers``, ``n_tested`` (pairs that
+        p-values are adjusted over), ``expression_correlation`` (rank correlation of the two specificities over the
+        listed pairs), model, hashes, seed, version.
 
     Raises
     ------
     InputError
-        No counts, one group only, no lncRNA among the genes, a bad filter.
+        No counts, one group only, no lncRNA among the genes, a bad filter, no such layer of the network, an inactive
+        one (the active ones are listed), a model without active layers.
     MissingKeyError
         No such layer, modality or column.
+
+    Warns
+    -----
+    DataWarning
+        No lncRNA is expressed by `min_cells` cells: the table is empty.
 
     Examples
     --------
@@ -113,50 +142,70 @@ def rank_lncrnas(
     adata = select(data, modality)
     names, groups = cell_groups(adata, groupby)
     loaded = resolve_model(model)
+    network_layer = pick_layer(loaded, attention_layer)
     cells = read_cells_for(
         adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
     )
     places = np.flatnonzero(is_lncrna(adata, cells.match.ids, loaded.vocab, biotypes))
     ids, first = np.unique(cells.match.ids[places], return_index=True)
     places = places[first]
-    blocks = cls_scores(loaded, cells, layer=attention_layer, batch_size=batch_size, random_state=random_state)
-    scores = score_matrix(blocks, adata.n_obs, len(loaded.vocab) + 1, ids)
+    blocks = cls_scores(loaded, cells, layer=network_layer, batch_size=batch_size, random_state=random_state)
+    by_attention, by_expression = score_matrices(blocks, adata.n_obs, len(loaded.vocab) + 1, ids)
     known = groups >= 0
+    tested = is_tested(by_attention[known], min_cells)
+    if not tested.any():
+        warn(
+            f"None of {len(ids)} lncRNAs is expressed by {min_cells} cells or more of the groups (min_cells=): nothing "
+            "was tested, and the table is empty."
+        )
+    genes = adata.var_names[places[tested]].to_numpy()
     table = marker_table(
-        scores[known],
-        adata.var_names[places].to_numpy(),
+        {"": by_attention[known][:, tested], "expression_": by_expression[known][:, tested]},
+        genes,
         groups[known],
         names,
-        min_cells=min_cells,
         min_frac=min_frac,
         n_permutations=n_permutations,
         random_state=random_state,
     )
-    counts = cells.counts.rows(0, adata.n_obs)[known]
-    expression = AnnData(log_normalised(counts)[:, places], var=adata.var.iloc[places][[]])
-    tested = _wilcoxon(expression, np.array(names)[groups[known]])
-    table = table.merge(tested, how="left", on=["group", "gene"])
+    values = log_normalised(cells.counts.rows(0, adata.n_obs)[known])[:, places[tested]]
+    table = table.merge(_wilcoxon(values, genes, np.array(names)[groups[known]]), how="left", on=["group", "gene"])
     result = copied(data) if copy else data
-    select(result, modality).uns[key_added] = table
-    n_found = int((table["p_adjusted"] <= 0.05).sum())
-    logger.info("added uns[%r]: %d lncRNAs, %d markers with adjusted p of 0.05 or less.", key_added, len(ids), n_found)
+    adata = select(result, modality)
+    adata.uns[key_added] = table
+    facts = cells.facts(loaded, random_state) | {"groupby": groupby, "n_permutations": n_permutations}
+    facts |= layer_facts(loaded, network_layer)
+    facts |= {
+        "n_tested": len(names) * len(genes),
+        ATTENTION.correlation: rank_correlation(
+            table["specificity"].to_numpy(), table["expression_specificity"].to_numpy()
+        ),
+    }
+    record_run(adata, key_added, **facts)
+    logger.info(
+        "read layer %d; added uns[%r]: %d lncRNAs tested, %d markers at adjusted p of 0.05 (%d by expression alone).",
+        network_layer,
+        key_added,
+        len(genes),
+        int((table["p_adjusted"] <= 0.05).sum()),
+        int((table["expression_p_adjusted"] <= 0.05).sum()),
+    )
     return result if copy else None
 
 
-def _wilcoxon(expression: AnnData, groups: np.ndarray) -> pd.DataFrame:
-    """Each group against all other cells, by scanpy."""
-    expression.obs["group"] = pd.Categorical(groups)
-    large = expression.obs["group"].value_counts() > 1
-    sc.tl.rank_genes_groups(expression, "group", groups=list(large.index[large]), method="wilcoxon")
-    found = sc.get.rank_genes_groups_df(expression, None)
-    if "group" not in found:  # scanpy leaves it out for a single group
-        found["group"] = large.index[large][0]
-    found = found.rename(
-        columns={
-            "names": "gene",
-            "logfoldchanges": "wilcoxon_log_fold_change",
-            "pvals_adj": "wilcoxon_p_adjusted",
-        }
-    )
-    found[["group", "gene"]] = found[["group", "gene"]].astype(str)
-    return found[["group", "gene", "wilcoxon_log_fold_change", "wilcoxon_p_adjusted"]]
+def _wilcoxon(values: sp.csr_matrix, genes: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
+    """Each group of two cells or more against all other cells, by scanpy; p-values adjusted over all pairs."""
+    columns = ["group", "gene", "wilcoxon_log_fold_change", "wilcoxon_p_adjusted"]
+    cells = AnnData(values, obs={"group": pd.Categorical(groups)}, var=pd.DataFrame(index=genes))
+    large = cells.obs["group"].value_counts() > 1
+    compared = list(large.index[large])
+    if not compared or not len(genes):
+        return pd.DataFrame(columns=columns).astype({"wilcoxon_log_fold_change": float, "wilcoxon_p_adjusted": float})
+    sc.tl.rank_genes_groups(cells, "group", groups=compared, method="wilcoxon")
+    table = sc.get.rank_genes_groups_df(cells, None)
+    if "group" not in table:  # scanpy leaves it out for a single group
+        table["group"] = compared[0]
+    table["wilcoxon_p_adjusted"] = adjusted_over_all(table["pvals"].to_numpy(float))
+    table = table.rename(columns={"names": "gene", "logfoldchanges": "wilcoxon_log_fold_change"})
+    table[["group", "gene"]] = table[["group", "gene"]].astype(str)
+    return table[columns]

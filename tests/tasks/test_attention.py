@@ -8,12 +8,22 @@ from cellfm._encode import read_cells_for
 from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.tasks.genes import cls_scores, gene_scores, marker_table, mean_scores, score_matrix
+from cellfm.tasks.genes import (
+    adjusted_over_all,
+    cls_scores,
+    gene_scores,
+    is_tested,
+    marker_table,
+    mean_scores,
+    n_shared_at_top,
+    rank_correlation,
+    score_matrices,
+)
 from cellfm.tasks.genes._attention import ranked_scores
 from cellfm.tasks.genes._lncrnas import group_specificity, permutation_p
 
 
-def blocks_of(adata, model, layer=-1, **kwargs):
+def blocks_of(adata, model, layer=1, **kwargs):
     return cls_scores(model, read_cells_for(adata, model.vocab), layer=layer, **kwargs)
 
 
@@ -30,8 +40,28 @@ def naive_ranks(query: np.ndarray, key: np.ndarray) -> np.ndarray:
 def test_ranks_are_those_of_a_naive_count():
     generator = np.random.default_rng(0)
     query, key = generator.integers(0, 3, (2, 4)), generator.integers(0, 3, (9, 2, 4))
-    np.testing.assert_allclose(ranked_scores(query, key), naive_ranks(query, key), atol=1e-6)
-    assert ranked_scores(query, key[:1]).tolist() == [0.5]
+    values = generator.integers(1, 4, 9)
+    ranks = ranked_scores(query, key, values)
+    np.testing.assert_allclose(ranks[:, 0], naive_ranks(query, key), atol=1e-6)
+    np.testing.assert_allclose(ranks[:, 1], naive_ranks(np.ones((1, 1)), values[:, None, None]), atol=1e-6)
+    assert ranked_scores(query, key[:1], values[:1]).tolist() == [[0.5, 0.5]]
+
+
+def test_heads_that_are_inactive_are_not_read(tiny_adata, tiny_model):
+    weights = dict(tiny_model.weights)
+    gate = "backbone.layers.1.attention.gate.weight"
+    weights[gate] = weights[gate].copy()
+    weights[gate][8:] = 0  # the second head
+    models = []
+    for seed in (0, 1):
+        for name in ("query", "key"):
+            key = f"backbone.layers.1.attention.{name}.weight"
+            weights[key] = weights[key].copy()
+            weights[key][8:] = np.random.default_rng(seed).standard_normal((8, 16))
+        models.append(CellFM(tiny_model.config, tiny_model.vocab, dict(weights)))
+    assert models[0].active_heads.tolist() == [[True, True], [True, False]]
+    one, other = (next(blocks_of(tiny_adata, model))[2] for model in models)
+    np.testing.assert_array_equal(one, other)
 
 
 def test_keys_of_the_first_layer_are_those_computed_by_hand(tiny_adata, tiny_model):
@@ -60,7 +90,7 @@ def test_scores_depend_on_the_cell_alone(tiny_adata, tiny_model):
     np.testing.assert_allclose(scores[own], alone[2], atol=1e-3)
     for i in range(3):
         assert scores[batch.indptr[i] : batch.indptr[i + 1]].min() >= 0
-        assert scores[batch.indptr[i] : batch.indptr[i + 1]].mean() == pytest.approx(0.5, abs=1e-5)
+        np.testing.assert_allclose(scores[batch.indptr[i] : batch.indptr[i + 1]].mean(0), 0.5, atol=1e-5)
 
 
 def test_a_gene_reads_the_others_and_is_read_by_them(tiny_adata, tiny_model):
@@ -69,30 +99,43 @@ def test_a_gene_reads_the_others_and_is_read_by_them(tiny_adata, tiny_model):
     found = tiny_model.attend(batch)
     gene = int(batch.gene_ids[5])
     for reads in (True, False):
-        _, _, scores = next(gene_scores(tiny_model, cells, gene, reads=reads, layer=-1))
+        _, _, scores = next(gene_scores(tiny_model, cells, gene, reads=reads, layer=1))
         rest = np.delete(np.arange(batch.indptr[1]), 5)
         one, many = (found.query[5], found.key[rest]) if reads else (found.key[5], found.query[rest])
-        np.testing.assert_allclose(scores[rest], naive_ranks(one, many), atol=1e-5)
-        assert np.isnan(scores[5])
+        np.testing.assert_allclose(scores[rest, 0], naive_ranks(one, many), atol=1e-5)
+        expressed = naive_ranks(np.ones((1, 1)), batch.values[rest][:, None, None])
+        np.testing.assert_allclose(scores[rest, 1], expressed, atol=1e-5)
+        assert np.isnan(scores[5]).all()
 
 
 def test_means_and_matrix_hold_the_same_scores(tiny_adata, tiny_model):
     groups = tiny_adata.obs["label"].cat.codes.to_numpy()
     means, number = mean_scores(blocks_of(tiny_adata, tiny_model), groups, 2, 301)
     chosen = np.array([3, 50, 299])
-    matrix = score_matrix(blocks_of(tiny_adata, tiny_model), tiny_adata.n_obs, 301, chosen).toarray()
+    matrices = score_matrices(blocks_of(tiny_adata, tiny_model), tiny_adata.n_obs, 301, chosen)
+    assert (matrices[0].indices == matrices[1].indices).all()
     for group in (0, 1):
-        inside = matrix[groups == group]
         np.testing.assert_array_equal(
             number[group, chosen], (tiny_adata.X.toarray()[groups == group][:, chosen - 1] > 0).sum(0)
         )
-        np.testing.assert_allclose(inside.sum(0) / number[group, chosen], means[group, chosen], rtol=1e-4)
-    assert np.isnan(means[:, 0]).all()
+        for mean, matrix in zip(means, matrices, strict=True):
+            inside = matrix.toarray()[groups == group]
+            np.testing.assert_allclose(inside.sum(0) / number[group, chosen], mean[group, chosen], rtol=1e-4)
+    assert np.isnan(means[:, :, 0]).all()
+
+
+def test_agreement_with_the_control():
+    attention, expression = np.array([1.0, 4, 3, np.nan, 2, 5]), np.array([1.0, 2, 3, 4, np.nan, 5])
+    assert rank_correlation(attention, expression) == pytest.approx(0.8)  # 1 4 3 5 against 1 2 3 5
+    assert np.isnan(rank_correlation(attention[:2], expression[:2]))
+    assert np.isnan(rank_correlation(attention, np.ones(6)))
+    assert n_shared_at_top(attention, expression, 2) == 1
+    assert n_shared_at_top(attention, expression, 20) == 4
 
 
 def test_layers_that_are_not_there_are_refused(tiny_model, tiny_vocab, tiny_adata):
     ((_, batch),) = read_cells_for(tiny_adata[:2].copy(), tiny_vocab).tokens(2048, 0)
-    with pytest.raises(InputError, match="layer must be from -2 to 1, not 2"):
+    with pytest.raises(InputError, match="must be from -2 to 1, not 2"):
         tiny_model.attend(batch, layer=2)
     decaying = CellFM(ModelConfig(2, 16, 2, 300, d_value=16, retention="decay"), tiny_vocab)
     with pytest.raises(InputError, match="linear attention, which this model does not have"):
@@ -128,8 +171,11 @@ def test_p_values_of_what_marks_nothing_are_uniform(scored):
 def test_the_table_holds_what_passes_the_filters(scored):
     scores, groups = scored
     names = np.array([f"L{i}" for i in range(40)])
-    how = {"min_cells": 10, "n_permutations": 100}
+    how = {"n_permutations": 100}
+    scores = {"": scores, "half_": scores * 0.5}
     table = marker_table(scores, names, groups, ["a", "b", "c"], min_frac=0.3, **how)
+    np.testing.assert_allclose(table["half_specificity"], table["specificity"] / 2)
+    assert (table["half_p_value"] == table["p_value"]).all()
     assert table[table["group"] == "c"]["gene"].iloc[0] == "L0"
     assert (table["fraction"] >= 0.3).all()
     assert (table.groupby("group")["specificity"].diff().dropna() <= 0).all()
@@ -140,3 +186,20 @@ def test_the_table_holds_what_passes_the_filters(scored):
     both = table.merge(everything, on=pairs)  # a choice of rows changes no p-value
     assert (both["p_adjusted_x"] == both["p_adjusted_y"]).all()
     assert marker_table(scores, names, groups, ["a", "b", "c"], min_frac=1.0, **how)["group"].tolist() == ["c"]
+
+
+def test_genes_that_enough_cells_express_are_tested(scored):
+    scores, _ = scored
+    n_cells = (scores.toarray() > 0).sum(0)
+    np.testing.assert_array_equal(is_tested(scores, 80), n_cells >= 80)
+
+
+def test_p_values_are_adjusted_over_all_tests_that_were_made():
+    p = np.array([[0.01, 0.04, np.nan], [0.03, 1.0, 0.5]])
+    made = np.sort(p[np.isfinite(p)])
+    naive = {x: min(1, min(len(made) * y / (i + 1) for i, y in enumerate(made) if y >= x)) for x in made}
+    adjusted = adjusted_over_all(p)
+    assert np.isnan(adjusted[0, 2])
+    for x, found in zip(p.ravel(), adjusted.ravel(), strict=True):
+        assert np.isnan(x) or found == pytest.approx(naive[x])
+    assert adjusted_over_all(np.empty((3, 0))).shape == (3, 0)

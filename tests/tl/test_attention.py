@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import read_h5ad
+from scipy.stats import false_discovery_control, mannwhitneyu, rankdata, spearmanr
 
 import cellfm as cf
 from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.model import CellFM
 
 
 def test_attention_by_group_and_reader(tiny_adata, tiny_model):
@@ -27,13 +30,94 @@ def test_attention_of_a_group_is_that_of_its_cells(tiny_adata, tiny_model):
     np.testing.assert_allclose(alone.varm["alone"][:, 0], tiny_adata.varm["cellfm_attention"][:, 0], atol=1e-3)
 
 
+def test_expression_is_ranked_beside_attention(tiny_adata, tiny_model):
+    cf.tl.attention(tiny_adata, tiny_model, groupby="label", readers=["GENE4"])
+    counts = tiny_adata.X.toarray()[:, :300]  # the known genes
+    ranks = np.full(counts.shape, np.nan)
+    for cell, row in zip(counts, ranks, strict=True):
+        row[cell > 0] = (rankdata(cell[cell > 0]) - 1) / ((cell > 0).sum() - 1)
+    in_a = (tiny_adata.obs["label"] == "A").to_numpy()
+    control = tiny_adata.varm["cellfm_attention_expression"]
+    assert control.dtype == np.float32
+    np.testing.assert_allclose(control[:300, 0], np.nanmean(ranks[in_a], axis=0), atol=1e-5)
+    np.testing.assert_allclose(control[:300, 1], np.nanmean(ranks[~in_a], axis=0), atol=1e-5)
+    assert np.isnan(tiny_adata.varm["cellfm_attention_GENE4_expression"][4]).all()
+    record = tiny_adata.uns["cellfm"]["cellfm_attention"]
+    table = record["expression_correlation"].set_index(["reader", "group"])
+    assert list(table.index) == [("CLS", "A"), ("CLS", "B"), ("GENE4", "A"), ("GENE4", "B")]
+    scores = tiny_adata.varm["cellfm_attention"][:300, 0], control[:300, 0]
+    assert table.loc[("CLS", "A"), "spearman"] == pytest.approx(spearmanr(*scores).statistic, abs=1e-6)
+    tops = [set(np.argsort(-one)[:20]) for one in scores]
+    assert table.loc[("CLS", "A"), "n_shared"] == len(tops[0] & tops[1])
+
+
+def with_closed_layer(model, layer, seed):
+    """The model with a gate of zero in one layer, and other noise for its queries and keys."""
+    weights, generator = dict(model.weights), np.random.default_rng(seed)
+    for name in ("query", "key", "gate"):
+        key = f"backbone.layers.{layer}.attention.{name}.weight"
+        drawn = generator.standard_normal(weights[key].shape).astype(np.float32)
+        weights[key] = np.zeros_like(drawn) if name == "gate" else drawn
+    return CellFM(model.config, model.vocab, weights, name="closed")
+
+
+TOOLS = {
+    "attention": {"groupby": "label"},
+    "rank_lncrnas": {"groupby": "label", "biotypes": "kind", "n_permutations": 9},
+    "perturbed_genes": {"genes": ["GENE9"]},
+}
+
+
+@pytest.mark.parametrize("closed", [0, 1])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_inactive_layers_are_not_read(with_lncrnas, tiny_model, tool, closed):
+    call, options = getattr(cf.tl, tool), TOOLS[tool]
+    one, other = (
+        call(with_lncrnas, with_closed_layer(tiny_model, closed, seed), copy=True, **options) for seed in (0, 1)
+    )
+    for key in one.varm:
+        np.testing.assert_array_equal(one.varm[key], other.varm[key])
+    for key in set(one.uns) - {"cellfm"}:
+        pd.testing.assert_frame_equal(one.uns[key], other.uns[key])
+    (record,) = one.uns["cellfm"].values()
+    assert record["attention_layer"] == 1 - closed
+    assert list(record["active_layers"]) == [1 - closed]
+    for layer in (closed, closed - 2):
+        with pytest.raises(InputError, match=rf"Layer {closed} of 'closed' is inactive.*Active layers: {1 - closed} "):
+            call(with_lncrnas, with_closed_layer(tiny_model, closed, 0), attention_layer=layer, **options)
+    none = with_closed_layer(with_closed_layer(tiny_model, 0, 0), 1, 0)
+    with pytest.raises(InputError, match="all of its 2 layers are inactive"):
+        call(with_lncrnas, none, **options)
+    assert not with_lncrnas.varm
+    assert not with_lncrnas.uns
+
+
+def test_a_layer_that_adds_next_to_nothing_is_read_with_a_warning(tiny_adata, tiny_model):
+    weights = dict(tiny_model.weights)
+    weights["backbone.layers.1.attention.gate.weight"] = weights["backbone.layers.1.attention.gate.weight"] * 1e-4
+    model = CellFM(tiny_model.config, tiny_model.vocab, weights, name="tuned")
+    cf.tl.attention(tiny_adata, model)
+    assert tiny_adata.uns["cellfm"]["cellfm_attention"]["attention_layer"] == 0
+    with pytest.warns(DataWarning, match="layer 1 of 'tuned' adds 0.0001 times what that of layer 0 adds"):
+        cf.tl.attention(tiny_adata, model, attention_layer=1)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_is_written_can_be_stored(with_lncrnas, tiny_model, tool, tmp_path):
+    getattr(cf.tl, tool)(with_lncrnas, tiny_model, **TOOLS[tool])
+    with_lncrnas.write_h5ad(tmp_path / "cells.h5ad")
+    stored = read_h5ad(tmp_path / "cells.h5ad").uns["cellfm"]
+    (record,) = stored.values()
+    assert record["attention_layer"] == 1
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"groupby": "type"}, MissingKeyError, "No column 'type' in obs; there are: label, batch"),
         ({"readers": ["NOPE"]}, MissingKeyError, "The reader 'NOPE' is not in var_names"),
         ({"readers": ["UNKNOWN1"]}, InputError, "does not know the reader 'UNKNOWN1'"),
-        ({"attention_layer": 5}, InputError, "layer must be from -2 to 1, not 5"),
+        ({"attention_layer": 5}, InputError, "must be from -2 to 1, not 5"),
         ({"layer": "raw"}, InputError, "to_adata"),
     ],
 )
@@ -65,6 +149,35 @@ def test_lncrnas_that_mark_a_group_come_first(with_lncrnas, tiny_model):
     assert (first["n_cells"], first["fraction"]) == (20, 1.0)
     assert set(table["gene"]) <= {f"GENE{i}" for i in range(30)}
     assert "GENE0" not in set(table[table["group"] == "A"]["gene"])
+
+
+def test_controls_of_lncrnas_are_adjusted_over_the_same_tests(with_lncrnas, tiny_model):
+    options = {"groupby": "label", "biotypes": "kind", "n_permutations": 49, "min_frac": 0.0}
+    cf.tl.rank_lncrnas(with_lncrnas, tiny_model, min_cells=20, **options)
+    table, record = with_lncrnas.uns["cellfm_lncrnas"], with_lncrnas.uns["cellfm"]["cellfm_lncrnas"]
+    tested = np.flatnonzero((with_lncrnas.X[:, :30] > 0).sum(0) >= 20)
+    assert record["n_tested"] == len(table) == 2 * len(tested)
+    for kind in ("", "expression_"):
+        np.testing.assert_allclose(table[f"{kind}p_adjusted"], false_discovery_control(table[f"{kind}p_value"]))
+    counts = with_lncrnas.X
+    values = np.log1p(1e4 * counts / counts.sum(1, keepdims=True))[:, tested]
+    in_a = (with_lncrnas.obs["label"] == "A").to_numpy()
+    one = [mannwhitneyu(x[in_a], x[~in_a], use_continuity=False, method="asymptotic").pvalue for x in values.T]
+    naive = dict(zip(with_lncrnas.var_names[tested], false_discovery_control(np.tile(one, 2)), strict=False))
+    # scanpy corrects neither for ties nor for continuity
+    np.testing.assert_allclose(table["wilcoxon_p_adjusted"], table["gene"].map(naive), rtol=0.1, atol=0.02)
+    assert record["expression_correlation"] == pytest.approx(
+        spearmanr(table["specificity"], table["expression_specificity"]).statistic
+    )
+
+
+def test_where_no_lncrna_is_tested_the_table_is_empty(with_lncrnas, tiny_model):
+    few = with_lncrnas[:6].copy()
+    with pytest.warns(DataWarning, match="None of 30 lncRNAs is expressed by 10 cells or more"):
+        cf.tl.rank_lncrnas(few, tiny_model, groupby="label", biotypes="kind", n_permutations=9)
+    assert few.uns["cellfm_lncrnas"].shape[0] == 0
+    cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", biotypes="kind", n_permutations=9)
+    assert list(few.uns["cellfm_lncrnas"]) == list(with_lncrnas.uns["cellfm_lncrnas"])
 
 
 def test_biotypes_come_from_anywhere(with_lncrnas, tiny_model, tmp_path):
@@ -108,6 +221,12 @@ def test_perturbed_genes_come_from_control_cells(tiny_adata, tiny_model):
     assert table["perturbed"].value_counts().to_dict() == {"GENE9": 7, "ENSG00000000003": 7}
     assert not (table["gene"] == "GENE3").where(table["perturbed"] == "ENSG00000000003", False).any()
     assert (table.groupby("perturbed")["score"].diff().dropna() <= 0).all()
+    correlation = without.uns["cellfm"]["cellfm_perturbed_genes"]["expression_correlation"]
+    assert list(correlation["perturbed"]) == ["GENE9", "ENSG00000000003"]
+    assert (
+        correlation["n_shared"].tolist()
+        == (table["expression_rank"] <= 7).groupby(table["perturbed"], sort=False).sum().tolist()
+    )
     controls = without[without.obs["label"] == "A"].copy()
     cf.tl.perturbed_genes(controls, tiny_model, genes=["GENE9", "ENSG00000000003"], n_genes=7)
     pd.testing.assert_frame_equal(controls.uns["cellfm_perturbed_genes"], table)

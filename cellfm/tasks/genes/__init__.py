@@ -1,6 +1,17 @@
 """Genes: embeddings, modules and what they are enriched for, function, and what reads them."""
 
-from cellfm.tasks.genes._attention import cls_scores, gene_scores, mean_scores, score_matrix
+from cellfm.tasks.genes._attention import (
+    ATTENTION_SCORE,
+    EXPRESSION_SCORE,
+    cls_scores,
+    gene_scores,
+    layer_facts,
+    mean_scores,
+    n_shared_at_top,
+    pick_layer,
+    rank_correlation,
+    score_matrices,
+)
 from cellfm.tasks.genes._biotypes import is_lncrna
 from cellfm.tasks.genes._compare import compare_graphs
 from cellfm.tasks.genes._embed import GeneMeans, contextual_means, static_embedding
@@ -10,14 +21,17 @@ from cellfm.tasks.genes._function import LOGISTIC, MLP, cross_validate, fit_and_
 from cellfm.tasks.genes._graph import leiden_modules, neighbour_graph, random_modules, spread, strongest, umap_of
 from cellfm.tasks.genes._known import features_by_name
 from cellfm.tasks.genes._labels import read_labels
-from cellfm.tasks.genes._lncrnas import marker_table
+from cellfm.tasks.genes._lncrnas import adjusted_over_all, is_tested, marker_table
 from cellfm.tasks.genes._stored import module_keys, stored_modules
 
 __all__ = [
+    "ATTENTION_SCORE",
+    "EXPRESSION_SCORE",
     "LOGISTIC",
     "MLP",
     "GeneMeans",
     "GeneSets",
+    "adjusted_over_all",
     "cls_scores",
     "compare_graphs",
     "contextual_means",
@@ -30,18 +44,23 @@ __all__ = [
     "gene_scores",
     "gene_table",
     "is_lncrna",
+    "is_tested",
+    "layer_facts",
     "leiden_modules",
     "log_normalised",
     "marker_table",
     "match_sets",
     "mean_scores",
     "module_keys",
+    "n_shared_at_top",
     "neighbour_graph",
     "over_representation",
+    "pick_layer",
     "random_modules",
+    "rank_correlation",
     "read_gene_sets",
     "read_labels",
-    "score_matrix",
+    "score_matrices",
     "spread",
     "static_embedding",
     "stored_modules",

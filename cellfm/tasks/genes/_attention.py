@@ -1,42 +1,92 @@
-"""Attention read exactly: whose keys a reader's query matches best, ranked within each cell."""
+"""Attention read exactly: whose keys a reader's query matches best within each cell; and expression ranked beside."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
+from cellfm._adata import warn
 from cellfm._encode import CellInput
 from cellfm._progress import progress
 from cellfm.data import TokenBatch
-from cellfm.model import CellFM
+from cellfm.keys import ATTENTION
+from cellfm.model import NEGLIGIBLE, CellFM
 
 BLOCK_CELLS = 256
 """Cells whose queries and keys are held at once."""
+ATTENTION_SCORE, EXPRESSION_SCORE = 0, 1
+"""Columns of scores. The second is the control: the same statistic with a gene's expression in place of its score."""
+LEAST_GENES = 3
+"""Fewer genes have no rank correlation that says anything."""
+
+Blocks = Iterator[tuple[slice, TokenBatch, np.ndarray]]
+"""Blocks of cells, their tokens, and the scores of these, (n_tokens, 2)."""
 
 
-def ranked_scores(query: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """How well a query (h, k) matches the keys (n, h, k) of a cell's genes: (n,), ranks scaled to 0..1, mean of heads.
+def ranked_scores(query: np.ndarray, key: np.ndarray, expression: np.ndarray) -> np.ndarray:
+    """Ranks of a cell's genes by what a reader compares them with and by their expression, (n, 2) from 0 to 1.
 
     Equal scores share their rank. A single gene gets 0.5.
+
+    Parameters
+    ----------
+    query
+        (h, k) of the reader; ranks are the mean over its heads.
+    key
+        (n, h, k) of the genes.
+    expression
+        (n,) of the genes.
     """
     if len(key) == 1:
-        return np.full(1, 0.5, np.float32)
+        return np.full((1, 2), 0.5, np.float32)
     scores = np.einsum("hk,nhk->nh", query, key)
-    return ((rankdata(scores, axis=0) - 1) / (len(key) - 1)).mean(1).astype(np.float32)
+    ranks = (rankdata(np.column_stack((scores, expression)), axis=0) - 1) / (len(key) - 1)
+    return np.column_stack((ranks[:, :-1].mean(1), ranks[:, -1])).astype(np.float32)
+
+
+def pick_layer(model: CellFM, layer: int | None) -> int:
+    """Number of the layer to read, from 0; `layer` as the user gave it, None for the last active one.
+
+    Raises
+    ------
+    InputError
+        No such layer, or nothing to be read from it.
+
+    Warns
+    -----
+    DataWarning
+        Its attention hardly changes any token.
+    """
+    chosen = model.attention_layer(layer)
+    strength = model.attention_strengths[chosen]
+    if strength < NEGLIGIBLE:
+        warn(
+            f"The attention of layer {chosen} of {model.name!r} adds {strength:.1g} times what that of layer "
+            f"{model.attention_strengths.argmax()} adds: it hardly changes any token, and what it attends to may be "
+            "noise."
+        )
+    return chosen
+
+
+def layer_facts(model: CellFM, layer: int) -> dict[str, int | np.ndarray]:
+    """What the record of a run says of the layer that was read."""
+    return {ATTENTION.attention_layer: layer, ATTENTION.active_layers: np.array(model.active_layers)}
 
 
 def cls_scores(
     model: CellFM, cells: CellInput, *, layer: int, batch_size: int | None = None, random_state: int = 0
-) -> Iterator[tuple[slice, TokenBatch, np.ndarray]]:
-    """Blocks of cells, their tokens, and how much CLS reads each, (n_tokens,) from 0 to 1 within a cell."""
+) -> Blocks:
+    """How much CLS reads each gene, ranked within each cell over the active heads of a layer; expression beside."""
+    heads = model.active_heads[layer]
     with progress(cells.counts.n_cells, "reading attention", "cells") as bar:
         for span, batch in cells.tokens(model.config.max_genes, random_state, n_cells=BLOCK_CELLS):
-            found = model.attend(batch, layer=layer, batch_size=batch_size)
-            scores = np.empty(len(batch.gene_ids), np.float32)
+            attended = model.attend(batch, layer=layer, batch_size=batch_size)
+            query, key = attended.cls_query[:, heads], attended.key[:, heads]
+            scores = np.empty((len(batch.gene_ids), 2), np.float32)
             for i in np.flatnonzero(batch.lengths):
                 own = slice(batch.indptr[i], batch.indptr[i + 1])
-                scores[own] = ranked_scores(found.cls_query[i], found.key[own])
+                scores[own] = ranked_scores(query[i], key[own], batch.values[own])
             yield span, batch, scores
             bar.update(batch.n_cells)
 
@@ -50,8 +100,8 @@ def gene_scores(
     layer: int,
     batch_size: int | None = None,
     random_state: int = 0,
-) -> Iterator[tuple[slice, TokenBatch, np.ndarray]]:
-    """Blocks of cells, their tokens, and their score with one gene; NaN in cells without it and for the gene itself.
+) -> Blocks:
+    """As `cls_scores`, of one gene with each other one; NaN in cells without it and for the gene itself.
 
     Parameters
     ----------
@@ -61,45 +111,74 @@ def gene_scores(
         True: how much this gene reads each other one (its query, their keys). False: how much each other one reads it
         (their queries, its key).
     """
+    heads = model.active_heads[layer]
     with progress(cells.counts.n_cells, "reading attention", "cells") as bar:
         for span, batch in cells.tokens(model.config.max_genes, random_state, n_cells=BLOCK_CELLS):
-            found = model.attend(batch, layer=layer, batch_size=batch_size)
-            own, others = (found.query, found.key) if reads else (found.key, found.query)
-            scores = np.full(len(batch.gene_ids), np.nan, np.float32)
+            attended = model.attend(batch, layer=layer, batch_size=batch_size)
+            query, key = attended.query[:, heads], attended.key[:, heads]
+            own, others = (query, key) if reads else (key, query)
+            scores = np.full((len(batch.gene_ids), 2), np.nan, np.float32)
             for at in np.flatnonzero(batch.gene_ids == gene_id):
                 cell = int(np.searchsorted(batch.indptr, at, side="right")) - 1
                 rest = np.arange(batch.indptr[cell], batch.indptr[cell + 1])
                 rest = rest[rest != at]
                 if len(rest):
-                    scores[rest] = ranked_scores(own[at], others[rest])
+                    scores[rest] = ranked_scores(own[at], others[rest], batch.values[rest])
             yield span, batch, scores
             bar.update(batch.n_cells)
 
 
-def mean_scores(
-    blocks: Iterator[tuple[slice, TokenBatch, np.ndarray]], groups: np.ndarray, n_groups: int, n_rows: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean score of each gene over the cells of each group that have one, and their number, (n_groups, n_rows)."""
-    total, number = np.zeros((n_groups, n_rows)), np.zeros((n_groups, n_rows), np.int64)
+def mean_scores(blocks: Blocks, groups: np.ndarray, n_groups: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean scores of each gene over the cells of each group that have one, and the number of these cells.
+
+    Returns
+    -------
+    Means (2, n_groups, n_rows) by attention and by expression, numbers (n_groups, n_rows).
+    """
+    total, number = np.zeros((2, n_groups, n_rows)), np.zeros((n_groups, n_rows), np.int64)
     for span, batch, scores in blocks:
         group = np.repeat(groups[span], batch.lengths)
-        known = np.flatnonzero((group >= 0) & np.isfinite(scores))
-        np.add.at(total, (group[known], batch.gene_ids[known]), scores[known])
-        np.add.at(number, (group[known], batch.gene_ids[known]), 1)
+        known = np.flatnonzero((group >= 0) & np.isfinite(scores[:, ATTENTION_SCORE]))
+        place = group[known], batch.gene_ids[known]
+        for i in (ATTENTION_SCORE, EXPRESSION_SCORE):
+            np.add.at(total[i], place, scores[known, i])
+        np.add.at(number, place, 1)
     with np.errstate(invalid="ignore"):
         return total / number, number
 
 
-def score_matrix(
-    blocks: Iterator[tuple[slice, TokenBatch, np.ndarray]], n_cells: int, n_rows: int, chosen: np.ndarray
-) -> sp.csr_matrix:
-    """Scores of the `chosen` genes (ids) in each cell, (n_cells, len(chosen)); 0 where a gene is not expressed."""
+def score_matrices(
+    blocks: Blocks, n_cells: int, n_rows: int, chosen: np.ndarray
+) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """Scores of the `chosen` genes (ids) in each cell by attention and by expression, (n_cells, len(chosen)) each.
+
+    Both have the same entries: those of genes that the cell expresses.
+    """
     column = np.full(n_rows, -1)
     column[chosen] = np.arange(len(chosen))
-    parts = []
-    for _, batch, scores in blocks:
+    cells, genes, values = [np.empty(0, int)], [np.empty(0, int)], [np.empty((0, 2), np.float32)]
+    for span, batch, scores in blocks:
         kept = np.flatnonzero(column[batch.gene_ids] >= 0)
-        cell = np.repeat(np.arange(batch.n_cells), batch.lengths)[kept]
-        shape = (batch.n_cells, len(chosen))
-        parts.append(sp.csr_matrix((scores[kept], (cell, column[batch.gene_ids[kept]])), shape))
-    return sp.vstack(parts).tocsr() if parts else sp.csr_matrix((n_cells, len(chosen)))
+        cells.append(span.start + np.repeat(np.arange(batch.n_cells), batch.lengths)[kept])
+        genes.append(column[batch.gene_ids[kept]])
+        values.append(scores[kept])
+    place, both = (np.concatenate(cells), np.concatenate(genes)), np.concatenate(values)
+    shape = (n_cells, len(chosen))
+    by_attention, by_expression = (sp.csr_matrix((both[:, i], place), shape) for i in range(2))
+    return by_attention, by_expression
+
+
+def n_shared_at_top(attention: np.ndarray, expression: np.ndarray, n_genes: int) -> int:
+    """How many of the `n_genes` with the highest scores by attention are among those with the highest by expression."""
+    known = np.flatnonzero(np.isfinite(attention) & np.isfinite(expression))
+    tops = [known[np.argsort(-scores[known], kind="stable")[:n_genes]] for scores in (attention, expression)]
+    return len(np.intersect1d(*tops))
+
+
+def rank_correlation(attention: np.ndarray, expression: np.ndarray) -> float:
+    """Spearman's correlation over the genes that have both; NaN for fewer than three, or where one does not vary."""
+    known = np.isfinite(attention) & np.isfinite(expression)
+    one, other = attention[known], expression[known]
+    if len(one) < LEAST_GENES or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(spearmanr(one, other).statistic)
