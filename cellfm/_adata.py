@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +16,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._undisturbed import undisturbed
-from cellfm.data import Values, describe
+from cellfm.data import Features, Values, describe, read_features
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.keys import RUN
 
@@ -109,7 +110,7 @@ def refresh(data: AnnData | MuData) -> None:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Cells x genes, in memory or on disk, read in blocks of rows."""
+    """Cells x genes, in memory or on disk, read in blocks of rows; columns that are no genes have no entries."""
 
     values: Any
     """What holds the numbers: NumPy, SciPy, or a dataset on disk."""
@@ -131,9 +132,27 @@ class Matrix:
     def in_memory(self) -> bool:
         return isinstance(self.values, np.ndarray) or sp.issparse(self.values)
 
+    @cached_property
+    def features(self) -> Features:
+        """Which rows of `var` are human genes."""
+        return read_features(self.var)
+
+    @property
+    def is_gene(self) -> np.ndarray:
+        """(n_vars,) bool: human gene expression, and not antibodies, guides, peaks or genes of another species."""
+        return self.features.is_gene
+
     def rows(self, start: int, stop: int) -> sp.csr_matrix:
-        """Some cells as CSR."""
-        return _to_csr(self.values[start:stop])
+        """Some cells as CSR, (n_rows, n_vars); only genes have entries."""
+        return self.only_genes(_to_csr(self.values[start:stop]))
+
+    def only_genes(self, block: sp.csr_matrix) -> sp.csr_matrix:
+        """A block of rows without the entries of columns that are no genes; the shape stays."""
+        if self.features.all_genes:
+            return block
+        kept = self.is_gene[block.indices]
+        indptr = np.concatenate(([0], np.cumsum(kept)))[block.indptr]
+        return sp.csr_matrix((block.data[kept], block.indices[kept], indptr), shape=block.shape)
 
     def blocks(self, n_cells: int = BLOCK_CELLS, of: slice | None = None) -> Iterator[tuple[slice, sp.csr_matrix]]:
         """Cells in order, in blocks: all, or those of a span."""
@@ -145,7 +164,8 @@ class Matrix:
     def describe(self) -> Values:
         """What the values are: all of them in memory, a sample of those on disk."""
         if self.in_memory:
-            return describe(self.values.data if sp.issparse(self.values) else self.values)
+            values = self.values if self.features.all_genes else self.values[:, self.is_gene]
+            return describe(values.data if sp.issparse(values) else values)
         starts = sorted({0, self.n_cells // 2, max(0, self.n_cells - _SAMPLE_CELLS)})
         parts = [self.rows(start, min(start + _SAMPLE_CELLS, self.n_cells)).data for start in starts]
         return describe(np.concatenate(parts))
@@ -182,9 +202,28 @@ def require_counts(matrix: Matrix, adata: AnnData) -> None:
     Raises
     ------
     InputError
-        The values are not whole numbers of 0 and above, or all are zero.
+        The values are not whole numbers of 0 and above, or all are zero; or no row of the table is a human gene.
     """
+    require_features(matrix)
     if problem := counts_problem(matrix.describe(), matrix.name, adata):
+        raise InputError(problem)
+
+
+def gene_rows(adata: AnnData) -> AnnData:
+    """The table without rows of `var` that are no human genes: itself, or a view of it."""
+    features = read_features(adata.var)
+    return adata if features.all_genes or not features.is_gene.any() else adata[:, features.is_gene]
+
+
+def require_features(matrix: Matrix) -> None:
+    """Refuse a table whose rows are antibodies, guides, peaks or genes of other species only.
+
+    Raises
+    ------
+    InputError
+        No row is human gene expression, or several genomes are there and none is chosen.
+    """
+    if problem := matrix.features.problem(matrix.var_name):
         raise InputError(problem)
 
 

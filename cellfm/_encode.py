@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm import tqdm
 
-from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_counts, warn
+from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_counts, require_features, warn
 from cellfm._ahead import ahead
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
 from cellfm._hgnc import load_synonyms
@@ -81,7 +81,7 @@ class CellInput:
             "values": None if self.values is None else self.values.name,
             "genes": self.match.column,
             "n_genes_matched": self.match.n_distinct,
-            "n_genes": len(self.match.ids),
+            "n_genes": self.match.n_genes,
             "random_state": random_state,
         }
 
@@ -101,15 +101,20 @@ def read_cells_for(
     Raises
     ------
     InputError
-        No counts, too few known genes, values that are not finite or negative.
+        No counts, no human genes, too few known genes, values that are not finite or negative.
     MissingKeyError
         No such layer or column.
     """
     counts = read_matrix(adata, layer)
+    require_features(counts)
     values = None if values_layer is None else _own_values(adata, values_layer, counts)
     if values is None:
         require_counts(counts, adata)
-    match = find_genes(counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc).names)
+    match = find_genes(
+        counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc).names, features=counts.features
+    )
+    if counts.features.note:
+        warn(counts.features.note)
     _check_genes(match, vocab, counts, min_known_genes, summed=values is None)
     return CellInput(counts, match, values)
 
@@ -205,11 +210,11 @@ def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
 
 def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int, *, summed: bool) -> None:
     require_genes(match, vocab, least, counts.var_name)
-    n_vars = len(match.ids)
-    if match.n_matched < n_vars / 2:
+    n_genes = match.n_genes
+    if match.n_matched < n_genes / 2:
         warn(
-            f"The model knows {match.n_matched:,} of {n_vars:,} genes ({match.n_matched / n_vars:.0%}); the others are "
-            "left out. cf.pp.check(adata) shows which they are and how many counts they hold."
+            f"The model knows {match.n_matched:,} of {n_genes:,} genes ({match.n_matched / n_genes:.0%}); the others "
+            "are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
         )
     n_repeated = match.n_matched - match.n_distinct
     if n_repeated and not summed:
@@ -231,5 +236,5 @@ def _check_block(block: sp.csr_matrix, name: str, *, whole: bool) -> None:
 
 def _block_values(values: Matrix, span: slice) -> sp.csr_matrix | np.ndarray:
     block = values.values[span.start : span.stop] if values.in_memory else values.rows(span.start, span.stop)
-    _check_block(sp.csr_matrix(block), values.name, whole=False)
+    _check_block(values.only_genes(sp.csr_matrix(block)), values.name, whole=False)
     return block

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cellfm.data import Features, read_features, without_genome
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import GENE_COLUMNS
 from cellfm.vocab import Vocabulary, strip_version
@@ -32,6 +33,8 @@ class GeneMatch:
     """(n_vars,) str: the names that matched best."""
     column: str
     """Where those names stand: ``"var_names"`` or a column of `var`."""
+    n_genes: int
+    """Rows of the table that are genes; antibodies, guides, peaks and genes of other species are not."""
 
     @property
     def n_matched(self) -> int:
@@ -49,6 +52,7 @@ def find_genes(
     *,
     gene_key: str | None = None,
     synonyms: Mapping[str, tuple[str, str]] | None = None,
+    features: Features | None = None,
 ) -> GeneMatch:
     """Match genes by symbol or Ensembl id (with or without version).
 
@@ -60,13 +64,17 @@ def find_genes(
     synonyms
         Approved symbol and kind (``"previous"``, ``"alias"`` or ``"ensembl"``) of other names. They also bridge to
         genes for which the vocabulary itself uses another name than the approved symbol.
+    features
+        Which rows are genes, where it is known already; other rows match nothing.
 
     Raises
     ------
     MissingKeyError
         `gene_key` is not a column of `var`.
     """
-    columns = _name_columns(var, gene_key)
+    features = read_features(var) if features is None else features
+    shown = _name_columns(var, gene_key)
+    columns = {column: np.where(features.is_gene, names, "") for column, names in shown.items()}
     found = {column: _match(names, vocab) for column, names in columns.items()}
     for ids, how in found.values():
         _drop_shared(ids, how, columns, vocab)
@@ -83,7 +91,7 @@ def find_genes(
         bridge = _outdated(vocab, synonyms)
         for column in order:
             _match_synonyms(columns[column], ids, how, vocab, synonyms, bridge)
-    return GeneMatch(ids, how, columns[best], best)
+    return GeneMatch(ids, how, shown[best], best, int(features.is_gene.sum()))
 
 
 def require_genes(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -> None:
@@ -104,7 +112,7 @@ def genes_problem(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -
         return None
     shown = ", ".join(repr(name) for name in match.names[:5])
     message = (
-        f"Only {match.n_distinct:,} of the {len(match.ids):,} genes in {where} are known to the model "
+        f"Only {match.n_distinct:,} of the {match.n_genes:,} genes in {where} are known to the model "
         f"(at least {least:,} are needed). {match.column} holds names like {shown}; expected human gene symbols such "
         "as 'CD3E' or Ensembl ids such as 'ENSG00000198851'. "
     )
@@ -113,7 +121,7 @@ def genes_problem(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -
 
 def _name_columns(var: pd.DataFrame, gene_key: str | None) -> dict[str, np.ndarray]:
     def text(values: pd.Index | pd.Series) -> np.ndarray:
-        return values.astype(str).to_numpy(dtype=object)
+        return without_genome(values.astype(str).to_numpy(dtype=object))
 
     if gene_key is not None:
         if gene_key not in var:

@@ -14,7 +14,7 @@ from mudata import MuData
 from cellfm._adata import record_run, refresh
 from cellfm._genes import HOW, GeneMatch, find_genes
 from cellfm._hgnc import Synonyms
-from cellfm.data import describe
+from cellfm.data import describe, read_features
 from cellfm.errors import InputError
 from cellfm.keys import GENES
 from cellfm.vocab import Vocabulary, strip_version
@@ -38,6 +38,8 @@ class Naming:
     """(n_distinct,) int: the first row of each different gene."""
     ambiguous: np.ndarray
     """(n_vars,) bool: the name stands for several genes, and none of them was chosen."""
+    is_gene: np.ndarray
+    """(n_vars,) bool: human genes; other rows keep their names and go into no other."""
 
     @property
     def renamed(self) -> np.ndarray:
@@ -61,23 +63,26 @@ class Naming:
 
 def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene_key: str | None = None) -> Naming:
     """Plan the new names: nothing is changed."""
-    match = find_genes(var, vocab, gene_key=gene_key, synonyms=synonyms.names)
+    features = read_features(var)
+    is_gene = features.is_gene
+    match = find_genes(var, vocab, gene_key=gene_key, synonyms=synonyms.names, features=features)
     old = var.index.astype(str).to_numpy(dtype=object)
     known = match.ids > 0
     new = old.copy()
     new[known] = vocab.symbols[match.ids[known] - 1]
     there = {*old, *match.names, *new[known]}
-    for i in np.flatnonzero(~known):
+    for i in np.flatnonzero(~known & is_gene):
         for name in (match.names[i], old[i]):
             symbol, kind = synonyms.names.get(strip_version(name), ("", ""))
             if symbol and not (kind == "alias" and symbol in there):
                 new[i] = symbol
                 break
-    _keep_apart(new, known, vocab)
-    target, _ = pd.factorize(new)
+    _keep_apart(new, known, is_gene, vocab)
+    # Rows that are no genes stay apart, whatever they are called.
+    target, _ = pd.factorize(np.where(is_gene, new, np.arange(len(new)).astype(object)))
     _, kept = np.unique(target, return_index=True)
-    ambiguous = ~known & np.array([name in synonyms.ambiguous for name in match.names], bool)
-    return Naming(match, old, new, target, kept, ambiguous)
+    ambiguous = ~known & is_gene & np.array([name in synonyms.ambiguous for name in match.names], bool)
+    return Naming(match, old, new, target, kept, ambiguous, is_gene)
 
 
 def merge_matrices(adata: AnnData, naming: Naming) -> dict[str | None, Any]:
@@ -96,11 +101,13 @@ def merge_matrices(adata: AnnData, naming: Naming) -> dict[str | None, Any]:
         name = "adata.X" if layer is None else f"adata.layers[{layer!r}]"
         if not (isinstance(values, np.ndarray) or sp.issparse(values)):
             raise InputError(f"{name} is a {type(values).__name__}: call adata = adata.to_memory() first.")
-        merged[layer] = merge_columns(values, naming.target, name, base)
+        merged[layer] = merge_columns(values, naming.target, name, base, is_gene=naming.is_gene)
     return merged
 
 
-def merge_columns(values: Any, target: np.ndarray, name: str, base: float = math.e) -> Any:
+def merge_columns(
+    values: Any, target: np.ndarray, name: str, base: float = math.e, *, is_gene: np.ndarray | None = None
+) -> Any:
     """Add up columns with the same `target`, logarithms on the linear scale; the other columns are copied as they are.
 
     Parameters
@@ -113,8 +120,11 @@ def merge_columns(values: Any, target: np.ndarray, name: str, base: float = math
         What to call the matrix in messages.
     base
         Of the logarithm, for values after log1p.
+    is_gene
+        (n_vars,) bool: columns that tell what the values are; antibodies may be scaled in their own way.
     """
-    found = describe(values.data if sp.issparse(values) else values)
+    looked_at = values if is_gene is None or is_gene.all() else values[:, np.flatnonzero(is_gene)]
+    found = describe(looked_at.data if sp.issparse(values) else looked_at)
     if found.kind in ("negative", "not finite"):
         raise InputError(
             f"Genes that go by several names have to be added up, and {name} has {found}: such values cannot be added. "
@@ -175,12 +185,12 @@ def write_genes(
     refresh(data)
 
 
-def _keep_apart(new: np.ndarray, known: np.ndarray, vocab: Vocabulary) -> None:
+def _keep_apart(new: np.ndarray, known: np.ndarray, is_gene: np.ndarray, vocab: Vocabulary) -> None:
     """Change names, in place, of unknown genes that are called nothing, or like a known gene."""
     like_known = (vocab.find_symbols(new) > 0) | (vocab.find_ensembl(new) > 0)
     taken = set(new)
     symbols = set(new[known])
-    for i in np.flatnonzero(~known):
+    for i in np.flatnonzero(~known & is_gene):
         if like_known[i] or new[i] in symbols or new[i] in _NAMELESS:
             name = next(name for n in range(1, len(new) + 2) if (name := f"{new[i]}-{n}") not in taken)
             taken.add(name)

@@ -56,7 +56,8 @@ def inspect_data(
         matrix=matrix.name,
         values=str(values),
         n_cells=matrix.n_cells,
-        n_genes=len(ids),
+        n_genes=naming.match.n_genes,
+        left_out=matrix.features.left_out,
         column=naming.match.column,
         matched={kind: int((how == kind).sum()) for kind in HOW if kind != "none"},
         n_known=naming.match.n_distinct,
@@ -64,14 +65,14 @@ def inspect_data(
         renamed=dict(zip(naming.old[naming.renamed], naming.new[naming.renamed], strict=True)),
         merged=naming.merged,
         ambiguous=tuple(naming.match.names[naming.ambiguous]),
-        dropped=tuple(naming.old[ids == 0]),
+        dropped=tuple(naming.old[(ids == 0) & naming.is_gene]),
         share_of_counts=known_depth / float(depths.sum()) if summable else None,
         n_few=n_few,
         n_empty=n_empty,
         depth=Depth(float(depths.min()), float(np.median(depths)), float(depths.max())) if summable else None,
         genes_per_cell=float(np.median(per_cell)) if len(per_cell) else None,
         problems=tuple(_problems(adata, matrix, values, naming, vocab)),
-        advice=tuple(_advice(adata, naming, synonyms, n_few, n_empty, min_genes)),
+        advice=tuple(_advice(adata, matrix, naming, synonyms, n_few, n_empty, min_genes)),
     )
 
 
@@ -93,6 +94,9 @@ def _problems(adata: AnnData, matrix: Matrix, values: Values, naming: Naming, vo
     if problem := size_problem(adata):
         yield problem
         return
+    if problem := matrix.features.problem(matrix.var_name):
+        yield problem
+        return
     if problem := counts_problem(values, matrix.name, adata):
         yield problem
     if problem := genes_problem(naming.match, vocab, MIN_KNOWN_GENES, matrix.var_name):
@@ -100,9 +104,11 @@ def _problems(adata: AnnData, matrix: Matrix, values: Values, naming: Naming, vo
 
 
 def _advice(
-    adata: AnnData, naming: Naming, synonyms: Synonyms, n_few: int, n_empty: int, min_genes: int
+    adata: AnnData, matrix: Matrix, naming: Naming, synonyms: Synonyms, n_few: int, n_empty: int, min_genes: int
 ) -> Iterable[str]:
-    n_vars, n_matched = len(naming.old), naming.match.n_matched
+    n_vars, n_matched = naming.match.n_genes, naming.match.n_matched
+    if matrix.features.note:
+        yield matrix.features.note
     if n_matched < n_vars / 2:
         yield (
             f"The model knows {n_matched:,} of {n_vars:,} genes ({n_matched / max(n_vars, 1):.0%}); the others are "

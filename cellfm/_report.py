@@ -26,6 +26,8 @@ class Report:
     """What its values are: ``"whole numbers"``, or what they look like."""
     n_cells: int
     n_genes: int
+    left_out: dict[str, int]
+    """Rows of `var` that are no human genes, by what they are (antibodies, guides, peaks, another species)."""
     column: str
     """Where the gene names stand: ``"var_names"`` or a column of `var`."""
     matched: dict[str, int]
@@ -105,6 +107,8 @@ class Report:
             ("ambiguous names", _listed(self.ambiguous)),
             ("genes left out", _listed(self.dropped)),
         ]
+        if self.left_out:
+            rows.insert(1, ("other rows", ", ".join(f"{n:,} {kind}" for kind, n in self.left_out.items())))
         if self.depth is not None:
             depth = self.depth
             rows.append(("counts per cell", f"{depth.median:,.6g} (median), {depth.least:,.6g} to {depth.most:,.6g}"))

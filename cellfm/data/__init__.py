@@ -3,6 +3,7 @@
 from cellfm.data._augment import choose_panel, sample_unexpressed, thin
 from cellfm.data._cells import CellTable
 from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.data._features import Features, read_features, without_genome
 from cellfm.data._mask import choose_targets
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
@@ -19,6 +20,7 @@ __all__ = [
     "CellTable",
     "Chunks",
     "Corpus",
+    "Features",
     "Precision",
     "Recovered",
     "TokenBatch",
@@ -35,11 +37,13 @@ __all__ = [
     "describe",
     "fill_batches",
     "read_cells",
+    "read_features",
     "recover",
     "sample_unexpressed",
     "stored_precision",
     "thin",
     "tokenize",
+    "without_genome",
     "write_cells",
     "write_copy",
 ]

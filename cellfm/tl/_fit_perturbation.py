@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
+from cellfm._adata import gene_rows, select
 from cellfm._encode import CellInput, read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES, find_genes, require_genes
 from cellfm._hgnc import load_synonyms
@@ -157,7 +157,7 @@ def fit_perturbation(
         uncertainty=uncertainty,
         random_state=random_state,
     )
-    table = select(adata, modality)
+    table = gene_rows(select(adata, modality))
     conditions = read_conditions(
         adata, table, condition_key, control=control, genes={*map(str, table.var_names), *candidates}
     )

@@ -212,4 +212,6 @@ def _with_gene(cells: CellInput, counts: sp.csr_matrix, gene_id: int) -> CellInp
     silent = np.asarray(counts[:, own].sum(1)).ravel() == 0
     added = sp.csr_matrix(silent[:, None].astype(counts.dtype))
     match = replace(cells.match, ids=np.append(cells.match.ids, np.int32(gene_id)))
-    return CellInput(Matrix(sp.hstack([counts, added]).tocsr(), cells.counts.var, cells.counts.name), match)
+    var, of_a_gene = cells.counts.var, np.argmax(cells.counts.is_gene)
+    var = var.iloc[np.append(np.arange(len(var)), of_a_gene)]
+    return CellInput(Matrix(sp.hstack([counts, added]).tocsr(), var, cells.counts.name), match)

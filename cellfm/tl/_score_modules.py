@@ -82,6 +82,7 @@ def score_modules(
         raise InputError("There is no module at this resolution to score.")
     n = n if n_modules is None else min(n, n_modules)
     expression = AnnData(log_normalised(counts.rows(0, adata.n_obs)), var=adata.var[[]])
+    expression = expression if counts.is_gene.all() else expression[:, counts.is_gene].copy()
     scores = np.empty((adata.n_obs, n), np.float32)
     with progress(n, "scoring modules", "modules") as bar:
         for i in range(n):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem
+from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, warn
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
 from cellfm._hgnc import Synonyms
 from cellfm._logging import logger
@@ -76,9 +76,13 @@ def survey(
             with open_table(source, layer=layer, modality=modality) as table:
                 there |= dict.fromkeys(map(str, table.obs.columns))
                 values = {column: column_values(table.obs, column) for column in wanted if column in table.obs}
-                match = find_genes(table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms.names)
+                features = table.matrix.features
+                match = find_genes(
+                    table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms.names, features=features
+                )
                 problem = (
-                    counts_problem(table.matrix.describe(), table.matrix.name, table.adata)
+                    features.problem(table.matrix.var_name)
+                    or counts_problem(table.matrix.describe(), table.matrix.name, table.adata)
                     or _mixed_problem(match, vocab)
                     or genes_problem(match, vocab, min(MIN_KNOWN_GENES, min_genes), "var")
                 )
@@ -88,11 +92,13 @@ def survey(
                 facts = {
                     "name": source.name,
                     "n_cells": table.matrix.n_cells,
-                    "n_genes": len(match.ids),
+                    "n_genes": match.n_genes,
                     "n_known_genes": match.n_distinct,
                     "matrix": table.matrix.name,
                     "sha256": _fingerprint(table.matrix, match.ids, table.obs, list(values)),
                 }
+                if features.note:
+                    warn(f"{source.name}: {features.note}")
                 found.append(Surveyed(source, table.matrix.n_cells, match, values, facts))
         except InputError as error:
             problems.append(f"{source.name}: {error}")
@@ -116,10 +122,10 @@ def survey(
                 f"(at most {_MAX_CATEGORIES:,}). Pass columns= without it."
             )
     for one in found:
-        n_unknown = len(one.match.ids) - one.match.n_matched
+        n_unknown = one.match.n_genes - one.match.n_matched
         logger.info(
             "%s: %d cells, %d of %d genes known, %d left out.",
-            one.source.name, one.n_cells, one.match.n_matched, len(one.match.ids), n_unknown,
+            one.source.name, one.n_cells, one.match.n_matched, one.match.n_genes, n_unknown,
         )  # fmt: skip
     return found, kept | {SOURCE: [source.name for source in sources]}
 
@@ -148,7 +154,7 @@ def _mixed_problem(match: GeneMatch, vocab: Vocabulary) -> str | None:
         bool(_MOUSE.match(name)) or (human and name == name.capitalize())
         for name, human in zip(unknown, as_human, strict=True)
     )
-    if match.n_distinct < MIN_KNOWN_GENES or n_mouse < _MIXED * len(match.ids):
+    if match.n_distinct < MIN_KNOWN_GENES or n_mouse < _MIXED * match.n_genes:
         return None
     return (
         f"{n_mouse:,} of {len(match.ids):,} genes look like mouse genes and {match.n_distinct:,} are human: these seem "

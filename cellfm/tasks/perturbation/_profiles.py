@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import read_matrix
+from cellfm._adata import read_matrix, require_features
 from cellfm.errors import InputError
 from cellfm.tasks.genes import log_normalised
 from cellfm.tasks.perturbation._conditions import Condition, Conditions
@@ -56,11 +56,12 @@ def read_expression(adata: AnnData, layer: str | None) -> sp.csr_matrix:
     Raises
     ------
     InputError
-        Negative values, values that are not finite, fractions that were not log-transformed, or nothing.
+        No human genes, negative values, values that are not finite, fractions without logarithm, or nothing.
     MissingKeyError
         No such layer.
     """
     matrix = read_matrix(adata, layer)
+    require_features(matrix)
     found = matrix.describe()
     if found.kind not in ("counts", "log-normalised"):
         raise InputError(

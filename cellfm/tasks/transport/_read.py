@@ -41,16 +41,17 @@ def read_given(
     MissingKeyError
         No such layer or column.
     """
-    var = read_matrix(adata, layer).var
-    if not var.index.is_unique:
+    matrix = read_matrix(adata, layer)
+    names = matrix.var.index.astype(str)[matrix.is_gene]
+    if not names.is_unique:
         raise InputError("Names of genes occur more than once: call adata.var_names_make_unique() first.")
-    places = var.index.astype(str).get_indexer(list(transport.genes))
+    places = names.get_indexer(list(transport.genes))
     if missing := [gene for gene, place in zip(transport.genes, places, strict=True) if place < 0]:
         raise InputError(
             f"{len(missing):,} of the {len(transport.genes):,} genes of the fit are not in the data, such as "
             f"{', '.join(missing[:5])}. Pass cells with the genes that the model was fitted to."
         )
-    values = read_expression(adata, layer)[:, places].toarray()
+    values = read_expression(adata, layer)[:, np.flatnonzero(matrix.is_gene)[places]].toarray()
     if transport.model is None:
         return Given(values, values)
     options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}

@@ -1,0 +1,241 @@
+"""Which rows of `var` are human genes: antibodies, guides, peaks and genes of other species are not."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+TYPE_COLUMNS = (
+    "featuretypes", "featuretype", "modality", "modalities", "gem", "gems", "gemtype", "datatype", "librarytype",
+    "featureclass",
+)  # fmt: skip
+"""Columns of `var` that hold feature types, in the order of trust, without capitals and signs."""
+GENOME_COLUMNS = ("genome", "genomes", "referencegenome", "featurereference", "species", "organism")
+"""Columns of `var` that may hold the genome of a row."""
+
+_GENES = {
+    "gene expression", "geneexpression", "gex", "rna", "mrna", "cdna", "scrna", "snrna", "gene", "genes", "expression",
+    "rna expression", "transcript", "transcripts", "transcriptome", "transcriptomics", "rna seq", "scrna seq",
+}  # fmt: skip
+_BIOTYPE = re.compile(r"protein coding|gene$|^([a-z]{0,5} )?[a-z]{0,5}rna$|antisense|^sense |^tec$|^ribozyme$")
+_OTHERS = {
+    "antibody", "antibodies", "antibody derived tag", "antibody derived tags", "adt", "adts", "ab", "abs", "protein",
+    "proteins", "prot", "surface protein", "surface proteins", "protein expression", "cite", "cite seq", "citeseq",
+    "epitope", "epitopes", "isotype", "isotype control", "nanobody",
+    "crispr", "guide", "guides", "grna", "grnas", "sgrna", "sgrnas", "guide rna", "guide rnas", "crispr guide",
+    "hto", "htos", "hashtag", "hashtags", "hashing", "cell hashing", "hashtag oligo", "hashtag oligos", "cmo", "cmos",
+    "multiplexing", "multiplexing tag", "sample tag", "sample tags", "barcode", "barcodes", "lineage barcode",
+    "peak", "peaks", "atac", "atac peak", "scatac", "chromatin accessibility", "accessibility", "tile", "tiles",
+    "custom", "custom feature", "antigen", "antigens", "dextramer", "tetramer", "bead",
+    "vdj", "vdj t", "vdj b", "vdj t gd", "tcr", "bcr", "spike in", "spikein", "ercc", "methylation",
+    "unassigned codeword", "deprecated codeword", "genomic control",
+}  # fmt: skip
+_OTHER = re.compile(r"(^| )(capture|codeword|control (probe|codeword)|negative (control|probe)s?|blank|vdj)($| )")
+_NAMES = (
+    ("Antibody Capture", ("adt_", "adt:", "ab_", "ab:", "cite_", "cite:", "antibody_", "antibody:", "adt-"),
+     r"^(?:(?:adt|ab|cite|antibody)[_:]|adt-).*$"),
+    ("Antibody Capture", ("totalseq", "total-seq", "_total", "-total", "_prot"),
+     r"^total-?seq.*$|^.*(?:[_-]total(?:-?seq)?[-_]?[abcd]|_prot)$"),
+    ("Multiplexing Capture", ("hto_", "hto-", "hto:", "hashtag", "cmo_", "cmo-", "cmo:", "cmo3"),
+     r"^(?:(?:hto|cmo)[_:-].*|hashtag[-_ ]?\w{0,3}\d.*|cmo3\d\d)$"),
+    ("CRISPR Guide Capture", ("sgrna", "grna", "guide"), r"^(?:sgrna|grna|guide)[_:-].*$"),
+    ("Peaks", ("chr",), r"^chr(?:[0-9]{1,2}|[XYM]|MT|Un)\w*[:_-]\d{3,}[_-]\d{3,}$"),
+)  # fmt: skip
+"""Names that cannot be those of genes: what they are, what one of them has in it, and how they look."""
+_PREFIX = re.compile(
+    r"^(GRCh3[78](?:\.p\d+)?|GRCm3[89]|hg(?:18|19|38)|mm(?:9|10|39)|Rnor6?|mRatBN7|rn[67]|human|mouse|rat)_+(?=\w)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HUMAN = re.compile(r"^(grch|hg\d\d|hs\d|homo|human|h[. _]?sapiens|t2t|chm13|b37|ncbi36|9606$|ncbitaxon:9606$)", re.I)
+_MOUSE = re.compile(r"^(grcm|mm\d|mus|mouse|m[. _]?musculus|10090$|ncbitaxon:10090$)", re.I)
+_MANY = 200  # more different values make no type
+_SAMPLE = 100  # names that are looked at for a prefix, which all have or none
+_MOUSE_NOTE = " (mouse)"
+_MISSING = ("", "nan", "none", "na", "<na>")
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the rows of `var` are."""
+
+    is_gene: np.ndarray
+    """(n_vars,) bool: human gene expression, as far as the table says."""
+    left_out: dict[str, int]
+    """What the other rows are, as the table calls it, and how many of each there are."""
+    genomes: tuple[str, ...] = ()
+    """The genomes among which none could be chosen; empty where there is nothing to choose."""
+    genome_column: str | None = None
+    """Where the genomes stand; None for prefixes of the names."""
+
+    @property
+    def all_genes(self) -> bool:
+        return not self.left_out
+
+    @property
+    def note(self) -> str | None:
+        """What is left out; None where nothing is."""
+        if self.all_genes:
+            return None
+        n = int((~self.is_gene).sum())
+        rows = "1 row of var is" if n == 1 else f"{n:,} rows of var are"
+        return f"Only human gene expression is read; {rows} left out: {self._listed()}."
+
+    def problem(self, where: str) -> str | None:
+        """What keeps the rows from being read as genes; None where nothing does. `where` is the name of the table."""
+        if self.genomes:
+            first = self.genomes[0]
+            rows = f"adata.var_names.str.startswith({first + '_'!r})"
+            rows = f"adata.var[{self.genome_column!r}] == {first!r}" if self.genome_column is not None else rows
+            return (
+                f"{where} holds genes of several genomes ({', '.join(self.genomes)}), and which of them is meant "
+                "cannot be told. Choose one: --genome on the command line, genome= of cf.data.read_cells, or in "
+                f"memory adata = adata[:, {rows}].copy()."
+            )
+        if len(self.is_gene) and not self.is_gene.any():
+            head = f"{where} holds no human gene expression, only {self._listed()}. "
+            if any(name.endswith(_MOUSE_NOTE) for name in self.left_out):
+                return head + "The model knows human genes: map the genes to their human orthologues first."
+            return head + "CellFM reads gene expression: pass the data, or the modality, that holds it."
+        return None
+
+    def _listed(self) -> str:
+        return ", ".join(f"{n:,} {name}" for name, n in sorted(self.left_out.items(), key=lambda item: -item[1]))
+
+
+def read_features(var: pd.DataFrame) -> Features:
+    """Tell genes from other rows by feature types, genomes and names that cannot be mistaken."""
+    names = _strings(var.index)
+    kinds = _types(var)
+    kinds = np.full(len(var), None, object) if kinds is None else kinds
+    _add_named_otherwise(kinds, names)
+    is_gene = np.asarray(pd.isna(kinds))
+    genomes, column = genomes_of(var, names)
+    chosen: tuple[str, ...] = ()
+    if genomes is not None:
+        there = _ordered(genomes[is_gene])
+        human = [name for name in there if is_human(name)]
+        if len(there) > 1 and len(human) != 1:
+            chosen = tuple(there)
+        elif human or (there and all(_species(name) for name in there)):
+            foreign = is_gene & ~np.isin(genomes.astype(str), [*human, "None"])
+            kinds[foreign] = [f"{name}{_species(name)}" for name in genomes[foreign]]
+            is_gene &= ~foreign
+    counted = pd.Series(kinds[~is_gene], dtype=object).value_counts()
+    return Features(is_gene, {str(kind): int(number) for kind, number in counted.items()}, chosen, column)
+
+
+def is_human(genome: str) -> bool:
+    """Whether a genome is one of man, by its name."""
+    return bool(_HUMAN.match(genome)) and "_and_" not in genome
+
+
+def genomes_of(var: pd.DataFrame, names: np.ndarray | None = None) -> tuple[np.ndarray | None, str | None]:
+    """(n_vars,) the genome of each row, None where unknown, and the column that says so: None for prefixes of names.
+
+    None and None where nothing speaks of genomes.
+    """
+    names = _strings(var.index) if names is None else names
+    for column in _columns(var, GENOME_COLUMNS):
+        values = _strings(var[column])
+        different = set(values) - {value for value in values if value.lower() in _MISSING}
+        if not different or len(different) > _MANY or any("_and_" in value for value in different):
+            continue
+        if len(different) > 1 or any(_HUMAN.match(value) or _MOUSE.match(value) for value in different):
+            return np.array([value if value in different else None for value in values], object), str(column)
+    if not _PREFIX.search(_lines(names[:: max(1, len(names) // _SAMPLE)])):
+        return None, None
+    found = [_PREFIX.match(name) for name in names]
+    if sum(match is not None for match in found) <= len(names) / 2:
+        return None, None
+    return np.array([None if match is None else match[1] for match in found], object), None
+
+
+def without_genome(names: np.ndarray) -> np.ndarray:
+    """Names without the prefixes of their genomes: ``GRCh38_CD3E`` to ``CD3E``; others as they are."""
+    if not _PREFIX.search(_lines(names[:: max(1, len(names) // _SAMPLE)])):
+        return names
+    return np.array([_PREFIX.sub("", str(name)) for name in names], object)
+
+
+def _types(var: pd.DataFrame) -> np.ndarray | None:
+    """(n_vars,) what each row is if it is no gene, else None; None where no column says so."""
+    known = _columns(var, TYPE_COLUMNS)
+    others = [column for column in var if column not in known]
+    for column in [*known, *others]:
+        if pd.api.types.is_numeric_dtype(var[column].dtype) or pd.api.types.is_bool_dtype(var[column].dtype):
+            continue
+        values = var[column]
+        if values.iloc[: 5 * _MANY].nunique() > _MANY:
+            continue
+        different = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else values.dropna().unique()
+        if len(different) > _MANY:
+            continue
+        found = _judged([str(value) for value in different], trusted=column in known)
+        if found is not None:
+            return np.array([found.get(str(value)) for value in values], object)
+    return None
+
+
+def _judged(different: Sequence[str], *, trusted: bool) -> dict[str, str | None] | None:
+    """Each value to what to call it if it is no gene, else None; None where these are no feature types.
+
+    A column that goes by the name of feature types may also hold values that are unknown; any other one is believed
+    only if it names both genes and something else, and nothing unknown.
+    """
+    plain = {value: re.sub(r"[\W_]+", " ", value).strip().lower() for value in different}
+    genes = {value for value, text in plain.items() if text in _GENES}
+    others = {value for value, text in plain.items() if text in _OTHERS or _OTHER.search(text)}
+    biotypes = {value for value, text in plain.items() if value not in genes and _BIOTYPE.search(text)}
+    others -= biotypes
+    unknown = plain.keys() - genes - others - biotypes - {value for value, text in plain.items() if text in _MISSING}
+    if not others and not (genes and unknown):
+        return None
+    if biotypes and {plain[value] for value in others} <= {"protein", "proteins", "prot"}:
+        return None  # protein for protein-coding
+    if not trusted and (unknown or not (genes and others)):
+        return None
+    if not others and not any(plain[value] in ("gene expression", "gex") for value in genes):
+        return None  # such as gene, pseudogene, segment: kinds of genes
+    left_out = others | (unknown if genes else set())
+    return {value: value if value in left_out else None for value in different}
+
+
+def _add_named_otherwise(kinds: np.ndarray, names: np.ndarray) -> None:
+    """Say of rows, in place, what they are by names that no gene has."""
+    lines = _lines(names)
+    small = lines.lower()
+    for kind, parts, pattern in _NAMES:
+        if not any(part in small for part in parts):
+            continue
+        found = {match[0] for match in re.finditer(pattern, lines, re.IGNORECASE | re.MULTILINE)}
+        if found:
+            kinds[np.asarray(pd.isna(kinds)) & np.isin(names.astype(str), list(found))] = kind
+
+
+def _lines(names: np.ndarray) -> str:
+    """One text to search, which is many times faster than names one by one."""
+    return "\n".join(map(str, names))
+
+
+def _species(genome: str) -> str:
+    if is_human(genome):
+        return " (human)"
+    return _MOUSE_NOTE if _MOUSE.match(genome) else ""
+
+
+def _ordered(values: np.ndarray) -> list[str]:
+    """The different values, the most frequent first."""
+    return [str(value) for value in pd.Series(values, dtype=object).dropna().value_counts().index]
+
+
+def _columns(var: pd.DataFrame, names: tuple[str, ...]) -> list[Any]:
+    """Columns of `var` with one of the names, in the order of the names, whatever their capitals and signs."""
+    plain = {column: re.sub(r"[\W_]+", "", str(column)).lower() for column in var.columns}
+    return sorted((column for column in plain if plain[column] in names), key=lambda column: names.index(plain[column]))
+
+
+def _strings(values: pd.Index | pd.Series) -> np.ndarray:
+    return values.astype(str).to_numpy(dtype=object)

@@ -1,0 +1,215 @@
+"""Only human gene expression is read: rows of other feature types and genomes are left out, and said."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+from hypothesis import given
+from hypothesis import strategies as st
+from mudata import MuData, set_options
+
+import cellfm as cf
+from cellfm._adata import read_matrix
+from cellfm._encode import read_cells_for
+from cellfm.data import read_features
+from cellfm.errors import DataWarning, InputError
+from cellfm.model import CellFM
+from cellfm.train import write_shards
+from cellfm.vocab import Vocabulary, resolve_vocabulary
+
+NOT_UNIQUE = pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")
+
+
+def left_out(names: list[str] | int = 3, **columns: list) -> dict[str, int]:
+    names = [f"GENE{i}" for i in range(names)] if isinstance(names, int) else names
+    return read_features(pd.DataFrame(columns, index=names)).left_out
+
+
+@pytest.mark.parametrize("column", ["feature_types", "feature_type", "Feature Type", "modality", "gem", "my_own"])
+@pytest.mark.parametrize("gene", ["Gene Expression", "gene_expression", "GEX", "RNA", "rna", "Gene", "gene"])
+@pytest.mark.parametrize(
+    "other", ["Antibody Capture", "ADT", "protein", "CRISPR Guide Capture", "HTO", "Peaks", "Custom"]
+)
+def test_columns_of_feature_types_are_understood_however_they_are_spelt(column: str, gene: str, other: str):
+    assert left_out(**{column: [gene, other, gene]}) == {other: 1}
+    assert left_out(**{column: pd.Categorical([gene, other, None])}) == {other: 1}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"feature_type": ["protein_coding", "lncRNA", "miRNA"]},
+        {"feature_types": ["gene", "pseudogene", "IG_C_gene"]},
+        {"feature_type": ["protein", "lncRNA", "snRNA"]},
+        {"type": ["protein", "protein", "lncRNA"]},
+        {"feature_types": [np.nan, np.nan, np.nan]},
+        {"feature_types": ["Gene Expression"] * 3},
+        {"feature_types": ["chr1", "chr2", "chrX"]},
+        {"modality": [1, 2, 3]},
+        {"highly_variable": [True, False, True]},
+        {"genome": ["GRCh38", "GRCh38", ""]},
+        {"genome": ["my reference"] * 3},
+        {},
+    ],
+)
+def test_columns_of_other_things_leave_no_gene_out(columns: dict):
+    assert left_out(**columns) == {}
+
+
+def test_rows_of_an_unknown_type_beside_gene_expression_are_left_out_by_its_name():
+    assert left_out(feature_types=["Gene Expression", "Nanobody Capture", "Something New"]) == {
+        "Nanobody Capture": 1,
+        "Something New": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("CD3_TotalSeqB", "Antibody Capture"),
+        ("CD4_TotalC", "Antibody Capture"),
+        ("adt_CD4", "Antibody Capture"),
+        ("ADT-CD8", "Antibody Capture"),
+        ("AB_CD19", "Antibody Capture"),
+        ("Hashtag1", "Multiplexing Capture"),
+        ("HTO_3", "Multiplexing Capture"),
+        ("sgRNA_TP53_1", "CRISPR Guide Capture"),
+        ("chr1:10109-10357", "Peaks"),
+    ],
+)
+def test_names_that_no_gene_has_tell_what_a_row_is(name: str, kind: str):
+    assert left_out(["CD4", name, "CD8A"]) == {kind: 1}
+    assert left_out(["CD4", name, "CD8A"], feature_types=["Gene Expression"] * 3) == {kind: 1}
+
+
+def test_no_gene_is_taken_for_something_else():
+    assert left_out(list(resolve_vocabulary("mini").symbols)) == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "expected"),
+    [
+        (["GRCh38_CD4", "GRCh38_CD3E", "mm10___Cd4"], {}, {"mm10 (mouse)": 1}),
+        (["GRCh38______CD4", "mm10_Cd4", "mm10_Cd3e"], {}, {"mm10 (mouse)": 2}),
+        (["hg19_CD4", "hg19_CD3E", "mm10_Cd4"], {}, {"mm10 (mouse)": 1}),
+        (["CD4", "CD3E", "Cd4"], {"genome": ["GRCh38", "GRCh38", "GRCm39"]}, {"GRCm39 (mouse)": 1}),
+        (["CD4", "CD3E", "ORF1"], {"genome": ["GRCh38-2020-A", "GRCh38-2020-A", "SARS-CoV-2"]}, {"SARS-CoV-2": 1}),
+        (["Cd4", "Cd3e", "Cd8a"], {"genome": ["mm10"] * 3}, {"mm10 (mouse)": 3}),
+    ],
+)
+def test_genes_of_other_genomes_are_left_out(names: list[str], columns: dict, expected: dict[str, int]):
+    assert left_out(names, **columns) == expected
+
+
+@pytest.mark.parametrize(
+    ("genomes", "listed"), [(["hg19", "GRCh38", "GRCh38"], "GRCh38, hg19"), (["one", "two", "two"], "two, one")]
+)
+def test_genomes_among_which_none_can_be_chosen_are_named(genomes: list[str], listed: str):
+    problem = read_features(pd.DataFrame({"genome": genomes}, index=list("abc"))).problem("adata.var")
+    assert f"several genomes ({listed})" in problem
+    assert "--genome" in problem
+
+
+def with_antibodies(genes: AnnData, n: int, places: int = 0) -> AnnData:
+    """The cells with antibodies that carry the names of genes, from some place on."""
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(300, (genes.n_obs, n)).astype(np.float32))
+    names = [str(genes.var_names[i % genes.n_vars]) for i in range(n)]
+    types = ["Gene Expression"] * places + ["Antibody Capture"] * n + ["Gene Expression"] * (genes.n_vars - places)
+    index = [*genes.var_names[:places], *names, *genes.var_names[places:]]
+    x = sp.hstack([genes.X[:, :places], counts, genes.X[:, places:]], format="csr")
+    return AnnData(x, obs=genes.obs.copy(), var=pd.DataFrame({"feature_types": types}, index=index))
+
+
+@NOT_UNIQUE
+def test_the_input_is_that_of_the_genes_alone(tiny_adata: AnnData, tiny_vocab: Vocabulary):
+    expected = read_cells_for(tiny_adata, tiny_vocab)
+
+    @given(n=st.integers(1, 9), place=st.integers(0, tiny_adata.n_vars), form=st.sampled_from(["csr", "csc", "dense"]))
+    def check(n: int, place: int, form: str) -> None:
+        both = with_antibodies(tiny_adata, n, place)
+        both.X = both.X.toarray() if form == "dense" else both.X.asformat(form)
+        with pytest.warns(DataWarning, match=rf"{n} rows? of var (is|are) left out: {n} Antibody Capture"):
+            cells = read_cells_for(both, tiny_vocab)
+        assert cells.match.n_genes == tiny_adata.n_vars
+        for (_, found), (_, alone) in zip(cells.tokens(64, 0), expected.tokens(64, 0), strict=True):
+            for name in ("indptr", "gene_ids", "values", "depth"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+
+    check()
+
+
+@NOT_UNIQUE
+def test_every_tool_reads_genes_only(tiny_adata: AnnData, tiny_model: CellFM):
+    both = with_antibodies(tiny_adata, 5)
+    alone = read_matrix(tiny_adata)
+    matrix = read_matrix(both)
+    assert matrix.rows(0, 3).shape == (3, both.n_vars)
+    assert (matrix.rows(0, both.n_obs)[:, 5:] != alone.rows(0, both.n_obs)).nnz == 0
+    assert not matrix.rows(0, both.n_obs)[:, :5].nnz
+    report = cf.pp.check(both, model=tiny_model)
+    assert report.left_out == {"Antibody Capture": 5}
+    assert report.n_genes == tiny_adata.n_vars
+    assert "5 Antibody Capture" in repr(report)
+    with pytest.warns(DataWarning, match="5 Antibody Capture"):
+        cf.tl.embed(both, tiny_model)
+    cf.tl.embed(tiny_adata, tiny_model)
+    np.testing.assert_array_equal(both.obsm["X_cellfm"], tiny_adata.obsm["X_cellfm"])
+    with pytest.warns(DataWarning, match="5 Antibody Capture"):
+        cf.tl.perturbed_genes(both, tiny_model, genes=[str(tiny_adata.var_names[0])])
+
+
+@NOT_UNIQUE
+def test_negative_antibodies_do_not_keep_the_genes_from_being_read(tiny_adata: AnnData, tiny_model: CellFM):
+    both = with_antibodies(tiny_adata, 5)
+    values = both.X.toarray()
+    values[:, :5] -= 301.5
+    both.X = values
+    assert cf.pp.check(both, model=tiny_model).ok
+
+
+@NOT_UNIQUE
+def test_rows_that_are_no_genes_keep_names_and_values(tiny_adata: AnnData, tiny_model: CellFM):
+    both = with_antibodies(tiny_adata, 5)
+    twin = both[:, [5]].copy()  # a gene that is there twice
+    both = anndata.concat([both, twin], axis=1, merge="same")
+    both.obs["label"] = tiny_adata.obs["label"].to_numpy()
+    done = cf.pp.harmonize_genes(both, model=tiny_model, copy=True)
+    assert done.n_vars == both.n_vars - 1
+    assert list(done.var_names[:5]) == list(both.var_names[:5])
+    np.testing.assert_array_equal(done.X[:, :5].toarray(), both.X[:, :5].toarray())
+    np.testing.assert_array_equal(done.X[:, 5].toarray(), 2 * both.X[:, 5].toarray())
+
+
+def test_data_without_genes_are_refused_with_what_they_are(tiny_adata: AnnData, tiny_model: CellFM):
+    for types, match in (("Antibody Capture", "only [0-9]+ Antibody Capture"), ("Peaks", "only [0-9]+ Peaks")):
+        tiny_adata.var["feature_types"] = types
+        with pytest.raises(InputError, match=match):
+            cf.tl.embed(tiny_adata, tiny_model)
+        assert any(
+            "no human gene expression" in problem for problem in cf.pp.check(tiny_adata, model=tiny_model).problems
+        )
+    with set_options(pull_on_update=False), pytest.raises(InputError, match="Peaks"):
+        cf.tl.embed(MuData({"prot": tiny_adata}), tiny_model, modality="prot")
+    tiny_adata.var = tiny_adata.var[[]].assign(genome="mm10")
+    with pytest.raises(InputError, match=r"only [0-9]+ mm10 \(mouse\).*orthologues"):
+        cf.tl.embed(tiny_adata, tiny_model)
+
+
+def test_prefixed_genes_are_found(tiny_adata: AnnData, tiny_model: CellFM):
+    prefixed = tiny_adata.copy()
+    prefixed.var_names = "GRCh38_" + prefixed.var_names
+    cf.tl.embed(prefixed, tiny_model)
+    cf.tl.embed(tiny_adata, tiny_model)
+    np.testing.assert_array_equal(prefixed.obsm["X_cellfm"], tiny_adata.obsm["X_cellfm"])
+
+
+@NOT_UNIQUE
+def test_shards_hold_genes_only(tmp_path, tiny_adata: AnnData, tiny_model: CellFM):
+    options = {"model": tiny_model, "min_genes": 1, "validation_fraction": 0.0}
+    with pytest.warns(DataWarning, match="5 Antibody Capture"):
+        found = write_shards(with_antibodies(tiny_adata, 5), tmp_path / "both", **options)
+    alone = write_shards(tiny_adata, tmp_path / "alone", **options)
+    everything = np.arange(len(alone))
+    assert (found.counts(everything) != alone.counts(everything)).nnz == 0
