@@ -12,7 +12,7 @@ from cellfm._adata import Matrix, read_matrix, require_counts, select
 from cellfm._logging import logger
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import EMBED, INTEGRATION
-from cellfm.tasks.annotation._baselines import log_normalised
+from cellfm.tasks.annotation._features import log_normalised
 from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
 from cellfm.tasks.integration._batches import choose_cells, require_batches
 from cellfm.tasks.integration._scores import Cells, harmony, principal_components, score_embeddings

@@ -16,7 +16,7 @@ from cellfm._progress import progress
 from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
-from cellfm.tasks.annotation._methods import judge, require_methods, with_baselines
+from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines
 from cellfm.tasks.annotation._metrics import class_table, confusion_table, label_scores
 from cellfm.tasks.annotation._split import Fold, given_folds, leave_one_out_folds, random_folds
 from cellfm.tasks.annotation._subjects import read_subjects
@@ -46,9 +46,11 @@ def evaluate_annotation(
     """Measure how well methods label cells whose labels they have not seen.
 
     Each method is fitted to the training cells of each fold, chooses what it has to choose on a part of these, and is
-    asked about the test cells once. The same folds are given to the baselines: logistic regression on 50 principal
-    components of the 2,000 most variable genes, fitted on the training cells only, and, where it is installed,
-    celltypist. Scores are those of the most probable label; to reject cells is judged by `cf.tl.evaluate_unknowns`.
+    asked about the test cells once. On the same folds the same heads are fitted to the 2,000 most variable genes
+    (log-normalised) and to their 50 principal components in place of the model's embedding, so that what the model adds
+    is not mistaken for what the head adds. Beside them stand logistic regression on these components, as scikit-learn
+    fits it by default, and celltypist where it is installed. Genes and components are chosen on the training cells
+    only. Scores are those of the most probable label; rejection is evaluated by `cf.tl.evaluate_unknowns`.
 
     Cells are embedded once for all folds and methods, or not at all where `obsm["X_cellfm"]` is of this model.
 
@@ -92,9 +94,12 @@ def evaluate_annotation(
 
     Returns
     -------
-    A table with a row for each fold and method: ``fold``, ``method``, ``n_train``, ``n_test`` (cells), ``accuracy``,
-    ``macro_f1`` (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds`` (fitting and asking,
-    without the embedding). Its `attrs` hold:
+    A table with a row for each fold and method: ``fold``, ``method``, ``features`` (what the method reads:
+    ``"model"``, ``"pca"``, ``"hvg"``, or ``"genes"`` for all genes), ``n_train``, ``n_test`` (cells), ``accuracy``,
+    ``macro_f1`` (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds`` (fitting and
+    predicting, without the embedding). ``"frozen-pca"`` and ``"frozen-hvg"`` are the head of ``"frozen"`` on principal
+    components and on variable genes, and so for ``"knn"`` and deeper heads; ``"query"``, ``"lora"`` and ``"full"`` are
+    compared with those of ``"frozen"``. Its `attrs` hold:
 
     ``"by_class"``
         list of dict, for `pandas.DataFrame`: ``fold``, ``method``, ``label``, ``precision``, ``recall``, ``f1``,
@@ -149,8 +154,9 @@ def evaluate_annotation(
                 seconds = time.perf_counter() - start
                 scores = label_scores(truth, verdict.labels)
                 which = {"fold": fold.name, "method": name}
+                what = {"features": features_of(name)}
                 sizes = {"n_train": len(fold.train), "n_test": len(fold.test)}
-                rows.append(which | sizes | scores | {"seconds": seconds})
+                rows.append(which | what | sizes | scores | {"seconds": seconds})
                 by_class += [which | row for row in class_table(truth, verdict.labels).to_dict("records")]
                 said[name].append(verdict.labels)
                 logger.info("fold %s, %s: accuracy %.3f, macro F1 %.3f.", fold.name, name, *list(scores.values())[:2])

@@ -14,7 +14,7 @@ from cellfm._progress import progress
 from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
-from cellfm.tasks.annotation._methods import judge, require_methods, with_baselines
+from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines
 from cellfm.tasks.annotation._metrics import rejection_scores
 from cellfm.tasks.annotation._split import Fold, random_folds
 from cellfm.tasks.annotation._subjects import read_subjects
@@ -77,10 +77,13 @@ def evaluate_unknowns(
 
     Returns
     -------
-    A table with a row for each left-out label and method: ``left_out``, ``method``, ``n_unknown``, ``n_known`` (cells
-    asked about), ``auroc_confidence`` (by low confidence), ``auroc_distance`` (by great distance), ``auroc_both`` (by
-    the larger of the two in terms of their thresholds), ``unknown_rejected``, ``known_rejected`` (shares of these
-    cells that the method's own thresholds reject). The baselines know no distance: NaN. Nothing is written to `data`.
+    A table with a row for each left-out label and method, the same heads on principal components and on variable genes
+    included (``"frozen-pca"``, ``"frozen-hvg"``; see `cf.tl.evaluate_annotation`): ``left_out``, ``method``,
+    ``features`` (what it reads), ``n_unknown``, ``n_known`` (test cells), ``auroc_confidence`` (by low confidence),
+    ``auroc_distance`` (by large distance), ``auroc_both`` (by the larger of the two relative to their thresholds),
+    ``unknown_rejected``, ``known_rejected`` (shares of these cells that the method's own thresholds reject). Each head
+    measures the distance in what it reads; logistic regression and celltypist have no distance: NaN. Nothing is
+    written to `data`.
 
     Raises
     ------
@@ -135,6 +138,6 @@ def evaluate_unknowns(
                     confidence_threshold=verdict.confidence_threshold,
                     distance_threshold=verdict.distance_threshold,
                 )
-                rows.append({"left_out": label, "method": name} | sizes | scores)
+                rows.append({"left_out": label, "method": name, "features": features_of(name)} | sizes | scores)
                 bar.update(1)
     return pd.DataFrame(rows)

@@ -7,8 +7,9 @@ import pytest
 import scipy.sparse as sp
 
 from cellfm._adata import read_matrix
-from cellfm.tasks.annotation import _baselines
-from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, log_normalised, logistic_regression
+from cellfm.tasks.annotation import _baselines, _features
+from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, logistic_regression
+from cellfm.tasks.annotation._features import component_features, gene_features, log_normalised
 
 
 @pytest.fixture
@@ -34,19 +35,46 @@ def test_logarithms_stay_as_they_are(tiny_adata):
 
 @pytest.mark.parametrize("n_top_genes", [2000, 100])
 def test_logistic_regression_learns(parts, monkeypatch, n_top_genes):
-    monkeypatch.setattr(_baselines, "N_TOP_GENES", n_top_genes)
+    monkeypatch.setattr(_features, "N_TOP_GENES", n_top_genes)
     train, labels, test, truth = parts
-    found = logistic_regression(train, labels, test)
+    found = logistic_regression(component_features(gene_features(train, test)), labels)
     assert (found.labels == truth).mean() > 0.8
     assert ((found.confidence >= 0.5) & (found.confidence <= 1)).all()
 
 
+def test_components_are_those_of_the_training_cells(parts):
+    from sklearn.decomposition import PCA
+
+    train, _, test, _ = parts
+    found = component_features(gene_features(train, test))
+    expected = PCA(29, svd_solver="full").fit(train.toarray())
+    leading = slice(0, 3)  # the others are noise
+    for some, cells in ((found.train, train), (found.test, test)):
+        np.testing.assert_allclose(
+            np.abs(some[:, leading]), np.abs(expected.transform(cells.toarray())[:, leading]), rtol=0.02, atol=0.05
+        )
+
+
 def test_test_cells_change_nothing_in_the_fit(parts, monkeypatch):
-    monkeypatch.setattr(_baselines, "N_TOP_GENES", 100)
-    train, labels, test, _ = parts
-    together = logistic_regression(train, labels, test)
-    alone = [logistic_regression(train, labels, test[[i]]).confidence[0] for i in range(test.shape[0])]
-    np.testing.assert_allclose(together.confidence, alone, rtol=1e-5)
+    monkeypatch.setattr(_features, "N_TOP_GENES", 100)
+    train, _, test, _ = parts
+    together = component_features(gene_features(train, test))
+    for i in range(test.shape[0]):
+        alone = component_features(gene_features(train, test[[i]]))
+        np.testing.assert_allclose(together.test[i], alone.test[0], rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(together.train, alone.train)
+
+
+def test_genes_are_chosen_by_the_training_cells(parts, monkeypatch):
+    monkeypatch.setattr(_features, "N_TOP_GENES", 100)
+    train, _, test, _ = parts
+    silent = train.toarray()
+    silent[:, :150] = 0
+    found = gene_features(sp.csr_matrix(silent), test)
+    assert found.train.shape == (30, 100)
+    whole = test.toarray()
+    for column in found.test.T:  # each is a gene that training cells express
+        assert (np.abs(whole[:, 150:] - column[:, None]).max(0) == 0).any()
 
 
 def test_celltypist_learns_and_leaves_the_logging_alone(parts):

@@ -6,7 +6,15 @@ import scipy.sparse as sp
 
 from cellfm.errors import InputError
 from cellfm.tasks.annotation import _methods
-from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, fit_options, judge, require_methods, with_baselines
+from cellfm.tasks.annotation._features import Features
+from cellfm.tasks.annotation._methods import (
+    LOGISTIC_REGRESSION,
+    features_of,
+    fit_options,
+    judge,
+    require_methods,
+    with_baselines,
+)
 from cellfm.tasks.annotation._metrics import rejection_scores
 from cellfm.tasks.annotation._split import Fold
 from cellfm.tasks.annotation._subjects import Subjects, read_subjects
@@ -33,7 +41,7 @@ def test_names_of_methods():
             require_methods([wrong])
 
 
-@pytest.mark.parametrize("name", ["knn", LOGISTIC_REGRESSION])
+@pytest.mark.parametrize("name", ["knn", "knn-pca", "knn-hvg", LOGISTIC_REGRESSION])
 def test_methods_learn_from_training_cells(subjects, name):
     verdict = judge(name, subjects, FOLD)
     assert (verdict.labels == subjects.labels[FOLD.test]).mean() > 0.9
@@ -61,10 +69,49 @@ def test_neighbors_reject_a_kind_that_they_have_not_seen(subjects):
 def test_celltypist_is_beside_where_it_is_installed_and_counts_are_there(tiny_adata, tiny_model, monkeypatch):
     monkeypatch.setattr(_methods, "celltypist_name", lambda: "celltypist")
     labels = tiny_adata.obs["label"].to_numpy().astype(str)
-    assert with_baselines(["knn"], read_subjects(tiny_adata, tiny_model, labels))[1:] == [
-        LOGISTIC_REGRESSION,
-        "celltypist",
-    ]
+    same = ["knn", "knn-pca", "knn-hvg"]
+    on = read_subjects(tiny_adata, tiny_model, labels)
+    assert with_baselines(["knn"], on) == [*same, LOGISTIC_REGRESSION, "celltypist"]
     tiny_adata.X = tiny_adata.X.log1p()
     own = read_subjects(tiny_adata, tiny_model, labels, values_layer="X")
-    assert with_baselines(["knn"], own) == ["knn", LOGISTIC_REGRESSION]
+    assert with_baselines(["knn"], own) == [*same, LOGISTIC_REGRESSION]
+
+
+def test_every_head_is_compared_with_itself_on_other_features(subjects, monkeypatch):
+    monkeypatch.setattr(_methods, "celltypist_name", lambda: None)
+    monkeypatch.setattr(Subjects, "has_counts", True)
+    methods = ["frozen-2", "knn", "lora-8", "full", "query"]
+    names = with_baselines(methods, subjects)
+    beside = ["frozen-2-pca", "frozen-2-hvg", "knn-pca", "knn-hvg", "frozen-pca", "frozen-hvg", LOGISTIC_REGRESSION]
+    assert names == [*methods, *beside]
+    assert [features_of(name) for name in names] == ["model"] * 5 + ["pca", "hvg"] * 3 + ["pca"]
+    assert features_of("celltypist (SGD)") == "genes"
+
+
+@pytest.mark.parametrize("head", ["frozen", "frozen-2", "knn"])
+def test_a_head_gives_the_same_on_the_same_features(tiny_adata, tiny_model, head):
+    """Whatever a baseline reads, it is the very head: on the model's embedding it would say the same."""
+    labels = tiny_adata.obs["label"].to_numpy().astype(str)
+    on = read_subjects(tiny_adata, tiny_model, labels)
+    fold = Fold("1", np.arange(30), np.arange(30, 40))
+    expected = judge(head, on, fold)
+    on._last["pca"] = fold, 0, on.features("model", fold)
+    found = judge(f"{head}-pca", on, fold)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+    np.testing.assert_array_equal(found.distance, expected.distance)
+    assert found.distance_threshold == expected.distance_threshold
+
+
+def test_a_gene_that_no_training_cell_expresses_does_not_outweigh_the_others(tiny_adata, tiny_model):
+    labels = tiny_adata.obs["label"].to_numpy().astype(str)
+    on = read_subjects(tiny_adata, tiny_model, labels)
+    fold = Fold("1", np.arange(30), np.arange(30, 40))
+    genes = on.features("hvg", fold)
+    train, test = (np.pad(x, ((0, 0), (0, 1))) for x in (genes.train, genes.test))
+    test[:, -1] = 1
+    expected = judge("frozen-2-hvg", on, fold)
+    on._last["hvg"] = fold, 0, Features(train, test)
+    found = judge("frozen-2-hvg", on, fold)
+    assert (found.distance < 3 * expected.distance).all()
+    assert (found.labels == expected.labels).mean() >= 0.9

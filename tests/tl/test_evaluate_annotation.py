@@ -34,8 +34,9 @@ def evaluate(adata, model, **kwargs) -> pd.DataFrame:
 def test_a_row_for_each_fold_and_method(labelled, tiny_model):
     table = evaluate(labelled, tiny_model)
     assert table[["fold", "method"]].to_records(index=False).tolist() == [
-        (fold, method) for fold in ("1", "2") for method in ("knn", LOGISTIC_REGRESSION)
+        (fold, method) for fold in ("1", "2") for method in ("knn", "knn-pca", "knn-hvg", LOGISTIC_REGRESSION)
     ]
+    assert table["features"].tolist() == ["model", "pca", "hvg", "pca"] * 2
     assert (table["n_train"] + table["n_test"] == labelled.n_obs).all()
     scores = table[["accuracy", "macro_f1", "weighted_f1"]]
     assert ((scores >= 0) & (scores <= 1)).all(axis=None)
@@ -80,7 +81,8 @@ def test_all_other_methods_run(labelled, tiny_model):
     labelled.obs["part"] = np.where(np.arange(40) < 28, "train", "test")
     before = tiny_model.weights_hash
     table = evaluate(labelled, tiny_model, methods=methods, split="part")
-    assert table["method"].tolist() == [*methods, LOGISTIC_REGRESSION]
+    heads = [f"{head}-{features}" for head in ("frozen-2", "frozen-3", "frozen") for features in ("pca", "hvg")]
+    assert table["method"].tolist() == [*methods, *heads, LOGISTIC_REGRESSION]
     assert table["n_test"].eq(12).all()
     assert table["macro_f1"].between(0, 1).all()
     assert tiny_model.weights_hash == before
@@ -114,10 +116,21 @@ def test_own_values_change_the_model_and_not_the_baseline(labelled, tiny_model):
     np.testing.assert_array_equal(plain.loc[baseline, "macro_f1"], own.loc[baseline, "macro_f1"])
 
 
+def test_every_head_has_a_row_on_principal_components(labelled, tiny_model):
+    table = evaluate(labelled, tiny_model, methods=["frozen", "knn"])
+    methods = set(table["method"])
+    assert {"frozen", "frozen-pca", "frozen-hvg", "knn", "knn-pca", "knn-hvg"} < methods
+    unknowns = cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", methods=["frozen", "knn"])
+    assert set(unknowns["method"]) == methods
+    with_distance = unknowns["method"] != LOGISTIC_REGRESSION
+    assert unknowns.loc[with_distance, ["auroc_distance", "known_rejected"]].notna().all(axis=None)
+
+
 def test_unknowns_are_told_by_every_method(labelled, tiny_model):
     table = cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", methods=["knn"])
-    assert table["left_out"].tolist() == ["A", "A", "B", "B", "C", "C"]
-    assert table["n_unknown"].tolist() == np.repeat(labelled.obs["label"].value_counts().sort_index(), 2).tolist()
+    assert table["left_out"].tolist() == [label for label in "ABC" for _ in range(4)]
+    assert table["method"].tolist() == ["knn", "knn-pca", "knn-hvg", LOGISTIC_REGRESSION] * 3
+    assert table["n_unknown"].tolist() == np.repeat(labelled.obs["label"].value_counts().sort_index(), 4).tolist()
     assert table["auroc_confidence"].between(0, 1).all()
     baseline = table["method"] == LOGISTIC_REGRESSION
     assert table.loc[baseline, "auroc_both"].isna().all()

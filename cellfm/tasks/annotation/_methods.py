@@ -11,7 +11,7 @@ from cellfm.errors import InputError
 from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, logistic_regression
 from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
 from cellfm.tasks.annotation._split import Fold
-from cellfm.tasks.annotation._subjects import Subjects
+from cellfm.tasks.annotation._subjects import COMPONENTS, GENES, MODEL, Subjects
 from cellfm.tasks.annotation._train import train_annotator
 
 NEIGHBORS = "knn"
@@ -55,7 +55,8 @@ def require_methods(names: list[str]) -> None:
         known = ", ".join(map(repr, (NEIGHBORS, *_FITTED)))
         raise InputError(
             f"No method {unknown[0]!r}; there are: {known}, and 'lora-8' for adapters of another rank. "
-            f"{LOGISTIC_REGRESSION!r} is always there, and celltypist where it is installed."
+            "The same heads on principal components and on variable genes ('frozen-pca', 'frozen-hvg') and "
+            f"{LOGISTIC_REGRESSION!r} are always added, and celltypist where it is installed."
         )
     if len(set(names)) < len(names):
         raise InputError(f"methods names one twice: {', '.join(map(repr, names))}.")
@@ -69,34 +70,59 @@ def fit_options(name: str) -> dict[str, Any] | None:
 
 
 def with_baselines(names: list[str], on: Subjects) -> list[str]:
-    """The methods, and what they are measured against; celltypist takes nothing but what was made of counts."""
+    """The methods, and what they are compared with.
+
+    These are the same heads on principal components (``"frozen-pca"``) and on variable genes (``"frozen-hvg"``),
+    logistic regression, and celltypist, which takes nothing but what was made of counts.
+    """
+    heads = dict.fromkeys(_head_of(name) for name in names)
+    same = [f"{head}-{features}" for head in heads for features in (COMPONENTS, GENES)]
     beside = celltypist_name() if on.has_counts else None
-    return [*names, LOGISTIC_REGRESSION, *([beside] if beside else [])]
+    return [*names, *same, LOGISTIC_REGRESSION, *([beside] if beside else [])]
+
+
+def features_of(name: str) -> str:
+    """What a method reads of the cells: ``"model"``, ``"pca"``, ``"hvg"``, or ``"genes"`` where it is all of them."""
+    if name == LOGISTIC_REGRESSION:
+        return COMPONENTS
+    if name.endswith((f"-{COMPONENTS}", f"-{GENES}")):
+        return name.rpartition("-")[2]
+    return MODEL if name == NEIGHBORS or fit_options(name) is not None else "genes"
 
 
 def judge(name: str, on: Subjects, fold: Fold, *, random_state: int = 0) -> Verdict:
     """Fit a method to the training cells of a fold and ask it about the test cells."""
     labels = on.labels[fold.train]
+    features = features_of(name)
+    if features == "genes":
+        said = celltypist(on.values[fold.train], labels, on.values[fold.test], random_state=random_state)
+        return Verdict(said.labels, said.confidence)
+    seen = on.features(features, fold, random_state=random_state)
+    if name == LOGISTIC_REGRESSION:
+        said = logistic_regression(seen, labels)
+        return Verdict(said.labels, said.confidence)
+    head = name.removesuffix(f"-{features}")
     history = None
-    if name == NEIGHBORS:
-        vote = fit_neighbor_vote(on.embedding[fold.train], labels)
-        found, classes = vote.predict(on.embedding[fold.test]), vote.classes
+    if head == NEIGHBORS:
+        vote = fit_neighbor_vote(seen.train, labels)
+        found, classes = vote.predict(seen.test), vote.classes
         thresholds = vote.confidence_threshold, vote.distance_threshold
-    elif (options := fit_options(name)) is not None:
+    else:
         annotator = train_annotator(
             on.model,
             on.cells.take(fold.train),
             labels,
-            embedding=on.embedding[fold.train],
+            embedding=seen.train,
             random_state=random_state,
-            **options,
+            **(fit_options(head) or {}),
         )
-        found = annotator.predict_cells(on.cells.take(fold.test), embedding=on.embedding[fold.test])
+        found = annotator.predict_cells(on.cells.take(fold.test), embedding=seen.test)
         classes, history = annotator.classes, annotator.history
         thresholds = annotator.confidence_threshold, annotator.distance_threshold
-    else:
-        baseline = logistic_regression if name == LOGISTIC_REGRESSION else celltypist
-        said = baseline(on.values[fold.train], labels, on.values[fold.test], random_state=random_state)
-        return Verdict(said.labels, said.confidence)
     chosen = np.array(classes)[found.probabilities.argmax(1)]
     return Verdict(chosen, found.confidence, found.distance, *thresholds, history)
+
+
+def _head_of(name: str) -> str:
+    """The head that can be put on other features: methods that train the model too start from ``"frozen"``."""
+    return name if name == NEIGHBORS or name.startswith("frozen") else "frozen"

@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import minimize
@@ -14,8 +15,16 @@ from cellfm._progress import progress
 PENALTY = 30.0
 """The L2 penalty on weights is this over twice the number of cells: 1 / C of logistic regression."""
 N_ITERATIONS = 300
-LEAST_SCALE = 1e-6
-"""Added to the spread of each dimension, so that constant ones stay finite."""
+_LEAST_SCALE = 1e-6
+
+
+def spread_of(x: np.ndarray) -> np.ndarray:
+    """(d,) float32: the standard deviation of each dimension of `x` (n, d); 1 where it is constant.
+
+    A gene that no training cell expresses must not outweigh all others in a cell that does.
+    """
+    spread = x.std(0)
+    return np.where(spread > _LEAST_SCALE, spread + _LEAST_SCALE, 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -32,13 +41,21 @@ class MLP:
     """(out,) float32 of each layer."""
 
     @classmethod
-    def start(cls, x: np.ndarray, n_classes: int, n_layers: int, random_state: int) -> "MLP":
-        """Standardisation from the input `x` (n, d), random hidden layers (He 2015), and a last layer of zeros."""
+    def start(
+        cls, x: np.ndarray, n_classes: int, n_layers: int, random_state: int, *, width: int | None = None
+    ) -> "MLP":
+        """Standardisation from the input `x` (n, d), random hidden layers (He 2015), and a last layer of zeros.
+
+        Hidden layers have `width` units, by default d.
+        """
         generator, d = np.random.default_rng(random_state), x.shape[1]
-        hidden = [generator.standard_normal((d, d)) * np.sqrt(2 / d) for _ in range(n_layers - 1)]
-        weights = [*(layer.astype(np.float32) for layer in hidden), np.zeros((n_classes, d), np.float32)]
-        scale = (x.std(0) + LEAST_SCALE).astype(np.float32)
-        return cls(x.mean(0), scale, tuple(weights), tuple(np.zeros(len(w), np.float32) for w in weights))
+        sizes = [d, *[width or d] * (n_layers - 1)]
+        weights = [
+            (generator.standard_normal((n_out, n_in)) * np.sqrt(2 / n_in)).astype(np.float32)
+            for n_in, n_out in pairwise(sizes)
+        ]
+        weights.append(np.zeros((n_classes, sizes[-1]), np.float32))
+        return cls(x.mean(0), spread_of(x), tuple(weights), tuple(np.zeros(len(w), np.float32) for w in weights))
 
     def standardise(self, x: np.ndarray) -> np.ndarray:
         return (x - self.mean) / self.scale

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellfm.tasks.annotation._mlp import spread_of
+
 SHRINKAGE = 0.8
 """Weight of the sphere in the covariance within classes (Ledoit and Wolf 2004): measured best at finding a
 type that the reference lacks."""
@@ -29,7 +31,7 @@ class Reference:
     @classmethod
     def of(cls, embedding: np.ndarray, kind: np.ndarray, n_classes: int) -> "Reference":
         """From the embeddings (n, d) and classes (n,) of labelled cells."""
-        mean, scale = embedding.mean(0), embedding.std(0) + _LEAST
+        mean, scale = embedding.mean(0), spread_of(embedding)
         x = (embedding - mean) / scale
         centres = np.stack([x[kind == i].mean(0) for i in range(n_classes)])
         within = x - centres[kind]

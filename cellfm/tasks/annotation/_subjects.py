@@ -1,6 +1,6 @@
 """The cells that methods are tried on: checked, embedded once, normalised for the baselines."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,11 @@ from cellfm._encode import CellInput, read_cells_for, refuse_empty, stored_or_ne
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.tasks.annotation._baselines import log_normalised
+from cellfm.tasks.annotation._features import Features, component_features, gene_features, log_normalised
+from cellfm.tasks.annotation._split import Fold
+
+MODEL, COMPONENTS, GENES = "model", "pca", "hvg"
+"""What a head may read: the embedding of the model, principal components, variable genes."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,32 @@ class Subjects:
     """(n_cells, d_model) float32: by `model`."""
     values: sp.csr_matrix
     """(n_cells, n_genes): log-normalised, for the baselines."""
+    _last: dict[str, tuple[Fold, int, Features]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Features of the last fold, which several heads read."""
 
     @property
     def has_counts(self) -> bool:
         """Whether the values for the baselines were made of counts."""
         return self.cells.counts.describe().kind == "counts"
+
+    def features(self, name: str, fold: Fold, *, random_state: int = 0) -> Features:
+        """What heads read of the cells of a fold; baselines are fitted to its training cells only.
+
+        Parameters
+        ----------
+        name
+            `MODEL`: the model's embedding. `GENES`: variable genes. `COMPONENTS`: their principal components.
+        """
+        if name == MODEL:
+            return Features(self.embedding[fold.train], self.embedding[fold.test])
+        if (last := self._last.get(name)) is not None and last[0] is fold and last[1] == random_state:
+            return last[2]
+        if name == GENES:
+            made = gene_features(self.values[fold.train], self.values[fold.test])
+        else:
+            made = component_features(self.features(GENES, fold, random_state=random_state), random_state=random_state)
+        self._last[name] = fold, random_state, made
+        return made
 
 
 def read_subjects(

@@ -93,7 +93,8 @@ def train_annotator(
     tuned = model
     first: MLP | None = None
     if head == "mlp":
-        start = MLP.start(of.embedding[train], len(of.classes), n_layers, random_state)
+        width = model.config.d_model  # also on other features than the model's embedding
+        start = MLP.start(of.embedding[train], len(of.classes), n_layers, random_state, width=width)
         validation = of.part(held_out) if held_out.any() else None
         iterations = n_epochs if n_epochs and method == "frozen" else N_ITERATIONS
         first, lines = fit_mlp(start, of.part(train), n_iterations=iterations, validation=validation)
@@ -103,7 +104,7 @@ def train_annotator(
         judged, seen = first.logits(of.embedding[held_out]), of.embedding
         # What was held out has done its duty: the head that is kept learns from all cells.
         whole, _ = fit_mlp(
-            MLP.start(of.embedding, len(of.classes), n_layers, random_state),
+            MLP.start(of.embedding, len(of.classes), n_layers, random_state, width=width),
             of.part(np.ones(len(of.kind), bool)),
             n_iterations=iterations,
         )

@@ -1,0 +1,70 @@
+"""What a head reads of each cell in place of a model's embedding: variable genes, and their principal components."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from sklearn.decomposition import PCA
+
+from cellfm._adata import Matrix
+
+TARGET_SUM = 1e4
+N_TOP_GENES = 2000
+N_COMPONENTS = 50
+
+
+@dataclass(frozen=True)
+class Features:
+    """One description of training and test cells."""
+
+    train: np.ndarray
+    """(n_train, d) float32."""
+    test: np.ndarray
+    """(n_test, d) float32."""
+
+
+def log_normalised(counts: Matrix) -> sp.csr_matrix:
+    """log1p of counts per 10,000 over all measured genes; values that are logarithms already stay as they are."""
+    values = counts.rows(0, counts.n_cells).astype(np.float32)
+    if counts.describe().kind == "log-normalised":
+        return values
+    total = np.asarray(values.sum(1)).ravel()
+    scale = np.divide(TARGET_SUM, total, out=np.zeros_like(total), where=total > 0)
+    return sp.csr_matrix(sp.diags(scale) @ values).log1p()
+
+
+def gene_features(train: sp.csr_matrix, test: sp.csr_matrix) -> Features:
+    """The 2,000 most variable genes of the training cells (scanpy's default way), log-normalised.
+
+    Parameters
+    ----------
+    train, test
+        (n_train, n_genes) and (n_test, n_genes): log-normalised.
+    """
+    genes = _variable_genes(train)
+    return Features(train[:, genes].toarray(), test[:, genes].toarray())
+
+
+def component_features(genes: Features, *, random_state: int = 0) -> Features:
+    """50 principal components of variable genes, fitted to the training cells and applied to the test cells."""
+    n_components = min(N_COMPONENTS, *(size - 1 for size in genes.train.shape))
+    pca = PCA(n_components, svd_solver="randomized", random_state=random_state).fit(genes.train)
+    return Features(pca.transform(genes.train), pca.transform(genes.test))
+
+
+def _variable_genes(values: sp.csr_matrix) -> np.ndarray:
+    """(n_genes,) bool: the most variable genes, or all where there are no more."""
+    expressed = np.asarray((values > 0).sum(0)).ravel() > 0
+    if expressed.sum() <= N_TOP_GENES:
+        return expressed
+    import scanpy as sc  # slow to import
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = sc.pp.highly_variable_genes(
+            AnnData(values[:, expressed]), n_top_genes=N_TOP_GENES, flavor="seurat", inplace=False
+        )
+    expressed[np.flatnonzero(expressed)[~table["highly_variable"].to_numpy()]] = False
+    return expressed
