@@ -1,5 +1,6 @@
 """Results written as a whole: Ctrl-C waits for the end, and so do other threads."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -24,3 +25,13 @@ def undisturbed() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
             if held:
                 before(*held[0])
+
+
+def _renew_lock() -> None:
+    """In a forked process, the thread that held the lock is not there to release it."""
+    global _writing
+    _writing = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_renew_lock)

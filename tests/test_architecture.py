@@ -35,6 +35,7 @@ FLOORS = (
         "_progress",
         "_ahead",
         "_atomic",
+        "_fork",
         "_network",
         "_outside",
         "_undisturbed",

@@ -1,14 +1,16 @@
 """CellFM: a configuration, a vocabulary and a network that turn tokens into embeddings."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from cellfm._fork import require_threads
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
 from cellfm.errors import InputError
@@ -118,6 +120,14 @@ class CellFM:
         self._weights = initial_weights(config, random_state) if weights is None else weights
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the compiled network, which a copy compiles anew, and the lock."""
+        return {name: value for name, value in vars(self).items() if name not in ("_engine", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+
     def __repr__(self) -> str:
         c = self.config
         adapters = f", adapters of rank {c.lora_rank}" if c.lora_rank else ""
@@ -146,9 +156,16 @@ class CellFM:
     def _engine(self) -> Engine:
         return start_engine(self.config, self._weights, self.backend, self.precision)
 
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """The compiled network serves one thread at a time, and no process that was forked after its first use."""
+        require_threads()
+        with self._lock:
+            yield
+
     def expect(self, n_tokens: int) -> None:
         """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""
-        with self._lock:
+        with self._computing():
             self._engine.expect(n_tokens)
 
     def encode(
@@ -171,7 +188,7 @@ class CellFM:
         """
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, not {batch_size}.")
-        with self._lock:  # the compiled network serves one thread at a time
+        with self._computing():
             return Encoded(**self._engine.run(batch, tuple(outputs), batch_size))
 
     @cached_property
@@ -251,7 +268,7 @@ class CellFM:
             No such layer, or an inactive one; no layer is active; the model's attention is not the linear one.
         """
         chosen = self.attention_layer(layer)
-        with self._lock:
+        with self._computing():
             return Attended(**self._engine.attend(batch, chosen, batch_size))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:

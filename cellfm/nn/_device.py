@@ -9,6 +9,7 @@ from typing import Any
 
 import mindspore as ms
 
+from cellfm._fork import require_threads
 from cellfm.errors import InputError
 from cellfm.settings import settings
 
@@ -19,8 +20,9 @@ def use_device() -> str:
     Raises
     ------
     InputError
-        The device asked for is not there.
+        The device asked for is not there, or this process was forked after a computation.
     """
+    require_threads()
     name = settings.device
     available = has_npu()
     if name == "auto":
@@ -47,7 +49,13 @@ def computing() -> Iterator[None]:
 
     Again and again MindSpore puts a handler of its own in the place of Python's: one that answers Ctrl-C with a SIGTERM
     to its own process, which would end a notebook's kernel, and which stays in place when MindSpore is done.
+
+    Raises
+    ------
+    InputError
+        This process was forked after a computation.
     """
+    require_threads()
     interrupt = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(interrupt):
         yield  # only the main thread can say what signals do

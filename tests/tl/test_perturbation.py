@@ -1,7 +1,9 @@
 """Fitting and predicting perturbations: what is written, saved, judged and refused."""
 
+import copy
 import itertools
 import json
+import pickle
 
 import mudata
 import numpy as np
@@ -321,3 +323,9 @@ def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPred
         cf.tl.screen_perturbations(predictor, [*PERTURBED, "NOSUCH"])
     with pytest.raises(InputError, match="kind must be"):
         cf.tl.screen_perturbations(predictor, PERTURBED, kind="triples")
+
+
+def test_a_copy_of_a_predictor_says_the_same(predictor: PerturbationPredictor):
+    expected = predictor.predict(["GENE1+GENE2"])
+    for other in (copy.deepcopy(predictor), pickle.loads(pickle.dumps(predictor))):
+        pd.testing.assert_frame_equal(other.predict(["GENE1+GENE2"]), expected, atol=1e-5)
