@@ -352,18 +352,6 @@ def test_an_older_file_with_a_shift_called_scgen_is_read_as_what_it_is(cells, tm
     assert (cf.tl.transport(found, control(cells)).X == cf.tl.transport(fitted, control(cells)).X).all()
 
 
-def test_scgen_takes_the_space_of_the_model_where_pertpy_is_not(cells, tiny_model, monkeypatch):
-    monkeypatch.setattr(_fit_transport, "has_pertpy", lambda: False)
-    monkeypatch.setattr("cellfm.tasks.transport._autoencoder.MAX_EPOCHS", 1)
-    assert cf.tl.fit_transport(cells, tiny_model, **BASE, method="scgen", n_components=5).space.kind == "cellfm"
-
-
-def test_without_pertpy_the_extra_is_named(cells, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pertpy", None)
-    with pytest.raises(InputError, match=r"cellfm\[scgen\]"):
-        cf.tl.fit_transport(cells, **BASE, method="scgen", space="scgen")
-
-
 @pytest.mark.parametrize("name", ["fitted", "of_cellfm"])
 def test_a_copy_of_a_transport_carries_the_same(cells, name: str, request: pytest.FixtureRequest):
     model = request.getfixturevalue(name)
