@@ -7,7 +7,7 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, select
+from cellfm._adata import copied, record_run, select
 from cellfm._logging import logger
 from cellfm.errors import InputError
 from cellfm.keys import GENE_EMBEDDING, MODULES
@@ -26,8 +26,10 @@ def compare_modules(
     min_genes: int = 5,
     genes: Sequence[str] | str | None = None,
     min_cells: int = 10,
+    min_set_genes: int = 1,
+    max_set_genes: int | None = None,
     alpha: float = 0.05,
-    n_random: int = 3,
+    n_random: int = 10,
     layer: str | None = None,
     modality: str = "rna",
     key_added: str = MODULES.comparison,
@@ -37,6 +39,9 @@ def compare_modules(
     """Compare gene modules of CellFM with those of co-expression and with random ones (Zeng 2025, Fig. 5b).
 
     All graphs are over the same genes (those with every embedding), with the same neighbours, resolutions and seed.
+    Tests and their adjustment are those of `cf.tl.enrich_modules`: over all pairs of a module and a gene set of one
+    partition, with shared genes or without. Random modules have an enriched term in up to about `alpha` of the draws,
+    not in none; the share of the draws in which they do tells whether the tests can be believed.
 
     Parameters
     ----------
@@ -50,6 +55,8 @@ def compare_modules(
         Embeddings in `varm` to compare, ``"cellfm"`` by default.
     n_neighbors, min_genes, genes, min_cells
         As in `cf.tl.gene_modules`.
+    min_set_genes, max_set_genes
+        As in `cf.tl.enrich_modules`.
     alpha
         Adjusted p-value up to which a term counts as enriched.
     n_random
@@ -71,14 +78,16 @@ def compare_modules(
 
     `uns["cellfm_module_comparison"]`
         DataFrame, a row for each source (the embedding keys, ``"co-expression"``, ``"random"``), resolution and draw:
-        ``n_modules``, ``n_genes`` in modules, ``n_enriched`` terms, ``enriched`` (their names, joined by semicolons),
-        and ``n_shared`` and ``n_unique``: how many of them co-expression also finds at this resolution, and how many
-        only this source does.
+        ``n_modules``, ``n_genes`` in modules, ``n_tests`` (pairs tested), ``n_enriched`` terms, ``enriched`` (their
+        names, joined by semicolons), and ``n_shared`` and ``n_unique``: how many of them co-expression also finds at
+        this resolution, and how many only this source does.
+    `uns["cellfm"]["cellfm_module_comparison"]`
+        dict: ``n_sets`` that were tested, ``n_background`` (genes), ``alpha``, ``n_random``, seed, version.
 
     Raises
     ------
     InputError
-        Fewer than 50 genes, a resolution of 0 or below, gene sets without a gene of the data.
+        Fewer than 50 genes, a resolution of 0 or below, gene sets without a gene of the data, no set of these sizes.
     MissingKeyError
         No such embedding, layer or column.
 
@@ -103,7 +112,8 @@ def compare_modules(
         source: neighbour_graph(features[np.isin(places, list(common))], n_neighbors, random_state)
         for source, (places, features) in by_source.items()
     }
-    terms, members = match_sets(sets, np.asarray(adata.var_names)[sorted(common)])
+    background = np.asarray(adata.var_names)[sorted(common)]
+    terms, members = match_sets(sets, background, min_size=min_set_genes, max_size=max_set_genes)
     table = compare_graphs(
         graphs,
         wanted,
@@ -120,6 +130,9 @@ def compare_modules(
     table["n_shared"] = [len(one & other) for one, other in zip(own, others, strict=True)]
     table["n_unique"] = [len(one - other) for one, other in zip(own, others, strict=True)]
     result = copied(data) if copy else data
-    select(result, modality).uns[key_added] = table
+    adata = select(result, modality)
+    adata.uns[key_added] = table
+    facts = {"n_sets": len(terms), "n_background": len(background), "alpha": alpha, "n_random": n_random}
+    record_run(adata, key_added, **facts, random_state=random_state)
     logger.info("added uns[%r]: %d sources at %d resolutions.", key_added, len(graphs) + 1, len(wanted))
     return result if copy else None

@@ -6,11 +6,11 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, select, warn
+from cellfm._adata import copied, record_run, select, warn
 from cellfm._logging import logger
 from cellfm.errors import InputError
 from cellfm.keys import MODULES
-from cellfm.tasks.genes import match_sets, over_representation, read_gene_sets, stored_modules
+from cellfm.tasks.genes import match_sets, n_tests, over_representation, read_gene_sets, stored_modules
 
 
 def enrich_modules(
@@ -19,6 +19,8 @@ def enrich_modules(
     *,
     key: str = MODULES.var,
     resolution: float | None = None,
+    min_set_genes: int = 1,
+    max_set_genes: int | None = None,
     alpha: float = 0.05,
     modality: str = "rna",
     key_added: str = MODULES.enrichment,
@@ -26,8 +28,11 @@ def enrich_modules(
 ) -> AnnData | MuData | None:
     """Test modules for over-representation of gene sets (hypergeometric, Benjamini-Hochberg).
 
-    The background is the genes of the graph: those that could have come into a module. The adjustment is over all
-    modules and terms, so that more modules do not find more by chance.
+    The background is the genes of the graph: those that could have come into a module. Tested is every pair of a module
+    (those with `min_genes` of `cf.tl.gene_modules`) and a gene set that has `min_set_genes` to `max_set_genes` genes in
+    the background, whether or not the two share a gene; p-values are adjusted over all of these pairs, so that more
+    modules or more sets do not find more by chance. The table lists the pairs that share genes; those that do not have
+    p-values of 1, and count all the same.
 
     Parameters
     ----------
@@ -40,6 +45,8 @@ def enrich_modules(
         Which modules: the `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default.
     resolution
         Which resolution, where there are several; by default the first.
+    min_set_genes, max_set_genes
+        Sets with fewer or more genes in the background are not tested; by default all that have a gene there are.
     alpha
         Level that the log speaks of; the table holds everything.
     modality
@@ -55,13 +62,16 @@ def enrich_modules(
 
     `uns["cellfm_enrichment"]`
         DataFrame, a row for each module and term that share genes, the most significant first: ``module`` (str),
-        ``term``, ``overlap``, ``module_size``, ``term_size``, ``odds_ratio``, ``p_value``, ``p_adjusted``, ``genes``
-        (joined by semicolons).
+        ``term``, ``overlap``, ``module_size``, ``term_size`` (genes in the background), ``odds_ratio``, ``p_value``,
+        ``p_adjusted``, ``genes`` (joined by semicolons).
+    `uns["cellfm"]["cellfm_enrichment"]`
+        dict: ``n_tests`` (pairs tested, over which p-values are adjusted), ``n_modules``, ``n_sets`` and
+        ``n_background`` (genes), ``modules`` (`key`), version.
 
     Raises
     ------
     InputError
-        No gene of the sets is in the graph (names of both are shown), a broken line in the file.
+        No gene of the sets is in the graph (names of both are shown), no set of these sizes, a broken line in the file.
     MissingKeyError
         No modules; no such resolution.
     DownloadError
@@ -79,17 +89,32 @@ def enrich_modules(
     adata = select(data, modality)
     background, modules = stored_modules(adata, key, resolution)
     sets = read_gene_sets(gene_sets)
-    terms, members = match_sets(sets, background)
+    terms, members = match_sets(sets, background, min_size=min_set_genes, max_size=max_set_genes)
     if len(terms) < len(sets) / 2:
-        warn(f"Only {len(terms):,} of {len(sets):,} gene sets share genes with the {len(background):,} of the graph.")
+        number = "" if max_set_genes is None and min_set_genes == 1 else "enough and not too many "
+        warn(
+            f"Only {len(terms):,} of {len(sets):,} gene sets share {number}genes with the {len(background):,} of the "
+            "graph."
+        )
     table = over_representation(modules, terms, members, background)
     table["module"] = table["module"].astype(str)
     result = copied(data) if copy else data
-    select(result, modality).uns[key_added] = table
+    adata = select(result, modality)
+    adata.uns[key_added] = table
+    record_run(
+        adata,
+        key_added,
+        modules=key,
+        n_tests=n_tests(modules, members),
+        n_modules=int(modules.max(initial=-1)) + 1,
+        n_sets=len(terms),
+        n_background=len(background),
+    )
     found = table[table["p_adjusted"] <= alpha]
     logger.info(
-        "added uns[%r]: %d terms over-represented in %d modules.",
+        "added uns[%r]: %d tests; %d terms over-represented in %d modules.",
         key_added,
+        n_tests(modules, members),
         found["term"].nunique(),
         found["module"].nunique(),
     )

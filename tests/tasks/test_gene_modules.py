@@ -6,10 +6,13 @@ import gseapy
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control, fisher_exact
 
 from cellfm.errors import DownloadError, InputError
-from cellfm.tasks.genes import _graph as graphs
 from cellfm.tasks.genes import (
+    _enrich,
     enriched_terms,
     leiden_modules,
     match_sets,
@@ -18,6 +21,7 @@ from cellfm.tasks.genes import (
     random_modules,
     read_gene_sets,
 )
+from cellfm.tasks.genes import _graph as graphs
 from cellfm.tasks.genes._graph import by_size, standardised_expression, strongest
 
 
@@ -117,6 +121,65 @@ def test_only_true_enrichment_is_found(tested):
     terms, members = match_sets(sets, genes)
     assert enriched_terms(modules, terms, members, 0.01) == {"of the first"}
     assert not enriched_terms(np.full(200, -1), terms, members, 0.05)
+
+
+@st.composite
+def partitions(draw):
+    """Modules of 120 genes, some of none, and gene sets, many of which share nothing with some modules."""
+    n_modules = draw(st.integers(1, 12))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    modules = by_size(generator.integers(-1, n_modules, 120), draw(st.integers(1, 8)))
+    sizes = draw(st.lists(st.integers(1, 30), min_size=1, max_size=15))
+    members = np.zeros((len(sizes), 120), np.float32)
+    for row, size in zip(members, sizes, strict=True):
+        row[generator.choice(120, size, replace=False)] = 1
+    return modules, members
+
+
+@settings(deadline=None, max_examples=30)
+@given(partitions())
+def test_p_values_are_adjusted_over_all_pairs_of_module_and_set(partition):
+    modules, members = partition
+    found = _enrich.tests_of(modules, sp.csr_matrix(members))
+    pairs = [(module, term) for module in range(modules.max() + 1) for term in range(len(members))]
+    crossed = [
+        [[(one & other).sum() for other in (members[term] > 0, members[term] == 0)] for one in (inside, ~inside)]
+        for inside, term in ((modules == module, term) for module, term in pairs)
+    ]
+    p = np.array([fisher_exact(table, alternative="greater").pvalue for table in crossed])
+    assert _enrich.n_tests(modules, sp.csr_matrix(members)) == len(pairs)
+    adjusted = dict(zip(pairs, false_discovery_control(p) if len(p) else p, strict=True))
+    listed = list(zip(found.module, found.term, strict=True))
+    assert set(listed) == {pair for pair in pairs if members[pair[1], modules == pair[0]].any()}
+    np.testing.assert_allclose(found.p_adjusted, [adjusted[pair] for pair in listed], rtol=1e-9)
+
+
+def test_random_modules_are_enriched_in_few_draws():
+    """Of 300 draws at most 5 %, but for chance; adjusted over the pairs with shared genes alone it would be 23 %."""
+    generator = np.random.default_rng(0)
+    modules = np.arange(600) // 6  # small ones: most pairs share nothing
+    terms = [str(i) for i in range(60)]
+    rows = np.repeat(np.arange(60), 8)
+    columns = np.concatenate([generator.choice(600, 8, replace=False) for _ in terms])
+    members = sp.csr_matrix((np.ones(480, np.float32), (rows, columns)), (60, 600))
+    draws = [random_modules(modules, generator) for _ in range(300)]
+    assert np.mean([bool(enriched_terms(draw, terms, members, 0.05)) for draw in draws]) < 0.05 + 2 * 0.0126
+    tests = [_enrich.tests_of(draw, members) for draw in draws]
+    assert np.mean([(false_discovery_control(test.p_value) <= 0.05).any() for test in tests]) > 0.1
+
+
+def test_sets_may_be_left_out_by_size(tested):
+    genes, _, sets = tested
+    sets = {"two": ["G1", "G2", "NOPE"], "none": ["NOPE"], **sets, "all": list(genes)}
+    assert match_sets(sets, genes)[0] == [name for name in sets if name != "none"]
+    terms, members = match_sets(sets, genes, min_size=3, max_size=100)
+    assert not {"two", "all", "none"} & set(terms)
+    assert members.shape == (13, 200)
+    with pytest.raises(InputError, match="No gene set has 21 to 199 genes in the graph; theirs are 2 to 200"):
+        match_sets(sets, genes, min_size=21, max_size=199)
+    for sizes in ({"min_size": 0}, {"min_size": 5, "max_size": 4}):
+        with pytest.raises(InputError, match="Sizes of gene sets must be 1 or more"):
+            match_sets(sets, genes, **sizes)
 
 
 def test_gene_sets_come_from_files_and_dicts(tmp_path):

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from scipy.stats import false_discovery_control
 
 import cellfm as cf
 from cellfm.errors import DataWarning, InputError, MissingKeyError
@@ -63,6 +64,15 @@ def test_enrichment_is_written_and_survives_a_file(planted, tmp_path):
     table = planted.uns["cellfm_enrichment"]
     assert table["term"].iloc[0] == "first"
     assert table["overlap"].iloc[0] == 100
+    record = planted.uns["cellfm"]["cellfm_enrichment"]
+    sizes = {"n_modules": 3, "n_sets": 2, "n_background": 300, "n_tests": 6, "modules": "cellfm_module"}
+    assert sizes.items() <= record.items()
+    assert len(table) < 6
+    np.testing.assert_allclose(
+        table["p_adjusted"], false_discovery_control([*table["p_value"], *[1] * (6 - len(table))])[: len(table)]
+    )
+    few = cf.tl.enrich_modules(planted, SETS, min_set_genes=60, copy=True)
+    assert set(few.uns["cellfm_enrichment"]["term"]) == {"first"}
     finer = cf.tl.enrich_modules(planted, SETS, resolution=5.0, copy=True).uns["cellfm_enrichment"]
     assert len(finer) > len(table)
     planted.write_h5ad(tmp_path / "cells.h5ad")
@@ -73,6 +83,8 @@ def test_comparison_counts_terms_by_resolution(planted):
     cf.tl.compare_modules(planted, SETS, resolutions=[0.3, 2.0], embedding_keys=["cellfm", "noise"], n_random=2)
     table = planted.uns["cellfm_module_comparison"]
     assert set(table["source"]) == {"cellfm", "noise", "co-expression", "random"}
+    assert (table["n_tests"] == 2 * table["n_modules"]).all()
+    assert planted.uns["cellfm"]["cellfm_module_comparison"]["n_sets"] == 2
     found = table.groupby("source")["n_enriched"].mean()
     assert found["cellfm"] == 2
     assert found["co-expression"] >= 1

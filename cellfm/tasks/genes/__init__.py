@@ -15,7 +15,14 @@ from cellfm.tasks.genes._attention import (
 from cellfm.tasks.genes._biotypes import is_lncrna
 from cellfm.tasks.genes._compare import compare_graphs
 from cellfm.tasks.genes._embed import GeneMeans, contextual_means, static_embedding
-from cellfm.tasks.genes._enrich import GeneSets, enriched_terms, match_sets, over_representation, read_gene_sets
+from cellfm.tasks.genes._enrich import (
+    GeneSets,
+    enriched_terms,
+    match_sets,
+    n_tests,
+    over_representation,
+    read_gene_sets,
+)
 from cellfm.tasks.genes._features import expression_summary, gene_features, gene_table, log_normalised
 from cellfm.tasks.genes._function import LOGISTIC, MLP, cross_validate, fit_and_score
 from cellfm.tasks.genes._graph import leiden_modules, neighbour_graph, random_modules, spread, strongest, umap_of
@@ -53,6 +60,7 @@ __all__ = [
     "mean_scores",
     "module_keys",
     "n_shared_at_top",
+    "n_tests",
     "neighbour_graph",
     "over_representation",
     "pick_layer",

@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellfm._progress import progress
-from cellfm.tasks.genes._enrich import enriched_terms
+from cellfm.tasks.genes._enrich import enriched_terms, n_tests
 from cellfm.tasks.genes._graph import leiden_modules, random_modules
 
 RANDOM = "random"
@@ -39,17 +39,16 @@ def compare_graphs(
     Returns
     -------
     DataFrame with a row for each graph and resolution, and for each draw of random modules: ``source``,
-    ``resolution``, ``draw``, ``n_modules``, ``n_genes`` in them, ``n_enriched``, and the ``enriched`` terms (joined by
-    semicolons).
+    ``resolution``, ``draw``, ``n_modules``, ``n_genes`` in them, ``n_tests`` (pairs of a module and a term, over which
+    p-values are adjusted), ``n_enriched``, and the ``enriched`` terms (joined by semicolons).
     """
     generator = np.random.default_rng(random_state)
     rows = []
 
     def judge(source: str, resolution: float, draw: int, modules: np.ndarray) -> None:
         found = enriched_terms(modules, terms, members, alpha)
-        rows.append(
-            (source, resolution, draw, modules.max() + 1, (modules >= 0).sum(), len(found), ";".join(sorted(found)))
-        )
+        sizes = (modules.max() + 1, (modules >= 0).sum(), n_tests(modules, members))
+        rows.append((source, resolution, draw, *sizes, len(found), ";".join(sorted(found))))
 
     with progress(len(graphs) * len(resolutions), "comparing modules", "partitions") as bar:
         for i, (source, graph) in enumerate(graphs.items()):
@@ -59,5 +58,5 @@ def compare_graphs(
                 for draw in range(n_random if i == 0 else 0):
                     judge(RANDOM, resolution, draw, random_modules(modules, generator))
                 bar.update()
-    columns = ["source", "resolution", "draw", "n_modules", "n_genes", "n_enriched", "enriched"]
+    columns = ["source", "resolution", "draw", "n_modules", "n_genes", "n_tests", "n_enriched", "enriched"]
     return pd.DataFrame(rows, columns=columns)

@@ -78,14 +78,21 @@ def _fetch(library: str) -> dict[str, list[str]]:
         ) from None
 
 
-def match_sets(sets: Mapping[str, list[str]], background: np.ndarray) -> tuple[list[str], sp.csr_matrix]:
-    """Terms with genes in the background, and which of its genes are theirs, (n_terms, n_genes).
+def match_sets(
+    sets: Mapping[str, list[str]], background: np.ndarray, *, min_size: int = 1, max_size: int | None = None
+) -> tuple[list[str], sp.csr_matrix]:
+    """Terms to test, and which genes of the background are theirs, (n_terms, n_genes).
+
+    Sizes are those within the background: terms with fewer than `min_size` or more than `max_size` genes are left out.
 
     Raises
     ------
     InputError
-        No gene of any set is in the background; names of both are shown.
+        No gene of any set is in the background (names of both are shown), or all sets are too small or too large.
     """
+    largest = len(background) if max_size is None else max_size
+    if not 1 <= min_size <= largest:
+        raise InputError(f"Sizes of gene sets must be 1 or more, and min_set_genes ({min_size}) at most max_set_genes.")
     place = {gene: i for i, gene in enumerate(background)}
     found = {term: [place[gene] for gene in genes if gene in place] for term, genes in sets.items()}
     found = {term: genes for term, genes in found.items() if genes}
@@ -98,6 +105,13 @@ def match_sets(sets: Mapping[str, list[str]], background: np.ndarray) -> tuple[l
             f"{', '.join(theirs)} ..., the data {', '.join(background[:5])} ...{case}. Both "
             "need the same names, symbols as a rule."
         )
+    sizes = [len(genes) for genes in found.values()]
+    found = {term: genes for term, genes in found.items() if min_size <= len(genes) <= largest}
+    if not found:
+        raise InputError(
+            f"No gene set has {min_size:,} to {largest:,} genes in the graph; theirs are {min(sizes):,} to "
+            f"{max(sizes):,}. Change min_set_genes= or max_set_genes=."
+        )
     rows = np.repeat(np.arange(len(found)), [len(genes) for genes in found.values()])
     columns = np.concatenate([np.array(genes) for genes in found.values()])
     ones = np.ones(len(rows), np.float32)
@@ -106,7 +120,7 @@ def match_sets(sets: Mapping[str, list[str]], background: np.ndarray) -> tuple[l
 
 @dataclass(frozen=True)
 class Tests:
-    """Each module against each term that it shares a gene with, arrays of one length."""
+    """Modules against terms: the pairs that share genes, as arrays of one length. All others have a p-value of 1."""
 
     module: np.ndarray
     term: np.ndarray
@@ -117,7 +131,7 @@ class Tests:
     p_value: np.ndarray
     """As many shared genes or more, when the module is drawn at random from all genes of the graph."""
     p_adjusted: np.ndarray
-    """Over all these tests (Benjamini and Hochberg 1995)."""
+    """Over all pairs of a module and a term, with shared genes or without (Benjamini and Hochberg 1995)."""
 
 
 def tests_of(modules: np.ndarray, members: sp.csr_matrix) -> Tests:
@@ -129,6 +143,11 @@ def tests_of(modules: np.ndarray, members: sp.csr_matrix) -> Tests:
         (n_genes,) module of each gene, -1 for none. All genes are the background.
     members
         (n_terms, n_genes) 1 where a gene belongs to a term.
+
+    Returns
+    -------
+    The tests of pairs that share genes. Which pairs these are depends on the modules, so a choice of them before the
+    adjustment would flatter: it is over all pairs (gseapy and others leave those without shared genes out).
     """
     of_module = _membership(modules)
     overlap = (of_module @ members.T).tocoo()
@@ -136,8 +155,15 @@ def tests_of(modules: np.ndarray, members: sp.csr_matrix) -> Tests:
     module_size = np.asarray(of_module.sum(1)).ravel().astype(int)[overlap.row]
     term_size = np.asarray(members.sum(1)).ravel().astype(int)[overlap.col]
     p = hypergeom.sf(shared - 1, len(modules), term_size, module_size)
-    adjusted = false_discovery_control(p) if len(p) else p
+    every = np.ones(n_tests(modules, members))
+    every[: len(p)] = p
+    adjusted = false_discovery_control(every)[: len(p)] if len(p) else p
     return Tests(overlap.row, overlap.col, shared, module_size, term_size, p, adjusted)
+
+
+def n_tests(modules: np.ndarray, members: sp.csr_matrix) -> int:
+    """Pairs of a module and a term."""
+    return (int(modules.max(initial=-1)) + 1) * members.shape[0]
 
 
 def enriched_terms(modules: np.ndarray, terms: list[str], members: sp.csr_matrix, alpha: float) -> set[str]:
