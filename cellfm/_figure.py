@@ -1,12 +1,14 @@
-"""What all plots do the same way: show and save figures, and write names beside points."""
+"""What all plots do the same way: show and save figures, size points, and write names that can be read."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 
 from cellfm._atomic import whole_file
 from cellfm.errors import InputError
@@ -15,6 +17,9 @@ _GAPS = (2, 10, 20, 32, 46)  # typographic points between a point and its name, 
 _LINE_FROM = 10  # a name so far away is joined to its point by a line
 _ANGLES = np.arange(8) * np.pi / 4
 _DIRECTIONS = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
+_MAX_POINT = 60.0  # typographic points squared
+_MIN_FONT = 5.0  # typographic points
+_LETTER_INCHES = 0.08  # a letter of the usual font
 
 
 def finish(axes: Axes, *, show: bool | None, save: str | Path | None) -> None:
@@ -41,6 +46,47 @@ def finish(axes: Axes, *, show: bool | None, save: str | Path | None) -> None:
             figure.savefig(partial, bbox_inches="tight", dpi=200)
     if show or (show is None and save is None and plt.isinteractive()):
         plt.show()
+
+
+def sized(options: Mapping[str, Any], n_points: int) -> dict[str, Any]:
+    """Options of a scatter plot of scanpy with a `size`: its rule, but no points that cover each other."""
+    given = options.keys() & {"s", "size"}
+    return dict(options) if given else {"size": min(120_000 / max(n_points, 1), _MAX_POINT), **options}
+
+
+def shorten(name: str, max_letters: int) -> str:
+    """The name, without its middle where it is too long."""
+    if len(name) <= max_letters:
+        return name
+    tail = (max_letters - 1) // 2
+    return f"{name[: max_letters - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def label_inches(names: Sequence[str]) -> float:
+    """About the room that the longest of the names takes."""
+    return _LETTER_INCHES * max(map(len, names), default=0)
+
+
+def fit_tick_labels(*axes: Axis) -> None:
+    """Make tick labels small enough to stand apart; where that is not enough, leave some of them out.
+
+    Call it when all else is drawn: labels are fitted to the room that the axes have then.
+    """
+    for axis in axes:
+        axis.axes.figure.canvas.figure.draw_without_rendering()  # settles the layout
+        labels = [label for label in axis.get_ticklabels() if label.get_text()]
+        if len(labels) < 2:
+            continue
+        across, extent = (0, "width") if axis.axis_name == "x" else (1, "height")
+        ticks = np.repeat(axis.get_ticklocs()[:, None], 2, axis=1)
+        room = np.abs(np.diff(axis.axes.transData.transform(ticks)[:, across])).min()
+        size = max(getattr(label.get_window_extent(), extent) for label in labels)
+        font = labels[0].get_fontsize()
+        fitting = max(min(font * room / size, font), _MIN_FONT)
+        every = math.ceil(size * fitting / font / room - 1e-6)
+        for i, label in enumerate(labels):
+            label.set_fontsize(fitting)
+            label.set_visible(i % every == 0)
 
 
 def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], *, on_point: bool = False, **text: Any) -> None:

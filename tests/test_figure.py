@@ -1,4 +1,6 @@
-"""Names beside points cover neither each other nor leave the axes, where there is room."""
+"""Names beside points and axes do not cover each other, where there is room; points stay small."""
+
+import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from cellfm._figure import name_points
+from cellfm._figure import fit_tick_labels, name_points, shorten, sized
 
 
 @pytest.fixture
@@ -59,3 +61,45 @@ def test_the_places_are_the_same_again(ax):
         for text in list(ax.texts):
             text.remove()
     assert found[0] == found[1]
+
+
+def visible_boxes(axis) -> list:
+    axis.axes.figure.draw_without_rendering()
+    return [label.get_window_extent() for label in axis.get_ticklabels() if label.get_visible()]
+
+
+@pytest.mark.parametrize("n", [2, 20, 60, 400])
+def test_tick_labels_stand_apart(ax, n):
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(np.arange(n), [f"type {i} of the atlas" for i in range(n)])
+    ax.tick_params(axis="x", rotation=90)
+    ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
+    fit_tick_labels(ax.xaxis, ax.yaxis)
+    for axis, side in ((ax.xaxis, 0), (ax.yaxis, 1)):
+        boxes = visible_boxes(axis)
+        assert len(boxes) == n if n <= 20 else len(boxes) >= 10
+        assert {label.get_fontsize() >= 5 for label in axis.get_ticklabels()} == {True}
+        spans = sorted((box.min[side], box.max[side]) for box in boxes)
+        assert all(end < start + 1 for (_, end), (start, _) in itertools.pairwise(spans))
+
+
+def test_tick_labels_with_room_stay_as_they_are(ax):
+    ax.set_yticks(range(3), ["one", "two", ""])
+    before = ax.get_yticklabels()[0].get_fontsize()
+    fit_tick_labels(ax.yaxis)
+    assert {label.get_fontsize() for label in ax.get_yticklabels()} == {before}
+
+
+def test_long_names_lose_their_middle():
+    assert shorten("B cell", 6) == "B cell"
+    assert shorten("0123456789", 5) == "01…89"
+    assert shorten("0123456789", 6) == "012…89"
+    assert len(shorten("CD4-positive, alpha-beta memory T cell, CD45RO-positive", 36)) == 36
+
+
+def test_points_follow_the_rule_of_scanpy_but_stay_small():
+    assert sized({}, 12_000) == {"size": 10}
+    assert sized({"alpha": 0.5}, 50) == {"size": 60, "alpha": 0.5}
+    assert sized({}, 0) == {"size": 60}
+    assert sized({"s": 3}, 50) == {"s": 3}
+    assert sized({"size": 3}, 50) == {"size": 3}

@@ -12,15 +12,16 @@ from matplotlib.axes import Axes
 from mudata import MuData
 
 from cellfm._adata import select
-from cellfm._figure import finish
+from cellfm._figure import finish, fit_tick_labels, label_inches, shorten
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ANNOTATION, RUN, UNKNOWN
 
 Panel = Literal["confusion", "confidence"]
 _PANELS = ("confusion", "confidence")
 _INCHES = 0.32  # a label
-_CONFIDENCE_INCHES = 5.0
-_WRITTEN = 20  # most labels whose shares are written into the squares
+_CONFIDENCE_INCHES = 3.5  # beside the names
+_MAX_LETTERS = 36  # of a name
+_MIN_FONT = 5.0  # typographic points of the shares in the squares; smaller ones are left out
 
 
 def annotation(
@@ -86,25 +87,16 @@ def annotation(
         raise MissingKeyError(f"labels_key={labels_key!r} is not a column of obs. Columns: {there}.")
     table = _confusion(adata, labels_key) if labels_key is not None and "confusion" in chosen else pd.DataFrame()
 
-    if ax is not None:
-        axes = [ax]
-    else:
-        n_labels = max(len(table), table.shape[1], adata.obs[ANNOTATION.raw].nunique(), 6)
-        widths = [2.5 + 1.3 * _INCHES * n_labels if panel == "confusion" else _CONFIDENCE_INCHES for panel in chosen]
-        _, grid = plt.subplots(
-            1,
-            len(chosen),
-            figsize=(sum(widths), 2 + _INCHES * n_labels),
-            width_ratios=widths,
-            squeeze=False,
-            layout="constrained",
-        )
-        axes = list(grid[0])
+    axes = [ax] if ax is not None else _new_axes(chosen, table, adata.obs[ANNOTATION.raw])
     for axis, panel in zip(axes, chosen, strict=True):
         if panel == "confusion":
             _draw_confusion(axis, table)
         else:
             _draw_confidence(axis, adata)
+    for axis, panel in zip(axes, chosen, strict=True):  # when the layout is settled
+        fit_tick_labels(*([axis.xaxis, axis.yaxis] if panel == "confusion" else [axis.yaxis]))
+        if panel == "confusion":
+            _write_shares(axis, table)
     finish(axes[0], show=show, save=save)
     return axes[0] if len(axes) == 1 else axes
 
@@ -125,6 +117,23 @@ def _chosen(panels: Panel | Sequence[Panel] | None, labels_key: str | None, ax: 
     return chosen
 
 
+def _new_axes(chosen: list[str], table: pd.DataFrame, labels: pd.Series) -> list[Axes]:
+    """Axes for the panels, of a size at which all names can be read."""
+    names = [shorten(str(name), _MAX_LETTERS) + " (1,000)" for name in (*table.index, *labels.dropna().unique())]
+    n_labels = max(len(table), labels.nunique(), 6)
+    widths = [
+        1.5
+        + label_inches(names)
+        + (1.3 * _INCHES * max(table.shape[1], 6) if panel == "confusion" else _CONFIDENCE_INCHES)
+        for panel in chosen
+    ]
+    below = label_inches([shorten(str(name), _MAX_LETTERS) for name in table.columns])
+    size = (sum(widths), 1 + below + _INCHES * n_labels)
+    figure, grid = plt.subplots(1, len(chosen), figsize=size, width_ratios=widths, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.15)
+    return list(grid[0])
+
+
 def _confusion(adata: AnnData, labels_key: str) -> pd.DataFrame:
     """Cells by true (rows) and predicted label (columns); labels of both kinds first, each in the same order."""
     obs = adata.obs[adata.obs[labels_key].notna() & adata.obs[ANNOTATION.label].notna()]
@@ -141,16 +150,26 @@ def _confusion(adata: AnnData, labels_key: str) -> pd.DataFrame:
 def _draw_confusion(axis: Axes, table: pd.DataFrame) -> None:
     share = table.to_numpy() / table.to_numpy().sum(1, keepdims=True)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    if max(table.shape) <= _WRITTEN:
-        for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
-            color = "white" if share[row, column] > 0.5 else "black"
-            text = f"{share[row, column]:.0%}".rstrip("%")
-            axis.text(column, row, text, ha="center", va="center", color=color, fontsize="small")
-    axis.set_xticks(range(table.shape[1]), table.columns, rotation=90)
-    axis.set_yticks(range(len(table)), [f"{name} ({n:,})" for name, n in table.sum(axis=1).items()])
+    axis.set_xticks(range(table.shape[1]), [shorten(name, _MAX_LETTERS) for name in table.columns], rotation=90)
+    rows = [f"{shorten(name, _MAX_LETTERS)} ({n:,})" for name, n in table.sum(axis=1).items()]
+    axis.set_yticks(range(len(table)), rows)
     axis.set_xlabel("predicted label")
     axis.set_ylabel("true label (cells)")
     axis.figure.colorbar(picture, ax=axis, label="share of the true label")
+
+
+def _write_shares(axis: Axes, table: pd.DataFrame) -> None:
+    """Write the shares, in per cent, into the squares, if these are large enough."""
+    share = table.to_numpy() / table.to_numpy().sum(1, keepdims=True)
+    corners = axis.transData.transform([(0, 0), (1, 1)])
+    width, height = 72 / axis.figure.dpi * np.abs(corners[1] - corners[0])
+    font = min(width / 2.2, height / 1.2, 8.0)  # three digits are about two of their heights wide
+    if font < _MIN_FONT:
+        return
+    for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
+        color = "white" if share[row, column] > 0.5 else "black"
+        text = f"{share[row, column]:.0%}".rstrip("%")
+        axis.text(column, row, text, ha="center", va="center", color=color, fontsize=font)
 
 
 def _draw_confidence(axis: Axes, adata: AnnData) -> None:
@@ -162,8 +181,9 @@ def _draw_confidence(axis: Axes, adata: AnnData) -> None:
     places = np.arange(len(names))
     axis.hlines(places, low, high, color="black", linewidth=1)
     axis.barh(places, third - first, left=first, height=0.6, color="tab:blue")
-    axis.scatter(median, places, marker="|", s=160, color="black", zorder=3)
-    axis.set_yticks(places, [f"{name} ({len(part):,})" for name, part in zip(names, parts, strict=True)])
+    axis.vlines(median, places - 0.4, places + 0.4, color="black", linewidth=1.5, zorder=3)
+    rows = [f"{shorten(name, _MAX_LETTERS)} ({len(part):,})" for name, part in zip(names, parts, strict=True)]
+    axis.set_yticks(places, rows)
     record = adata.uns.get(RUN, {}).get(ANNOTATION.proba, {})
     if "confidence_threshold" in record:
         axis.axvline(float(record["confidence_threshold"]), color="black", linestyle="--", linewidth=1)

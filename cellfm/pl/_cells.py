@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from mudata import MuData
 
 from cellfm._adata import select
-from cellfm._figure import finish
+from cellfm._figure import finish, sized
 from cellfm.errors import InputError, MissingKeyError
 
 
@@ -47,7 +47,7 @@ def cells(
     save
         File to write the figure to.
     kwargs
-        Passed to `scanpy.pl.embedding`.
+        Passed to `scanpy.pl.embedding`; `size` is by default scanpy's, and smaller where there are few cells.
 
     Returns
     -------
@@ -84,9 +84,10 @@ def cells(
         # Room for the legends beside each panel.
         _, grid = plt.subplots(1, len(colors), figsize=(6 * len(colors), 4), squeeze=False, layout="constrained")
         axes = list(grid[0])
+    options = sized(kwargs, adata.n_obs)
     for axis, one, heading in zip(axes, colors, titles, strict=True):
         # scanpy finds "umap" as "X_umap" and calls the axes UMAP1 and UMAP2.
-        sc.pl.embedding(adata, basis=basis.removeprefix("X_"), color=one, title=heading, ax=axis, show=False, **kwargs)
+        sc.pl.embedding(adata, basis=basis.removeprefix("X_"), color=one, title=heading, ax=axis, show=False, **options)
     finish(axes[0], show=show, save=save)
     return axes[0] if len(axes) == 1 else axes
 

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish
+from cellfm._figure import finish, fit_tick_labels, shorten
 from cellfm.data import Corpus
 from cellfm.errors import InputError
 
@@ -76,6 +76,7 @@ def corpus(
     _draw_histogram(axes[len(shown) + 1], opened.depth(np.arange(opened.n_cells)), "counts per cell")
     for axis in axes[n_panels:]:
         axis.remove()
+    fit_tick_labels(*(axis.yaxis for axis in axes[: len(shown)]))
     finish(axes[0], show=show, save=save)
     return axes[:n_panels]
 
@@ -101,8 +102,7 @@ def _bars(opened: Corpus, column: str, max_bars: int) -> tuple[list[str], np.nda
 def _draw_bars(axis: Axes, column: str, labels: list[str], counts: np.ndarray) -> None:
     places = np.arange(len(labels))
     axis.barh(places, counts, color="tab:blue")
-    short = [label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…" for label in labels]
-    axis.set_yticks(places, short)
+    axis.set_yticks(places, [shorten(label, _MAX_LABEL) for label in labels])
     axis.invert_yaxis()
     axis.set_xlabel("cells")
     axis.set_title(column.replace("_", " "))

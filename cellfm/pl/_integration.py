@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from mudata import MuData
 
 from cellfm._adata import select
-from cellfm._figure import finish
+from cellfm._figure import finish, sized
 from cellfm.errors import MissingKeyError
 from cellfm.keys import INTEGRATION
 
@@ -50,7 +50,7 @@ def integration(
     save
         File to write the figure to.
     kwargs
-        Passed to `scanpy.pl.embedding`.
+        Passed to `scanpy.pl.embedding`; `size` is by default scanpy's, and smaller where there are few cells.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def integration(
             if f"{key}_colors" in adata.uns:
                 cells.uns[f"{key}_colors"] = list(adata.uns[f"{key}_colors"])
         for axis, key in zip(axes, columns, strict=True):
-            options = {"frameon": False, "sort_order": False} | kwargs
+            options = {"frameon": False, "sort_order": False} | sized(kwargs, len(drawn))
             sc.pl.embedding(cells, basis="shown", color=key, title=f"{heading}: {key}", ax=axis, show=False, **options)
     finish(grid[0, 0], show=show, save=save)
     return list(grid.ravel())

@@ -1,5 +1,7 @@
 """`cf.pl.annotation`: squares are shares of cells, bars are quantiles, and what is missing is named."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -63,6 +65,23 @@ def test_both_panels_axes_of_the_user_and_saving(annotated, tmp_path):
     assert (tmp_path / "labels.png").read_bytes().startswith(b"\x89PNG")
     _, ax = plt.subplots()
     assert cf.pl.annotation(annotated, panels="confidence", ax=ax, show=False) is ax
+
+
+def test_many_long_names_are_read_in_small_axes_too(annotated):
+    numbers = np.arange(40) // 2
+    labels = [f"{i}-positive, alpha-beta memory T cell of the blood, CD45RO-positive" for i in numbers]
+    annotated.obs["cellfm_label"] = annotated.obs["cellfm_label_raw"] = annotated.obs["truth"] = labels
+    ax = plt.subplots(figsize=(4, 3))[1]
+    for axis in (ax, *cf.pl.annotation(annotated, labels_key="truth", show=False)):
+        if axis is ax:
+            cf.pl.annotation(annotated, labels_key="truth", panels="confusion", ax=ax, show=False)
+        axis.figure.draw_without_rendering()
+        shown = [label for label in axis.get_yticklabels() if label.get_visible()]
+        assert len(shown) == 20 or axis is ax
+        assert all(len(label.get_text()) <= 36 + len(" (2)") for label in shown)
+        spans = sorted((label.get_window_extent().y0, label.get_window_extent().y1) for label in shown)
+        assert all(end < start + 1 for (_, end), (start, _) in itertools.pairwise(spans))
+    assert not ax.texts  # the squares have no room for them
 
 
 def test_what_is_missing_is_named(annotated):

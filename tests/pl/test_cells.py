@@ -22,6 +22,12 @@ def test_one_panel_for_each_colouring(drawn):
     np.testing.assert_allclose(np.sort(offsets, axis=0), np.sort(drawn.obsm["X_umap"], axis=0))
 
 
+def test_points_of_few_cells_do_not_cover_each_other(drawn):
+    assert cf.pl.cells(drawn, color="label", show=False).collections[0].get_sizes() == [60]
+    assert cf.pl.cells(drawn, color="label", size=9, show=False).collections[0].get_sizes() == [9]
+    assert cf.pl.cells(drawn, color="label", s=8, show=False).collections[0].get_sizes() == [8]
+
+
 def test_axes_of_the_user(drawn):
     _, ax = plt.subplots()
     assert cf.pl.cells(drawn, color="label", ax=ax, title="Cells", show=False) is ax

@@ -35,6 +35,13 @@ def test_draws_both_embeddings_by_batch_and_label(cells, tmp_path):
     assert set(cells.uns) == set(before.uns)
 
 
+def test_points_of_few_cells_do_not_cover_each_other(cells):
+    axes = cf.pl.integration(cells, batch_key="batch", show=False)
+    assert {float(axis.collections[0].get_sizes()[0]) for axis in axes} == {60}
+    (axis,) = cf.pl.integration(cells, batch_key="batch", before=None, s=7, show=False)
+    assert axis.collections[0].get_sizes() == [7]
+
+
 def test_one_row_and_one_column_are_enough(cells):
     del cells.obsm["X_cellfm_umap"]
     assert len(cf.pl.integration(cells, batch_key="batch", before=None, show=False)) == 1
