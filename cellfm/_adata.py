@@ -19,6 +19,7 @@ from cellfm._undisturbed import undisturbed
 from cellfm.data import Features, Values, describe, read_features
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.keys import RUN
+from cellfm.settings import settings
 
 BLOCK_CELLS = 2048
 """Cells read at once: bounds the memory that reading takes."""
@@ -62,22 +63,119 @@ def size_problem(adata: AnnData) -> str | None:
     return None
 
 
+def read_column(adata: AnnData, key: str, argument: str) -> np.ndarray:
+    """A column of `obs` as (n_obs,) object: text, and None for a cell whose value is missing (`missing_values`).
+
+    Parameters
+    ----------
+    argument
+        The argument that named the column, for the error.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such column; the message lists the columns.
+    """
+    require_column(adata.obs, key, argument)
+    values = adata.obs[key].astype(str).to_numpy(dtype=object)
+    values[missing_values(adata.obs[key])] = None
+    return values
+
+
+def require_column(obs: pd.DataFrame, key: str, argument: str) -> None:
+    """Check that a table has one column of this name.
+
+    Raises
+    ------
+    MissingKeyError
+        It has none; the message lists the columns.
+    InputError
+        It has several.
+    """
+    if key not in obs:
+        raise MissingKeyError(f"{argument}={key!r} is not a column of obs. Columns: {column_names(obs)}.")
+    if (n := int((obs.columns == key).sum())) > 1:
+        raise InputError(f"{argument}={key!r}: obs has {n} columns of this name. Rename them.")
+
+
+def read_complete_column(adata: AnnData, key: str, argument: str) -> np.ndarray:
+    """As `read_column`, where no value may be missing: (n_obs,) str.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such column.
+    InputError
+        Values are missing; the message counts them and says how to leave these cells out.
+    """
+    values = read_column(adata, key, argument)
+    missing = np.array([value is None for value in values])
+    if missing.any():
+        words = [word for word in dict.fromkeys(adata.obs[key][missing]) if isinstance(word, str)]
+        kept = f"adata.obs[{key!r}].notna()" + (f" & ~adata.obs[{key!r}].isin({words!r})" if words else "")
+        raise InputError(
+            f"obs[{key!r}] is missing for {missing.sum():,} of {len(values):,} cells (the first is cell "
+            f"{np.flatnonzero(missing)[0]:,}){_words_for_missing(words)}. Leave these cells out: adata[{kept}].copy()."
+        )
+    return values.astype(str)
+
+
+def missing_values(column: pd.Series) -> np.ndarray:
+    """(n,) bool: where a column has no value: NaN, None, ``pd.NA``, or text of `cf.settings.missing_labels`."""
+    if isinstance(column.dtype, pd.CategoricalDtype):  # a few categories in place of all cells
+        missing = _is_missing(column.cat.categories.to_series())
+        return np.append(missing, True)[column.cat.codes.to_numpy()]
+    return _is_missing(column)
+
+
+def count_missing(adata: AnnData, key: str) -> str:
+    """How many cells have no value in a column, and which text was taken for missing: ``3 of 48 cells``."""
+    missing = missing_values(adata.obs[key])
+    words = [word for word in dict.fromkeys(adata.obs[key][missing]) if isinstance(word, str)]
+    return f"{missing.sum():,} of {len(missing):,} cells{_words_for_missing(words)}"
+
+
+def column_names(table: pd.DataFrame) -> str:
+    """The names of the columns of a table, for a message."""
+    return ", ".join(map(str, table.columns)) or "none"
+
+
 def cell_groups(adata: AnnData, groupby: str) -> tuple[list[str], np.ndarray]:
     """Names of the groups of a column of `obs` that have cells, and the group of each cell, -1 for none.
 
     Raises
     ------
     MissingKeyError
-        There is no such column; the message lists those there are.
+        There is no such column; the message lists the columns.
     InputError
         There are fewer than two groups.
+
+    Warns
+    -----
+    DataWarning
+        Cells have no group.
     """
-    if groupby not in adata.obs:
-        raise MissingKeyError(f"No column {groupby!r} in obs; there are: {', '.join(adata.obs) or 'none'}.")
-    column = pd.Categorical(adata.obs[groupby]).remove_unused_categories()
+    require_column(adata.obs, groupby, "groupby")
+    missing = missing_values(adata.obs[groupby])
+    column = pd.Categorical(adata.obs[groupby].mask(missing)).remove_unused_categories()
     if len(column.categories) < 2:
-        raise InputError(f"obs[{groupby!r}] has {len(column.categories)} group; groupby= needs two or more.")
+        groups = "1 group" if len(column.categories) else "no groups"
+        raise InputError(f"obs[{groupby!r}] has {groups}; groupby= needs two or more.")
+    if missing.any():
+        warn(f"{count_missing(adata, groupby)} have no value in obs[{groupby!r}]; they are in no group.")
     return [str(name) for name in column.categories], np.asarray(column.codes)
+
+
+def _is_missing(values: pd.Series) -> np.ndarray:
+    words = set(settings.missing_labels)
+    return values.isna().to_numpy() | np.array([str(value).strip() in words for value in values], dtype=bool)
+
+
+def _words_for_missing(words: list[str]) -> str:
+    if not words:
+        return ""
+    shown = ", ".join(map(repr, words))
+    return f" (text that counts as missing: {shown}; cf.settings.missing_labels lists such text)"
 
 
 def require_in_memory(adata: AnnData, verb: str) -> None:

@@ -103,11 +103,9 @@ def _read(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
 
 
 def _require_column(data: "AnnData | MuData", args: argparse.Namespace) -> None:
-    from cellfm._adata import select
+    from cellfm._adata import require_column, select
 
-    obs = select(data, args.modality).obs
-    if args.color not in obs:
-        raise InputError(f"--color {args.color}: no such column of obs; there are: {', '.join(obs) or 'none'}.")
+    require_column(select(data, args.modality).obs, args.color, "--color")
 
 
 def _stays_on_disk(args: argparse.Namespace) -> bool:

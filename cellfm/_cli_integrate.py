@@ -31,9 +31,8 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
 
 
 def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
-    from cellfm._adata import select
+    from cellfm._adata import require_column, select
     from cellfm.data import PICTURE_SUFFIXES, check_fits, check_writable, read_cells, write_cells
-    from cellfm.errors import MissingKeyError
     from cellfm.model import load_model
     from cellfm.tl import integrate
 
@@ -46,9 +45,8 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         data = select(data, args.modality)  # one table of a .h5mu
     check_fits(data, args.output)
     cells = select(data, args.modality)
-    if args.label_key is not None and args.label_key not in cells.obs:
-        there = ", ".join(cells.obs) or "none"
-        raise MissingKeyError(f"--label-key {args.label_key}: no such column of obs; there are: {there}.")
+    if args.label_key is not None:
+        require_column(cells.obs, args.label_key, "--label-key")
     integrate(
         data,
         model,

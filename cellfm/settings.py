@@ -1,6 +1,7 @@
 """Settings of a session: where downloads are kept, on what the model runs, how much is said."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -10,6 +11,28 @@ from cellfm.errors import InputError
 
 DEVICES = ("auto", "CPU", "Ascend")
 VERBOSITIES = ("error", "warning", "info", "debug")
+MISSING_LABELS = (
+    "",
+    "nan",
+    "NaN",
+    "NAN",
+    "-nan",
+    "-NaN",
+    "NaT",
+    "NA",
+    "<NA>",
+    "#NA",
+    "#N/A",
+    "N/A",
+    "n/a",
+    "None",
+    "NULL",
+    "null",
+    "unassigned",
+    "Unassigned",
+    "UNASSIGNED",
+)
+"""Text that stands for a missing label: what pandas reads as missing from a file, and ``unassigned``."""
 
 
 class Settings:
@@ -24,6 +47,11 @@ class Settings:
         ``CELLFM_DEVICE`` sets it at start.
     folding_gb
         Most memory for tables that spare work in the first layer of wide networks (1.0); 0 makes none.
+    missing_labels
+        tuple of str: text in columns of `obs` that counts as missing, beside NaN, None and ``pd.NA``; spaces around it
+        are ignored. Such cells belong to no class, batch, group or condition. By default the text that pandas reads as
+        missing from a file (``nan``, ``NA``, ``<NA>``, ``None``, ``N/A``, ``null``, the empty text, ...) and
+        ``unassigned``. ``CELLFM_MISSING_LABELS``, separated by commas, sets it at start.
     verbosity
         ``"error"``, ``"warning"`` (default), ``"info"`` or ``"debug"``; the numbers 0 to 3 mean the same.
 
@@ -38,6 +66,8 @@ class Settings:
         self._cache_dir = Path(os.environ.get("CELLFM_CACHE_DIR") or user_cache_dir("cellfm"))
         self._device = os.environ.get("CELLFM_DEVICE") or "auto"
         self._folding_gb = 1.0
+        words = os.environ.get("CELLFM_MISSING_LABELS")
+        self._missing_labels = MISSING_LABELS if words is None else tuple(word.strip() for word in words.split(","))
         self._verbosity = "warning"
 
     @property
@@ -69,6 +99,17 @@ class Settings:
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
             raise InputError(f"folding_gb must be a number of 0 or more, not {value!r}.")
         self._folding_gb = float(value)
+
+    @property
+    def missing_labels(self) -> tuple[str, ...]:
+        return self._missing_labels
+
+    @missing_labels.setter
+    def missing_labels(self, value: Iterable[str]) -> None:
+        words = () if isinstance(value, str) else tuple(value)
+        if isinstance(value, str) or not all(isinstance(word, str) for word in words):
+            raise InputError(f"missing_labels must be several pieces of text, such as ('nan', 'NA'), not {value!r}.")
+        self._missing_labels = tuple(word.strip() for word in words)
 
     @property
     def verbosity(self) -> str:

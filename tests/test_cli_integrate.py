@@ -38,7 +38,7 @@ def test_writes_embedding_model_and_picture(paths, tiny_adata, capsys):
     ("options", "message"),
     [
         (("--batch-key", "donor"), "batch_key='donor' is not a column of obs. Columns: label, batch."),
-        (("--batch-key", "batch", "--label-key", "type"), "--label-key type: no such column of obs; there are: label"),
+        (("--batch-key", "batch", "--label-key", "type"), "--label-key='type' is not a column of obs. Columns: label"),
         (("--batch-key", "batch", "--plot", "out.txt"), ".png"),
         (("--batch-key", "batch", "--steps", "0"), "steps must be a whole number above 0"),
     ],

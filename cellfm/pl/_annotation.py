@@ -11,7 +11,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
-from cellfm._adata import select
+from cellfm._adata import missing_values, require_column, select
 from cellfm._figure import finish, fit_tick_labels, label_inches, shorten
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ANNOTATION, RUN, UNKNOWN
@@ -82,9 +82,8 @@ def annotation(
             f"No column {absent[0]!r} in obs. Run cf.tl.annotate or cf.tl.transfer_labels first; columns: "
             f"{', '.join(map(str, adata.obs.columns)) or 'none'}."
         )
-    if labels_key is not None and labels_key not in adata.obs:
-        there = ", ".join(map(str, adata.obs.columns))
-        raise MissingKeyError(f"labels_key={labels_key!r} is not a column of obs. Columns: {there}.")
+    if labels_key is not None:
+        require_column(adata.obs, labels_key, "labels_key")
     table = _confusion(adata, labels_key) if labels_key is not None and "confusion" in chosen else pd.DataFrame()
 
     axes = [ax] if ax is not None else _new_axes(chosen, table, adata.obs[ANNOTATION.raw])
@@ -136,7 +135,7 @@ def _new_axes(chosen: list[str], table: pd.DataFrame, labels: pd.Series) -> list
 
 def _confusion(adata: AnnData, labels_key: str) -> pd.DataFrame:
     """Cells by true (rows) and predicted label (columns); labels of both kinds first, each in the same order."""
-    obs = adata.obs[adata.obs[labels_key].notna() & adata.obs[ANNOTATION.label].notna()]
+    obs = adata.obs[~missing_values(adata.obs[labels_key]) & adata.obs[ANNOTATION.label].notna()]
     if obs.empty:
         raise InputError(f"No cell has a label in obs[{labels_key!r}].")
     table = pd.crosstab(obs[labels_key].astype(str), obs[ANNOTATION.label].astype(str))

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select, warn
+from cellfm._adata import copied, read_column, record_run, select, warn
 from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
@@ -20,7 +20,7 @@ from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._files import FILES
-from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_groups, read_labels
+from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels
 from cellfm.tasks.annotation._panel import on_shared_genes
 from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS
 from cellfm.tasks.annotation._train import check_options, train_annotator
@@ -159,7 +159,7 @@ def annotate(
             raise InputError(f"save_annotator={str(save_annotator)!r}: there is no reference to fit an annotator to.")
         FILES.check_target(Path(save_annotator), overwrite=overwrite)
     adata = select(data, modality)
-    clusters = read_groups(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
+    clusters = read_column(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
     known = None if reference is None else select(reference, modality)
     labels = None if known is None else read_labels(known, labels_key)
     if isinstance(annotator, str | Path):

@@ -8,12 +8,12 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, read_matrix, require_counts, select
+from cellfm._adata import Matrix, read_complete_column, read_matrix, require_counts, select
 from cellfm._logging import logger
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.tasks.annotation._features import log_normalised
-from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
+from cellfm.tasks.annotation._labels import require_classes
 from cellfm.tasks.integration._batches import choose_cells, require_batches
 from cellfm.tasks.integration._scores import Cells, harmony, principal_components, score_embeddings
 
@@ -90,8 +90,8 @@ def benchmark(
     if max_cells is not None and max_cells < 1:
         raise InputError(f"max_cells must be above 0, or None for all cells, not {max_cells!r}.")
     adata = select(data, modality)
-    batches = require_complete(read_groups(adata, batch_key, "batch_key"), batch_key)
-    labels = require_complete(read_groups(adata, label_key, "label_key"), label_key)
+    batches = read_complete_column(adata, batch_key, "batch_key")
+    labels = read_complete_column(adata, label_key, "label_key")
     require_batches(batches, batch_key)
     require_classes(labels, label_key)
     found = _embeddings(adata, embeddings)

@@ -9,13 +9,13 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
+from cellfm._adata import column_names, read_complete_column, select
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._progress import progress
 from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
+from cellfm.tasks.annotation._labels import require_classes
 from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines
 from cellfm.tasks.annotation._metrics import class_table, confusion_table, label_scores
 from cellfm.tasks.annotation._split import Fold, given_folds, leave_one_out_folds, random_folds
@@ -126,7 +126,7 @@ def evaluate_annotation(
     names = [methods] if isinstance(methods, str) else list(methods)
     require_methods(names)
     adata = select(data, modality)
-    labels = require_complete(read_groups(adata, labels_key, "labels_key"), labels_key)
+    labels = read_complete_column(adata, labels_key, "labels_key")
     require_classes(labels, labels_key)
     folds = _folds(adata, labels, split, batch_key, n_folds, random_state)
     on = read_subjects(
@@ -178,11 +178,11 @@ def _folds(
     if split == LEAVE_ONE_BATCH_OUT:
         if batch_key is None:
             raise InputError(f"split={split!r} needs batch_key=, the column of obs with the batches.")
-        batches = require_complete(read_groups(adata, batch_key, "batch_key"), batch_key)
+        batches = read_complete_column(adata, batch_key, "batch_key")
         return leave_one_out_folds(labels, batches)
     if split not in adata.obs:
-        there = ", ".join(map(str, adata.obs.columns)) or "none"
         raise InputError(
-            f"split must be {RANDOM!r}, {LEAVE_ONE_BATCH_OUT!r} or a column of obs, not {split!r}. Columns: {there}."
+            f"split must be {RANDOM!r}, {LEAVE_ONE_BATCH_OUT!r} or a column of obs, not {split!r}. "
+            f"Columns: {column_names(adata.obs)}."
         )
-    return given_folds(labels, require_complete(read_groups(adata, split, "split"), split))
+    return given_folds(labels, read_complete_column(adata, split, "split"))

@@ -8,12 +8,12 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
+from cellfm._adata import read_complete_column, select
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._progress import progress
 from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.annotation._labels import read_groups, require_classes, require_complete
+from cellfm.tasks.annotation._labels import require_classes
 from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines
 from cellfm.tasks.annotation._metrics import rejection_scores
 from cellfm.tasks.annotation._split import Fold, random_folds
@@ -100,7 +100,7 @@ def evaluate_unknowns(
     names = [methods] if isinstance(methods, str) else list(methods)
     require_methods(names)
     adata = select(data, modality)
-    labels = require_complete(read_groups(adata, labels_key, "labels_key"), labels_key)
+    labels = read_complete_column(adata, labels_key, "labels_key")
     require_classes(labels, labels_key)
     classes = [str(name) for name in np.unique(labels)]
     if len(classes) < 3:

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select, warn
+from cellfm._adata import copied, read_complete_column, record_run, select, warn
 from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
@@ -17,7 +17,6 @@ from cellfm.errors import InputError
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._checkpoint import check_model_folder
-from cellfm.tasks.annotation._labels import read_groups, require_complete
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
 from cellfm.tasks.integration._umap import umap_of
 
@@ -163,7 +162,7 @@ def integrate(
     if save_model is not None:
         check_model_folder(save_model, overwrite=overwrite)
     adata = select(data, modality)
-    batches = require_complete(read_groups(adata, batch_key, "batch_key"), batch_key)
+    batches = read_complete_column(adata, batch_key, "batch_key")
     require_batches(batches, batch_key)
     loaded = resolve_model(model)
     cells = read_cells_for(

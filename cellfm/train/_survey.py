@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, warn
+from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, missing_values, warn
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
 from cellfm._hgnc import Synonyms
 from cellfm._logging import logger
@@ -143,7 +143,7 @@ def column_codes(obs: pd.DataFrame, column: str, categories: Sequence[str]) -> n
 
 
 def _text(values: pd.Series) -> pd.Series:
-    return values.astype(object).where(values.notna(), None).map(str, na_action="ignore")
+    return values.astype(object).mask(missing_values(values), None).map(str, na_action="ignore")
 
 
 def _mixed_problem(match: GeneMatch, vocab: Vocabulary) -> str | None:

@@ -114,7 +114,7 @@ def test_what_is_written_can_be_stored(with_lncrnas, tiny_model, tool, tmp_path)
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"groupby": "type"}, MissingKeyError, "No column 'type' in obs; there are: label, batch"),
+        ({"groupby": "type"}, MissingKeyError, "groupby='type' is not a column of obs. Columns: label, batch"),
         ({"readers": ["NOPE"]}, MissingKeyError, "The reader 'NOPE' is not in var_names"),
         ({"readers": ["UNKNOWN1"]}, InputError, "does not know the reader 'UNKNOWN1'"),
         ({"attention_layer": 5}, InputError, "must be from -2 to 1, not 5"),

@@ -3,33 +3,11 @@
 import numpy as np
 from anndata import AnnData
 
-from cellfm._adata import warn
-from cellfm.errors import InputError, MissingKeyError
+from cellfm._adata import count_missing, read_column, warn
+from cellfm.errors import InputError
 from cellfm.keys import UNKNOWN
 
 UNKNOWN_COLOR = "#bdbdbd"
-
-
-def read_groups(adata: AnnData, key: str, argument: str) -> np.ndarray:
-    """A column of `obs` as (n_obs,) str; None where it is missing or empty.
-
-    Parameters
-    ----------
-    argument
-        The argument that named the column, for the error.
-
-    Raises
-    ------
-    MissingKeyError
-        There is no such column; the message lists those there are.
-    """
-    if key not in adata.obs:
-        there = ", ".join(map(str, adata.obs.columns)) or "none"
-        raise MissingKeyError(f"{argument}={key!r} is not a column of obs. Columns: {there}.")
-    column = adata.obs[key]
-    values = column.astype(str).to_numpy(dtype=object)
-    values[(column.isna() | (values == "")).to_numpy()] = None
-    return values
 
 
 def read_labels(reference: AnnData, key: str) -> np.ndarray:
@@ -42,33 +20,16 @@ def read_labels(reference: AnnData, key: str) -> np.ndarray:
     InputError
         No labels, one class only, a class of one cell, or a class that has the name of rejected cells.
     """
-    labels = read_groups(reference, key, "labels_key")
+    labels = read_column(reference, key, "labels_key")
     known = np.array([label is not None for label in labels])
     if not known.any():
-        raise InputError(f"obs[{key!r}] holds no labels: it is missing or empty for all {len(labels):,} cells.")
+        raise InputError(f"obs[{key!r}] holds no labels: it is missing for {count_missing(reference, key)}.")
     require_classes(labels[known].astype(str), key)
     if UNKNOWN in set(labels[known]):
         raise InputError(f"obs[{key!r}] has the label {UNKNOWN!r}, which cellfm gives to rejected cells; rename it.")
-    if n_missing := int((~known).sum()):
-        warn(f"{n_missing:,} of {len(labels):,} cells have no label in obs[{key!r}]; they are left out.")
+    if not known.all():
+        warn(f"{count_missing(reference, key)} have no label in obs[{key!r}]; they are left out.")
     return labels
-
-
-def require_complete(values: np.ndarray, key: str) -> np.ndarray:
-    """The same values as an array of str.
-
-    Raises
-    ------
-    InputError
-        Some are missing.
-    """
-    missing = np.array([value is None for value in values])
-    if missing.any():
-        raise InputError(
-            f"obs[{key!r}] is missing for {missing.sum():,} of {len(values):,} cells (the first is cell "
-            f"{np.flatnonzero(missing)[0]:,}). Leave these cells out: adata[adata.obs[{key!r}].notna()].copy()."
-        )
-    return values.astype(str)
 
 
 def require_classes(labels: np.ndarray, key: str) -> None:

@@ -1,0 +1,126 @@
+"""Missing labels, batches and groups: NaN and text that stands for nothing are no class, and are counted."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cellfm as cf
+from cellfm._adata import cell_groups, missing_values, read_column, read_complete_column
+from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.model import CellFM
+from cellfm.settings import MISSING_LABELS, Settings, settings
+
+MISSING = [None, np.nan, pd.NA, "nan", "NA", "None", "<NA>", "", " ", " unassigned ", "Unassigned", "N/A", "null"]
+CLASSES = ["B cell", "T cell", "NANOG+", "none", "na", "0"]
+
+
+def table(values: pd.Series) -> AnnData:
+    adata = AnnData(sp.csr_matrix((len(values), 3), dtype=np.float32))
+    adata.obs["label"] = values.to_numpy(dtype=object) if values.dtype == object else values.array
+    return adata
+
+
+@given(values=st.lists(st.sampled_from(MISSING + CLASSES), min_size=1), categorical=st.booleans())
+def test_what_is_missing_is_no_value_and_everything_else_is(values: list, categorical: bool):
+    column = pd.Series(values, dtype=object)
+    column = column.astype("category") if categorical else column
+    expected = [None if any(value is word for word in MISSING) else value for value in values]
+    assert read_column(table(column), "label", "labels_key").tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([1.0, np.nan, 2.0]),
+        pd.Series([1, None, 2], dtype="Int64"),
+        pd.Series([True, None, False], dtype="boolean"),
+        pd.Series(["a", None, "b"], dtype="string"),
+        pd.Series(pd.to_datetime(["2020-01-01", None, "2020-01-02"])),
+        pd.Series([b"a", None, 3.5], dtype=object),
+    ],
+)
+def test_columns_of_any_type(column: pd.Series):
+    assert missing_values(column).tolist() == [False, True, False]
+
+
+def test_other_text_can_be_missing(monkeypatch: pytest.MonkeyPatch):
+    column = pd.Series(["nan", "doublet", "T cell"])
+    monkeypatch.setattr(settings, "_missing_labels", MISSING_LABELS)
+    settings.missing_labels = ["doublet"]
+    assert missing_values(column).tolist() == [False, True, False]
+    with pytest.raises(InputError, match=r"several pieces of text.*not 'nan'"):
+        settings.missing_labels = "nan"
+    monkeypatch.setenv("CELLFM_MISSING_LABELS", "low quality,nan")
+    assert Settings().missing_labels == ("low quality", "nan")
+
+
+def test_groups_have_only_cells_with_a_value(tiny_adata: AnnData):
+    labels = tiny_adata.obs["label"].astype(object).to_numpy()
+    labels[:3] = ["nan", None, "unassigned"]
+    tiny_adata.obs["label"] = labels
+    with pytest.warns(
+        DataWarning, match=r"3 of 40 cells \(text that counts as missing: 'nan', 'unassigned'; .* no group"
+    ):
+        names, groups = cell_groups(tiny_adata, "label")
+    assert (names, groups[:3].tolist()) == (["A", "B"], [-1, -1, -1])
+    assert [names[code] for code in groups[3:]] == labels[3:].tolist()
+
+
+def test_groups_keep_the_order_of_categories(tiny_adata: AnnData):
+    tiny_adata.obs["label"] = pd.Categorical(tiny_adata.obs["label"].astype(str), ["B", "unused", "A"])
+    assert cell_groups(tiny_adata, "label")[0] == ["B", "A"]
+
+
+def test_what_must_be_complete_is_refused_with_advice_that_works(tiny_adata: AnnData):
+    tiny_adata.obs["batch"] = ["NA", " nan", None, *(["one", "two"] * 20)[:37]]
+    with pytest.raises(InputError, match=r"missing for 3 of 40 cells .*'NA', ' nan'") as refused:
+        read_complete_column(tiny_adata, "batch", "batch_key")
+    advice = str(refused.value).partition("cells out: ")[2].removesuffix(".")
+    kept = eval(advice, {"adata": tiny_adata})  # the advice is an expression
+    assert read_complete_column(kept, "batch", "batch_key").tolist() == tiny_adata.obs["batch"][3:].tolist()
+
+
+def test_columns_that_are_numbers_or_occur_twice(tiny_adata: AnnData):
+    tiny_adata.obs[0] = tiny_adata.obs["label"]
+    with pytest.raises(MissingKeyError, match=r"groupby='type' is not a column of obs\. Columns: label, batch, 0\."):
+        cell_groups(tiny_adata, "type")
+    tiny_adata.obs.columns = ["label", "label", "batch"][: len(tiny_adata.obs.columns)]
+    with pytest.raises(InputError, match="obs has 2 columns of this name"):
+        read_column(tiny_adata, "label", "labels_key")
+
+
+@pytest.mark.parametrize("words", [["nan", "NA", "None"], [None, np.nan]])
+def test_no_tool_takes_them_for_a_class_or_a_batch(tiny_adata: AnnData, tiny_model: CellFM, words: list):
+    labels = tiny_adata.obs["label"].astype(object).to_numpy()
+    labels[::8] = np.resize(np.array(words, dtype=object), 5)
+    tiny_adata.obs["label"] = labels
+    with pytest.warns(DataWarning, match="5 of 40 cells"):
+        annotator = cf.tl.fit_annotator(tiny_adata, tiny_model, labels_key="label")
+    assert annotator.classes == ("A", "B")
+    query = tiny_adata.copy()
+    query.obs_names = [f"query {name}" for name in query.obs_names]
+    with pytest.warns(DataWarning, match="5 of 40 cells"):
+        cf.tl.transfer_labels(query, tiny_adata, model=tiny_model, labels_key="label")
+    assert query.obsm["cellfm_proba"].shape == (40, 2)
+    with pytest.warns(DataWarning, match="5 of 40 cells"):
+        cf.tl.attention(tiny_adata, tiny_model, groupby="label")
+    assert tiny_adata.uns["cellfm"]["cellfm_attention"]["groups"].tolist() == ["A", "B"]
+    with pytest.raises(InputError, match=r"obs\['label'\] is missing for 5 of 40 cells"):
+        cf.tl.integrate(tiny_adata, tiny_model, batch_key="label", steps=1)
+    for tool in (cf.tl.evaluate_annotation, cf.tl.evaluate_unknowns):
+        with pytest.raises(InputError, match=r"obs\['label'\] is missing for 5 of 40 cells"):
+            tool(tiny_adata, tiny_model, labels_key="label")
+    with pytest.raises(InputError, match=r"obs\['label'\] is missing for 5 of 40 cells"):
+        cf.tl.benchmark(tiny_adata, batch_key="batch", label_key="label")
+
+
+def test_shards_keep_them_apart_from_labels(tiny_adata: AnnData):
+    from cellfm.train._survey import column_codes, column_values
+
+    obs = pd.DataFrame({"label": ["a", "nan", None, "b", "unassigned"]})
+    assert column_values(obs, "label") == ["a", "b"]
+    assert column_codes(obs, "label", ["a", "b"]).tolist() == [0, -1, -1, 1, -1]
