@@ -1,6 +1,6 @@
-"""What the genes of `mini` know, against controls: function, modules, lncRNA markers.
+"""What the genes of `mini` know, against controls: attention, lncRNA markers, modules, function, relations.
 
-    python -m benchmarks.genes --data FOLDER --work FOLDER [--parts function,modules,lncrnas,relations]
+    python -m benchmarks.genes --data FOLDER --work FOLDER [--parts attention,lncrnas,modules,function,relations]
 
 Each part writes a table to `--work` and prints it as Markdown; parts that are there already are only printed.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
 import cellfm as cf
 from cellfm.model import CellFM
@@ -23,8 +24,13 @@ GO = {
     "GO CC": "GO_Cellular_Component_2018.gmt",
     "GO MF": "GO_Molecular_Function_2018.gmt",
 }
-RESOLUTIONS = (1, 2, 5, 10, 15, 20, 30, 40, 50, 60)
+RESOLUTIONS = (1, 10, 40)
+N_SEEDS = 3  # of Leiden
+N_DRAWS = 100  # of random modules, for each resolution
 N_REPEATS = 5
+READERS = {"pbmc_facs_zheng2017": ("CD74", "IRF7"), "kang_ifnb_pbmc": ("STAT1", "IRF7")}
+N_CELLS = 400  # that attention is read in
+N_NOISES = 3
 MARKERS = {  # what is known of lncRNAs in blood, by group of pbmc_facs
     "CD19+ B": ("LINC00926",),
     "CD14+ Monocyte": ("NEAT1", "LINC00936"),
@@ -70,51 +76,117 @@ def function(data: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def attention(data: Path) -> pd.DataFrame:
+    """What is read most, against what is expressed most, and what other noise in the weights changes of it."""
+    mini, rows = cf.load_model("mini"), []
+    noisy = [other_noise(mini, seed) for seed in range(N_NOISES)]
+    for name, readers in READERS.items():
+        adata = ad.read_h5ad(data / f"{name}.h5ad")
+        adata = adata[:: max(1, adata.n_obs // N_CELLS)].copy()
+        present = [gene for gene in readers if gene in adata.var_names]
+        residuals: dict[str, list[np.ndarray]] = {}
+        for model in (mini, *noisy):
+            cf.tl.embed(adata, model)
+            cf.tl.attention(adata, model, min_cells=10, readers=present)
+            record = adata.uns["cellfm"]["cellfm_attention"]
+            found = record["expression_correlation"].set_index("reader")
+            for reader in found.index:
+                key = "cellfm_attention" if reader == "CLS" else f"cellfm_attention_{reader}"
+                score, control = adata.varm[key][:, 0], adata.varm[f"{key}_expression"][:, 0]
+                residuals.setdefault(reader, []).append(score - control)
+                residuals.setdefault(f"{reader} embedding", []).append(adata.obsm["X_cellfm"].copy())
+                if model is mini:
+                    rows.append({"set": name, "reader": reader, "layer": record["attention_layer"]})
+                    rows[-1] |= found.loc[reader, ["spearman", "n_shared"]].to_dict()
+        for row in (row for row in rows if row["set"] == name):
+            (ours, *others), (cells, *theirs) = residuals[row["reader"]], residuals[f"{row['reader']} embedding"]
+            known = np.isfinite(ours)
+            row["spread of the rest"] = np.std(ours[known])
+            row["rest, other noise: spearman"] = np.mean([spearmanr(ours[known], o[known]).statistic for o in others])
+            distances = [np.linalg.norm(cells - t) / np.linalg.norm(cells - cells.mean(0)) for t in theirs]
+            row["embedding, other noise: change"] = np.mean(distances)
+    return pd.DataFrame(rows)
+
+
+def other_noise(mini: CellFM, seed: int) -> CellFM:
+    """`mini` with the random part of the first layer's queries and keys drawn anew (see `cellfm.train._start`)."""
+    weights, generator = dict(mini.weights), np.random.default_rng(seed)
+    for name in ("query", "key"):
+        key = f"backbone.layers.0.attention.{name}.weight"
+        weight = weights[key].astype(np.float32)
+        noise = np.abs(weight).max(0) < 0.1  # the columns that are made for something are far larger
+        weight[:, noise] = generator.standard_normal((len(weight), noise.sum())) * weight[:, noise].std()
+        weights[key] = weight
+    return CellFM(mini.config, mini.vocab, weights, name=f"noise {seed}")
+
+
 def modules(data: Path) -> pd.DataFrame:
-    """Enriched KEGG terms by set of cells, source and resolution; random modules as their mean."""
+    """Enriched KEGG terms by set of cells, source and resolution: mean and range over seeds, or over random draws."""
     tables = []
     for name in PBMC:
         adata = embedded(data / f"{name}.h5ad")
         gene_sets = data / "gene_sets" / "KEGG_2021_Human.gmt"
-        cf.tl.compare_modules(adata, gene_sets, resolutions=RESOLUTIONS, embedding_keys=KEYS)
-        found = adata.uns["cellfm_module_comparison"]
-        columns = ["n_modules", "n_enriched", "n_shared", "n_unique"]
-        tables.append(
-            found.groupby(["source", "resolution"], sort=False)[columns].mean().reset_index().assign(set=name)
-        )
-    return pd.concat(tables, ignore_index=True)
+        for seed in range(N_SEEDS):
+            draws = N_DRAWS if seed == 0 else 0
+            options = {"resolutions": RESOLUTIONS, "embedding_keys": KEYS, "n_random": draws, "random_state": seed}
+            cf.tl.compare_modules(adata, gene_sets, **options)
+            tables.append(adata.uns["cellfm_module_comparison"].assign(set=name))
+    found = pd.concat(tables)
+    found["any"] = found["n_enriched"] > 0
+    columns = {
+        "n_modules": ["mean"],
+        "n_tests": ["mean"],
+        "n_enriched": ["mean", "min", "max"],
+        "n_unique": ["mean"],
+        "any": ["mean"],
+    }
+    found = found.groupby(["set", "source", "resolution"], sort=False).agg(columns)
+    found.columns = ["_".join(column) for column in found]
+    return found.reset_index()
 
 
 def lncrnas(data: Path) -> pd.DataFrame:
-    """Ranks of known markers, agreement with Wilcoxon, and p-values when the groups mean nothing."""
+    """Ranks of known markers beside their controls, how many there are by each, and p-values of shuffled groups."""
     adata = ad.read_h5ad(data / f"{PBMC[0]}.h5ad")
     cf.tl.rank_lncrnas(adata, groupby="cell_type")
     found = adata.uns["cellfm_lncrnas"]
+    record = adata.uns["cellfm"]["cellfm_lncrnas"]
+    found["by_expression"] = found.groupby("group")["expression_specificity"].rank(ascending=False).astype(int)
+    p_values = ["p_adjusted", "expression_p_adjusted", "wilcoxon_p_adjusted"]
     rows = []
     for group, genes in MARKERS.items():
         of_group = found[found["group"] == group].reset_index(drop=True)
         for gene in genes:
             place = of_group.index[of_group["gene"] == gene]
-            row = of_group.loc[place[0]] if len(place) else None
-            rows.append(
-                {
-                    "what": f"{gene} in {group}",
-                    "value": f"rank {place[0] + 1} of {len(of_group)}" if row is not None else "not found",
-                    "p_adjusted": np.nan if row is None else row["p_adjusted"],
-                    "wilcoxon_p_adjusted": np.nan if row is None else row["wilcoxon_p_adjusted"],
-                }
-            )
-    ours, theirs = found["p_adjusted"] <= 0.05, found["wilcoxon_p_adjusted"] <= 0.05
-    positive = found["specificity"] > 0
-    rows.append({"what": "markers, adjusted p <= 0.05", "value": f"{int(ours.sum())} of {len(found)}"})
-    rows.append({"what": "by Wilcoxon, of those above the others", "value": f"{int((theirs & positive).sum())}"})
-    rows.append({"what": "found by both", "value": f"{int((ours & theirs).sum())}"})
+            if len(place):
+                row = of_group.loc[place[0]]
+                value = f"{place[0] + 1} by attention, {row['by_expression']} by expression, of {len(of_group)}"
+                rows.append({"what": f"{gene} in {group}", "value": value} | row[p_values].to_dict())
+            else:
+                rows.append({"what": f"{gene} in {group}", "value": "not listed"})
+    up = found["specificity"] > 0
+    passed = {name: (found[name] <= 0.05) & up for name in p_values}
+    for name, chosen in passed.items():
+        rows.append({"what": f"{name} <= 0.05, of {len(found)} listed", "value": chosen.sum()})
+    ours = passed["p_adjusted"]
+    for name in p_values[1:]:
+        rows.append({"what": f"of ours also by {name}", "value": (ours & passed[name]).sum()})
+    rows.append({"what": "layer read", "value": record["attention_layer"]})
+    rows.append({"what": "pairs tested", "value": record["n_tested"]})
+    rows.append({"what": "specificity, spearman with expression", "value": record["expression_correlation"]})
+    tops = [
+        set(map(tuple, found.sort_values(by, ascending=False).groupby("group").head(5)[["group", "gene"]].to_numpy()))
+        for by in ("specificity", "expression_specificity")
+    ]
+    rows.append({"what": "top five of each group, shared", "value": f"{len(tops[0] & tops[1])} of {len(tops[0])}"})
     shuffled = np.random.default_rng(0).permutation(adata.obs["cell_type"].to_numpy())
     adata.obs["shuffled"] = pd.Categorical(shuffled)
     cf.tl.rank_lncrnas(adata, groupby="shuffled", min_frac=0, key_added="null")
-    p = np.sort(adata.uns["null"]["p_value"].to_numpy())
+    null = adata.uns["null"]
+    p = np.sort(null["p_value"].to_numpy())
     rows.append({"what": "groups shuffled: share of p <= 0.05", "value": f"{(p <= 0.05).mean():.3f}"})
     rows.append({"what": "groups shuffled: share of p <= 0.5", "value": f"{(p <= 0.5).mean():.3f}"})
+    rows.append({"what": "groups shuffled: markers at 0.05", "value": int((null["p_adjusted"] <= 0.05).sum())})
     gap = np.abs(p - (np.arange(len(p)) + 0.5) / len(p)).max()
     rows.append({"what": "groups shuffled: largest gap to uniform", "value": f"{gap:.3f} ({len(p)} p-values)"})
     return pd.DataFrame(rows)
@@ -153,9 +225,10 @@ def relations(data: Path) -> pd.DataFrame:
 
 
 PARTS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    "function": function,
-    "modules": modules,
+    "attention": attention,
     "lncrnas": lncrnas,
+    "modules": modules,
+    "function": function,
     "relations": relations,
 }
 

@@ -135,3 +135,11 @@ def _shared(box: np.ndarray, other: np.ndarray) -> float:
     """Area that two boxes (left, bottom, right, top) share."""
     sides = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     return float(np.prod(np.maximum(sides, 0)))
+
+
+def write_message(ax: Axes, message: str) -> None:
+    """Leave the axes empty but for a line of text: why there is nothing to draw."""
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", color="dimgrey", wrap=True)

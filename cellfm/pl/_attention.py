@@ -1,7 +1,8 @@
-"""`cf.pl.attention`: the genes that CLS reads most in each group of cells."""
+"""`cf.pl.attention`: the genes that CLS reads most in each group of cells, and expression beside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,8 +10,8 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish
-from cellfm.errors import InputError, MissingKeyError
+from cellfm._figure import finish, write_message
+from cellfm.errors import MissingKeyError
 from cellfm.keys import ATTENTION, RUN
 
 
@@ -21,11 +22,15 @@ def attention(
     genes: Sequence[str] | None = None,
     n_genes: int = 5,
     relative: bool = True,
+    expression: bool = True,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
     """Draw attention scores as a heat map: rows are genes that are read, columns the groups whose cells read them.
+
+    The same ranks by expression alone, the control, are drawn on the right: where the two halves look alike, the figure
+    shows expression. The title says which layer was read.
 
     Parameters
     ----------
@@ -40,6 +45,8 @@ def attention(
         Genes of each group, where they are not given.
     relative
         Draw how much a score is above or below the mean of the groups, where there are several, not the score itself.
+    expression
+        Draw the control too.
     ax
         Axes to draw on.
     show
@@ -49,53 +56,94 @@ def attention(
 
     Returns
     -------
-    The axes.
+    The axes; empty but for a line of text where no gene has a score in all groups.
 
     Raises
     ------
     MissingKeyError
         No such scores, or a gene without any.
-    InputError
-        No gene has a score in all groups.
 
     Examples
     --------
     >>> cf.tl.attention(adata, groupby="cell_type", min_cells=10)
     >>> ax = cf.pl.attention(adata, n_genes=3)
     """
-    record = next(
-        (run for name, run in adata.uns.get(RUN, {}).items() if key.startswith(name) and "groups" in run), None
-    )
-    if key not in adata.varm or record is None:
+    name, record = _record(adata, key)
+    if key not in adata.varm or not record:
         raise MissingKeyError(f"No varm[{key!r}]: call cf.tl.attention(adata) first.")
-    table = pd.DataFrame(np.asarray(adata.varm[key]), index=adata.var_names, columns=list(record["groups"]))
+    groups = list(record[ATTENTION.groups])
+    table = pd.DataFrame(np.asarray(adata.varm[key]), index=adata.var_names, columns=groups)
     if genes is None:
         above = table.sub(table.mean(axis=1), axis=0) if table.shape[1] > 1 else table
         above = above[table.notna().all(axis=1)]
         genes = list(dict.fromkeys(gene for group in above for gene in above[group].nlargest(n_genes).index))
-        if not genes:
-            raise InputError(
-                f"No gene has a score in all {table.shape[1]} groups: too few of their cells express the same ones. "
-                "Pass genes=, or call cf.tl.attention with a lower min_cells or fewer groups."
-            )
     unknown = [gene for gene in genes if gene not in table.index or table.loc[gene].isna().all()]
     if unknown:
-        raise MissingKeyError(f"{len(unknown)} genes have no scores: {', '.join(unknown[:10])}.")
-    shown = table.loc[list(genes)]
+        raise MissingKeyError(f"{_genes(len(unknown))} no scores: {', '.join(unknown[:10])}.")
+    shown = {_title(key, name, record): table.loc[list(genes)]}
+    control = f"{key}_expression"
+    if expression and control in adata.varm:
+        shown["by expression alone"] = pd.DataFrame(
+            np.asarray(adata.varm[control]), index=adata.var_names, columns=groups
+        ).loc[list(genes)]
     if ax is None:
-        size = (2.5 + 0.45 * shown.shape[1], 1.5 + 0.2 * len(shown))
+        size = (2.5 + 0.45 * len(shown) * (len(groups) + 1), 2 + 0.2 * len(genes))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
-    if relative and shown.shape[1] > 1:
-        shown = shown.sub(shown.mean(axis=1), axis=0)
-        most = float(np.nanmax(np.abs(shown)))
-        image = ax.imshow(shown, aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most)
-        label = "rank of the score, above the mean of the groups"
+    if not len(genes):
+        write_message(
+            ax,
+            f"No gene has a score in all {len(groups)} groups.\nLower min_cells= of cf.tl.attention, or pass genes=.",
+        )
     else:
-        image = ax.imshow(shown, aspect="auto", cmap="viridis", vmin=0, vmax=1)
-        label = "rank of the score"
-    ax.set(xticks=range(shown.shape[1]), yticks=range(len(shown)))
-    ax.set_xticklabels(shown.columns, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticklabels(shown.index, fontsize="small")
-    ax.figure.colorbar(image, ax=ax, label=label, shrink=0.6)
+        _draw(ax, shown, relative=relative and len(groups) > 1)
     finish(ax, show=show, save=save)
     return ax
+
+
+def _draw(ax: Axes, shown: dict[str, pd.DataFrame], *, relative: bool) -> None:
+    """Tables side by side, with a column of nothing between them."""
+    groups, genes = (list(axis) for axis in (shown[next(iter(shown))].columns, shown[next(iter(shown))].index))
+    width = len(groups) + 1
+    values = np.full((len(genes), width * len(shown) - 1), np.nan)
+    for i, table in enumerate(shown.values()):
+        own = table.sub(table.mean(axis=1), axis=0) if relative else table
+        values[:, i * width : i * width + len(groups)] = own
+    if relative:
+        most = max(float(np.nanmax(np.abs(values))), 1e-6)
+        image = ax.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-most, vmax=most)
+        label = "rank in the cell, above the mean of the groups"
+    else:
+        image = ax.imshow(values, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+        label = "rank in the cell"
+    ax.set(xticks=[i * width + j for i in range(len(shown)) for j in range(len(groups))], yticks=range(len(genes)))
+    ax.set_xticklabels(groups * len(shown), rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticklabels(genes, fontsize="small")
+    for i, title in enumerate(shown):
+        middle = i * width + (len(groups) - 1) / 2
+        ax.annotate(
+            title,
+            (middle, 1),
+            (0, 4),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+        )
+    ax.figure.colorbar(image, ax=ax, label=label, shrink=0.6)
+
+
+def _record(adata: AnnData, key: str) -> tuple[str, Mapping[str, Any]]:
+    """The run that wrote the scores, and its name: ``key`` or what ``key`` begins with."""
+    runs = {name: run for name, run in adata.uns.get(RUN, {}).items() if ATTENTION.groups in run}
+    name = max((name for name in runs if key == name or key.startswith(f"{name}_")), key=len, default="")
+    return name, runs.get(name, {})
+
+
+def _title(key: str, name: str, record: Mapping[str, Any]) -> str:
+    reader = key[len(name) + 1 :] or "CLS"
+    layer = record.get(ATTENTION.attention_layer)
+    return f"read by {reader}" + ("" if layer is None else f",\nlayer {layer} of {record['model']}")
+
+
+def _genes(n: int) -> str:
+    return "1 gene has" if n == 1 else f"{n} genes have"

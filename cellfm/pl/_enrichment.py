@@ -9,8 +9,8 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish
-from cellfm.errors import InputError, MissingKeyError
+from cellfm._figure import finish, write_message
+from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
 
 _LARGEST = 180  # points of area
@@ -51,14 +51,12 @@ def enrichment(
 
     Returns
     -------
-    The axes.
+    The axes; empty but for a line of text where nothing is enriched.
 
     Raises
     ------
     MissingKeyError
         No such table.
-    InputError
-        Nothing is enriched.
 
     Examples
     --------
@@ -73,14 +71,21 @@ def enrichment(
     found = table[table["p_adjusted"] <= alpha]
     chosen = list(dict.fromkeys(found["module"]))[:10] if modules is None else list(map(str, modules))
     found = found[found["module"].isin(chosen)]
-    if found.empty:
-        raise InputError(f"No term has an adjusted p-value of {alpha:g} or less in these modules; raise alpha=.")
     chosen.sort(key=lambda name: (len(name), name))
     tops = found.groupby("module", sort=False, observed=True).head(n_terms)
     terms = list(dict.fromkeys(tops.sort_values("module", key=lambda names: names.map(chosen.index))["term"]))
     shown = found[found["term"].isin(terms)]
     if ax is None:
         ax = plt.subplots(figsize=(3.5 + 0.4 * len(chosen), 1.5 + 0.25 * len(terms)), layout="constrained")[1]
+    if found.empty:
+        write_message(ax, f"No term has an adjusted p-value of {alpha:g} or less.")
+    else:
+        _draw(ax, shown, chosen, terms)
+    finish(ax, show=show, save=save)
+    return ax
+
+
+def _draw(ax: Axes, shown: pd.DataFrame, chosen: list[str], terms: list[str]) -> None:
     dots = ax.scatter(
         shown["module"].map(chosen.index),
         shown["term"].map(terms.index),
@@ -95,5 +100,3 @@ def enrichment(
     ax.margins(x=0.1, y=0.05)
     ax.invert_yaxis()
     ax.figure.colorbar(dots, ax=ax, label="-log10 adjusted p", shrink=0.6, extend="max")
-    finish(ax, show=show, save=save)
-    return ax

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish
+from cellfm._figure import finish, write_message
 from cellfm.errors import MissingKeyError
 
 
@@ -36,7 +36,7 @@ def gene_function(
 
     Returns
     -------
-    The axes.
+    The axes; empty but for a line of text where no fold has a score.
 
     Raises
     ------
@@ -55,6 +55,10 @@ def gene_function(
     classifiers = list(dict.fromkeys(scores["classifier"]))
     if ax is None:
         ax = plt.subplots(figsize=(1.5 + 1.2 * len(names), 4), layout="constrained")[1]
+    if scores[metric].isna().all():
+        write_message(ax, f"No fold has a score ({metric}).")
+        finish(ax, show=show, save=save)
+        return ax
     width = 0.8 / len(classifiers)
     generator = np.random.default_rng(0)  # scatters the dots sideways
     for i, classifier in enumerate(classifiers):

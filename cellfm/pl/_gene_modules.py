@@ -14,6 +14,7 @@ from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
 
 _MAX_NAME = 32  # letters
+_LARGEST = 40  # points of area
 
 
 def gene_modules(
@@ -72,14 +73,20 @@ def gene_modules(
     names = _names(adata, enrichment, alpha)
     if ax is None:
         ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
-    grey = np.isfinite(points[:, 0]) & ((modules < 0) | (modules >= n_modules))
-    ax.scatter(points[grey, 0], points[grey, 1], s=2, color="lightgrey", linewidths=0, rasterized=True)
+    shown = np.isfinite(points[:, 0])
+    size = min(120_000 / max(1, shown.sum()), _LARGEST)  # as scanpy, but no points that cover each other
+    grey = shown & ((modules < 0) | (modules >= n_modules))
+    ax.scatter(points[grey, 0], points[grey, 1], s=0.5 * size, color="lightgrey", linewidths=0, rasterized=True)
     for module in range(min(n_modules, modules.max(initial=-1) + 1)):
         label = f"{module}: {names[str(module)]}" if str(module) in names else str(module)
         x, y = points[modules == module].T
-        ax.scatter(x, y, s=5, color=default_20[module % 20], linewidths=0, label=label, rasterized=True)
+        ax.scatter(x, y, s=size, color=default_20[module % 20], linewidths=0, label=label, rasterized=True)
     ax.set(
-        xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{int(np.isfinite(points[:, 0]).sum()):,} genes"
+        xticks=[],
+        yticks=[],
+        xlabel="UMAP1",
+        ylabel="UMAP2",
+        title=f"{shown.sum():,} genes" + (", none in a module" if modules.max(initial=-1) < 0 else ""),
     )
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", markerscale=3)

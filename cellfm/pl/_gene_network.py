@@ -9,7 +9,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from cellfm._figure import finish
+from cellfm._figure import finish, write_message
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import MODULES
 
@@ -39,7 +39,8 @@ def gene_network(
 
     Returns
     -------
-    The axes; with several embeddings a list, with the genes in the same places.
+    The axes; with several embeddings a list, with the genes in the same places. Where no two genes are related, empty
+    but for a line of text.
 
     Raises
     ------
@@ -72,6 +73,10 @@ def gene_network(
     place = dict(zip(genes, np.column_stack((np.cos(angle), np.sin(angle))), strict=True))
     lines = [(place[one], place[other]) for one, other in zip(table["gene"], table["other"], strict=True)]
     for axis, embedding in zip(axes, embeddings, strict=True):
+        axis.set_title(embedding)
+        if not genes:
+            write_message(axis, "No two of the genes have a cosine above 0.")
+            continue
         strength = np.clip(table[embedding].to_numpy(float), 0, 1)
         colors = plt.get_cmap("Greys")(0.15 + 0.85 * strength)
         axis.add_collection(LineCollection(lines, linewidths=0.3 + 3 * strength, colors=colors, zorder=1))
@@ -88,7 +93,7 @@ def gene_network(
                 va="center",
                 fontsize="small",
             )
-        axis.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", title=embedding)
+        axis.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
         axis.axis("off")
     finish(axes[0], show=show, save=save)
     return axes[0] if len(axes) == 1 else axes

@@ -1,4 +1,4 @@
-"""`cf.pl.lncrnas`: lncRNAs that mark groups of cells, as dots."""
+"""`cf.pl.lncrnas`: lncRNAs that mark groups of cells, as dots: by attention on the left, by expression on the right."""
 
 from pathlib import Path
 
@@ -6,11 +6,12 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.markers import MarkerStyle
 
 from cellfm._adata import warn
-from cellfm._figure import finish
-from cellfm.errors import InputError, MissingKeyError
-from cellfm.keys import ATTENTION
+from cellfm._figure import finish, write_message
+from cellfm.errors import MissingKeyError
+from cellfm.keys import ATTENTION, RUN
 
 _LARGEST = 200  # points of area, for a gene that every cell expresses
 
@@ -21,11 +22,15 @@ def lncrnas(
     key: str = ATTENTION.lncrnas,
     n_genes: int = 3,
     alpha: float = 0.05,
+    expression: bool = True,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
     """Draw the most specific lncRNAs of each group: size is the share of cells that express one, colour specificity.
+
+    The left half of a dot is specificity by attention, the right half that by expression alone, the control: where the
+    halves look alike, expression alone would have found the gene. The title says which layer was read.
 
     Parameters
     ----------
@@ -36,7 +41,10 @@ def lncrnas(
     n_genes
         Genes of each group.
     alpha
-        Genes with a larger adjusted p-value are not chosen, unless there is no other (a warning says so).
+        Genes with a larger adjusted p-value are not chosen. Where none has a smaller one, the most specific are drawn;
+        a warning and the title say so.
+    expression
+        Draw the control as the right half of each dot; otherwise dots are attention alone.
     ax
         Axes to draw on.
     show
@@ -46,14 +54,18 @@ def lncrnas(
 
     Returns
     -------
-    The axes. A gene is drawn for every group in which it passed the filters.
+    The axes. A gene is drawn for every group in which it passed the filters. Where no gene is more specific to one
+    group than to the others, or none was tested, the axes are empty but for a line of text.
 
     Raises
     ------
     MissingKeyError
         No such table.
-    InputError
-        No gene is specific to any group.
+
+    Warns
+    -----
+    DataWarning
+        No gene has an adjusted p-value up to `alpha`.
 
     Examples
     --------
@@ -64,29 +76,45 @@ def lncrnas(
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.rank_lncrnas(adata, groupby=...) first.")
     table: pd.DataFrame = adata.uns[key]
     specific = table[table["specificity"] > 0]
-    if specific.empty:
-        raise InputError(f"No lncRNA of uns[{key!r}] is more specific to a group than to the others.")
     found = specific[specific["p_adjusted"] <= alpha]
-    if found.empty:
+    title = _title(adata, key)
+    if found.empty and len(specific):
         least = specific["p_adjusted"].min()
         warn(f"No lncRNA has an adjusted p-value up to {alpha:g} (least: {least:.2g}); the most specific are drawn.")
+        title = f"{title}\nnone with an adjusted p up to {alpha:g}: the most specific".strip()
         found = specific
     groups = list(dict.fromkeys(table["group"]))
     genes = list(dict.fromkeys(found.groupby("group", sort=False, observed=True).head(n_genes)["gene"]))
-    shown = table[table["gene"].isin(genes)]
     if ax is None:
         size = (3 + 0.35 * len(genes), 1.8 + 0.3 * len(groups))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
-    dots = ax.scatter(
-        shown["gene"].map(genes.index),
-        shown["group"].map(groups.index),
-        s=_LARGEST * shown["fraction"],
-        c=shown["specificity"],
-        cmap="Reds",
-        vmin=0,
-        edgecolors="grey",
-        linewidths=0.4,
-    )
+    if genes:
+        _draw(ax, table[table["gene"].isin(genes)], genes, groups, expression and "expression_specificity" in table)
+        ax.set_title(title, fontsize="small")
+    elif len(table):
+        write_message(ax, "No lncRNA is more specific to one group than to the others.")
+    else:
+        write_message(ax, "No lncRNA was tested: too few cells express one.")
+    finish(ax, show=show, save=save)
+    return ax
+
+
+def _draw(ax: Axes, shown: pd.DataFrame, genes: list[str], groups: list[str], expression: bool) -> None:
+    halves = {"specificity": "left", "expression_specificity": "right"} if expression else {"specificity": "full"}
+    most = shown[list(halves)].max(axis=None)
+    for column, side in halves.items():
+        dots = ax.scatter(
+            shown["gene"].map(genes.index),
+            shown["group"].map(groups.index),
+            s=_LARGEST * shown["fraction"],
+            c=shown[column],
+            marker=MarkerStyle("o", fillstyle=side),
+            cmap="Reds",
+            vmin=0,
+            vmax=most,
+            edgecolors="grey",
+            linewidths=0.4,
+        )
     ax.set(xticks=range(len(genes)), yticks=range(len(groups)))
     ax.set_xticklabels(genes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set_yticklabels(groups)
@@ -97,6 +125,11 @@ def lncrnas(
             [], [], s=_LARGEST * share, color="lightgrey", edgecolors="grey", linewidths=0.4, label=f"{share:.0%}"
         )
     ax.legend(title="cells", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    ax.figure.colorbar(dots, ax=ax, label="specificity", shrink=0.5, anchor=(0, 0))
-    finish(ax, show=show, save=save)
-    return ax
+    label = "specificity,\nleft by attention,\nright by expression" if expression else "specificity"
+    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.6, anchor=(0, 0))
+
+
+def _title(adata: AnnData, key: str) -> str:
+    record = adata.uns.get(RUN, {}).get(key, {})
+    layer = record.get(ATTENTION.attention_layer)
+    return "" if layer is None else f"read by CLS, layer {layer} of {record['model']}"

@@ -37,7 +37,8 @@ def module_comparison(
 
     Returns
     -------
-    The axes. Random modules are drawn as their mean, with the least and the most of the draws.
+    The axes. Random modules are drawn as their mean, with the least and the most of the draws; how many there are, and
+    in how many of them no term is enriched, stands in the legend.
 
     Raises
     ------
@@ -57,11 +58,19 @@ def module_comparison(
         ax = plt.subplots(figsize=(6, 4), layout="constrained")[1]
     for source, rows in table.groupby("source", sort=False, observed=True):
         by_resolution = rows.groupby("resolution")["n_enriched"].agg(["mean", "min", "max"])
-        (line,) = ax.plot(by_resolution.index, by_resolution["mean"], marker="o", markersize=3, label=source)
-        ax.fill_between(
-            by_resolution.index, by_resolution["min"], by_resolution["max"], color=line.get_color(), alpha=0.2
+        n_draws = rows["draw"].nunique()
+        none = f" ({n_draws} draws, {(rows['n_enriched'] == 0).mean():.0%} without a term)" if n_draws > 1 else ""
+        spread = [by_resolution["mean"] - by_resolution["min"], by_resolution["max"] - by_resolution["mean"]]
+        ax.errorbar(
+            by_resolution.index,
+            by_resolution["mean"],
+            yerr=spread if n_draws > 1 else None,
+            marker="o",
+            markersize=4,
+            capsize=2,
+            label=f"{source}{none}",
         )
-    ax.set(xlabel="resolution", ylabel="enriched terms", ylim=(0, None))
+    ax.set(xlabel="resolution", ylabel="enriched terms", ylim=(0, max(1, ax.get_ylim()[1])))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     finish(ax, show=show, save=save)

@@ -83,10 +83,11 @@ def gene_network(
             f"Only {there.sum()} of {len(genes)} genes have an embedding; without: {', '.join(left_out[:10])}."
         )
     if left_out:
-        warn(f"{len(left_out)} of {len(genes)} genes have no embedding and are left out: {', '.join(left_out[:10])}.")
+        verbs = "has no embedding and is" if len(left_out) == 1 else "have no embedding and are"
+        warn(f"{len(left_out)} of {len(genes)} genes {verbs} left out: {', '.join(left_out[:10])}.")
     unit = [one[there] / np.linalg.norm(one[there], axis=1, keepdims=True) for one in rows]
     cosines = [one @ one.T for one in unit]
-    pairs = np.array(strongest(cosines, n_neighbors)).reshape(-1, 2)
+    pairs = np.array(strongest(cosines, n_neighbors), int).reshape(-1, 2)
     names = np.asarray(known)[there]
     table = pd.DataFrame({"gene": names[pairs[:, 0]], "other": names[pairs[:, 1]]})
     for key, cosine in zip(embedding_keys, cosines, strict=True):

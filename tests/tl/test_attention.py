@@ -252,19 +252,52 @@ def test_plots_draw_what_is_stored(with_lncrnas, tiny_model):
         cf.pl.attention(with_lncrnas)
     cf.tl.attention(with_lncrnas, tiny_model, groupby="label", readers=["GENE4"])
     ax = cf.pl.attention(with_lncrnas, n_genes=3)
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["A", "B", "A", "B"]
     assert len(ax.get_yticklabels()) >= 3
-    cf.pl.attention(with_lncrnas, key="cellfm_attention_GENE4", genes=["GENE5", "GENE6"])
-    with pytest.raises(MissingKeyError, match="1 genes have no scores: GENE4"):
+    assert {text.get_text() for text in ax.texts} == {"read by CLS,\nlayer 1 of tiny", "by expression alone"}
+    values = ax.images[0].get_array()
+    first = with_lncrnas.var_names.get_loc(ax.get_yticklabels()[0].get_text())
+    for places, key in ((slice(0, 2), "cellfm_attention"), (slice(3, 5), "cellfm_attention_expression")):
+        row = with_lncrnas.varm[key][first]
+        np.testing.assert_allclose(values[0, places], row - row.mean(), atol=1e-6)
+    genes = ["GENE5", "GENE6"]
+    ax = cf.pl.attention(with_lncrnas, key="cellfm_attention_GENE4", genes=genes, expression=False, relative=False)
+    assert [text.get_text() for text in ax.texts] == ["read by GENE4,\nlayer 1 of tiny"]
+    np.testing.assert_allclose(ax.images[0].get_array(), with_lncrnas.varm["cellfm_attention_GENE4"][5:7])
+    with pytest.raises(MissingKeyError, match="1 gene has no scores: GENE4"):
         cf.pl.attention(with_lncrnas, key="cellfm_attention_GENE4", genes=["GENE4"])
     with pytest.raises(MissingKeyError, match=r"call cf\.tl\.rank_lncrnas"):
         cf.pl.lncrnas(with_lncrnas)
     cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", biotypes="kind", n_permutations=99)
     ax = cf.pl.lncrnas(with_lncrnas)
     assert "GENE0" in {label.get_text() for label in ax.get_xticklabels()}
+    assert ax.get_title() == "read by CLS, layer 1 of tiny"
+    table = with_lncrnas.uns["cellfm_lncrnas"]
+    shown = table[table["gene"].isin([label.get_text() for label in ax.get_xticklabels()])]
+    for half, column in zip(ax.collections[:2], ("specificity", "expression_specificity"), strict=True):
+        np.testing.assert_allclose(half.get_array(), shown[column])
     with pytest.warns(DataWarning, match=r"up to 1e-09 \(least: 0.0\d+\); the most specific"):
         few = cf.pl.lncrnas(with_lncrnas, alpha=1e-9)
     assert "GENE0" in {label.get_text() for label in few.get_xticklabels()}
-    with_lncrnas.uns["cellfm_lncrnas"]["specificity"] = 0.0
-    with pytest.raises(InputError, match="No lncRNA .* is more specific"):
-        cf.pl.lncrnas(with_lncrnas)
+    assert "none with an adjusted p up to 1e-09" in few.get_title()
+
+
+def message_of(ax):
+    """The line of text on axes that hold nothing else."""
+    assert not ax.collections
+    assert not ax.images
+    (text,) = ax.texts
+    return text.get_text()
+
+
+def test_plots_of_nothing_say_so(with_lncrnas, tiny_model, tmp_path):
+    cf.tl.rank_lncrnas(with_lncrnas, tiny_model, groupby="label", biotypes="kind", n_permutations=9)
+    table = with_lncrnas.uns["cellfm_lncrnas"]
+    with_lncrnas.uns["cellfm_lncrnas"] = table.assign(specificity=0.0)
+    ax = cf.pl.lncrnas(with_lncrnas, save=tmp_path / "none.png")
+    assert message_of(ax) == "No lncRNA is more specific to one group than to the others."
+    assert (tmp_path / "none.png").stat().st_size > 1000
+    with_lncrnas.uns["cellfm_lncrnas"] = table[:0]
+    assert message_of(cf.pl.lncrnas(with_lncrnas)) == "No lncRNA was tested: too few cells express one."
+    cf.tl.attention(with_lncrnas, tiny_model, groupby="label", min_cells=1000)
+    assert message_of(cf.pl.attention(with_lncrnas)).startswith("No gene has a score in all 2 groups.")

@@ -95,7 +95,7 @@ def test_comparison_counts_terms_by_resolution(planted):
 
 def test_network_keeps_the_strongest_relations(planted):
     genes = ["GENE0", "GENE1", "GENE2", "GENE100", "GENE101", "GENE102", "NOPE"]
-    with pytest.warns(DataWarning, match="1 of 7 genes have no embedding and are left out: NOPE"):
+    with pytest.warns(DataWarning, match="1 of 7 genes has no embedding and is left out: NOPE"):
         cf.tl.gene_network(planted, genes, n_neighbors=2)
     table = planted.uns["cellfm_gene_network"]
     kind = {gene: int(gene[4:]) // 100 for gene in genes[:-1]}
@@ -113,7 +113,7 @@ def test_network_keeps_the_strongest_relations(planted):
         ({"source": "magic"}, InputError, "source must be"),
         ({"n_neighbors": 0}, InputError, "n_neighbors and min_genes must be 1 or more"),
         ({"min_cells": 1000}, InputError, "0 genes are left to compare, of 300; at least 50"),
-        ({"genes": ["GENE1", "NOPE"]}, MissingKeyError, "1 genes are not in var_names: NOPE"),
+        ({"genes": ["GENE1", "NOPE"]}, MissingKeyError, "1 gene is not in var_names: NOPE"),
         ({"genes": "hvg"}, MissingKeyError, "No boolean column 'hvg' in var"),
         ({"embedding_key": "other"}, MissingKeyError, r"No varm\['other'\]; there is: cellfm"),
     ],
@@ -172,9 +172,10 @@ def test_plots_draw_what_is_stored(planted, tmp_path):
     ax = cf.pl.enrichment(planted)
     assert {label.get_text() for label in ax.get_yticklabels()} == set(SETS)
     ax = cf.pl.module_comparison(planted)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["cellfm", "random", "co-expression"]
-    with pytest.raises(InputError, match="adjusted p-value of 1e-300 or less in these modules; raise alpha="):
-        cf.pl.enrichment(planted, alpha=1e-300)
+    table = planted.uns["cellfm_module_comparison"]
+    none = (table[table["source"] == "random"]["n_enriched"] == 0).mean()
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["cellfm", f"random (10 draws, {none:.0%} without a term)", "co-expression"]
     assert len(cf.pl.gene_network(planted)) == 2
     _, ax = plt.subplots()
     with pytest.raises(InputError, match="ax= takes one embedding, the table has 2"):
@@ -182,6 +183,41 @@ def test_plots_draw_what_is_stored(planted, tmp_path):
     del planted.uns["cellfm_gene_network"]["again"]
     assert cf.pl.gene_network(planted, ax=ax) is ax
     assert (tmp_path / "modules.png").stat().st_size > 1000
+
+
+def message_of(ax):
+    """The line of text on axes that hold nothing else."""
+    assert not ax.collections
+    assert not ax.patches
+    (text,) = ax.texts
+    return text.get_text()
+
+
+def test_plots_of_nothing_say_so(planted, tmp_path):
+    cf.tl.gene_modules(planted, resolution=0.3, umap=True)
+    cf.tl.enrich_modules(planted, SETS)
+    ax = cf.pl.enrichment(planted, alpha=1e-300, save=tmp_path / "none.png")
+    assert message_of(ax) == "No term has an adjusted p-value of 1e-300 or less."
+    assert message_of(cf.pl.enrichment(planted, modules=["77"])) == "No term has an adjusted p-value of 0.05 or less."
+    opposite = np.eye(3) - 0.4  # no two have a cosine above 0
+    planted.varm["apart"] = np.zeros((300, 3), np.float32)
+    planted.varm["apart"][:3] = opposite
+    cf.tl.gene_network(planted, ["GENE0", "GENE1", "GENE2"], embedding_keys=["apart"])
+    assert message_of(cf.pl.gene_network(planted)) == "No two of the genes have a cosine above 0."
+    scores = pd.DataFrame(columns=["features", "classifier", "repeat", "fold", "auroc"])
+    assert message_of(cf.pl.gene_function(scores)) == "No fold has a score (auroc)."
+    with pytest.warns(DataWarning, match="No module has 1000 genes"):
+        cf.tl.gene_modules(planted, resolution=1, min_genes=1000, umap=True)
+    assert cf.pl.gene_modules(planted).get_title() == "300 genes, none in a module"
+    cf.tl.enrich_modules(planted, SETS)
+    assert len(planted.uns["cellfm_enrichment"]) == 0
+    assert planted.uns["cellfm"]["cellfm_enrichment"]["n_tests"] == 0
+    assert message_of(cf.pl.enrichment(planted)) == "No term has an adjusted p-value of 0.05 or less."
+
+
+def test_points_are_of_scanpy_s_size_and_not_too_large(planted):
+    cf.tl.gene_modules(planted, resolution=0.3, umap=True)
+    assert {size for dots in cf.pl.gene_modules(planted).collections for size in dots.get_sizes()} == {40.0, 20.0}
 
 
 def test_cells_that_express_a_module_score_high(planted):

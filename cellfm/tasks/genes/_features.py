@@ -110,5 +110,6 @@ def _chosen(adata: AnnData, genes: Sequence[str] | str | None) -> np.ndarray:
         return adata.var[genes].to_numpy().copy()
     unknown = sorted(set(genes) - set(adata.var_names))
     if unknown:
-        raise MissingKeyError(f"{len(unknown)} genes are not in var_names: {', '.join(unknown[:10])}.")
+        number = "1 gene is" if len(unknown) == 1 else f"{len(unknown)} genes are"
+        raise MissingKeyError(f"{number} not in var_names: {', '.join(unknown[:10])}.")
     return np.asarray(adata.var_names.isin(genes))
