@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +16,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._undisturbed import undisturbed
-from cellfm.data import Features, Values, describe, read_features
+from cellfm.data import Features, Values, as_numbers, describe, read_features, require_numeric, rounded
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.keys import RUN
 from cellfm.settings import settings
@@ -216,6 +216,8 @@ class Matrix:
     """The table of genes that belongs to it."""
     name: str
     """How the user finds it: ``adata.X``, ``adata.layers['counts']``, ``adata.raw.X``."""
+    as_counts: bool = False
+    """Whether rows are rounded to whole numbers and refused where they are no counts; see `require_counts`."""
 
     @property
     def n_cells(self) -> int:
@@ -241,8 +243,26 @@ class Matrix:
         return self.features.is_gene
 
     def rows(self, start: int, stop: int) -> sp.csr_matrix:
-        """Some cells as CSR, (n_rows, n_vars); only genes have entries."""
-        return self.only_genes(_to_csr(self.values[start:stop]))
+        """Some cells as CSR, (n_rows, n_vars); only genes have entries.
+
+        Raises
+        ------
+        InputError
+            The matrix is read as counts, and these cells hold none: of data on disk only a sample was seen before.
+        """
+        block = self._read(start, stop)
+        if not self.as_counts:
+            return block
+        found = describe(block.data)
+        if found.kind not in ("counts", "empty"):
+            raise InputError(
+                f"{self.name} has {found} in cells {start:,} to {stop - 1:,}, where counts were expected; nothing was "
+                "written. Correct these cells or remove them, and begin anew."
+            )
+        return rounded(block) if found.off else block
+
+    def _read(self, start: int, stop: int) -> sp.csr_matrix:
+        return self.only_genes(_to_csr(self.values[start:stop], self.name))
 
     def only_genes(self, block: sp.csr_matrix) -> sp.csr_matrix:
         """A block of rows without the entries of columns that are no genes; the shape stays."""
@@ -265,7 +285,7 @@ class Matrix:
             values = self.values if self.features.all_genes else self.values[:, self.is_gene]
             return describe(values.data if sp.issparse(values) else values)
         starts = sorted({0, self.n_cells // 2, max(0, self.n_cells - _SAMPLE_CELLS)})
-        parts = [self.rows(start, min(start + _SAMPLE_CELLS, self.n_cells)).data for start in starts]
+        parts = [self._read(start, min(start + _SAMPLE_CELLS, self.n_cells)).data for start in starts]
         return describe(np.concatenate(parts))
 
 
@@ -275,36 +295,55 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
     Raises
     ------
     MissingKeyError
-        There is no such layer; the message lists those there are.
+        There is no such layer, or X is empty; the message lists those there are.
+    InputError
+        The matrix holds no numbers: text, dates, complex or masked entries.
     """
     if layer is None or layer == "X":
-        if adata.X is None:
+        x = _x_of(adata)
+        if x is None:
             raise MissingKeyError(f"adata.X is empty. Pass layer= with another matrix; there are: {_layers(adata)}.")
-        return Matrix(_sliceable(adata.X), adata.var, "adata.X")
+        return Matrix(_sliceable(x, "adata.X"), adata.var, "adata.X")
     if layer in adata.layers:
-        return Matrix(_sliceable(adata.layers[layer]), adata.var, f"adata.layers[{layer!r}]")
+        name = f"adata.layers[{layer!r}]"
+        return Matrix(_sliceable(adata.layers[layer], name), adata.var, name)
     if layer == "raw" and adata.raw is not None:
-        return Matrix(_sliceable(adata.raw.X), adata.raw.var, "adata.raw.X")
+        return Matrix(_sliceable(adata.raw.X, "adata.raw.X"), adata.raw.var, "adata.raw.X")
     raise MissingKeyError(f"No layer {layer!r}; there are: {_layers(adata)}.")
 
 
 def matrices(adata: AnnData) -> list[str]:
     """The matrices that `read_matrix` can read, by the name it takes."""
-    x, raw = ["X"] if adata.X is not None else [], ["raw"] if adata.raw is not None else []
+    x, raw = ["X"] if _x_of(adata) is not None else [], ["raw"] if adata.raw is not None else []
     return [*x, *adata.layers, *raw]
 
 
-def require_counts(matrix: Matrix, adata: AnnData) -> None:
-    """Refuse a matrix that holds no counts, with what it holds and where counts may be found.
+def require_counts(matrix: Matrix, adata: AnnData) -> Matrix:
+    """The matrix read as counts: values close to whole numbers are rounded, which is said once; others are refused.
 
     Raises
     ------
     InputError
-        The values are not whole numbers of 0 and above, or all are zero; or no row of the table is a human gene.
+        The values are not whole numbers of 0 and above, or all are zero (the message says what they are and where
+        counts may be found); or no row of the table is a human gene.
     """
     require_features(matrix)
-    if problem := counts_problem(matrix.describe(), matrix.name, adata):
+    found = matrix.describe()
+    if problem := counts_problem(found, matrix.name, adata):
         raise InputError(problem)
+    for remark in counts_remarks(found, matrix.name):
+        warn(remark)
+    # What is whole and in memory needs no second look.
+    return matrix if matrix.in_memory and not found.off else replace(matrix, as_counts=True)
+
+
+def counts_remarks(found: Values, matrix: str) -> list[str]:
+    """What makes counts doubtful, though they are taken."""
+    if found.kind != "counts":
+        return []
+    if found.off:
+        return [f"The values of {matrix} are whole numbers to within {found.off:.2g}; they are rounded."]
+    return []
 
 
 def gene_rows(adata: AnnData) -> AnnData:
@@ -361,20 +400,31 @@ def warn(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=depth)
 
 
-def _sliceable(values: Any) -> Any:
+def _x_of(adata: AnnData) -> Any:
+    """X, or None where there is none: in a file on disk, too, of which anndata itself raises."""
+    try:
+        return adata.X
+    except KeyError:
+        return None
+
+
+def _sliceable(values: Any, name: str) -> Any:
     """Something whose rows can be taken cheaply: column-wise sparse matrices in memory are turned round once."""
+    if hasattr(values, "dask"):
+        return _Chunked(values, name)
     if sp.issparse(values):
-        if values.dtype == np.float16:  # which SciPy cannot slice
-            values = type(values)((values.data.astype(np.float32), values.indices, values.indptr), shape=values.shape)
-        return sp.csr_matrix(values)
-    return _Chunked(values) if hasattr(values, "dask") else values
+        return sp.csr_matrix(as_numbers(values, name))
+    if isinstance(values, np.ndarray):
+        return as_numbers(values, name)
+    require_numeric(np.dtype(values.dtype), name)
+    return values
 
 
 class _Chunked:
     """Rows of a dask array. The chunk they lie in is kept, since the next rows mostly lie in it too."""
 
-    def __init__(self, values: Any) -> None:
-        self.shape, self.dtype = values.shape, values.dtype
+    def __init__(self, values: Any, name: str) -> None:
+        self.shape, self.dtype, self.name = values.shape, values.dtype, name
         self._chunks = values.blocks
         self._ends = np.cumsum(values.chunks[0])
         self._kept: tuple[int, sp.csr_matrix] | None = None
@@ -391,13 +441,13 @@ class _Chunked:
     def _chunk(self, i: int) -> sp.csr_matrix:
         kept = self._kept
         if kept is None or kept[0] != i:
-            self._kept = kept = (i, _to_csr(self._chunks[i].compute()))
+            self._kept = kept = (i, _to_csr(self._chunks[i].compute(), self.name))
         return kept[1]
 
 
-def _to_csr(block: Any) -> sp.csr_matrix:
+def _to_csr(block: Any, name: str) -> sp.csr_matrix:
     if not sp.issparse(block):
-        block = np.asarray(block)
+        block = as_numbers(np.asanyarray(block), name)
         block = block.astype(np.float32) if block.dtype == np.float16 else block
     matrix = sp.csr_matrix(block)
     matrix.sum_duplicates()

@@ -59,7 +59,8 @@ class CellInput:
     ) -> Iterator[tuple[slice, TokenBatch]]:
         """Cells in order, in blocks of `n_cells`: all, or those of a span."""
         for span, block in self.counts.blocks(n_cells, of):
-            _check_block(block, self.counts.name, whole=self.values is None)
+            if self.values is not None:
+                _check_block(block, self.counts.name)
             own = None if self.values is None else _block_values(self.values, span)
             yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
 
@@ -109,7 +110,7 @@ def read_cells_for(
     require_features(counts)
     values = None if values_layer is None else _own_values(adata, values_layer, counts)
     if values is None:
-        require_counts(counts, adata)
+        counts = require_counts(counts, adata)
     match = find_genes(
         counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc).names, features=counts.features
     )
@@ -226,15 +227,14 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
         warn(f"{n_repeated:,} genes occur more than once under the same name or id; their counts are added up.")
 
 
-def _check_block(block: sp.csr_matrix, name: str, *, whole: bool) -> None:
+def _check_block(block: sp.csr_matrix, name: str) -> None:
     """Look at all values of data on disk too, of which only a sample was checked before the start."""
     found = describe(block.data)
-    allowed = ("counts", "empty") if whole else ("counts", "empty", "normalised", "log-normalised")
-    if found.kind not in allowed:
+    if found.kind in ("negative", "not finite"):
         raise InputError(f"{name} has {found}. Nothing was written.")
 
 
 def _block_values(values: Matrix, span: slice) -> sp.csr_matrix | np.ndarray:
     block = values.values[span.start : span.stop] if values.in_memory else values.rows(span.start, span.stop)
-    _check_block(values.only_genes(sp.csr_matrix(block)), values.name, whole=False)
+    _check_block(values.only_genes(sp.csr_matrix(block)), values.name)
     return block

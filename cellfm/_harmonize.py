@@ -14,7 +14,7 @@ from mudata import MuData
 from cellfm._adata import record_run, refresh
 from cellfm._genes import HOW, GeneMatch, find_genes
 from cellfm._hgnc import Synonyms
-from cellfm.data import describe, read_features
+from cellfm.data import as_numbers, describe, read_features
 from cellfm.errors import InputError
 from cellfm.keys import GENES
 from cellfm.vocab import Vocabulary, strip_version
@@ -123,6 +123,7 @@ def merge_columns(
     is_gene
         (n_vars,) bool: columns that tell what the values are; antibodies may be scaled in their own way.
     """
+    values = as_numbers(values, name)
     looked_at = values if is_gene is None or is_gene.all() else values[:, np.flatnonzero(is_gene)]
     found = describe(looked_at.data if sp.issparse(values) else looked_at)
     if found.kind in ("negative", "not finite"):

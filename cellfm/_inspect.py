@@ -11,7 +11,7 @@ from cellfm._genes import HOW, MIN_KNOWN_GENES, genes_problem
 from cellfm._harmonize import Naming, name_genes
 from cellfm._hgnc import Synonyms
 from cellfm._report import Depth, Report
-from cellfm.data import Values, describe
+from cellfm.data import Values, describe, rounded
 from cellfm.vocab import Vocabulary
 
 # From what rules a matrix out to what says nothing: one block decides for all.
@@ -43,11 +43,14 @@ def inspect_data(
     known_depth = 0.0
     for _, block in matrix.blocks():
         found.append(describe(block.data))
+        if found[-1].off:
+            block = rounded(block)
         known.append(count_known(block, ids))
         if found[-1].kind not in ("not finite", "negative"):
             depth.append(block @ np.ones(len(ids)))
             known_depth += float((block @ (ids > 0).astype(np.float64)).sum())
-    values = min(found, key=lambda f: _KINDS.index(f.kind), default=Values("empty", 0.0))
+    # Of blocks of counts the one that is furthest from whole numbers.
+    values = min(found, key=lambda f: (_KINDS.index(f.kind), -f.off), default=Values("empty", 0.0))
     per_cell, depths = np.concatenate(known), np.concatenate(depth)
     summable = values.kind not in ("not finite", "negative") and depths.sum() > 0
     how = naming.match.how

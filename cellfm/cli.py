@@ -235,10 +235,16 @@ def _cell_lines(path: Path) -> Iterator[str]:
 def _table_lines(cells: "AnnData") -> Iterator[str]:
     from cellfm._adata import matrices, read_matrix
 
-    found = {layer: read_matrix(cells, layer).describe() for layer in matrices(cells)}
-    for layer, values in found.items():
+    counts = []
+    for layer in matrices(cells):
+        try:
+            values = read_matrix(cells, layer).describe()
+        except InputError as error:
+            yield f"  {layer}: {error}"
+            continue
         yield f"  {layer}: {values}"
-    counts = [layer for layer, values in found.items() if values.kind == "counts"]
+        if values.kind == "counts":
+            counts.append(layer)
     yield f"  counts: {' and '.join(counts) or 'none found'}"
     yield f"  genes: {', '.join(map(str, cells.var_names[:5]))} ..."
     yield f"  var: {', '.join(cells.var) or 'no columns'}"

@@ -1,5 +1,6 @@
 """The border to AnnData: every kind of storage gives the same rows, and messages say what was found."""
 
+import re
 from pathlib import Path
 
 import anndata as ad
@@ -13,6 +14,7 @@ from anndata import AnnData
 
 import cellfm as cf
 from cellfm._adata import read_matrix, record_run, require_counts, require_in_memory, select
+from cellfm.data import read_cells, write_cells
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (7, 5)).astype(np.float32)
@@ -100,6 +102,69 @@ def test_what_is_no_count_is_refused_by_what_it_is(values: np.ndarray, message: 
         adata = AnnData(stored)
         with pytest.raises(InputError, match=message):
             require_counts(read_matrix(adata), adata)
+
+
+@pytest.mark.parametrize("where", ["X", "layer", "raw"])
+@pytest.mark.parametrize("stored", ["dense", "CSR", "CSC", "CSR array", "dask", "disk"])
+def test_round_off_is_removed_and_said(where: str, stored: str, tmp_path: Path):
+    off = (COUNTS + np.random.default_rng(1).uniform(-5e-4, 5e-4, COUNTS.shape)).astype(np.float32)
+    values = da.from_array(off, chunks=(3, 5)) if stored == "dask" else STORED.get(stored, np.asarray)(off)
+    adata = AnnData(COUNTS, layers={"off": values})
+    if where == "X":
+        adata.X = values
+    if where == "raw":
+        adata.raw = AnnData(values)
+    if stored == "disk":
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        adata = read_cells(tmp_path / "cells.h5ad", backed=True)
+    matrix = read_matrix(adata, {"X": None, "layer": "off", "raw": "raw"}[where])
+    with pytest.warns(DataWarning, match=rf"{re.escape(matrix.name)} are whole numbers to within 0\.000"):
+        counts = require_counts(matrix, adata)
+    np.testing.assert_array_equal(sp.vstack([block for _, block in counts.blocks(3)]).toarray(), COUNTS)
+    if stored == "disk":
+        adata.file.close()
+
+
+@pytest.mark.parametrize(("bad", "shown"), [(np.nan, r"\(nan\)"), (-3, "negative values like -3"), (0.5, "0.5")])
+def test_what_no_sample_shows_is_refused_when_it_is_read(bad: float, shown: str, tmp_path: Path):
+    counts = np.random.default_rng(0).poisson(1.0, (4000, 3)).astype(np.float32)
+    counts[1000, 1] = bad
+    AnnData(sp.csr_matrix(counts)).write_h5ad(tmp_path / "cells.h5ad")
+    adata = read_cells(tmp_path / "cells.h5ad", backed=True)
+    matrix = require_counts(read_matrix(adata), adata)
+    with pytest.raises(InputError, match=rf"{shown}.* in cells 0 to 2,047.*nothing was written"):
+        list(matrix.blocks())
+    adata.file.close()
+
+
+def test_whole_numbers_in_memory_are_looked_at_once():
+    adata = AnnData(COUNTS)
+    assert require_counts(read_matrix(adata), adata) == read_matrix(adata)
+
+
+@pytest.mark.parametrize("layer", [None, "words", "raw"])
+def test_text_is_named_and_objects_that_are_numbers_are_taken(layer: str | None):
+    words = np.full(COUNTS.shape, "many", object)
+    adata = AnnData(words, layers={"words": words, "objects": COUNTS.astype(int).astype(object)})
+    adata.raw = AnnData(words)
+    with pytest.raises(InputError, match=r"dtype is object and it has entries such as 'many' of type str"):
+        read_matrix(adata, layer)
+    np.testing.assert_array_equal(read_matrix(adata, "objects").rows(0, 7).toarray(), COUNTS)
+    with pytest.raises(InputError, match="'many'"):
+        cf.tl.embed(adata, layer=layer)
+
+
+def test_a_file_without_x_names_its_layers(tmp_path: Path):
+    AnnData(layers={"counts": COUNTS}).write_h5ad(tmp_path / "cells.h5ad")
+    write_cells(AnnData(layers={"counts": COUNTS}), tmp_path / "cells.zarr")
+    for name in ("cells.h5ad", "cells.zarr"):
+        for backed in (False, True):
+            adata = read_cells(tmp_path / name, backed=backed)
+            for tool in (cf.tl.embed, cf.pp.check, cf.pp.recover_counts):
+                with pytest.raises(MissingKeyError, match="adata.X is empty. .* there are: 'counts'"):
+                    tool(adata)
+            if adata.isbacked:
+                adata.file.close()
 
 
 def test_counts_elsewhere_are_pointed_to_and_not_taken():

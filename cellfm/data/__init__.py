@@ -5,11 +5,12 @@ from cellfm.data._cells import CellTable
 from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.data._features import Features, read_features, without_genome
 from cellfm.data._mask import choose_targets
+from cellfm.data._numbers import as_numbers, require_numeric
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
 from cellfm.data._shards import Corpus
 from cellfm.data._tokenize import TokenBatch, tokenize
-from cellfm.data._values import Values, describe
+from cellfm.data._values import Values, describe, rounded
 from cellfm.data._write import CELL_SUFFIXES, PICTURE_SUFFIXES, check_fits, check_writable, write_cells, write_copy
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Recovered",
     "TokenBatch",
     "Values",
+    "as_numbers",
     "cell_format",
     "check_fits",
     "check_writable",
@@ -39,6 +41,8 @@ __all__ = [
     "read_cells",
     "read_features",
     "recover",
+    "require_numeric",
+    "rounded",
     "sample_unexpressed",
     "stored_precision",
     "thin",

@@ -138,9 +138,7 @@ def _embeddings(adata: AnnData, names: Sequence[str] | None) -> dict[str, np.nda
 
 def _counts(adata: AnnData, layer: str | None) -> Matrix:
     counts = read_matrix(adata, layer)
-    if counts.describe().kind != "log-normalised":
-        require_counts(counts, adata)
-    return counts
+    return counts if counts.describe().kind == "log-normalised" else require_counts(counts, adata)
 
 
 def _pairs(batches: np.ndarray, labels: np.ndarray) -> np.ndarray:

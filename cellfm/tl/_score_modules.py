@@ -75,8 +75,7 @@ def score_modules(
     """
     adata = select(data, modality)
     genes, modules = stored_modules(adata, key, resolution)
-    counts = read_matrix(adata, layer)
-    require_counts(counts, adata)
+    counts = require_counts(read_matrix(adata, layer), adata)
     n = int(modules.max(initial=-1)) + 1
     if not n:
         raise InputError("There is no module at this resolution to score.")

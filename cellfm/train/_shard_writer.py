@@ -11,7 +11,7 @@ from cellfm._adata import BLOCK_CELLS, warn
 from cellfm._atomic import whole_folder
 from cellfm._logging import logger
 from cellfm._progress import progress
-from cellfm.data import describe
+from cellfm.data import describe, rounded
 from cellfm.data._pack import PackedCells, SeenHashes, in_validation, pack_cells
 from cellfm.data._shard_files import FORMAT, shard_name, write_shard
 from cellfm.errors import InputError
@@ -93,7 +93,7 @@ class ShardWriter:
                         f"{one.source.name}: cells {first:,} to {last - 1:,} of {table.matrix.name} have {found}, not "
                         "counts. Remove them or the input, and begin anew with overwrite=True."
                     )
-                cells = pack_cells(block, one.match.ids, len(self.vocab))
+                cells = pack_cells(rounded(block) if found.off else block, one.match.ids, len(self.vocab))
                 fates = self._judge(cells)
                 rows = np.flatnonzero(fates == KEPT)
                 self._collect(number, first, fates, cells.take(fates == KEPT), rows, codes)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, missing_values, warn
+from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, counts_remarks, missing_values, warn
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
 from cellfm._hgnc import Synonyms
 from cellfm._logging import logger
@@ -80,15 +80,18 @@ def survey(
                 match = find_genes(
                     table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms.names, features=features
                 )
+                values_found = table.matrix.describe()
                 problem = (
                     features.problem(table.matrix.var_name)
-                    or counts_problem(table.matrix.describe(), table.matrix.name, table.adata)
+                    or counts_problem(values_found, table.matrix.name, table.adata)
                     or _mixed_problem(match, vocab)
                     or genes_problem(match, vocab, min(MIN_KNOWN_GENES, min_genes), "var")
                 )
                 if problem:
                     problems.append(f"{source.name}: {problem}")
                     continue
+                for remark in counts_remarks(values_found, table.matrix.name):
+                    warn(f"{source.name}: {remark}")
                 facts = {
                     "name": source.name,
                     "n_cells": table.matrix.n_cells,

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
-from cellfm.data import describe
+from cellfm.data import describe, rounded
 
 COUNTS = np.array([0, 1, 3, 200])
 
@@ -36,3 +37,22 @@ def test_the_example_is_of_that_kind():
     assert describe(np.array([2.0, -1.5])).example == -1.5
     assert describe(np.array([2.0, 0.25])).example == 0.25
     assert "-1.5" in str(describe(np.array([2.0, -1.5])))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("noise", [1e-7, 5e-4, 1e-3])
+def test_values_close_to_whole_numbers_are_counts_and_how_close_is_said(dtype: type, noise: float):
+    values = (np.tile(COUNTS, 100) + noise * np.resize([1, -1, 1], 400)).astype(dtype)
+    found = describe(values)
+    assert found.kind == "counts"
+    assert found.off == pytest.approx(noise, rel=1.1e-2 if dtype == np.float32 else 1e-6, abs=1.1e-5)
+    np.testing.assert_array_equal(rounded(sp.csr_matrix(values[None])).toarray()[0], np.tile(COUNTS, 100))
+
+
+@pytest.mark.parametrize(("noise", "kind"), [(2e-3, "log-normalised"), (-2e-3, "negative")])
+def test_values_further_off_are_none(noise: float, kind: str):
+    assert describe(np.array([0, 1, 3, 7]) + noise).kind == kind
+
+
+def test_shares_are_no_counts_though_they_are_close_to_zero():
+    assert describe(np.random.default_rng(0).dirichlet(np.ones(20_000))).kind == "log-normalised"

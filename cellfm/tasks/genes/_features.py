@@ -34,8 +34,7 @@ def gene_table(adata: AnnData, key: str) -> pd.DataFrame:
 
 def expression_summary(adata: AnnData, layer: str | None) -> pd.DataFrame:
     """Mean, share of cells and dispersion of each gene's log-normalised expression: what is known without a model."""
-    counts = read_matrix(adata, layer)
-    require_counts(counts, adata)
+    counts = require_counts(read_matrix(adata, layer), adata)
     total, squares, cells = np.zeros((3, adata.n_vars))
     for _, block in counts.blocks():
         values = log_normalised(block)
@@ -87,7 +86,7 @@ def gene_features(
         )
     if source == "embedding":
         return places, embedding[places]
-    require_counts(counts, adata)
+    counts = require_counts(counts, adata)
     generator = np.random.default_rng(random_state)
     cells = np.sort(generator.permutation(counts.n_cells)[:MAX_CELLS])
     blocks = [block[cells[(cells >= span.start) & (cells < span.stop)] - span.start] for span, block in counts.blocks()]

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import read_matrix, require_features
+from cellfm._adata import read_matrix, require_counts, require_features
 from cellfm.errors import InputError
 from cellfm.tasks.genes import log_normalised
 from cellfm.tasks.perturbation._conditions import Condition, Conditions
@@ -67,6 +67,8 @@ def read_expression(adata: AnnData, layer: str | None) -> sp.csr_matrix:
         raise InputError(
             f"Expected counts or log-normalised expression, but {matrix.name} has {found}. Pass layer= with either."
         )
+    if found.kind == "counts":
+        matrix = require_counts(matrix, adata)
     values = matrix.rows(0, matrix.n_cells).astype(np.float32)
     return log_normalised(values) if found.kind == "counts" else values
 
