@@ -1,6 +1,6 @@
 """Integration of real batches, beside principal components and the model as it is: one CSV a run, resumable.
 
-python -m benchmarks.integration --data FOLDER --work FOLDER [--sets kang ding ...] [--seeds 3] [--table]
+python -m benchmarks.integration --data FOLDER --work FOLDER [--sets kang ding ...] [--seeds 3] [--baselines] [--table]
 """
 
 import argparse
@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
 import pandas as pd
+import scanpy as sc
 
 import cellfm as cf
+from benchmarks.mini.corpus import principal_components
 
 SETS = {
     "kang": ("kang_ifnb_pbmc", "condition"),
@@ -47,6 +50,40 @@ def run(data: Path, name: str, variant: str, seed: int) -> pd.DataFrame:
     return table.assign(best_step=record["best_step"]).reset_index()
 
 
+def run_baselines(data: Path, name: str) -> pd.DataFrame:
+    """Scores of what takes seconds and no model: the mean of each batch removed, and ComBat before the components."""
+    file, batch_key = SETS[name]
+    adata = ad.read_h5ad(data / f"{file}.h5ad")
+    cf.tl.embed(adata)
+    batch = adata.obs[batch_key].astype(str).to_numpy()
+    components = principal_components(adata.X)
+    adata.obsm["X_pca, batch means removed"] = centred(components, batch)
+    adata.obsm["X_cellfm, batch means removed"] = centred(adata.obsm["X_cellfm"], batch)
+    adata.obsm["ComBat, X_pca"] = combat_components(adata, batch)
+    names = [name for name in adata.obsm if name != "X_cellfm"]
+    return cf.tl.benchmark(adata, batch_key=batch_key, label_key="cell_type", embeddings=names).reset_index()
+
+
+def centred(embedding: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """The embedding minus the mean of each cell's batch."""
+    table = pd.DataFrame(embedding)
+    return (table - table.groupby(batch).transform("mean")).to_numpy(np.float32)
+
+
+def combat_components(adata: ad.AnnData, batch: np.ndarray) -> np.ndarray:
+    """Principal components of the variable genes after ComBat (Johnson 2007)."""
+    log = ad.AnnData(adata.X.copy(), obs=pd.DataFrame({"batch": pd.Categorical(batch)}, adata.obs_names))
+    sc.pp.filter_genes(log, min_cells=3)
+    sc.pp.normalize_total(log, target_sum=1e4)
+    sc.pp.log1p(log)
+    sc.pp.highly_variable_genes(log, n_top_genes=min(2000, log.n_vars))
+    log = log[:, log.var["highly_variable"]].copy()
+    log.X = log.X.toarray()
+    sc.pp.combat(log, key="batch")
+    sc.pp.pca(log, n_comps=50, random_state=0)
+    return log.obsm["X_pca"]
+
+
 def tabulate(work: Path) -> str:
     """Means over seeds, with the spread where there is any."""
     rows = []
@@ -80,10 +117,16 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["default"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--baselines", action="store_true", help="simple corrections alone, which train nothing")
     parser.add_argument("--table", action="store_true", help="only print what was found")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    if not args.table:
+    if args.baselines and not args.table:
+        for name in args.sets:
+            path = args.work / f"{name}-baselines-0.csv"
+            if not path.exists():
+                run_baselines(args.data, name).assign(seconds=np.nan).to_csv(path, index=False)
+    elif not args.table:
         for variant in args.variants:
             for name in args.sets:
                 for seed in range(args.seeds):

@@ -69,7 +69,8 @@ def embed(
     empty_cells
         What to do with cells that express no known gene: ``"nan"`` gives them NaN and warns, ``"error"`` stops.
     random_state
-        Seed for the choice among the genes of cells that express more than the model takes (2,048).
+        Seed for the choice among the genes of cells that express more than the model takes (`mini`: 16,384; `80M` and
+        `800M`: 2,048).
     checkpoint
         Folder in which every 8,192 finished cells are kept: after a crash the same call goes on from them, to the same
         bits as if it had run through. It stays when all is done; remove it then.
