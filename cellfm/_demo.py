@@ -43,8 +43,8 @@ def run_demo(folder: Path, say: Callable[[str], None]) -> AnnData:
     for name, key in (("CellFM mini", "X_cellfm"), ("PCA fitted on these very cells", "X_pca")):
         say(f"   {_agreement(adata.obsm[key], adata.obs[LABELS]):.2f}  {name}")
     say(
-        "   mini was made with other cells of this donor, and with the sorted cells that gave these their labels. On data\n"
-        "   that it has not seen it is no better than PCA: see its model card."
+        "   mini was made with other cells of this donor and with the sorted cells that gave these their labels.\n"
+        "   On data that it has not seen it is no better than PCA: see its model card."
     )
 
     sc.pp.neighbors(adata, use_rep="X_cellfm")
