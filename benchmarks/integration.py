@@ -20,6 +20,7 @@ SETS = {
     "ding": ("pbmc_ding_scannotate", "batch"),
     "pancreas": ("pancreas_cepo", "batch"),
     "scmix": ("scmix_3cellline", "batch"),
+    "hao": ("more/pbmc_hao_deconvbench", "donor"),  # the one that `mini` has not seen
 }
 """File, and the column of batches; labels are in ``cell_type``."""
 VARIANTS: dict[str, dict] = {

@@ -39,6 +39,7 @@ FLOORS = (
         "_network",
         "_outside",
         "_undisturbed",
+        "_wording",
     ),
     ("vocab", "_adata", "_figure", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
     ("nn",),
