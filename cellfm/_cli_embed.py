@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellfm._cli_genes import add_gene_options, gene_options
 from cellfm.errors import InputError
 from cellfm.keys import EMBED
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MIN_CELLS_OF_PLOT = 4
 _LOGS = ".logs"
+_INPUT = ("layer", "values_layer", "gene_key", "hgnc", "min_known_genes")
 
 
 def add_embed_commands(commands: Any, say: Callable[[str], object]) -> None:
@@ -45,6 +47,8 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
     parser.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    parser.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
+    add_gene_options(parser)
     parser.add_argument("--key-added", default=EMBED.obsm, metavar="KEY", help="name of the embedding in obsm")
     parser.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
     parser.add_argument("--backend", choices=("auto", "mindspore", "jax"), default="auto", help="what computes (auto)")
@@ -133,6 +137,8 @@ def _embed_and_write(
         data,
         model,
         layer=args.layer,
+        values_layer=args.values_layer,
+        **gene_options(args),
         key_added=args.key_added,
         modality=args.modality,
         checkpoint=_folder(args) if keep else None,
@@ -163,7 +169,8 @@ def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM")
     from cellfm._encode import read_cells_for
     from cellfm._pieces import Pieces
 
-    cells = read_cells_for(select(data, args.modality), model.vocab, layer=args.layer)
+    layers = {"layer": args.layer, "values_layer": args.values_layer}
+    cells = read_cells_for(select(data, args.modality), model.vocab, **layers, **gene_options(args))
     return Pieces(_folder(args), model, cells, random_state=0)
 
 
@@ -203,7 +210,7 @@ def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
         return
     arguments = ["-q"] if settings.verbosity == "warning" else []
     arguments += ["embed", os.fspath(args.input), "-o", os.fspath(args.output), "--model", args.model]
-    for name in ("layer", "key_added", "modality", "backend", "precision", "batch_size"):
+    for name in (*_INPUT, "key_added", "modality", "backend", "precision", "batch_size"):
         value = getattr(args, name)
         arguments += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
 

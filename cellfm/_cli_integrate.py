@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cellfm._cli_genes import add_gene_options, gene_options
 from cellfm.keys import INTEGRATION
 
 
@@ -20,6 +21,7 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
     )
     integrate.add_argument("--steps", type=int, metavar="N", help="updates of the weights; by default that of the tool")
     integrate.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    add_gene_options(integrate)
     integrate.add_argument("--save-model", type=Path, metavar="FOLDER", help="also keep the fine-tuned model")
     integrate.add_argument("--overwrite", action="store_true", help="replace the model in --save-model")
     integrate.add_argument("--key-added", default=INTEGRATION.obsm, metavar="KEY", help="name of the embedding in obsm")
@@ -53,6 +55,7 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         batch_key=args.batch_key,
         method=args.method,
         layer=args.layer,
+        **gene_options(args),
         key_added=args.key_added,
         umap=args.plot is not None,
         save_model=args.save_model,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cellfm._cli_genes import add_gene_options, gene_options
 from cellfm.errors import InputError
 
 
@@ -22,6 +23,8 @@ def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
     annotate.add_argument("--head", choices=("mlp", "query"), default="mlp", help="on CLS (default) or on all genes")
     annotate.add_argument("--layer", help="layer of the query with the counts; raw means .raw; by default X")
     annotate.add_argument("--reference-layer", metavar="LAYER", help="the same for the reference")
+    annotate.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
+    add_gene_options(annotate, reference=True)
     annotate.add_argument("--save-annotator", type=Path, metavar="FOLDER", help="keep what was fitted to the reference")
     annotate.add_argument("--overwrite", action="store_true", help="replace the annotator in --save-annotator")
     annotate.add_argument("--all-genes", action="store_true", help="fit to all genes, not only to the shared ones")
@@ -59,6 +62,8 @@ def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         head=args.head,
         layer=args.layer,
         reference_layer=args.reference_layer,
+        values_layer=args.values_layer,
+        **gene_options(args),
         modality=args.modality,
         shared_genes=not args.all_genes,
         save_annotator=args.save_annotator,

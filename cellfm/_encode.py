@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_counts, require_features, warn
 from cellfm._ahead import ahead
-from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
+from cellfm._genes import FEW_CONTRADICTIONS, MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
 from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
 from cellfm._progress import progress
@@ -94,7 +94,7 @@ def read_cells_for(
     layer: str | None = None,
     values_layer: str | None = None,
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
 ) -> CellInput:
     """Find the matrix and the genes, and refuse what a model cannot take.
@@ -111,9 +111,7 @@ def read_cells_for(
     values = None if values_layer is None else _own_values(adata, values_layer, counts)
     if values is None:
         counts = require_counts(counts, adata)
-    match = find_genes(
-        counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc).names, features=counts.features
-    )
+    match = find_genes(counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc), features=counts.features)
     if counts.features.note:
         warn(counts.features.note)
     _check_genes(match, vocab, counts, min_known_genes, summed=values is None)
@@ -212,19 +210,48 @@ def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
 def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int, *, summed: bool) -> None:
     require_genes(match, vocab, least, counts.var_name)
     n_genes = match.n_genes
+    if match.guessed:
+        warn(
+            f"Gene names are taken from var[{match.column!r}], since var_names hold none; gene_key= chooses another "
+            "column."
+        )
+    if len(match.contradictions) > FEW_CONTRADICTIONS * match.contradictions.n_both:
+        warn(f"{match.contradictions} Those of {match.contradictions.first} are taken; gene_key= chooses.")
     if match.n_matched < n_genes / 2:
         warn(
             f"The model knows {match.n_matched:,} of {n_genes:,} genes ({match.n_matched / n_genes:.0%}); the others "
             "are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
         )
-    n_repeated = match.n_matched - match.n_distinct
-    if n_repeated and not summed:
+    repeated = match.repeated()
+    if repeated.any() and not summed:
         raise InputError(
-            f"{n_repeated:,} genes occur more than once, and values of values_layer= cannot be added up. Make the "
-            "genes unique first."
+            f"{_genes(repeated.sum(), 'occurs', 'occur')} more than once ({_names(match, vocab, repeated)}), and "
+            "values of values_layer= cannot be added up. Make the genes unique first."
         )
-    if n_repeated:
-        warn(f"{n_repeated:,} genes occur more than once under the same name or id; their counts are added up.")
+    if repeated.any():
+        warn(
+            f"{_genes(repeated.sum(), 'occurs', 'occur')} more than once under the same name or id "
+            f"({_names(match, vocab, repeated)}); their counts are added up."
+        )
+    changed = np.isin(match.how, ("restored", "previous", "alias"))
+    if changed.any():
+        known = "is known" if changed.sum() == 1 else "are known"
+        logger.info(
+            "%s by another name than in the data (%s); cf.pp.check(adata) lists them.",
+            _genes(changed.sum(), known, known),
+            _names(match, vocab, changed),
+        )
+
+
+def _genes(n: int, one: str, several: str) -> str:
+    return f"1 gene {one}" if n == 1 else f"{n:,} genes {several}"
+
+
+def _names(match: GeneMatch, vocab: Vocabulary, rows: np.ndarray, shown: int = 3) -> str:
+    """Some of the genes: what they are called in the data, and in the model where that differs."""
+    pairs = [(str(match.names[i]), vocab.symbols[match.ids[i] - 1]) for i in np.flatnonzero(rows)[:shown]]
+    listed = ", ".join(name if name == symbol else f"{name} = {symbol}" for name, symbol in pairs)
+    return listed + (", ..." if rows.sum() > shown else "")
 
 
 def _check_block(block: sp.csr_matrix, name: str) -> None:

@@ -1,24 +1,30 @@
 """Which gene of a vocabulary each row of `var` is, by whatever name it goes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from cellfm.data import Features, read_features, without_genome
-from cellfm.errors import InputError, MissingKeyError
-from cellfm.keys import GENE_COLUMNS
-from cellfm.vocab import Vocabulary, strip_version
+from cellfm._hgnc import Synonyms
+from cellfm.data import Features, read_features
+from cellfm.errors import InputError
+from cellfm.genes._columns import MISSING, VAR_NAMES, Names, candidate_columns, other_column, read_names
+from cellfm.genes._index import other_names, spelling_index
+from cellfm.genes._problems import Contradictions, advice_on_names, species_of
+from cellfm.vocab import Vocabulary
 
 MIN_KNOWN_GENES = 200
 """Fewer known genes say too little of a cell."""
 
+FEW_CONTRADICTIONS = 0.01
+"""Share of the genes with two known names that may disagree, since symbols change hands over the years."""
+
 MAX_NAMES_OF_A_GENE = 3
 """An id that more names share does not tell which gene it is."""
 
-HOW = ("symbol", "ensembl", "previous", "alias", "none")
-"""How a gene was found."""
+HOW = ("symbol", "ensembl", "restored", "previous", "alias", "none")
+"""How a gene was matched; ``"restored"`` is a symbol as R, a spreadsheet or making names unique has changed it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,14 @@ class GeneMatch:
     """Where those names stand: ``"var_names"`` or a column of `var`."""
     n_genes: int
     """Rows of the table that are genes; antibodies, guides, peaks and genes of other species are not."""
+    ambiguous: np.ndarray
+    """(n_vars,) bool: the name stands for several genes, and none of them was chosen."""
+    contradictions: Contradictions = field(default_factory=Contradictions)
+    """Rows to which two places give the names of different genes."""
+    guessed: bool = False
+    """Whether `column` is none of the usual ones, and was not asked for."""
+    others: tuple[str, ...] = ()
+    """Columns of `var` that were not read."""
 
     @property
     def n_matched(self) -> int:
@@ -45,25 +59,33 @@ class GeneMatch:
         """Genes of the vocabulary that are there at least once."""
         return len(np.unique(self.ids[self.ids > 0]))
 
+    def repeated(self) -> np.ndarray:
+        """(n_vars,) bool: another row before it is the same gene."""
+        return (self.ids > 0) & pd.Series(self.ids).duplicated().to_numpy()
+
 
 def find_genes(
     var: pd.DataFrame,
     vocab: Vocabulary,
     *,
     gene_key: str | None = None,
-    synonyms: Mapping[str, tuple[str, str]] | None = None,
+    synonyms: Synonyms | None = None,
     features: Features | None = None,
 ) -> GeneMatch:
-    """Match genes by symbol or Ensembl id (with or without version).
+    """Match genes by symbol or Ensembl id (with or without version, or both in one word), gene by gene.
+
+    The place that matches the most genes leads: `var_names`, one of the usual columns of `var`, or where these know
+    less than half of the genes another column that clearly holds names. For genes without a match there the others are
+    read. Names that are left are read as R, Seurat and spreadsheets change them, as previous symbols, as aliases, and
+    without the number that made them unique, in this order.
 
     Parameters
     ----------
     gene_key
-        Column of `var` to read; by default the one of `var_names` and the usual columns that matches best, and for
-        genes without a match there the others.
+        Column of `var` to read, and no other; ``"var_names"`` reads the index alone.
     synonyms
-        Approved symbol and kind (``"previous"``, ``"alias"`` or ``"ensembl"``) of other names. They also bridge to
-        genes for which the vocabulary itself uses another name than the approved symbol.
+        Previous symbols, aliases and Ensembl ids of approved symbols. They also bridge to genes for which the
+        vocabulary itself uses another name than the approved symbol.
     features
         Which rows are genes, where it is known already; other rows match nothing.
 
@@ -72,69 +94,77 @@ def find_genes(
     MissingKeyError
         `gene_key` is not a column of `var`.
     """
+    synonyms = Synonyms() if synonyms is None else synonyms
     features = read_features(var) if features is None else features
-    shown = _name_columns(var, gene_key)
-    columns = {column: np.where(features.is_gene, names, "") for column, names in shown.items()}
-    found = {column: _match(names, vocab) for column, names in columns.items()}
-    for ids, how in found.values():
-        _drop_shared(ids, how, columns, vocab)
+    n_genes = int(features.is_gene.sum())
+    places = read_names(var, gene_key, features.is_gene)
+    matches = _match_all(places, vocab)
+    guessed = None
+    if gene_key is None and max(_n_genes(ids) for ids, _ in matches) < n_genes / 2:
+        guessed = _guess(var[features.is_gene], places, matches, vocab)
+        if guessed is not None:
+            places += read_names(var, guessed, features.is_gene)
+            matches = _match_all(places, vocab)
     # By genes, not rows: many rows may share one id. Stable, so that var_names win a draw.
-    order = sorted(columns, key=lambda column: -len(np.unique(found[column][0])))
+    order = sorted(range(len(places)), key=lambda place: -_n_genes(matches[place][0]))
     best = order[0]
-    ids, how = found[best]
-    for column in order[1:]:
-        other_ids, other_how = found[column]
+    ids, how = (found.copy() for found in matches[best])
+    contradictions = Contradictions()
+    for place in order[1:]:
+        other_ids, other_how = matches[place]
         # A gene that is there under its own name is not also the one that another column takes for it.
         new = (ids == 0) & (other_ids > 0) & ~np.isin(other_ids, ids)
+        found = _contradict(places[best], matches[best], places[place], matches[place], vocab, synonyms, (ids, how))
+        contradictions = max(contradictions, found, key=len)
         ids[new], how[new] = other_ids[new], other_how[new]
-    if synonyms:
-        bridge = _outdated(vocab, synonyms)
-        for column in order:
-            _match_synonyms(columns[column], ids, how, vocab, synonyms, bridge)
-    return GeneMatch(ids, how, shown[best], best, int(features.is_gene.sum()))
+    places = [places[place] for place in order]
+    ambiguous = _match_other_names(places, ids, how, vocab, synonyms)
+    others = tuple(candidate_columns(var)) if gene_key is None else ()
+    column = places[0].column
+    return GeneMatch(ids, how, places[0].whole, column, n_genes, ambiguous, contradictions, column == guessed, others)
 
 
 def require_genes(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -> None:
-    """Refuse data with too few known genes, with what the names look like and what to do.
+    """Refuse data with too few known genes, or contradicting names, with what the names look like and what to do.
 
     Raises
     ------
     InputError
-        Fewer than `least` genes of the vocabulary are there.
+        Fewer than `least` genes of the vocabulary are there, or two columns name different genes.
     """
     if problem := genes_problem(match, vocab, least, where):
         raise InputError(problem)
 
 
 def genes_problem(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -> str | None:
-    """What is wrong with data with too few known genes; None where nothing is."""
+    """What is wrong with data with too few known genes, or contradicting names; None where nothing is."""
     if match.n_distinct >= least:
-        return None
+        return match.contradictions.problem
     shown = ", ".join(repr(name) for name in match.names[:5])
     message = (
         f"Only {match.n_distinct:,} of the {match.n_genes:,} genes in {where} are known to the model "
         f"(at least {least:,} are needed). {match.column} holds names like {shown}; expected human gene symbols such "
         "as 'CD3E' or Ensembl ids such as 'ENSG00000198851'. "
     )
-    return message + _advice(match, vocab)
+    return message + advice_on_names(match.names, vocab, match.n_matched, match.others)
 
 
-def _name_columns(var: pd.DataFrame, gene_key: str | None) -> dict[str, np.ndarray]:
-    def text(values: pd.Index | pd.Series) -> np.ndarray:
-        return without_genome(values.astype(str).to_numpy(dtype=object))
+def _n_genes(ids: np.ndarray) -> int:
+    return len(np.unique(ids[ids > 0]))
 
-    if gene_key is not None:
-        if gene_key not in var:
-            there = ", ".join(map(str, var.columns)) or "none"
-            raise MissingKeyError(f"gene_key {gene_key!r} is not a column of var. Columns: {there}.")
-        return {gene_key: text(var[gene_key])}
-    columns = {"var_names": text(var.index)}
-    columns.update({column: text(var[column]) for column in GENE_COLUMNS if column in var})
-    return columns
+
+def _match_all(places: Sequence[Names], vocab: Vocabulary) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Ids of each place, and how they were matched: by symbol and Ensembl id alone."""
+    matches = [_match(place.read, vocab) for place in places]
+    if places[0].column == VAR_NAMES:
+        for ids, how in matches:
+            _drop_shared(ids, how, places[0].read, vocab)
+    return matches
 
 
 def _match(names: np.ndarray, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
     ids = vocab.find_symbols(names)
+    ids[spelling_index(vocab).true_id[ids] != ids] = 0  # a twin of another gene is matched by its spelling
     how = np.where(ids > 0, "symbol", "none").astype(object)
     missing = np.flatnonzero(ids == 0)
     ensembl = vocab.find_ensembl(names[missing])
@@ -143,15 +173,12 @@ def _match(names: np.ndarray, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray
     return ids, how
 
 
-def _drop_shared(ids: np.ndarray, how: np.ndarray, columns: Mapping[str, np.ndarray], vocab: Vocabulary) -> None:
+def _drop_shared(ids: np.ndarray, how: np.ndarray, names: np.ndarray, vocab: Vocabulary) -> None:
     """Take an id from rows of different names that share it, in place; those whose name confirms it keep it.
 
     Id columns that were made by mapping names give one id to genes that have nothing to do with each other, and what
     could not be mapped often has the same id throughout.
     """
-    names = columns.get("var_names")
-    if names is None:
-        return
     rows = np.flatnonzero(how == "ensembl")
     shared = pd.DataFrame({"id": ids[rows], "name": names[rows]})
     n_names = shared.groupby("id")["name"].transform("nunique").to_numpy()
@@ -161,63 +188,86 @@ def _drop_shared(ids: np.ndarray, how: np.ndarray, columns: Mapping[str, np.ndar
     ids[rows[wrong]], how[rows[wrong]] = 0, "none"
 
 
-def _match_synonyms(
-    names: np.ndarray,
-    ids: np.ndarray,
-    how: np.ndarray,
+def _guess(
+    var: pd.DataFrame, places: Sequence[Names], matches: Sequence[tuple[np.ndarray, np.ndarray]], vocab: Vocabulary
+) -> str | None:
+    """Another column that clearly holds the names; none is taken for the names of another species."""
+    n_known = max(_n_genes(ids) for ids, _ in matches)
+    column = other_column(var, vocab, n_known)
+    return None if column is None or species_of(places[0].read, vocab, n_known) else column
+
+
+def _contradict(
+    first: Names,
+    first_match: tuple[np.ndarray, np.ndarray],
+    second: Names,
+    second_match: tuple[np.ndarray, np.ndarray],
     vocab: Vocabulary,
-    synonyms: Mapping[str, tuple[str, str]],
-    bridge: Mapping[str, tuple[int, str]],
-) -> None:
+    synonyms: Synonyms,
+    chosen: tuple[np.ndarray, np.ndarray],
+) -> Contradictions:
+    """Rows where two places know different genes.
+
+    A symbol whose Ensembl id the vocabulary does not know contradicts none. Where the symbol is a former name of the gene that the id stands for, the two agree: the id tells which gene it is,
+    and is taken in `chosen`, in place, unless that gene is there under its own name.
+    """
+    (first_ids, first_how), (second_ids, second_how) = first_match, second_match
+    both = (first_ids > 0) & (second_ids > 0)
+    has_id = vocab.genes["ensembl_id"].to_numpy() != ""
+    there = set(first_ids)
+    pairs = []
+    for i in np.flatnonzero(both & (first_ids != second_ids)):
+        by_name, by_id = (first, second_ids[i]) if second_how[i] == "ensembl" else (second, first_ids[i])
+        one_is_id = "ensembl" in (first_how[i], second_how[i])
+        if one_is_id and synonyms.stands_for(by_name.read[i], vocab.symbols[by_id - 1]):
+            if by_id not in there:
+                chosen[0][i], chosen[1][i] = by_id, "ensembl"
+        elif not one_is_id or (has_id[first_ids[i] - 1] and has_id[second_ids[i] - 1]):
+            pairs.append((str(first.read[i]), str(second.read[i])))
+    return Contradictions(first.column, second.column, tuple(pairs), int(both.sum()))
+
+
+def _match_other_names(
+    places: Sequence[Names], ids: np.ndarray, how: np.ndarray, vocab: Vocabulary, synonyms: Synonyms
+) -> np.ndarray:
     """Fill in genes that go by another name than in the vocabulary, in place.
 
     An alias of a gene that is there under a better name is not followed: the two are different genes in these data.
+
+    Returns
+    -------
+    (n_vars,) bool: the name stands for several genes.
     """
-    missing = np.flatnonzero(ids == 0)
-    # The approved symbol of each name; a name without one may be approved itself.
-    approved = [synonyms.get(strip_version(names[i]), (names[i], "")) for i in missing]
-    direct = vocab.find_symbols(np.array([symbol for symbol, _ in approved], dtype=object))
-    aliases = []
-    for i, (symbol, kind), gene_id in zip(missing, approved, direct, strict=True):
-        bridged, bridge_kind = bridge.get(symbol, (0, ""))
-        target, kind = gene_id or bridged, kind or bridge_kind
-        if target and kind == "alias":
-            aliases.append((i, target))
-        elif target:
-            ids[i], how[i] = target, kind
-    there = set(ids[ids > 0])
-    for i, target in aliases:
-        if target not in there:
-            ids[i], how[i] = target, "alias"
+    spelt, other = spelling_index(vocab), other_names(vocab, synonyms)
+    aliases: list[tuple[int, int]] = []
 
+    def missing(place: Names) -> list[tuple[int, str]]:
+        rows = np.flatnonzero(ids == 0)
+        return [(i, name) for i, name in zip(rows, place.read[rows], strict=True) if name not in MISSING]
 
-def _outdated(vocab: Vocabulary, synonyms: Mapping[str, tuple[str, str]]) -> dict[str, tuple[int, str]]:
-    """Approved symbols of the genes for which a vocabulary uses a previous symbol or an alias, with their ids."""
-    bridge: dict[str, tuple[int, str]] = {}
-    for kind in ("alias", "previous"):  # previous symbols overwrite aliases
-        found: dict[str, list[int]] = {}
-        for gene_id, symbol in enumerate(vocab.symbols, start=1):
-            approved, how = synonyms.get(symbol, ("", ""))
-            if how == kind:
-                found.setdefault(approved, []).append(gene_id)
-        bridge.update({approved: (ids[0], kind) for approved, ids in found.items() if len(ids) == 1})
-    own = set(vocab.symbols)
-    return {approved: target for approved, target in bridge.items() if approved not in own}
-
-
-def _advice(match: GeneMatch, vocab: Vocabulary) -> str:
-    names = match.names
-    mouse = sum(str(name).startswith("ENSMUSG") for name in names)
-    upper = np.array([str(name).upper() for name in names], dtype=object)
-    in_capitals = int((vocab.find_symbols(upper) > 0).sum())
-    if mouse or in_capitals > max(match.n_matched, 0):
-        return (
-            "These look like mouse genes, and the model knows human ones. Map them to their human orthologues first; "
-            "for human genes in other capitals, set adata.var_names = adata.var_names.str.upper()."
-        )
-    if len(names) and sum(str(name).isdigit() for name in names) > len(names) / 2:
-        return "These are numbers: pass gene_key= with the column of var that holds the gene names."
-    return (
-        "Pass gene_key= with the column of var that holds gene names, or map old names with "
-        "cf.pp.harmonize_genes(adata, hgnc=...)."
-    )
+    for place in places:
+        for i, name in missing(place):
+            if target := spelt.find(name):
+                ids[i], how[i] = target, "restored"
+    for find in (other.find, other.find_made_unique):
+        for place in places:
+            for i, name in missing(place):
+                target, kind = find(name)
+                if target and kind == "alias":
+                    aliases.append((i, target))
+                elif target:
+                    ids[i], how[i] = target, kind
+        there = set(ids[ids > 0])
+        for i, target in aliases:
+            if target not in there and not ids[i]:
+                ids[i], how[i] = target, "alias"
+        aliases.clear()
+    ambiguous = np.zeros(len(ids), bool)
+    for place in places:
+        for i, name in missing(place):
+            dated = other.find_date(name)
+            if len(dated) == 1:
+                ids[i], how[i] = min(dated), "restored"
+            elif dated or name in synonyms.ambiguous:
+                ambiguous[i] = True
+    return ambiguous & (ids == 0)

@@ -65,7 +65,7 @@ def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene
     """Plan the new names: nothing is changed."""
     features = read_features(var)
     is_gene = features.is_gene
-    match = find_genes(var, vocab, gene_key=gene_key, synonyms=synonyms.names, features=features)
+    match = find_genes(var, vocab, gene_key=gene_key, synonyms=synonyms, features=features)
     old = var.index.astype(str).to_numpy(dtype=object)
     known = match.ids > 0
     new = old.copy()
@@ -81,8 +81,7 @@ def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene
     # Rows that are no genes stay apart, whatever they are called.
     target, _ = pd.factorize(np.where(is_gene, new, np.arange(len(new)).astype(object)))
     _, kept = np.unique(target, return_index=True)
-    ambiguous = ~known & is_gene & np.array([name in synonyms.ambiguous for name in match.names], bool)
-    return Naming(match, old, new, target, kept, ambiguous, is_gene)
+    return Naming(match, old, new, target, kept, match.ambiguous, is_gene)
 
 
 def merge_matrices(adata: AnnData, naming: Naming) -> dict[str | None, Any]:

@@ -1,10 +1,11 @@
-"""The HGNC table of gene names: previous symbols, aliases and Ensembl ids to approved symbols."""
+"""Other names of genes: previous symbols, aliases and Ensembl ids, from the table of the package or that of HGNC."""
 
 import hashlib
 import http.client
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,9 @@ from cellfm._atomic import whole_file
 from cellfm._logging import logger
 from cellfm._outside import file_sha256
 from cellfm.errors import DownloadError, InputError
-from cellfm.settings import settings
+from cellfm.settings import model_folder, settings
+from cellfm.vocab import FILE_NAME as VOCABULARY_FILE
+from cellfm.vocab import NAME_COLUMNS
 
 URL = "https://storage.googleapis.com/public-download-files/hgnc/tsv/tsv/hgnc_complete_set.txt"
 """The complete set, renewed by HGNC twice a week; see https://www.genenames.org/download."""
@@ -32,15 +35,24 @@ class Synonyms:
     """Name to approved symbol and kind: ``"previous"``, ``"alias"`` or ``"ensembl"``."""
     ambiguous: frozenset[str] = frozenset()
     """Names that several genes go by: never mapped."""
+    former: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Approved symbols of the genes that once had a name that is another gene's symbol now, or that several have."""
     sha256: str | None = None
     """Checksum of the table, None without one."""
+
+    def __hash__(self) -> int:
+        return hash((self.sha256, len(self.names)))
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def stands_for(self, name: str, symbol: str) -> bool:
+        """Whether a gene has or had a name beside its symbol."""
+        return self.names.get(name, ("", ""))[0] == symbol or symbol in self.former.get(name, ())
 
-def load_synonyms(hgnc: str | Path | None = None) -> Synonyms:
-    """Other names of genes, from the HGNC complete set.
+
+def load_synonyms(hgnc: str | Path | bool | None = None) -> Synonyms:
+    """Other names of genes, from the table of the package or the HGNC complete set.
 
     An approved symbol is never taken for another name of a gene. A previous symbol of one gene is, whatever it is an
     alias of; a name that several genes had or have is ambiguous.
@@ -50,7 +62,7 @@ def load_synonyms(hgnc: str | Path | None = None) -> Synonyms:
     hgnc
         Path of the HGNC complete set (tab separated, with the columns `symbol`, `alias_symbol` and `prev_symbol`, and
         where there are `ensembl_gene_id` and `status`); ``"download"`` fetches it into `cf.settings.cache_dir`; None
-        takes the one that was fetched before, or no other names at all.
+        takes the one that was fetched before, else the table of the package; False takes no other names.
 
     Raises
     ------
@@ -59,13 +71,17 @@ def load_synonyms(hgnc: str | Path | None = None) -> Synonyms:
     DownloadError
         The table could not be fetched; the message says how to do without.
     """
+    if hgnc is False:
+        return Synonyms()
+    if hgnc is True:
+        raise InputError("hgnc must be a path, 'download', None or False, not True.")
     if hgnc == "download":
         return read_synonyms(_download())
     if hgnc is not None:
         return read_synonyms(Path(hgnc).expanduser())
     cached = _cached()
     if not cached.exists():
-        return Synonyms()
+        return package_synonyms()
     found, remembered = file_sha256(cached), _remembered(cached)
     if found != remembered:
         raise InputError(
@@ -73,6 +89,32 @@ def load_synonyms(hgnc: str | Path | None = None) -> Synonyms:
             f"{(remembered or 'not kept')[:12]}.... Pass hgnc='download' to fetch it again, or hgnc= with its path."
         )
     return read_synonyms(cached)
+
+
+@lru_cache(maxsize=1)
+def package_synonyms() -> Synonyms:
+    """Other names of the genes of `mini`, from the vocabulary in the package; read once."""
+    path = model_folder("mini") / VOCABULARY_FILE
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    if tuple(header.split("\t")[-3:]) != NAME_COLUMNS:
+        return Synonyms()
+    symbols = set()
+    names: dict[str, tuple[str, str]] = {}
+    shared: dict[str, set[str]] = {}
+    for line in lines:
+        symbol, _, _, previous, aliases, several = line.split("\t")
+        symbols.add(symbol)
+        for kind, joined in (("alias", aliases), ("previous", previous)):
+            if joined:
+                names.update(dict.fromkeys(joined.split("|"), (symbol, kind)))
+        if several:
+            for name in several.split("|"):
+                shared.setdefault(name, set()).add(symbol)
+    ambiguous = shared.keys() - symbols
+    for name in symbols & names.keys():
+        shared.setdefault(name, set()).add(names.pop(name)[0])
+    former = {name: frozenset(owners) for name, owners in shared.items()}
+    return Synonyms(names, frozenset(ambiguous), former, file_sha256(path))
 
 
 def read_synonyms(path: Path) -> Synonyms:
@@ -90,7 +132,11 @@ def read_synonyms(path: Path) -> Synonyms:
     if "status" in table:
         table = table[table["status"].isin(["Approved", ""])]
     approved = set(table["symbol"])
-    previous, alias = (_spread(table, column, approved) for column in ("prev_symbol", "alias_symbol"))
+    previous, alias = (_spread(table, column) for column in ("prev_symbol", "alias_symbol"))
+    former = {name: frozenset(previous.get(name, set()) | alias.get(name, set())) for name in previous | alias}
+    previous, alias = (
+        {name: symbols for name, symbols in known.items() if name not in approved} for known in (previous, alias)
+    )
 
     ambiguous = {name for name, symbols in previous.items() if len(symbols) > 1}
     ambiguous |= {name for name, symbols in alias.items() if len(symbols) > 1 and name not in previous}
@@ -100,16 +146,16 @@ def read_synonyms(path: Path) -> Synonyms:
     if "ensembl_gene_id" in table:
         ids = table[table["ensembl_gene_id"] != ""].drop_duplicates("ensembl_gene_id", keep=False)
         names.update({i: (s, "ensembl") for i, s in zip(ids["ensembl_gene_id"], ids["symbol"], strict=True)})
-    return Synonyms(names, frozenset(ambiguous), file_sha256(path))
+    former = {name: symbols for name, symbols in former.items() if name in approved or name in ambiguous}
+    return Synonyms(names, frozenset(ambiguous), former, file_sha256(path))
 
 
-def _spread(table: pd.DataFrame, column: str, approved: set[str]) -> dict[str, set[str]]:
+def _spread(table: pd.DataFrame, column: str) -> dict[str, set[str]]:
     """Each name of a ``|``-separated column to the approved symbols it stands for."""
     symbols: dict[str, set[str]] = {}
     for symbol, joined in zip(table["symbol"], table[column], strict=True):
         for name in filter(None, map(str.strip, joined.split("|"))):
-            if name not in approved:
-                symbols.setdefault(name, set()).add(symbol)
+            symbols.setdefault(name, set()).add(symbol)
     return symbols
 
 

@@ -16,6 +16,8 @@ from cellfm.vocab import Vocabulary
 
 # From what rules a matrix out to what says nothing: one block decides for all.
 _KINDS = ("not finite", "negative", "normalised", "log-normalised", "counts", "empty")
+_WAYS = tuple(how for how in HOW if how != "none")
+_LISTED = ("symbol", "ensembl", "previous", "alias")  # even where no gene was matched so
 
 
 def inspect_data(
@@ -62,7 +64,7 @@ def inspect_data(
         n_genes=naming.match.n_genes,
         left_out=matrix.features.left_out,
         column=naming.match.column,
-        matched={kind: int((how == kind).sum()) for kind in HOW if kind != "none"},
+        matched={kind: int((how == kind).sum()) for kind in _WAYS if kind in _LISTED or (how == kind).any()},
         n_known=naming.match.n_distinct,
         min_genes=min_genes,
         renamed=dict(zip(naming.old[naming.renamed], naming.new[naming.renamed], strict=True)),
@@ -118,7 +120,11 @@ def _advice(
             "left out."
         )
     if n_matched < n_vars and not len(synonyms):
-        yield "Pass hgnc='download', or the path of the HGNC table, to match previous symbols and aliases too."
+        yield "Leave out hgnc=False to match previous symbols and aliases too."
+    if naming.match.guessed:
+        yield f"Gene names are taken from var[{naming.match.column!r}]; gene_key= chooses another column."
+    if len(naming.match.contradictions) and not naming.match.contradictions.problem:
+        yield f"{naming.match.contradictions} Those of {naming.match.contradictions.first} are taken."
     if naming.ambiguous.any():
         yield (
             f"{int(naming.ambiguous.sum()):,} names stand for several genes and are left out. Ensembl ids in a column "

@@ -31,7 +31,7 @@ class Report:
     column: str
     """Where the gene names stand: ``"var_names"`` or a column of `var`."""
     matched: dict[str, int]
-    """Genes that the model knows, by how they were found: symbol, ensembl, previous, alias."""
+    """Genes that the model knows, by how they were matched: symbol, ensembl, restored, previous, alias."""
     n_known: int
     """Different genes that the model knows."""
     min_genes: int
@@ -95,7 +95,13 @@ class Report:
         return f"{self.matrix}: {self.n_cells:,} cells x {self.n_genes:,} genes, {verdict}"
 
     def _rows(self) -> list[tuple[str, str]]:
-        named = {"symbol": "symbol", "ensembl": "Ensembl id", "previous": "previous symbol", "alias": "alias"}
+        named = {
+            "symbol": "symbol",
+            "ensembl": "Ensembl id",
+            "restored": "symbol as R or a spreadsheet changed it",
+            "previous": "previous symbol",
+            "alias": "alias or previous symbol",
+        }
         ways = ", ".join(f"{n:,} by {named[how]}" for how, n in self.matched.items() if n)
         share = "" if self.share_of_counts is None else f", holding {self.share_of_counts:.1%} of the counts"
         rows = [

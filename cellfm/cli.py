@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellfm._cli_embed import add_embed_commands
+from cellfm._cli_genes import add_hgnc_option, hgnc_table
 from cellfm._cli_integrate import add_integrate_command
+from cellfm._cli_messages import as_options
 from cellfm._cli_tasks import add_task_commands
 from cellfm._cli_train import add_training_commands
 from cellfm.errors import DataWarning, InputError
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # those of other packages say nothing to who uses a command
             warnings.simplefilter("default", DataWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = lambda message, *_, **__: _show_warning(as_options(str(message), vars(args)))
         try:
             return args.run(args)
         except KeyboardInterrupt as stop:
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (InputError, OSError) as error:
-            print(f"cellfm: {error}", file=sys.stderr)
+            print(f"cellfm: {as_options(str(error), vars(args))}", file=sys.stderr)
             return getattr(error, "exit_code", 2)
 
 
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     shard.add_argument("--model", default="mini", help="whose genes: mini (default), 80M, 800M, a folder or gene table")
     shard.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
     shard.add_argument("--gene-key", metavar="COLUMN", help="column of var with the gene names")
-    shard.add_argument("--hgnc", metavar="TABLE", help="HGNC table of other gene names, or download")
+    add_hgnc_option(shard)
     shard.add_argument("--min-genes", type=int, default=200, metavar="N", help="known genes a cell must express (200)")
     shard.add_argument("--max-genes", type=int, metavar="N", help="known genes a cell may express; no limit by default")
     shard.add_argument("--column", action="append", metavar="NAME", help="column of obs to keep; may be repeated")
@@ -122,7 +124,7 @@ def _shard(args: argparse.Namespace) -> int:
         model=args.model,
         layer=args.layer,
         gene_key=args.gene_key,
-        hgnc=args.hgnc,
+        hgnc=hgnc_table(args),
         min_genes=args.min_genes,
         max_genes=args.max_genes,
         columns=args.column,
@@ -275,5 +277,5 @@ def _doctor(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+def _show_warning(message: str) -> None:
     print(f"Warning: {message}", file=sys.stderr)

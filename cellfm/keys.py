@@ -26,7 +26,7 @@ class GeneKeys:
     original: str = "cellfm_original_name"
     """`var`, str: the name the gene came with."""
     matched: str = "cellfm_match"
-    """`var`, categorical: how the gene was found (symbol, ensembl, previous, alias, none)."""
+    """`var`, categorical: how the gene was found (symbol, ensembl, restored, previous, alias, none)."""
     uns: str = "genes"
     """`uns["cellfm"]["genes"]`, dict: how many genes were matched, renamed, merged and left alone."""
 

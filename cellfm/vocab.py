@@ -14,6 +14,8 @@ from cellfm.errors import CheckpointError, InputError
 from cellfm.settings import model_folder
 
 FILE_NAME = "vocabulary.tsv"
+NAME_COLUMNS = ("previous", "aliases", "ambiguous")
+"""Columns of other names in the vocabulary of `mini`, made by `benchmarks/mini/names.py`; `cellfm._hgnc` reads them."""
 _COLUMNS = ("symbol", "ensembl_id", "biotype")
 _ENSEMBL = re.compile(r"^(ENSG\d{11})(\.\d+)?$")
 # What the published vocabulary tables call the columns that we need.
@@ -68,6 +70,10 @@ class Vocabulary:
         ids = enumerate(self.genes["ensembl_id"], start=1)
         return {ensembl: i for i, ensembl in ids if ensembl}
 
+    def id_of(self, symbol: str) -> int:
+        """Gene id of a symbol, 0 where unknown."""
+        return self._id_of_symbol.get(symbol, 0)
+
     def find_symbols(self, names: np.ndarray) -> np.ndarray:
         """Gene ids of symbols, int32; 0 where unknown."""
         return np.fromiter((self._id_of_symbol.get(name, 0) for name in names), np.int32, len(names))
@@ -89,7 +95,12 @@ class Vocabulary:
         require_file(path)
         try:
             table = pd.read_csv(
-                path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=False, na_values=[""]
+                path,
+                sep="\t" if path.suffix == ".tsv" else ",",
+                usecols=lambda column: column not in NAME_COLUMNS,
+                dtype=str,
+                keep_default_na=False,
+                na_values=[""],
             )
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path} is not a table of genes: {error}.") from None

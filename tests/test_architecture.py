@@ -41,13 +41,24 @@ FLOORS = (
         "_undisturbed",
         "_wording",
     ),
-    ("vocab", "_adata", "_figure", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data"),
+    ("vocab", "_adata", "_figure", "_genes", "_harmonize", "_hgnc", "_inspect", "_report", "data", "genes"),
     ("nn",),
     ("model", "_encode", "_pieces"),
     ("train",),
     ("tasks",),
     ("pp", "tl", "pl"),
-    ("cli", "__main__", "_cli_embed", "_cli_integrate", "_cli_tasks", "_cli_train", "_demo", "_doctor"),
+    (
+        "cli",
+        "__main__",
+        "_cli_embed",
+        "_cli_genes",
+        "_cli_integrate",
+        "_cli_messages",
+        "_cli_tasks",
+        "_cli_train",
+        "_demo",
+        "_doctor",
+    ),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 WITHOUT_MINDSPORE = (*FLOORS[0], *FLOORS[1], "pp", "pl")

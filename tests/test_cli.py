@@ -142,9 +142,15 @@ def test_options_reach_the_tool(tmp_path: Path, cells_file: Path, model_dir: Pat
         data.uns["cellfm"] = {}
 
     monkeypatch.setattr("cellfm.tl.embed", stand_in)
-    assert run("embed", cells_file, "-o", tmp_path / "out.h5ad", "--model", model_dir, "--layer", "raw") == 0
+    options = {"layer": "raw", "values-layer": "log", "gene-key": "id", "hgnc": "none", "min-known-genes": "9"}
+    pairs = [word for name, value in options.items() for word in (f"--{name}", value)]
+    assert run("embed", cells_file, "-o", tmp_path / "out.h5ad", "--model", model_dir, *pairs) == 0
     assert given == {
         "layer": "raw",
+        "values_layer": "log",
+        "gene_key": "id",
+        "hgnc": False,
+        "min_known_genes": 9,
         "batch_size": None,
         "key_added": "X_cellfm",
         "modality": "rna",

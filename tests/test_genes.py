@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cellfm._genes import find_genes, require_genes
+from cellfm._hgnc import Synonyms
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.vocab import Vocabulary
 
@@ -16,7 +17,7 @@ VOCAB = Vocabulary(
         }
     )
 )
-SYNONYMS = {
+OTHER_NAMES = {
     "MLL": ("KMT2A", "previous"),
     "HRX": ("KMT2A", "alias"),
     "SEPT1": ("SEPTIN1", "previous"),
@@ -25,6 +26,7 @@ SYNONYMS = {
     "ENSG00000180096": ("SEPTIN1", "ensembl"),
     "OTHER": ("NOT_IN_VOCABULARY", "alias"),
 }
+SYNONYMS = Synonyms(OTHER_NAMES)
 
 
 def table(names: list[str], **columns: list) -> pd.DataFrame:
@@ -103,10 +105,10 @@ def test_an_old_symbol_does_not_take_a_gene_from_the_new_one():
 
 def test_two_old_symbols_of_one_gene_are_not_chosen_between():
     vocab = Vocabulary(pd.DataFrame({"symbol": ["A1", "A2"]}))
-    synonyms = {"A1": ("A", "previous"), "A2": ("A", "previous")}
-    assert find_genes(table(["A"]), vocab, synonyms=synonyms).ids.tolist() == [0]
-    synonyms["A2"] = ("A", "alias")
-    assert find_genes(table(["A"]), vocab, synonyms=synonyms).ids.tolist() == [1]
+    names = {"A1": ("A", "previous"), "A2": ("A", "previous")}
+    assert find_genes(table(["A"]), vocab, synonyms=Synonyms(names)).ids.tolist() == [0]
+    names = {**names, "A2": ("A", "alias")}
+    assert find_genes(table(["A"]), vocab, synonyms=Synonyms(names)).ids.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_two_old_symbols_of_one_gene_are_not_chosen_between():
     [
         (["Tp53", "Cd3e", "Kmt2a"], "look like mouse genes"),
         (["ENSMUSG00000059552", "ENSMUSG00000032093"], "look like mouse genes"),
-        (["0", "1", "2"], "These are numbers: pass gene_key="),
+        (["0", "1", "2"], "These are numbers, not names: pass gene_key="),
         (["probe_a", "probe_b"], "Pass gene_key="),
     ],
 )

@@ -12,6 +12,7 @@ from cellfm import _hgnc
 from cellfm._hgnc import load_synonyms
 from cellfm.errors import DataWarning, DownloadError, InputError
 from cellfm.settings import settings
+from cellfm.vocab import resolve_vocabulary
 
 TABLE = """hgnc_id\tsymbol\tstatus\talias_symbol\tprev_symbol\tensembl_gene_id
 1\tKMT2A\tApproved\t"TRX1|HRX"\t"MLL|OLD1"\tENSG00000118058
@@ -88,9 +89,38 @@ def test_other_files_are_refused(tmp_path: Path):
         load_synonyms(wrong)
 
 
-def test_without_a_table_there_are_no_other_names(own_cache: Path):
-    assert len(load_synonyms(None)) == 0
-    assert load_synonyms(None).sha256 is None
+def test_without_a_download_the_table_of_the_package_is_used(own_cache: Path):
+    synonyms = load_synonyms(None)
+    assert synonyms is load_synonyms()  # read once
+    assert synonyms.names["MLL"][0] == "KMT2A"
+    assert synonyms.names["C13orf2"][0] == "KCTD12"
+    assert synonyms.names["MARCH1"] == ("MARCHF1", "previous")
+    assert synonyms.names["SEPT2"] == ("SEPTIN2", "previous")
+    assert len(synonyms) > 40_000
+    assert len(synonyms.sha256) == 64
+
+
+def test_names_of_several_genes_in_the_package_are_ambiguous(own_cache: Path):
+    synonyms = load_synonyms(None)
+    assert {"NOV", "MLL2"} <= synonyms.ambiguous
+    assert not synonyms.ambiguous & synonyms.names.keys()
+    assert synonyms.stands_for("MLL2", "KMT2B")
+    assert synonyms.stands_for("MLL2", "KMT2D")
+    assert not synonyms.stands_for("MLL2", "KMT2A")
+
+
+def test_symbols_of_the_vocabulary_are_no_other_names_in_the_package(own_cache: Path):
+    synonyms = load_synonyms(None)
+    vocab = resolve_vocabulary("mini")
+    assert not set(vocab.symbols) & (synonyms.names.keys() | synonyms.ambiguous)
+    assert {symbol for symbol, _ in synonyms.names.values()} <= set(vocab.symbols)
+
+
+def test_false_takes_no_other_names(own_cache: Path):
+    assert len(load_synonyms(False)) == 0
+    assert load_synonyms(False).sha256 is None
+    with pytest.raises(InputError, match="not True"):
+        load_synonyms(True)
 
 
 def test_a_download_is_kept_and_used_from_then_on(own_cache: Path, server: Path, table: Path):

@@ -18,7 +18,7 @@ def check(
     model: str | Path | Vocabulary | HasVocabulary = "mini",
     layer: str | None = None,
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     modality: str = "rna",
 ) -> Report:
     """Look at data before they go to a model: counts or not, known genes, empty cells.
@@ -38,8 +38,8 @@ def check(
     gene_key
         Column of `var` with the gene names, where the automatic choice is wrong.
     hgnc
-        Table of previous symbols and aliases: path of the HGNC complete set, ``"download"``, or None for the one
-        that was fetched before, if any.
+        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
+        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
     modality
         Table of a MuData.
 

@@ -19,7 +19,7 @@ def harmonize_genes(
     *,
     model: str | Path | Vocabulary | HasVocabulary = "mini",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
@@ -43,8 +43,8 @@ def harmonize_genes(
     gene_key
         Column of `var` with the gene names, where the automatic choice is wrong.
     hgnc
-        Table of previous symbols and aliases: path of the HGNC complete set, ``"download"`` (fetched into
-        `cf.settings.cache_dir`), or None for the one that was fetched before, if any.
+        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
+        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
     modality
         Table of a MuData.
     copy
@@ -59,7 +59,7 @@ def harmonize_genes(
     `var["cellfm_original_name"]`
         str: the name the gene came with.
     `var["cellfm_match"]`
-        categorical: how the gene was found (symbol, ensembl, previous, alias, none).
+        categorical: how the gene was found (symbol, ensembl, restored, previous, alias, none).
     `uns["cellfm"]["genes"]`
         dict: how many genes were found in which way, renamed and merged; hashes of the vocabulary and the HGNC table.
 

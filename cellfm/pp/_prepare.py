@@ -23,7 +23,7 @@ def prepare(
     model: str | Path | Vocabulary | HasVocabulary = "mini",
     layer: str | None = None,
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     min_genes: int = MIN_KNOWN_GENES,
     modality: str = "rna",
     copy: bool = False,
@@ -46,8 +46,8 @@ def prepare(
     gene_key
         Column of `var` with the gene names, where the automatic choice is wrong.
     hgnc
-        Table of previous symbols and aliases: path of the HGNC complete set, ``"download"``, or None for the one
-        that was fetched before, if any.
+        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
+        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
     min_genes
         Known genes that a cell must express to stay; 0 keeps all cells.
     modality
@@ -64,7 +64,7 @@ def prepare(
     `var["cellfm_original_name"]`
         str: the name the gene came with.
     `var["cellfm_match"]`
-        categorical: how the gene was found (symbol, ensembl, previous, alias, none).
+        categorical: how the gene was found (symbol, ensembl, restored, previous, alias, none).
     `uns["cellfm"]["genes"]`
         dict: how many genes were found in which way, renamed and merged; hashes of the vocabulary and the HGNC table.
 

@@ -41,7 +41,8 @@ def annotate(
     values_layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    reference_gene_key: str | None = None,
+    hgnc: str | Path | bool | None = None,
     shared_genes: bool = True,
     confidence_threshold: float | None = None,
     distance_threshold: float | None = None,
@@ -85,6 +86,8 @@ def annotate(
         Table of a MuData.
     gene_key
         Column of `data.var` with the gene names, where the automatic choice is wrong.
+    reference_gene_key
+        The same for the reference.
     hgnc
         Table of previous symbols and aliases; see `cf.tl.embed`.
     shared_genes
@@ -168,7 +171,7 @@ def annotate(
     common = {"values_layer": values_layer, "hgnc": hgnc, "min_known_genes": min_known_genes}
     cells = read_cells_for(adata, loaded.vocab, layer=layer, gene_key=gene_key, **common)
     if annotator is None:
-        source = read_cells_for(known, loaded.vocab, layer=reference_layer, **common)
+        source = read_cells_for(known, loaded.vocab, layer=reference_layer, gene_key=reference_gene_key, **common)
         if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
             warn("The reference seems to be the query itself: the labels of its own cells were there to learn from.")
         if shared_genes:

@@ -29,7 +29,7 @@ def compare_transport(
     layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
 ) -> AnnData:

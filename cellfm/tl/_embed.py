@@ -26,7 +26,7 @@ def embed(
     values_layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     key_added: str = EMBED.obsm,
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
@@ -58,8 +58,8 @@ def embed(
     gene_key
         Column of `var` with the gene names, where the automatic choice is wrong.
     hgnc
-        Table of previous symbols and aliases, by which more genes are found: path of the HGNC complete set,
-        ``"download"``, or None for the one that was fetched before, if any.
+        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
+        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
     key_added
         Where the embedding goes in `obsm`.
     batch_size

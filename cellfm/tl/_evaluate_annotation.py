@@ -38,7 +38,7 @@ def evaluate_annotation(
     values_layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,

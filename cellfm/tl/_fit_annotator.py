@@ -28,7 +28,7 @@ def fit_annotator(
     values_layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     validation_fraction: float = 0.15,
     class_weight: Literal["balanced"] | None = "balanced",
     lora_rank: int = 16,

@@ -43,7 +43,7 @@ def fit_perturbation(
     counts_layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     n_epochs: int = Recipe.n_epochs,
     learning_rate: float = Recipe.learning_rate,
@@ -165,7 +165,7 @@ def fit_perturbation(
     values = read_expression(table, layer)
     terms = {} if gene_sets is None else read_gene_sets(gene_sets)
     loaded = resolve_model(model)
-    synonyms = load_synonyms(hgnc).names
+    synonyms = load_synonyms(hgnc)
     match = find_genes(table.var, loaded.vocab, gene_key=gene_key, synonyms=synonyms)
     if genes != "learned":
         require_genes(match, loaded.vocab, min_known_genes, "adata.var")

@@ -43,7 +43,7 @@ def integrate(
     layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     key_added: str = INTEGRATION.obsm,
     umap: bool = False,
     save_model: str | Path | None = None,

@@ -44,7 +44,7 @@ def perturbed_genes(
     layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     key_added: str = ATTENTION.perturbed,
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,

@@ -32,7 +32,8 @@ def transfer_labels(
     values_layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    reference_gene_key: str | None = None,
+    hgnc: str | Path | bool | None = None,
     shared_genes: bool = True,
     n_neighbors: int = N_NEIGHBORS,
     confidence_threshold: float | None = None,
@@ -72,6 +73,8 @@ def transfer_labels(
         Table of a MuData.
     gene_key
         Column of `data.var` with the gene names, where the automatic choice is wrong.
+    reference_gene_key
+        The same for the reference.
     hgnc
         Table of previous symbols and aliases; see `cf.tl.embed`.
     shared_genes
@@ -147,6 +150,7 @@ def transfer_labels(
         known,
         loaded.vocab,
         layer=reference_layer,
+        gene_key=reference_gene_key,
         values_layer=values_layer,
         hgnc=hgnc,
         min_known_genes=min_known_genes,

@@ -20,7 +20,7 @@ def transport(
     layer: str | None = None,
     modality: str = "rna",
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
 ) -> AnnData:
     """Predict how cells would look in the condition that a model carries to.

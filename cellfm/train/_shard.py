@@ -23,7 +23,7 @@ def write_shards(
     model: str | Path | Vocabulary | HasVocabulary = "mini",
     layer: str | None = None,
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     min_genes: int = MIN_KNOWN_GENES,
     max_genes: int | None = None,
     columns: Sequence[str] | None = None,
@@ -55,8 +55,8 @@ def write_shards(
     gene_key
         Column of `var` with the gene names, where the automatic choice is wrong.
     hgnc
-        Table of previous symbols and aliases: path of the HGNC complete set, ``"download"``, or None for the one that
-        was fetched before, if any.
+        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
+        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
     min_genes
         Known genes that a cell must express (the paper: 200); at least 1.
     max_genes

@@ -77,9 +77,7 @@ def survey(
                 there |= dict.fromkeys(map(str, table.obs.columns))
                 values = {column: column_values(table.obs, column) for column in wanted if column in table.obs}
                 features = table.matrix.features
-                match = find_genes(
-                    table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms.names, features=features
-                )
+                match = find_genes(table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms, features=features)
                 values_found = table.matrix.describe()
                 problem = (
                     features.problem(table.matrix.var_name)

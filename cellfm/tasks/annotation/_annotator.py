@@ -92,7 +92,7 @@ class Annotator:
         *,
         layer: str | None = None,
         gene_key: str | None = None,
-        hgnc: str | Path | None = None,
+        hgnc: str | Path | bool | None = None,
         min_known_genes: int = MIN_KNOWN_GENES,
         batch_size: int | None = None,
         confidence_threshold: float | None = None,

@@ -66,7 +66,7 @@ def read_subjects(
     layer: str | None = None,
     values_layer: str | None = None,
     gene_key: str | None = None,
-    hgnc: str | Path | None = None,
+    hgnc: str | Path | bool | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     batch_size: int | None = None,
     random_state: int = 0,

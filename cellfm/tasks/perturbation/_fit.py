@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from cellfm._encode import CellInput
 from cellfm._genes import find_genes
+from cellfm._hgnc import Synonyms
 from cellfm._logging import logger
 from cellfm.errors import InputError
 from cellfm.model import CellFM
@@ -49,7 +50,7 @@ def fit_predictor(
     split: Split,
     *,
     terms: dict[str, list[str]],
-    synonyms: dict[str, tuple[str, str]] | None,
+    synonyms: Synonyms | None,
     candidates: Sequence[str],
     genes: Source,
     perturbation: Literal["cellfm", "learned"],
@@ -135,7 +136,7 @@ def _judged(predictor: PerturbationPredictor, vectors: dict[str, dict[str, np.nd
 
 
 def _measured_vectors(
-    model: CellFM, cells: Cells, source: Source, synonyms: dict[str, tuple[str, str]] | None, random_state: int
+    model: CellFM, cells: Cells, source: Source, synonyms: Synonyms | None, random_state: int
 ) -> np.ndarray | None:
     """(n_genes, d) embeddings of the measured genes; None where they are learnt."""
     if source == "learned":

@@ -29,7 +29,7 @@ def read_given(
     *,
     layer: str | None,
     gene_key: str | None,
-    hgnc: str | Path | None,
+    hgnc: str | Path | bool | None,
     min_known_genes: int,
 ) -> Given:
     """Read cells for a map.

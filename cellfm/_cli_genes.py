@@ -1,0 +1,40 @@
+"""Options of commands that say which genes the rows of a file are."""
+
+import argparse
+from typing import Any
+
+NO_TABLE = "none"
+"""What ``--hgnc`` takes to match by symbols and Ensembl ids alone."""
+
+
+def add_gene_options(parser: argparse.ArgumentParser, *, reference: bool = False) -> None:
+    """Add ``--gene-key``, ``--hgnc`` and ``--min-known-genes`` to a command."""
+    parser.add_argument("--gene-key", metavar="COLUMN", help="column of var with the gene names; by default the best")
+    if reference:
+        parser.add_argument("--reference-gene-key", metavar="COLUMN", help="the same for the reference")
+    add_hgnc_option(parser)
+    parser.add_argument("--min-known-genes", type=int, metavar="N", help="genes that the model must know (200)")
+
+
+def add_hgnc_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--hgnc`` to a command."""
+    parser.add_argument(
+        "--hgnc",
+        metavar="TABLE",
+        help="previous symbols and aliases: an HGNC file, download, or none; by default the table of the package",
+    )
+
+
+def hgnc_table(args: argparse.Namespace) -> str | bool | None:
+    """What the tools take as `hgnc`."""
+    return False if args.hgnc == NO_TABLE else args.hgnc
+
+
+def gene_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_gene_options` under the names that the tools give them."""
+    options: dict[str, Any] = {"gene_key": args.gene_key, "hgnc": hgnc_table(args)}
+    if args.min_known_genes is not None:
+        options["min_known_genes"] = args.min_known_genes
+    if "reference_gene_key" in args:
+        options["reference_gene_key"] = args.reference_gene_key
+    return options

@@ -1,0 +1,38 @@
+"""Messages of the tools in the words of the command line: ``gene_key=`` is ``--gene-key`` there."""
+
+import re
+from collections.abc import Collection
+
+_RENAMED = {
+    "confidence_threshold": "confidence",
+    "distance_threshold": "distance",
+    "random_state": "seed",
+    "columns": "column",
+}
+"""Parameters of tools whose option has another name on some commands."""
+_CALL = re.compile(r"\b(?:cf|adata|sc|numpy|np)\.[\w.\[\]'\"]*(?:\([^()]*\))?")  # code of Python stays as it is
+_PARAMETER = re.compile(r"\b([a-z]\w*)=(?:'([^']*)'|\"([^\"]*)\"|(\.\.\.|[\w.]*\w))?")
+
+
+def as_options(message: str, options: Collection[str]) -> str:
+    """Write parameters that a command has as its options; all else stays.
+
+    Parameters
+    ----------
+    options
+        Names of the options of the command, with underscores.
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name = match[1] if match[1] in options else _RENAMED.get(match[1], match[1])
+        if name not in options:
+            return match[0]
+        value = next((value for value in match.groups()[1:] if value is not None), "")
+        value = f"'{value}'" if " " in value else value
+        return f"--{name.replace('_', '-')} {'' if value == 'True' else value}".rstrip()
+
+    parts, end = [], 0
+    for call in _CALL.finditer(message):
+        parts += [_PARAMETER.sub(option, message[end : call.start()]), call[0]]
+        end = call.end()
+    return "".join([*parts, _PARAMETER.sub(option, message[end:])])

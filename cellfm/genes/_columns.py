@@ -1,0 +1,106 @@
+"""Where a table of genes holds their names: `var_names`, the usual columns, or another one that clearly does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cellfm.data import without_genome
+from cellfm.errors import MissingKeyError
+from cellfm.genes._names import split_name
+from cellfm.keys import GENE_COLUMNS
+from cellfm.vocab import Vocabulary
+
+VAR_NAMES = "var_names"
+MISSING = frozenset({"", "nan", "NaN", "None", "NA", "<NA>"})
+"""Text that stands for no name."""
+_MIN_KNOWN = 0.5
+"""Share of its entries that a column of names holds as known genes."""
+_MIN_DIFFERENT = 0.9
+"""Share of these that are different genes: a column of the nearest gene of each peak has fewer."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of genes in one place."""
+
+    column: str
+    """Where they stand: ``"var_names"`` or a column of `var`."""
+    whole: np.ndarray
+    """(n_vars,) str: what stands there."""
+    read: np.ndarray
+    """(n_vars,) str: symbol or Ensembl id in it, ``""`` where there is none."""
+
+
+def read_names(var: pd.DataFrame, gene_key: str | None, is_gene: np.ndarray) -> list[Names]:
+    """Names in `var_names` and the usual columns, or in the column that is asked for.
+
+    Where symbol and Ensembl id stand in one word, both are read: they count as two places. Rows that are no genes have
+    none.
+
+    Raises
+    ------
+    MissingKeyError
+        `gene_key` is not a column of `var`.
+    """
+    if gene_key is None:
+        columns = [VAR_NAMES, *(column for column in GENE_COLUMNS if column in var)]
+    elif gene_key in var or gene_key == VAR_NAMES:
+        columns = [gene_key]
+    else:
+        there = ", ".join(map(str, var.columns)) or "none"
+        raise MissingKeyError(f"gene_key {gene_key!r} is not a column of var. Columns: {there}.")
+    return [names for column in columns for names in _read(var, column, is_gene)]
+
+
+def other_column(var: pd.DataFrame, vocab: Vocabulary, n_known: int) -> str | None:
+    """The one other column of `var` that clearly holds names of genes; None where none does, or several disagree.
+
+    Parameters
+    ----------
+    n_known
+        Genes that the usual places know; the column must know twice as many.
+    """
+    found: dict[str, np.ndarray] = {}
+    for column in candidate_columns(var):
+        names = _text(var[column])
+        ids = vocab.find_symbols(names)
+        ids = np.where(ids > 0, ids, vocab.find_ensembl(names))
+        n_rows, n_there = int((ids > 0).sum()), int(sum(name not in MISSING for name in names))
+        n_genes = len(np.unique(ids[ids > 0]))
+        if n_genes >= max(1, 2 * n_known, _MIN_KNOWN * n_there) and n_genes >= _MIN_DIFFERENT * n_rows:
+            found[column] = ids
+    if not found:
+        return None
+    best = max(found, key=lambda column: int((found[column] > 0).sum()))
+    for ids in found.values():
+        both = (ids > 0) & (found[best] > 0)
+        if (ids != found[best])[both].mean() > 1 - _MIN_DIFFERENT:
+            return None
+    return best
+
+
+def candidate_columns(var: pd.DataFrame) -> Iterator[str]:
+    """Columns of text that are none of the usual ones."""
+    for column in var.columns:
+        kind = var[column].dtype
+        if column not in GENE_COLUMNS and isinstance(column, str) and not pd.api.types.is_numeric_dtype(kind):
+            yield column
+
+
+def _read(var: pd.DataFrame, column: str, is_gene: np.ndarray) -> Iterator[Names]:
+    whole = _text(var.index if column == VAR_NAMES and VAR_NAMES not in var else var[column])
+    names = whole if is_gene.all() else np.where(is_gene, whole, "")
+    if not any("ENSG" in name or "|" in name or "__" in name for name in names):
+        yield Names(column, whole, names)
+        return
+    parts = [split_name(name) for name in names]
+    yield Names(column, whole, np.array([symbol or ensembl for symbol, ensembl in parts], dtype=object))
+    joined = [ensembl if symbol else "" for symbol, ensembl in parts]
+    if any(joined):
+        yield Names(column, whole, np.array(joined, dtype=object))
+
+
+def _text(values: pd.Index | pd.Series) -> np.ndarray:
+    return without_genome(values.astype(str).to_numpy(dtype=object))

@@ -1,0 +1,139 @@
+"""Looking names of genes up in a vocabulary, by other spellings, and by previous symbols and aliases."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+
+from cellfm._hgnc import Synonyms
+from cellfm.genes._names import spelling, symbols_of_date, without_suffix
+from cellfm.vocab import Vocabulary, strip_version
+
+
+class SpellingIndex:
+    """Genes of a vocabulary by what R leaves of their names.
+
+    A vocabulary that was collected from data holds some genes twice, such as ``HLA-DRA`` and ``HLA.DRA``, or ``TBCE``
+    and ``TBCE-1``: the second is a twin that stands for nothing else. Of names with one spelling, that with an Ensembl
+    id is the gene, else that with the fewest dots; a name that was made unique is a twin where it has no id of its own.
+    """
+
+    def __init__(self, vocab: Vocabulary) -> None:
+        ids = vocab.genes["ensembl_id"].to_numpy()
+        groups: dict[str, list[int]] = {}
+        ends = []
+        for gene_id, symbol in enumerate(vocab.symbols, start=1):
+            spelt = spelling(symbol)
+            if spelt != symbol or "." in symbol:
+                groups.setdefault(spelt, []).append(gene_id)
+                if symbol[-1].isdigit() and not ids[gene_id - 1]:
+                    ends.append(gene_id)
+        self.true_id = np.arange(len(vocab) + 1, dtype=np.int32)
+        """(n_genes + 1,) the gene that each entry of the vocabulary stands for: itself, but for twins."""
+        self._vocab = vocab
+        self._ids: dict[str, int] = {}
+        for spelt, group in groups.items():
+            if (same := vocab.id_of(spelt)) and same not in group:
+                group.append(same)
+            best = min(group, key=lambda i: (not ids[i - 1], vocab.symbols[i - 1].count(".")))
+            self._ids[spelt] = best
+            for other in group:
+                if not ids[other - 1]:
+                    self.true_id[other] = best
+        for gene_id in ends:
+            if (base := without_suffix(vocab.symbols[gene_id - 1])) and (true := self.find(base)):
+                self.true_id[gene_id] = true
+        twins = np.flatnonzero(self.true_id != np.arange(len(vocab) + 1))
+        for twin in twins:
+            spelt = spelling(vocab.symbols[twin - 1])
+            if self._ids.get(spelt) == twin:
+                del self._ids[spelt]
+
+    def find(self, name: str) -> int:
+        """The gene of that name in any spelling, 0 for none."""
+        return int(self.true_id[self._vocab.id_of(name)]) or self._ids.get(spelling(name), 0)
+
+
+class OtherNames:
+    """Genes of a vocabulary by previous symbols and aliases, in any spelling, and by spellings made unique.
+
+    They also bridge to genes for which the vocabulary itself uses another name than the approved symbol.
+    """
+
+    def __init__(self, vocab: Vocabulary, synonyms: Synonyms) -> None:
+        self._names = synonyms.names
+        self._ambiguous = synonyms.ambiguous
+        self._spellings = spellings_of(synonyms)
+        self._index = spelling_index(vocab)
+        self._bridge = _bridge(vocab, synonyms)
+
+    def find(self, name: str) -> tuple[int, str]:
+        """Gene and kind (``previous``, ``alias``, ``ensembl``) of another name; 0 where it is none."""
+        name = strip_version(name)
+        symbol, kind = self._names.get(name, ("", ""))
+        if not symbol and name not in self._ambiguous:
+            symbol, kind = self._names.get(self._spellings.get(spelling(name), ""), ("", ""))
+        target = self._index.find(symbol or name)
+        if target:
+            return target, kind or "previous"
+        bridged, bridge_kind = self._bridge.get(symbol or name, (0, ""))
+        return bridged, kind or bridge_kind
+
+    def find_made_unique(self, name: str) -> tuple[int, str]:
+        """Gene of a name without the suffix that made it unique; 0 where it has none."""
+        base = without_suffix(name)
+        if base is None:
+            return 0, ""
+        if target := self._index.find(base):
+            return target, "restored"
+        target, kind = self.find(base)
+        return target, "alias" if kind == "alias" else "restored"
+
+    def find_date(self, name: str) -> set[int]:
+        """Genes whose symbols a spreadsheet may have turned into this date."""
+        found = set()
+        for symbol in symbols_of_date(name):
+            found.add(self._index.find(symbol) or self.find(symbol)[0])
+        return found - {0}
+
+
+@lru_cache(maxsize=8)
+def spelling_index(vocab: Vocabulary) -> SpellingIndex:
+    """The index of a vocabulary, made once."""
+    return SpellingIndex(vocab)
+
+
+@lru_cache(maxsize=8)
+def other_names(vocab: Vocabulary, synonyms: Synonyms) -> OtherNames:
+    """The other names of the genes of a vocabulary, made once."""
+    return OtherNames(vocab, synonyms)
+
+
+@lru_cache(maxsize=4)
+def spellings_of(synonyms: Synonyms) -> dict[str, str]:
+    """Spelling to the one name that R would write so, for names that it would change."""
+    found: dict[str, str] = {}
+    for name, spelt in _changed(synonyms.names):
+        found[spelt] = "" if spelt in found else name  # that of several names tells nothing
+    return found
+
+
+def _changed(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for name in names:
+        if not name.isalnum() or name[0] == "X":
+            spelt = spelling(name)
+            if spelt != name:
+                yield name, spelt
+
+
+def _bridge(vocab: Vocabulary, synonyms: Synonyms) -> dict[str, tuple[int, str]]:
+    """Approved symbols of the genes for which a vocabulary uses a previous symbol or an alias, with their ids."""
+    bridge: dict[str, tuple[int, str]] = {}
+    outdated = [(i, *synonyms.names[s]) for i, s in enumerate(vocab.symbols, start=1) if s in synonyms.names]
+    for kind in ("alias", "previous"):  # previous symbols overwrite aliases
+        found: dict[str, list[int]] = {}
+        for gene_id, approved, how in outdated:
+            if how == kind:
+                found.setdefault(approved, []).append(gene_id)
+        bridge.update({approved: (ids[0], kind) for approved, ids in found.items() if len(ids) == 1})
+    return {approved: target for approved, target in bridge.items() if not vocab.id_of(approved)}

@@ -1,0 +1,79 @@
+"""Commands take every option about genes that the tools take, and messages name options that the command has."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from cellfm._cli_messages import as_options
+from cellfm.cli import main
+from cellfm.data import write_cells
+
+pytestmark = pytest.mark.usefixtures("own_logger")
+COMMANDS = {
+    "embed": (),
+    "annotate": ("--reference", "named.h5ad", "--labels-key", "label"),
+    "integrate": ("--batch-key", "batch", "--steps", "1"),
+}
+
+
+@pytest.fixture
+def folder(tiny_adata: AnnData, tiny_model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Cells whose genes stand in a column that says little, the same with names, and a model."""
+    monkeypatch.chdir(tmp_path)
+    write_cells(tiny_adata, Path("named.h5ad"))
+    names = tiny_adata.var_names.to_numpy(dtype=object)
+    tiny_adata.var["first"], tiny_adata.var["second"] = names, np.roll(names, 1)
+    tiny_adata.var_names = [str(i) for i in range(tiny_adata.n_vars)]
+    write_cells(tiny_adata, Path("numbered.h5ad"))
+    tiny_model.save("model")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_message_names_an_option_that_the_command_has(folder: Path, command: str, capsys: pytest.CaptureFixture):
+    arguments = [command, "numbered.h5ad", "-o", "out.h5ad", "--model", "model", *COMMANDS[command]]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "--gene-key" in error
+    assert "gene_key=" not in error
+    assert not Path("out.h5ad").exists()
+    assert main([*arguments, "--gene-key", "first", "--min-known-genes", "301"]) == 2  # it knows 300
+    assert "Only 300 of the 320" in capsys.readouterr().err
+    arguments[1] = "named.h5ad"
+    assert main([*arguments, "--min-known-genes", "301"]) == 2
+    assert "at least 301 are needed" in capsys.readouterr().err
+
+
+def test_a_column_of_names_gives_what_the_names_give(folder: Path):
+    options = ["-o", "out.h5ad", "--model", "model", "--hgnc", "none"]
+    assert main(["embed", "numbered.h5ad", *options, "--gene-key", "first", "--min-known-genes", "300"]) == 0
+    result = ad.read_h5ad("out.h5ad")
+    assert main(["embed", "named.h5ad", *options]) == 0
+    np.testing.assert_array_equal(result.obsm["X_cellfm"], ad.read_h5ad("out.h5ad").obsm["X_cellfm"])
+
+
+def test_the_reference_has_a_column_of_its_own(folder: Path):
+    options = ["--model", "model", "--labels-key", "label", "--gene-key", "first", "--reference-gene-key", "first"]
+    assert main(["annotate", "numbered.h5ad", "-o", "out.h5ad", "--reference", "numbered.h5ad", *options]) == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("Pass gene_key= with a column.", "Pass --gene-key with a column."),
+        ("Pass layer='counts' or layer=\"a b\".", "Pass --layer counts or --layer 'a b'."),
+        ("pass layer=..., or hgnc='download'.", "pass --layer ..., or --hgnc download."),
+        ("Pass min_known_genes=100; 0 asks for none.", "Pass --min-known-genes 100; 0 asks for none."),
+        ("call cf.pp.harmonize_genes(adata, hgnc=...) first", "call cf.pp.harmonize_genes(adata, hgnc=...) first"),
+        ("Pass overwrite=True.", "Pass --overwrite."),
+        ("Pass random_state=3.", "Pass --seed 3."),
+        ("Pass other=3, empty_cells='nan'.", "Pass other=3, empty_cells='nan'."),
+        ("It holds A==B and x=1.", "It holds A==B and x=1."),
+    ],
+)
+def test_parameters_become_options(message: str, expected: str):
+    options = ("gene_key", "layer", "hgnc", "min_known_genes", "overwrite", "seed")
+    assert as_options(message, options) == expected
