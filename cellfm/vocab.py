@@ -154,5 +154,5 @@ def resolve_vocabulary(model: str | Path | Vocabulary | HasVocabulary) -> Vocabu
 
 def strip_version(name: str) -> str:
     """``ENSG00000141510.18`` to ``ENSG00000141510``; anything else unchanged."""
-    match = _ENSEMBL.match(name)
+    match = _ENSEMBL.match(name) if name.startswith("ENSG") else None
     return match.group(1) if match else name

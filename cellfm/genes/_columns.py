@@ -19,6 +19,7 @@ _MIN_KNOWN = 0.5
 """Share of its entries that a column of names holds as known genes."""
 _MIN_DIFFERENT = 0.9
 """Share of these that are different genes: a column of the nearest gene of each peak has fewer."""
+_LENGTH_OF_ID, _LONGEST_ID = len("ENSG00000204287"), len("ENSG00000204287.13")
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,23 @@ def candidate_columns(var: pd.DataFrame) -> Iterator[str]:
 def _read(var: pd.DataFrame, column: str, is_gene: np.ndarray) -> Iterator[Names]:
     whole = _text(var.index if column == VAR_NAMES and VAR_NAMES not in var else var[column])
     names = whole if is_gene.all() else np.where(is_gene, whole, "")
-    if not any("ENSG" in name or "|" in name or "__" in name for name in names):
+    rows = [i for i, name in enumerate(names) if _may_be_joined(name)]
+    if not rows:
         yield Names(column, whole, names)
         return
-    parts = [split_name(name) for name in names]
-    yield Names(column, whole, np.array([symbol or ensembl for symbol, ensembl in parts], dtype=object))
-    joined = [ensembl if symbol else "" for symbol, ensembl in parts]
-    if any(joined):
-        yield Names(column, whole, np.array(joined, dtype=object))
+    read, joined = names.copy(), np.full(len(names), "", object)
+    for i in rows:
+        symbol, ensembl = split_name(names[i])
+        read[i], joined[i] = symbol or ensembl, ensembl if symbol else ""
+    yield Names(column, whole, read)
+    if joined.any():
+        yield Names(column, whole, joined)
+
+
+def _may_be_joined(name: str) -> bool:
+    """Whether a name holds more than a symbol or an id; quick, for it is asked of every gene."""
+    only_id = name.startswith("ENSG") and len(name) <= _LONGEST_ID and name[_LENGTH_OF_ID:][:1] in ("", ".")
+    return ("ENSG" in name and not only_id) or "|" in name or "__" in name
 
 
 def _text(values: pd.Index | pd.Series) -> np.ndarray:

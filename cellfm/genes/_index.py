@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from cellfm._hgnc import Synonyms
 from cellfm.genes._names import spelling, symbols_of_date, without_suffix
 from cellfm.vocab import Vocabulary, strip_version
+
+_REMEMBERED = 1 << 17
+"""Names that are looked up once in a process; tables of one annotation share most of them."""
 
 
 class SpellingIndex:
@@ -41,7 +45,7 @@ class SpellingIndex:
                 if not ids[other - 1]:
                     self.true_id[other] = best
         for gene_id in ends:
-            if (base := without_suffix(vocab.symbols[gene_id - 1])) and (true := self.find(base)):
+            if (base := without_suffix(vocab.symbols[gene_id - 1])) and (true := self.find(spelling(base))):
                 self.true_id[gene_id] = true
         twins = np.flatnonzero(self.true_id != np.arange(len(vocab) + 1))
         for twin in twins:
@@ -49,52 +53,70 @@ class SpellingIndex:
             if self._ids.get(spelt) == twin:
                 del self._ids[spelt]
 
-    def find(self, name: str) -> int:
-        """The gene of that name in any spelling, 0 for none."""
-        return int(self.true_id[self._vocab.id_of(name)]) or self._ids.get(spelling(name), 0)
+    def find(self, spelt: str) -> int:
+        """The gene with that spelling, 0 for none."""
+        return self._ids.get(spelt, 0) or int(self.true_id[self._vocab.id_of(spelt)])
+
+
+class Candidate(NamedTuple):
+    """What a name that is no symbol of a vocabulary may stand for; 0 is no gene."""
+
+    restored: int = 0
+    """The gene whose symbol R or Seurat writes so."""
+    other: tuple[int, str] = (0, "none")
+    """The gene that goes by it, and the kind: ``"previous"``, ``"alias"`` or ``"ensembl"``."""
+    made_unique: tuple[int, str] = (0, "none")
+    """The gene without the ending that made the name unique; the kind is ``"alias"`` where the rest is one."""
+    dated: tuple[int, ...] = ()
+    """Genes whose symbols a spreadsheet takes for this date."""
 
 
 class OtherNames:
     """Genes of a vocabulary by previous symbols and aliases, in any spelling, and by spellings made unique.
 
-    They also bridge to genes for which the vocabulary itself uses another name than the approved symbol.
+    Other names also bridge to genes for which the vocabulary itself uses another name than the approved symbol.
     """
 
     def __init__(self, vocab: Vocabulary, synonyms: Synonyms) -> None:
+        self._vocab = vocab
         self._names = synonyms.names
-        self._ambiguous = synonyms.ambiguous
-        self._spellings = spellings_of(synonyms)
+        self._spellings = _spellings(synonyms.names)
         self._index = spelling_index(vocab)
         self._bridge = _bridge(vocab, synonyms)
+        self.resolve = lru_cache(maxsize=_REMEMBERED)(self._resolve)
 
-    def find(self, name: str) -> tuple[int, str]:
-        """Gene and kind (``previous``, ``alias``, ``ensembl``) of another name; 0 where it is none."""
-        name = strip_version(name)
-        symbol, kind = self._names.get(name, ("", ""))
-        if not symbol and name not in self._ambiguous:
-            symbol, kind = self._names.get(self._spellings.get(spelling(name), ""), ("", ""))
-        target = self._index.find(symbol or name)
-        if target:
-            return target, kind or "previous"
-        bridged, bridge_kind = self._bridge.get(symbol or name, (0, ""))
-        return bridged, kind or bridge_kind
+    def _resolve(self, name: str) -> Candidate:
+        """Everything that a name may stand for."""
+        if name.startswith("ENSG"):
+            return Candidate(other=self._other(strip_version(name), ""))
+        plain = name.isalnum() and name[0] != "X" and "ORF" not in name
+        spelt = "" if plain else spelling(name)
+        restored = 0 if plain else self._index.find(spelt)
+        return Candidate(restored, self._other(name, spelt), self._made_unique(name), self._dated(name))
 
-    def find_made_unique(self, name: str) -> tuple[int, str]:
-        """Gene of a name without the suffix that made it unique; 0 where it has none."""
+    def _other(self, name: str, spelt: str) -> tuple[int, str]:
+        names = self._names
+        symbol, kind = names.get(name) or names.get(spelt) or names.get(self._spellings.get(spelt, ""), (name, ""))
+        if kind and (target := self._index.find(symbol)):
+            return target, kind
+        target, bridged_kind = self._bridge.get(symbol, (0, "none"))
+        return target, kind if kind and target else bridged_kind
+
+    def _made_unique(self, name: str) -> tuple[int, str]:
         base = without_suffix(name)
         if base is None:
-            return 0, ""
+            return 0, "none"
         if target := self._index.find(base):
             return target, "restored"
-        target, kind = self.find(base)
+        found = self.resolve(base)
+        if found.restored:
+            return found.restored, "restored"
+        target, kind = found.other
         return target, "alias" if kind == "alias" else "restored"
 
-    def find_date(self, name: str) -> set[int]:
-        """Genes whose symbols a spreadsheet may have turned into this date."""
-        found = set()
-        for symbol in symbols_of_date(name):
-            found.add(self._index.find(symbol) or self.find(symbol)[0])
-        return found - {0}
+    def _dated(self, name: str) -> tuple[int, ...]:
+        symbols = symbols_of_date(name)
+        return tuple({self._index.find(symbol) or self.resolve(symbol).other[0] for symbol in symbols} - {0})
 
 
 @lru_cache(maxsize=8)
@@ -109,21 +131,15 @@ def other_names(vocab: Vocabulary, synonyms: Synonyms) -> OtherNames:
     return OtherNames(vocab, synonyms)
 
 
-@lru_cache(maxsize=4)
-def spellings_of(synonyms: Synonyms) -> dict[str, str]:
+def _spellings(names: Iterable[str]) -> dict[str, str]:
     """Spelling to the one name that R would write so, for names that it would change."""
     found: dict[str, str] = {}
-    for name, spelt in _changed(synonyms.names):
-        found[spelt] = "" if spelt in found else name  # that of several names tells nothing
-    return found
-
-
-def _changed(names: Iterable[str]) -> Iterable[tuple[str, str]]:
     for name in names:
         if not name.isalnum() or name[0] == "X":
             spelt = spelling(name)
             if spelt != name:
-                yield name, spelt
+                found[spelt] = "" if spelt in found else name  # that of several names tells nothing
+    return found
 
 
 def _bridge(vocab: Vocabulary, synonyms: Synonyms) -> dict[str, tuple[int, str]]:

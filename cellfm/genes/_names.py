@@ -8,7 +8,6 @@ _WITH_PLACE = re.compile(r"(.+?)(?:\|\d+|__chr\w+)")
 _BETWEEN = " _|:;,/()[]-.~\t"
 _TOKENS = re.compile(r"[|:;,\s()\[\]]+")
 _AS_DOT = str.maketrans(dict.fromkeys("-_/:;|,+*()[]{} @'&~#", "."))
-_SUFFIX = re.compile(r"(.+)[.-]\d+")
 # Segments of immunoglobulins and T-cell receptors have such endings of their own: IGHV3-30-3.
 _SEGMENT = re.compile(r"(?:IG[HKL]|TR[ABDG])[VDJC]")
 _ORF = re.compile(r"(C(?:\d+|X|Y))ORF(\d+.*)")
@@ -55,12 +54,14 @@ def spelling(name: str) -> str:
 
 def without_suffix(name: str) -> str | None:
     """The name before it was made unique (``TBCE.1`` of R, ``TBCE-1`` of anndata); None without such an ending."""
-    match = _SUFFIX.fullmatch(name)
-    return None if match is None or _SEGMENT.match(name) else match[1]
+    end = max(name.rfind("."), name.rfind("-"))
+    return name[:end] if end > 0 and name[end + 1 :].isdecimal() and not _SEGMENT.match(name) else None
 
 
 def symbols_of_date(name: str) -> list[str]:
     """Symbols that a spreadsheet may have turned into this date (``1-Mar``, ``Sep-02``, ``2021-03-01``)."""
+    if not (name[0].isdigit() or name[0] == "X" or name[:3].lower() in _MONTHS):
+        return []
     dotted = spelling(name)
     for pattern in _DATES:
         if match := pattern.fullmatch(dotted):
