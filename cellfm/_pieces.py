@@ -16,6 +16,7 @@ from cellfm._atomic import whole_file
 from cellfm._encode import CellInput, Encoder, embed_cells
 from cellfm._outside import read_json, read_npy
 from cellfm._progress import progress
+from cellfm._wording import counted
 from cellfm.errors import CheckpointError, InputError
 
 PIECE_CELLS = 8192
@@ -102,8 +103,8 @@ class Pieces:
         """
         if missing := self.missing():
             raise InputError(
-                f"{len(missing):,} of {self.n_pieces:,} pieces of {self.folder} are not there: {_ranges(missing)}. Let "
-                "every part run to its end first; the same commands make what is missing."
+                f"{counted(len(missing), 'piece is', 'pieces are')} missing of the {self.n_pieces:,} of {self.folder}: "
+                f"{_ranges(missing)}. Let every part run to its end first; the same commands make what is missing."
             )
 
     def joined(self) -> np.ndarray:

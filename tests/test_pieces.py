@@ -66,7 +66,7 @@ def test_parts_are_joined(tmp_path: Path, tiny_adata: AnnData, tiny_model: CellF
     for part in parts[:2]:
         pieces_of(tmp_path / "p", tiny_adata, tiny_model).compute(part)
     pieces = pieces_of(tmp_path / "p", tiny_adata, tiny_model)
-    with pytest.raises(InputError, match="1 of 5 pieces .* are not there: 2"):
+    with pytest.raises(InputError, match="1 piece is missing of the 5 of .*: 2"):
         pieces.joined()
     pieces.compute(parts[2])
     np.testing.assert_allclose(pieces.joined(), whole, atol=1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellfm._outside import file_sha256, read_npy
+from cellfm._wording import counted
 from cellfm.data._manifest import ANEW, read_manifest
 from cellfm.data._shard_files import MISSING, codes_name
 from cellfm.errors import CheckpointError, InputError, MissingKeyError
@@ -89,8 +90,8 @@ class Corpus:
 
     def __repr__(self) -> str:
         return (
-            f"Corpus of {self.n_cells:,} cells x {len(self.vocab):,} genes, {self.n_tokens:,} counts in "
-            f"{len(self._shards):,} shards at {self.path}"
+            f"Corpus of {self.n_cells:,} cells x {len(self.vocab):,} genes, {counted(self.n_tokens, 'count')} in "
+            f"{counted(len(self._shards), 'shard')} at {self.path}"
         )
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cellfm._fork import require_threads
+from cellfm._wording import counted
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
 from cellfm.errors import InputError
@@ -132,8 +133,8 @@ class CellFM:
         c = self.config
         adapters = f", adapters of rank {c.lora_rank}" if c.lora_rank else ""
         return (
-            f"CellFM {self.name!r}: {c.n_layers} layers, width {c.d_model}, {c.n_heads} heads{adapters}, "
-            f"{self.n_parameters / 1e6:.1f} M parameters\n  {self.vocab!r}"
+            f"CellFM {self.name!r}: {counted(c.n_layers, 'layer')}, width {c.d_model}, {counted(c.n_heads, 'head')}"
+            f"{adapters}, {self.n_parameters / 1e6:.1f} M parameters\n  {self.vocab!r}"
         )
 
     @property

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cellfm._logging import logger
+from cellfm._wording import counted
 from cellfm.config import PUBLISHED, ModelConfig
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model._ckpt import read_ckpt
@@ -100,7 +101,9 @@ def read_published(path: Path, vocab: Vocabulary, n_heads: int | None = None) ->
         weights[ours] = check_parameter(tensors.pop(theirs), theirs, shape, path)
     if tensors:
         surplus = ", ".join(sorted(tensors)[:5])
-        raise CheckpointError(f"{path}: {len(tensors)} parameters do not belong to CellFM: {surplus}.")
+        raise CheckpointError(
+            f"{path}: {counted(len(tensors), 'parameter does', 'parameters do')} not belong to CellFM: {surplus}."
+        )
     return config, weights
 
 

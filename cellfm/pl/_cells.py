@@ -11,6 +11,7 @@ from mudata import MuData
 
 from cellfm._adata import select
 from cellfm._figure import finish, sized
+from cellfm._wording import counted
 from cellfm.errors import InputError, MissingKeyError
 
 
@@ -101,4 +102,4 @@ def _check(adata: AnnData, colors: list, titles: list, ax: Axes | None) -> None:
     if ax is not None and len(colors) > 1:
         raise InputError(f"ax= takes one colouring, not {len(colors)}.")
     if len(titles) != len(colors):
-        raise InputError(f"{len(titles)} titles for {len(colors)} panels; pass one for each.")
+        raise InputError(f"{counted(len(titles), 'title')} for {counted(len(colors), 'panel')}; pass one for each.")

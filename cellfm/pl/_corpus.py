@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cellfm._figure import finish, fit_tick_labels, shorten
+from cellfm._wording import counted
 from cellfm.data import Corpus
 from cellfm.errors import InputError
 
@@ -91,7 +92,7 @@ def _bars(opened: Corpus, column: str, max_bars: int) -> tuple[list[str], np.nda
     labels = [categories[i] for i in kept]
     numbers = counts[kept].tolist()
     if len(kept) < len(order):
-        labels.append(f"{len(order) - len(kept):,} others")
+        labels.append(counted(len(order) - len(kept), "other"))
         numbers.append(int(counts[order[len(kept) :]].sum()))
     if n_missing:
         labels.append("not given")

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from cellfm._figure import finish
+from cellfm._wording import counted
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import TRANSPORT
 
@@ -84,7 +85,7 @@ def _umaps(adata: AnnData, states: dict[str, np.ndarray]) -> list[Axes]:
         color = "black" if name == "before" else COLORS[name]
         ax.scatter(*points[~own].T, s=area, color="0.88", linewidths=0)
         ax.scatter(*points[own].T, s=area, color=color, linewidths=0)
-        ax.set(xticks=[], yticks=[], title=f"{name} ({own.sum():,} cells)")
+        ax.set(xticks=[], yticks=[], title=f"{name} ({counted(own.sum(), 'cell')})")
         ax.set_frame_on(False)
     return list(axes)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellfm._wording import counted
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CHUNK
 from cellfm.errors import DataWarning, InputError
@@ -63,17 +64,18 @@ class Plan:
         total, of = self.total_memory / GB, "" if self.capacity is None else f" of {self.capacity / GB:,.0f} GB"
         least = "" if self.device == "CPU" else "at least "  # what MindSpore adds was measured there only
         lines = [
-            f"Plan: {m.n_layers} layers of width {m.d_model}, {m.n_genes:,} genes, on {self.devices} x {self.device}",
+            f"Plan: {counted(m.n_layers, 'layer')} of width {m.d_model}, {m.n_genes:,} genes, on "
+            f"{self.devices} x {self.device}",
             f"  parameters          {self.n_parameters:,}",
             f"  memory per device   {least}{total:,.2f} GB{of}{'' if self.fits in (True, None) else ': TOO MUCH'}",
             *(f"    {name:<18}{n_bytes / GB:>8,.2f} GB" for name, n_bytes in self.memory.items()),
             f"  operations          {_scaled(self.flops_forward)} a cell forward, "
             f"{_scaled(self.flops_training)} in training",
             f"  rate                {self.tflops:,.4g} TFLOP/s a device, used to {self.utilisation:.0%}",
-            f"  all {t.steps:,} steps of {t.batch_size:,} cells: {_time(self.days)}",
+            f"  all {counted(t.steps, 'step')} of {counted(t.batch_size, 'cell')}: {_time(self.days)}",
         ]
         if self.steps_per_epoch is not None and self.days_per_epoch is not None:
-            lines.append(f"  one epoch: {self.steps_per_epoch:,} steps, {_time(self.days_per_epoch)}")
+            lines.append(f"  one epoch: {counted(self.steps_per_epoch, 'step')}, {_time(self.days_per_epoch)}")
         return "\n".join(lines)
 
 

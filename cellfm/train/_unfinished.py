@@ -12,6 +12,7 @@ import numpy as np
 
 from cellfm._atomic import whole_file
 from cellfm._outside import parse_json, read_file
+from cellfm._wording import counted
 from cellfm.data._manifest import check_entry
 from cellfm.data._shard_files import MANIFEST, PARTIAL
 from cellfm.data._shards import check_shard
@@ -67,8 +68,8 @@ class Unfinished:
         if not lines:
             if lost := self._shard_folders():
                 raise InputError(
-                    f"{self.folder} holds {len(lost):,} shards without a manifest: pass overwrite=True (--overwrite) "
-                    "to write the corpus anew, or choose another folder."
+                    f"{self.folder} holds {counted(len(lost), 'shard')} without a manifest: pass overwrite=True "
+                    "(--overwrite) to write the corpus anew, or choose another folder."
                 )
             vocab.save(self.folder)
             with whole_file(self.folder / PARTIAL) as partial:

@@ -48,7 +48,7 @@ def test_what_is_missing_is_named(drawn):
         cf.pl.cells(drawn, basis="X_tsne")
     with pytest.raises(MissingKeyError, match="'cell_type'.*label, batch"):
         cf.pl.cells(drawn, color="cell_type")
-    with pytest.raises(InputError, match="1 titles for 2 panels; pass one for each"):
+    with pytest.raises(InputError, match="1 title for 2 panels; pass one for each"):
         cf.pl.cells(drawn, color=["label", "batch"], title=["Label"])
     with pytest.raises(InputError, match="one colouring"):
         cf.pl.cells(drawn, color=["label", "batch"], ax=plt.gca())

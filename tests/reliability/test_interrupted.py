@@ -273,7 +273,7 @@ def test_pieces_that_another_process_has_joined_already_are_no_fault(
     for _ in range(2):
         remove_pieces(tmp_path / "p", tiny_adata.n_obs)
     assert not (tmp_path / "p").exists()
-    with pytest.raises(InputError, match="are not there"):
+    with pytest.raises(InputError, match="missing of the"):
         other.joined()
 
 
