@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -390,6 +390,13 @@ def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarra
         runs = dict(adata.uns.get(RUN, {}))
         runs[key] = {"cellfm_version": version("cellfm")} | {k: v for k, v in facts.items() if v is not None}
         adata.uns[RUN] = runs
+
+
+def run_record(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """The facts of a run in ``uns["cellfm"][key]``; none where it holds something that is not of cellfm."""
+    runs = adata.uns.get(RUN)
+    record = runs.get(key) if isinstance(runs, Mapping) else None
+    return record if isinstance(record, Mapping) else {}
 
 
 def warn(message: str) -> None:

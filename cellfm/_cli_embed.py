@@ -73,9 +73,10 @@ def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         _require_column(data, args)
     if args.part:
         return _embed_part(args, data, model, say)
-    if args.workers > 1:
-        _launch(args, _pieces(args, data, model))
-    _embed_and_write(args, data, model, say, keep=args.resume or args.workers > 1, batch_size=args.batch_size)
+    pieces = _pieces(args, data, model) if args.resume or args.workers > 1 else None
+    if pieces is not None and args.workers > 1:
+        _launch(args, pieces)
+    _embed_and_write(args, data, model, say, pieces, batch_size=args.batch_size)
     return 0
 
 
@@ -86,8 +87,9 @@ def _join(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if not _folder(args).is_dir():
         raise InputError(f"There is no folder {_folder(args)}: cellfm embed --part I/N -o {args.output} makes it.")
     data, model = _read(args)
-    _pieces(args, data, model).require_all()
-    _embed_and_write(args, data, model, say, keep=True)
+    pieces = _pieces(args, data, model)
+    pieces.require_all()
+    _embed_and_write(args, data, model, say, pieces)
     return 0
 
 
@@ -124,8 +126,7 @@ def _embed_and_write(
     data: "AnnData | MuData",
     model: "CellFM",
     say: Callable[[str], object],
-    *,
-    keep: bool,
+    pieces: "Pieces | None",
     **options: Any,
 ) -> None:
     from cellfm._adata import select
@@ -141,7 +142,7 @@ def _embed_and_write(
         **gene_options(args),
         key_added=args.key_added,
         modality=args.modality,
-        checkpoint=_folder(args) if keep else None,
+        checkpoint=pieces,
         **options,
     )
     cells = select(data, args.modality)
@@ -150,7 +151,7 @@ def _embed_and_write(
         write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
     else:
         write_cells(data, args.output)
-    if keep:
+    if pieces is not None:
         remove_pieces(_folder(args), cells.n_obs)
     say(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
     if picture is not None:
@@ -206,7 +207,7 @@ def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
     from cellfm.train._ending import TrainingError
     from cellfm.train._launch import Job, started
 
-    if not pieces.missing():
+    if not (missing := pieces.missing()):
         return
     arguments = ["-q"] if settings.verbosity == "warning" else []
     arguments += ["embed", os.fspath(args.input), "-o", os.fspath(args.output), "--model", args.model]
@@ -228,6 +229,7 @@ def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
     if reason := workers.why():
         raise TrainingError(f"{reason} The same command goes on from what is done.")
     shutil.rmtree(pieces.folder / _LOGS)
+    pieces.trust(missing)
 
 
 def _reduced(cells: "AnnData", key: str) -> "AnnData":

@@ -1,18 +1,20 @@
 """Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 from tqdm import tqdm
 
-from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_counts, require_features, warn
+from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_counts, require_features, run_record, warn
 from cellfm._ahead import ahead
+from cellfm._fingerprint import among, count_fingerprints, tie, value_fingerprints
 from cellfm._genes import FEW_CONTRADICTIONS, MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
 from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
@@ -20,14 +22,12 @@ from cellfm._progress import progress
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch, describe, tokenize
 from cellfm.errors import InputError
-from cellfm.keys import EMBED, RUN
+from cellfm.keys import EMBED
 from cellfm.model import Encoded
 from cellfm.vocab import Vocabulary
 
-N_VERIFIED = 8
-"""Cells that are embedded anew before a stored embedding is taken for that of the model."""
-SAME = 1e-3
-"""Largest difference at which two embeddings of a cell count as the same."""
+_DECIDE = ("weights_sha256", "vocabulary_sha256", "precision", "random_state")
+"""What makes two embeddings of the same cell different, as the records of runs name it."""
 
 
 class Encoder(Protocol):
@@ -36,6 +36,7 @@ class Encoder(Protocol):
     config: ModelConfig
     vocab: Vocabulary
     name: str
+    precision: str
 
     @property
     def weights_hash(self) -> str: ...
@@ -58,11 +59,37 @@ class CellInput:
         self, max_genes: int, random_state: int, *, n_cells: int = BLOCK_CELLS, of: slice | None = None
     ) -> Iterator[tuple[slice, TokenBatch]]:
         """Cells in order, in blocks of `n_cells`: all, or those of a span."""
+        for span, block, own in self._blocks(n_cells, of):
+            yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
+
+    def known_tokens(
+        self, max_genes: int, random_state: int, *, of: slice | None = None
+    ) -> Iterator[tuple[slice, TokenBatch, np.ndarray]]:
+        """As `tokens`, with the fingerprint of each cell, which another thread computes meanwhile."""
+        with ThreadPoolExecutor(1, thread_name_prefix="cellfm-fingerprint") as pool:
+            for span, block, own in self._blocks(BLOCK_CELLS, of):
+                waiting = pool.submit(self._fingerprints, block, own)
+                found = tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
+                yield span, found, waiting.result()
+
+    def fingerprints(self, of: slice | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """What tells each cell from any other that a model sees differently, in blocks; see `cellfm._fingerprint`."""
+        for span, block, own in self._blocks(BLOCK_CELLS, of):
+            yield span, self._fingerprints(block, own)
+
+    def _blocks(
+        self, n_cells: int, of: slice | None
+    ) -> Iterator[tuple[slice, sp.csr_matrix, sp.csr_matrix | np.ndarray | None]]:
+        """Cells in order: their span, their counts, and their values of the user's own where there are any."""
         for span, block in self.counts.blocks(n_cells, of):
             if self.values is not None:
                 _check_block(block, self.counts.name)
-            own = None if self.values is None else _block_values(self.values, span)
-            yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
+            yield span, block, None if self.values is None else _block_values(self.values, span)
+
+    def _fingerprints(self, block: sp.csr_matrix, own: sp.csr_matrix | np.ndarray | None) -> np.ndarray:
+        if own is None:
+            return count_fingerprints(block, self.match.ids)
+        return sum(value_fingerprints(sp.csr_matrix(part), self.match.ids) for part in (block, own))
 
     def take(self, cells: np.ndarray) -> "CellInput":
         """Some of the cells, by number or by a mask, in that order; only for matrices in memory."""
@@ -78,6 +105,7 @@ class CellInput:
             "model": model.name,
             "weights_sha256": model.weights_hash,
             "vocabulary_sha256": model.vocab.hash,
+            "precision": model.precision,
             "matrix": self.counts.name,
             "values": None if self.values is None else self.values.name,
             "genes": self.match.column,
@@ -141,21 +169,34 @@ def embed_cells(
     *,
     batch_size: int | None = None,
     random_state: int = 0,
+) -> np.ndarray:
+    """Embeddings of all cells, (n_cells, d_model) float32; NaN for cells without a known gene."""
+    return embed_known_cells(model, cells, batch_size=batch_size, random_state=random_state)[0]
+
+
+def embed_known_cells(
+    model: Encoder,
+    cells: CellInput,
+    *,
+    batch_size: int | None = None,
+    random_state: int = 0,
     of: slice | None = None,
     bar: tqdm | None = None,
-) -> np.ndarray:
-    """Embeddings of all cells, or of a span of them, (n_cells, d_model) float32; NaN for cells without a known gene.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of all cells, or of a span of them, (n_cells, d_model) float32, and their fingerprints, (n_cells,).
 
     Blocks are read and turned into tokens while the one before is computed.
     """
     span = slice(0, cells.counts.n_cells) if of is None else of
     embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
+    fingerprints = np.empty(len(embedding), np.uint64)
     with progress(len(embedding), "embedding", "cells") if bar is None else nullcontext(bar) as shown:
-        for block, tokens in ahead(cells.tokens(model.config.max_genes, random_state, of=span)):
+        for block, tokens, known in ahead(cells.known_tokens(model.config.max_genes, random_state, of=span)):
             own = slice(block.start - span.start, block.stop - span.start)
             embedding[own] = model.encode(tokens, batch_size=batch_size).cell
+            fingerprints[own] = known
             shown.update(tokens.n_cells)
-    return embedding
+    return embedding, fingerprints
 
 
 def stored_or_new_embedding(
@@ -169,29 +210,56 @@ def stored_or_new_embedding(
 ) -> np.ndarray:
     """The embedding in ``obsm[key]`` where it is the one that this model gives, else a new one; nothing is written.
 
-    It is taken where its record names the same model and input, and a few cells embedded anew come out the same.
+    It is taken where the record of its run names the same model, and holds the fingerprint of each cell with its
+    embedding: of all of them, in any order, or of more cells than there are left.
     """
-    wanted = cells.facts(model, random_state)
-    record = adata.uns.get(RUN, {}).get(key, {})
-    if key in adata.obsm and all(record.get(name) == wanted[name] for name in wanted if name != "model"):
-        stored = np.asarray(adata.obsm[key], np.float32)
-        if _is_of(stored, model, cells, random_state):
+    if key in adata.obsm:
+        stored = np.asarray(adata.obsm[key])
+        reason = _why_not(stored, run_record(adata, key), model, cells, random_state)
+        if reason is None:
             logger.info("took the embedding in obsm[%r], which is of this model.", key)
             return stored
+        say = warn if reason.unexpected else logger.info
+        say(f"obsm[{key!r}] is not used, and the cells are embedded anew: {reason.text}.")
     return embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
 
 
-def _is_of(stored: np.ndarray, model: Encoder, cells: CellInput, random_state: int) -> bool:
+@dataclass(frozen=True)
+class _Reason:
+    """Why a stored embedding is not used."""
+
+    text: str
+    unexpected: bool = False
+    """Whether the user may think that it is."""
+
+
+def _why_not(
+    stored: np.ndarray, record: Mapping[str, Any], model: Encoder, cells: CellInput, random_state: int
+) -> _Reason | None:
+    """Why a stored embedding is not used; None where it is the one that the model gives."""
+    wanted = cells.facts(model, random_state)
+    if not record:
+        return _Reason("no record says what it was made from")
+    other = [name for name in wanted if str(record.get(name)) != str(wanted[name])]
+    if decisive := [name for name in other if name in _DECIDE and name in record]:
+        return _Reason(f"it was made with another {', '.join(decisive)}")
+    same_input = not set(other) - {"model", *_DECIDE}
+    known = record.get(EMBED.fingerprints)
+    if not isinstance(known, np.ndarray) or known.dtype != np.uint64:
+        return _Reason("an earlier version of cellfm made it, which kept no fingerprints of its cells", same_input)
+    known = np.unique(known)
     n_cells = cells.counts.n_cells
-    if stored.shape != (n_cells, model.config.d_model):
-        return False
-    for i in np.unique(np.linspace(0, n_cells - 1, N_VERIFIED).astype(int)):
-        row = cells.counts.rows(i, i + 1)
-        own = None if cells.values is None else cells.values.rows(i, i + 1)
-        tokens = tokenize(row, cells.match.ids, max_genes=model.config.max_genes, random_state=random_state, values=own)
-        if not np.allclose(model.encode(tokens).cell[0], stored[i], atol=SAME, rtol=SAME, equal_nan=True):
-            return False
-    return True
+    if stored.shape != (n_cells, model.config.d_model) or stored.dtype != np.float32:
+        return _Reason(f"it was changed, and is {stored.dtype} of the shape {stored.shape}", same_input)
+    n_other = 0
+    for span, found in cells.fingerprints():
+        n_other += int((~among(tie(found, stored[span]), known)).sum())
+        if n_other == span.stop and not same_input:
+            return _Reason("it was made from other genes or values")
+    if n_other:
+        changed = f"{n_other:,} of {n_cells:,} cells"
+        return _Reason(f"the counts or the embeddings of {changed} have changed since it was made", unexpected=True)
+    return None
 
 
 def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellfm._atomic import whole_file
-from cellfm._encode import CellInput, Encoder, embed_cells
+from cellfm._encode import CellInput, Encoder, embed_known_cells
 from cellfm._outside import read_json, read_npy
 from cellfm._progress import progress
 from cellfm._wording import counted
@@ -70,6 +70,7 @@ class Pieces:
         self._genes_of_a_cell = round(float(np.mean([row.nnz for row in sample])))
         facts = {name: fact for name, fact in cells.facts(model, random_state).items() if name != "model"}
         self._claim(facts | {"n_cells": self.n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": _digest(sample)})
+        self._verified: set[int] = set()  # pieces of these very cells
 
     @property
     def n_pieces(self) -> int:
@@ -77,21 +78,36 @@ class Pieces:
 
     def missing(self, part: Part | None = None) -> list[int]:
         """Pieces that are not there yet, of all or of one part."""
-        share = range(self.n_pieces) if part is None else range(part.number, self.n_pieces, part.of)
-        return [piece for piece in share if not self._path(piece).exists()]
+        return [piece for piece in self._share(part) if not self._path(piece).exists()]
+
+    def trust(self, pieces: Iterable[int]) -> None:
+        """Take pieces for those of these cells, because the same command has just made them."""
+        self._verified.update(pieces)
 
     def compute(self, part: Part | None = None, *, batch_size: int | None = None) -> None:
-        """Embed what is missing, of all or of one part; each piece is kept as soon as it is whole."""
+        """Embed what is missing, of all or of one part; each piece is kept as soon as it is whole.
+
+        Raises
+        ------
+        InputError
+            The counts of cells of a finished piece have changed since, or it is damaged.
+        """
+        for piece in self._share(part):
+            if self._path(piece).exists():
+                self._verify(piece)
         # What depends on the amount of work depends on all of it, not on what is left: the same bits either way.
         self.model.expect(self.n_cells * self._genes_of_a_cell)
         missing = {piece: self._span(piece) for piece in self.missing(part)}
         with progress(sum(span.stop - span.start for span in missing.values()), "embedding", "cells") as bar:
             for piece, span in missing.items():
-                embedding = embed_cells(
+                found = embed_known_cells(
                     self.model, self.cells, batch_size=batch_size, random_state=self.random_state, of=span, bar=bar
                 )
-                with whole_file(self._path(piece)) as partial:
-                    _save(partial, embedding)
+                # The embedding comes last: where it is, the piece is whole.
+                for array, path in zip(reversed(found), (self._known_path(piece), self._path(piece)), strict=True):
+                    with whole_file(path) as partial:
+                        _save(partial, array)
+                self._verified.add(piece)
 
     def require_all(self) -> None:
         """Check that no piece is missing.
@@ -107,29 +123,55 @@ class Pieces:
                 f"{_ranges(missing)}. Let every part run to its end first; the same commands make what is missing."
             )
 
-    def joined(self) -> np.ndarray:
-        """The embedding of all cells, (n_cells, d_model) float32.
+    def joined(self) -> tuple[np.ndarray, np.ndarray]:
+        """The embedding of all cells, (n_cells, d_model) float32, and their fingerprints, (n_cells,) uint64.
 
         Raises
         ------
         InputError
-            Pieces are missing, or damaged.
+            Pieces are missing, damaged, or of cells whose counts have changed since.
         """
         self.require_all()
         embedding = np.empty((self.n_cells, self.model.config.d_model), np.float32)
+        fingerprints = np.empty(self.n_cells, np.uint64)
         for piece in range(self.n_pieces):
-            path, span = self._path(piece), self._span(piece)
-            try:
-                array = read_npy(path)
-            except CheckpointError as error:
-                raise CheckpointError(f"{error} Remove it and run again.") from None
-            if array.shape != embedding[span].shape or array.dtype != np.float32:
-                raise InputError(f"{path} holds {array.dtype} of the shape {array.shape}. Remove it and run again.")
-            embedding[span] = array
-        return embedding
+            self._verify(piece)
+            span = self._span(piece)
+            embedding[span] = self._read(self._path(piece), embedding[span])
+            fingerprints[span] = self._read(self._known_path(piece), fingerprints[span])
+        return embedding, fingerprints
+
+    def _verify(self, piece: int) -> None:
+        """Check once that the counts of the cells of a piece are still those that it was made from."""
+        if piece in self._verified:
+            return
+        span = self._span(piece)
+        found = np.concatenate([block for _, block in self.cells.fingerprints(span)])
+        if n_other := int((self._read(self._known_path(piece), found) != found).sum()):
+            raise InputError(
+                f"{self.folder} holds pieces of other cells: the counts of {n_other:,} of the cells {span.start:,} to "
+                f"{span.stop - 1:,} have changed since they were embedded. Remove the folder to begin anew, or choose "
+                "another."
+            )
+        self._verified.add(piece)
+
+    def _read(self, path: Path, like: np.ndarray) -> np.ndarray:
+        try:
+            array = read_npy(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Remove the piece and run again.") from None
+        if array.shape != like.shape or array.dtype != like.dtype:
+            raise InputError(f"{path} holds {array.dtype} of the shape {array.shape}. Remove the piece and run again.")
+        return array
+
+    def _share(self, part: Part | None) -> range:
+        return range(self.n_pieces) if part is None else range(part.number, self.n_pieces, part.of)
 
     def _path(self, piece: int) -> Path:
         return _path(self.folder, piece)
+
+    def _known_path(self, piece: int) -> Path:
+        return _known_path(self.folder, piece)
 
     def _span(self, piece: int) -> slice:
         return slice(piece * PIECE_CELLS, min((piece + 1) * PIECE_CELLS, self.n_cells))
@@ -163,7 +205,9 @@ class Pieces:
 
 def remove_pieces(folder: Path, n_cells: int) -> None:
     """Remove the pieces of so many cells and their folder, and nothing else."""
-    for path in (*(_path(folder, piece) for piece in range(_n_pieces(n_cells))), folder / _FACTS):
+    pieces = range(_n_pieces(n_cells))
+    files = [path(folder, piece) for piece in pieces for path in (_path, _known_path)]
+    for path in (*files, folder / _FACTS):
         path.unlink(missing_ok=True)
         for left in folder.glob(f".{path.name}-*"):  # by a process that was killed as it wrote
             shutil.rmtree(left, ignore_errors=True)
@@ -177,6 +221,10 @@ def _n_pieces(n_cells: int) -> int:
 
 def _path(folder: Path, piece: int) -> Path:
     return folder / f"{piece:06d}.npy"
+
+
+def _known_path(folder: Path, piece: int) -> Path:
+    return folder / f"{piece:06d}.fingerprints.npy"
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -193,7 +241,7 @@ def _sample(cells: CellInput) -> list[sp.csr_matrix]:
 
 
 def _digest(sample: Sequence[sp.csr_matrix]) -> str:
-    """Of a sample: other data would have to agree in every cell of it."""
+    """Of a sample, before any work: other data would have to agree in every cell of it."""
     digest = hashlib.sha256()
     for row in sample:
         digest.update(row.indices.astype(np.int64).tobytes() + row.data.astype(np.float64).tobytes())

@@ -17,6 +17,9 @@ class EmbedKeys:
     """float32, (n_obs, d_model): one embedding a cell, NaN for cells without any known gene."""
     uns: str = RUN
     """dict: the facts of the run under the name of the embedding."""
+    fingerprints: str = "fingerprints"
+    """`uns["cellfm"]["X_cellfm"]["fingerprints"]`, array of uint64: one number a cell for its counts and its embedding,
+    by which other tools know whether the embedding is still that of the cells."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_parts_are_joined(tmp_path: Path, tiny_adata: AnnData, tiny_model: CellF
     with pytest.raises(InputError, match="1 piece is missing of the 5 of .*: 2"):
         pieces.joined()
     pieces.compute(parts[2])
-    np.testing.assert_allclose(pieces.joined(), whole, atol=1e-5)
+    np.testing.assert_allclose(pieces.joined()[0], whole, atol=1e-5)
     remove_pieces(pieces.folder, tiny_adata.n_obs)
     assert not (tmp_path / "p").exists()
 
@@ -116,6 +116,19 @@ def test_a_damaged_piece_is_named(tmp_path: Path, tiny_adata: AnnData, tiny_mode
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(InputError, match="000001.npy"):
         pieces.joined()
+
+
+@pytest.mark.parametrize("by", ["resuming", "joining"])
+def test_a_change_of_any_cell_between_the_parts_is_seen(
+    tmp_path: Path, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch, by: str
+):
+    monkeypatch.setattr(pieces_module, "_N_SAMPLED", 2)  # the first and the last
+    pieces_of(tmp_path / "p", tiny_adata, tiny_model).compute(None if by == "joining" else Part(0, 2))
+    tiny_adata.X[20, 1] += 1
+    changed = pieces_of(tmp_path / "p", tiny_adata, tiny_model)
+    with pytest.raises(InputError, match="counts of 1 of the cells 18 to 26 have changed"):
+        changed.joined() if by == "joining" else changed.compute()
+    assert len(changed.missing()) == (0 if by == "joining" else 2)  # nothing was computed
 
 
 @pytest.mark.parametrize(("kind", "target"), [("h5ad", "h5ad"), ("zarr", "zarr"), ("h5ad", "zarr")])

@@ -9,7 +9,7 @@ from cellfm.data._numbers import as_numbers, require_numeric
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
 from cellfm.data._shards import Corpus
-from cellfm.data._tokenize import TokenBatch, tokenize
+from cellfm.data._tokenize import TokenBatch, mix, tokenize
 from cellfm.data._values import Values, describe, rounded
 from cellfm.data._write import CELL_SUFFIXES, PICTURE_SUFFIXES, check_fits, check_writable, write_cells, write_copy
 
@@ -38,6 +38,7 @@ __all__ = [
     "depth_values",
     "describe",
     "fill_batches",
+    "mix",
     "read_cells",
     "read_features",
     "recover",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from cellfm.data._tokenize import MAX_DEPTH, _mix, _sums
+from cellfm.data._tokenize import MAX_DEPTH, _sums, mix
 
 _SPLIT = np.uint64(0x5EED0FCE115)  # keeps the split apart from every other use of the hashes
 
@@ -104,17 +104,17 @@ def pack_cells(counts: sp.csr_matrix, gene_ids: np.ndarray, n_genes: int) -> Pac
 
 def hash_cells(indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """(n_cells,) uint64: the same for the same genes and counts, in any order."""
-    token = _mix(gene_ids.astype(np.uint64) << np.uint64(32) | counts.astype(np.uint64))
+    token = mix(gene_ids.astype(np.uint64) << np.uint64(32) | counts.astype(np.uint64))
     hashes = np.zeros(len(indptr) - 1, np.uint64)
     filled = np.diff(indptr) > 0
     if filled.any():
         hashes[filled] = np.add.reduceat(token, indptr[:-1][filled])  # wraps around
-    return _mix(hashes)
+    return mix(hashes)
 
 
 def in_validation(hashes: np.ndarray, fraction: float) -> np.ndarray:
     """(n_cells,) bool: that part of all cells, chosen by their content alone."""
-    return (_mix(hashes ^ _SPLIT) >> np.uint64(11)) * 2.0**-53 < fraction
+    return (mix(hashes ^ _SPLIT) >> np.uint64(11)) * 2.0**-53 < fraction
 
 
 class SeenHashes:

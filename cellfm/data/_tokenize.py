@@ -131,18 +131,18 @@ def _sample(indptr: np.ndarray, ids: np.ndarray, data: np.ndarray, max_genes: in
     drawing one after the other (Efraimidis and Spirakis 2006).
     """
     kept = np.ones(len(ids), bool)
-    salt = _mix(np.array([random_state], np.uint64))
+    salt = mix(np.array([random_state], np.uint64))
     for cell in np.flatnonzero(np.diff(indptr) > max_genes):
         span = slice(indptr[cell], indptr[cell + 1])
-        token = _mix(ids[span].astype(np.uint64) << np.uint64(32) | data[span].astype(np.uint64))
-        seed = _mix(token.sum(dtype=np.uint64) ^ salt)  # the sum wraps around: the same for any order of the genes
-        uniform = ((_mix(token ^ seed) >> np.uint64(11)) + 0.5) * 2.0**-53
+        token = mix(ids[span].astype(np.uint64) << np.uint64(32) | data[span].astype(np.uint64))
+        seed = mix(token.sum(dtype=np.uint64) ^ salt)  # the sum wraps around: the same for any order of the genes
+        uniform = ((mix(token ^ seed) >> np.uint64(11)) + 0.5) * 2.0**-53
         keys = np.log(uniform) / np.log1p(data[span])
         kept[indptr[cell] + np.argpartition(keys, -max_genes)[:-max_genes]] = False
     return kept
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+def mix(x: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: a bijection of 64-bit numbers whose output looks random."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

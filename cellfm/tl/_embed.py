@@ -8,7 +8,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import copied, record_run, select, warn
-from cellfm._encode import embed_cells, read_cells_for, refuse_empty
+from cellfm._encode import embed_known_cells, read_cells_for, refuse_empty
+from cellfm._fingerprint import tie
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._pieces import Pieces
@@ -84,7 +85,8 @@ def embed(
     `obsm["X_cellfm"]`
         float32, (n_obs, d_model): the embeddings, in the order of the cells.
     `uns["cellfm"]["X_cellfm"]`
-        dict: model, hashes of weights and vocabulary, genes matched, seed, version.
+        dict: model, hashes of weights and vocabulary, genes matched, seed, version, and ``fingerprints``, a number a
+        cell by which other tools know that the embedding is still the one of its counts.
 
     Raises
     ------
@@ -118,11 +120,11 @@ def embed(
         refuse_empty(cells)
 
     if checkpoint is None:
-        embedding = embed_cells(loaded, cells, batch_size=batch_size, random_state=random_state)
+        embedding, fingerprints = embed_known_cells(loaded, cells, batch_size=batch_size, random_state=random_state)
     else:
-        pieces = Pieces(checkpoint, loaded, cells, random_state)
+        pieces = checkpoint if isinstance(checkpoint, Pieces) else Pieces(checkpoint, loaded, cells, random_state)
         pieces.compute(batch_size=batch_size)
-        embedding = pieces.joined()
+        embedding, fingerprints = pieces.joined()
     n_empty = int(np.isnan(embedding[:, 0]).sum())
     if n_empty:
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")
@@ -130,6 +132,12 @@ def embed(
     adata = select(result, modality)
     with undisturbed():
         adata.obsm[key_added] = embedding
-        record_run(adata, key_added, n_empty_cells=n_empty, **cells.facts(loaded, random_state))
+        record_run(
+            adata,
+            key_added,
+            n_empty_cells=n_empty,
+            **cells.facts(loaded, random_state),
+            **{EMBED.fingerprints: tie(fingerprints, embedding)},
+        )
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return result if copy else None

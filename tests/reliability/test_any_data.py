@@ -84,6 +84,7 @@ class StandIn:
     config = ModelConfig(n_layers=1, d_model=WIDTH, n_heads=1, n_genes=N_GENES)
     vocab = VOCAB
     name = "stand-in"
+    precision = "float32"
     weights_hash = "0" * 64
     table = np.random.default_rng(0).standard_normal((N_GENES + 1, WIDTH))
 
