@@ -1,4 +1,4 @@
-"""A stored embedding is used only for the cells, counts and model that it was made from, and is never wrong silently."""
+"""A stored embedding is used only for the cells, counts and model that it was made from, else embedded anew."""
 
 import warnings
 from pathlib import Path
