@@ -124,13 +124,14 @@ class AttentionKeys:
     groups: str = "groups"
     """`uns["cellfm"]["cellfm_attention"]["groups"]`, array of str: the columns."""
     attention_layer: str = "attention_layer"
-    """`uns["cellfm"]["cellfm_attention"]["attention_layer"]`, int: the layer that was read, from 0; also in the records
-    of ``cellfm_lncrnas`` and ``cellfm_perturbed_genes``."""
+    """`uns["cellfm"]["cellfm_attention"]["attention_layer"]`, int: the layer that was read, from 0; also under
+    ``cellfm_lncrnas`` and ``cellfm_perturbed_genes``."""
     active_layers: str = "active_layers"
-    """Beside it: array of int, the layers that can be read."""
+    """`uns["cellfm"]["cellfm_attention"]["active_layers"]`, array of int: the layers that can be read; also under
+    ``cellfm_lncrnas`` and ``cellfm_perturbed_genes``."""
     correlation: str = "expression_correlation"
-    """Beside it: rank correlation of what was read with the control; a DataFrame by reader and group or by perturbed
-    gene, for lncRNAs a float."""
+    """`uns["cellfm"]["cellfm_attention"]["expression_correlation"]`, DataFrame by reader and group: how far this
+    agrees with the control; also under ``cellfm_perturbed_genes``, by perturbed gene, and ``cellfm_lncrnas``, float."""
     lncrnas: str = "cellfm_lncrnas"
     """`uns`, DataFrame: genes that mark each group, the most specific first."""
     perturbed: str = "cellfm_perturbed_genes"

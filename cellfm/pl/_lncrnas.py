@@ -94,7 +94,7 @@ def lncrnas(
     elif len(table):
         write_message(ax, "No lncRNA is more specific to one group than to the others.")
     else:
-        write_message(ax, "No lncRNA was tested: too few cells express one.")
+        write_message(ax, "No lncRNA is listed: too few cells express one.")
     finish(ax, show=show, save=save)
     return ax
 

@@ -298,6 +298,6 @@ def test_plots_of_nothing_say_so(with_lncrnas, tiny_model, tmp_path):
     assert message_of(ax) == "No lncRNA is more specific to one group than to the others."
     assert (tmp_path / "none.png").stat().st_size > 1000
     with_lncrnas.uns["cellfm_lncrnas"] = table[:0]
-    assert message_of(cf.pl.lncrnas(with_lncrnas)) == "No lncRNA was tested: too few cells express one."
+    assert message_of(cf.pl.lncrnas(with_lncrnas)) == "No lncRNA is listed: too few cells express one."
     cf.tl.attention(with_lncrnas, tiny_model, groupby="label", min_cells=1000)
     assert message_of(cf.pl.attention(with_lncrnas)).startswith("No gene has a score in all 2 groups.")
