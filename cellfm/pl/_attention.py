@@ -30,7 +30,8 @@ def attention(
     """Draw attention scores as a heat map: rows are genes that are read, columns the groups whose cells read them.
 
     The same ranks by expression alone, the control, are drawn on the right: where the two halves look alike, the figure
-    shows expression. The title says which layer was read.
+    shows expression. The title says which layer was read; that and the ``groups`` come from the record of the run in
+    ``uns["cellfm"]`` (``attention_layer``).
 
     Parameters
     ----------

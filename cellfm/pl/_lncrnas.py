@@ -30,7 +30,8 @@ def lncrnas(
     """Draw the most specific lncRNAs of each group: size is the share of cells that express one, colour specificity.
 
     The left half of a dot is specificity by attention, the right half that by expression alone, the control: where the
-    halves look alike, expression alone would have found the gene. The title says which layer was read.
+    halves look alike, expression alone would have found the gene. The title says which layer was read, from the record
+    of the run in ``uns["cellfm"]`` (``attention_layer``).
 
     Parameters
     ----------
