@@ -17,7 +17,7 @@ from cellfm.data import TokenBatch
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
 from cellfm.model._engine import Backend, Engine, Precision, start_engine
-from cellfm.model._parameters import Weights, active_heads, attention_strengths, initial_weights
+from cellfm.model._parameters import NEGLIGIBLE, Weights, active_heads, attention_strengths, initial_weights
 from cellfm.vocab import Vocabulary
 
 Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
@@ -66,10 +66,6 @@ class Attended:
     """(n_tokens, n_heads, d_head) float32: what genes look for."""
     key: np.ndarray
     """(n_tokens, n_heads, d_head) float32: what genes offer."""
-
-
-NEGLIGIBLE = 0.01
-"""A layer whose attention adds less than this share of what the strongest adds is not read unless it is asked for."""
 
 
 class CellFM:

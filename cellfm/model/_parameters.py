@@ -8,6 +8,8 @@ Weights = dict[str, np.ndarray]
 """Arrays by parameter name, as `CellFMNetwork` names them."""
 
 _ATTENTION = tuple(f"attention.{name}" for name in ("query", "key", "value", "gate", "output"))
+NEGLIGIBLE = 0.01
+"""A layer whose attention adds less than this share of what the strongest adds is not read unless it is asked for."""
 GATES = ("attention.gate", "glu.gate")
 """What a layer adds to a token is multiplied with these."""
 

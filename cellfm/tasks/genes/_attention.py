@@ -11,7 +11,8 @@ from cellfm._encode import CellInput
 from cellfm._progress import progress
 from cellfm.data import TokenBatch
 from cellfm.keys import ATTENTION
-from cellfm.model import NEGLIGIBLE, CellFM
+from cellfm.model import CellFM
+from cellfm.model._parameters import NEGLIGIBLE
 
 BLOCK_CELLS = 256
 """Cells whose queries and keys are held at once."""
