@@ -19,6 +19,7 @@ from cellfm._genes import FEW_CONTRADICTIONS, MIN_KNOWN_GENES, GeneMatch, find_g
 from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
 from cellfm._progress import progress
+from cellfm._wording import counted
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch, describe, tokenize
 from cellfm.errors import InputError
@@ -26,6 +27,7 @@ from cellfm.keys import EMBED
 from cellfm.model import Encoded
 from cellfm.vocab import Vocabulary
 
+_SHOWN = 3  # names in a message
 _DECIDE = ("weights_sha256", "vocabulary_sha256", "precision", "random_state")
 """What makes two embeddings of the same cell different, as the records of runs name it."""
 
@@ -291,35 +293,34 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
             "are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
         )
     repeated = match.repeated()
+    n_repeated = counted(int(repeated.sum()), "gene occurs", "genes occur")
     if repeated.any() and not summed:
         raise InputError(
-            f"{_genes(repeated.sum(), 'occurs', 'occur')} more than once ({_names(match, vocab, repeated)}), and "
-            "values of values_layer= cannot be added up. Make the genes unique first."
+            f"{n_repeated} more than once ({_added_up(match, repeated)}), and values of values_layer= cannot be added "
+            "up. Make the genes unique first."
         )
     if repeated.any():
         warn(
-            f"{_genes(repeated.sum(), 'occurs', 'occur')} more than once under the same name or id "
-            f"({_names(match, vocab, repeated)}); their counts are added up."
+            f"{n_repeated} more than once under the same name or id ({_added_up(match, repeated)}); their counts are "
+            "added up."
         )
-    changed = np.isin(match.how, ("restored", "previous", "alias"))
-    if changed.any():
-        known = "is known" if changed.sum() == 1 else "are known"
+    changed = np.flatnonzero(np.isin(match.how, ("restored", "previous", "alias")))
+    if len(changed):
         logger.info(
-            "%s by another name than in the data (%s); cf.pp.check(adata) lists them.",
-            _genes(changed.sum(), known, known),
-            _names(match, vocab, changed),
+            "%s known by another name than in the data (%s); cf.pp.check(adata) lists them.",
+            counted(len(changed), "gene is", "genes are"),
+            _listed([f"{match.matched_by[i]} = {vocab.symbols[match.ids[i] - 1]}" for i in changed]),
         )
 
 
-def _genes(n: int, one: str, several: str) -> str:
-    return f"1 gene {one}" if n == 1 else f"{n:,} genes {several}"
+def _added_up(match: GeneMatch, repeated: np.ndarray) -> str:
+    """Names of genes that occur more than once."""
+    ids = list(dict.fromkeys(match.ids[repeated]))[: _SHOWN + 1]
+    return _listed([" + ".join(map(str, match.matched_by[match.ids == gene_id])) for gene_id in ids])
 
 
-def _names(match: GeneMatch, vocab: Vocabulary, rows: np.ndarray, shown: int = 3) -> str:
-    """Some of the genes: what they are called in the data, and in the model where that differs."""
-    pairs = [(str(match.names[i]), vocab.symbols[match.ids[i] - 1]) for i in np.flatnonzero(rows)[:shown]]
-    listed = ", ".join(name if name == symbol else f"{name} = {symbol}" for name, symbol in pairs)
-    return listed + (", ..." if rows.sum() > shown else "")
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _check_block(block: sp.csr_matrix, name: str) -> None:

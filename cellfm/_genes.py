@@ -38,6 +38,8 @@ class GeneMatch:
     """(n_vars,) str: one of `HOW`."""
     names: np.ndarray
     """(n_vars,) str: the names that matched best."""
+    matched_by: np.ndarray
+    """(n_vars,) str: the name of each gene that was matched, wherever it stands."""
     column: str
     """Where those names stand: ``"var_names"`` or a column of `var`."""
     n_genes: int
@@ -110,6 +112,7 @@ def find_genes(
     order = sorted(range(len(places)), key=lambda place: -_n_genes(matches[place][0]))
     best = order[0]
     ids, how = (found.copy() for found in matches[best])
+    matched_by = places[best].read.copy()
     contradictions = Contradictions()
     for place in order[1:]:
         other_ids, other_how = matches[place]
@@ -117,12 +120,13 @@ def find_genes(
         new = (ids == 0) & (other_ids > 0) & ~np.isin(other_ids, ids)
         found = _contradict(places[best], matches[best], places[place], matches[place], vocab, synonyms, (ids, how))
         contradictions = max(contradictions, found, key=len)
-        ids[new], how[new] = other_ids[new], other_how[new]
+        ids[new], how[new], matched_by[new] = other_ids[new], other_how[new], places[place].read[new]
     places = [places[place] for place in order]
-    ambiguous = _match_other_names(places, ids, how, vocab, synonyms)
+    ambiguous = _match_other_names(places, ids, how, matched_by, vocab, synonyms)
     others = tuple(candidate_columns(var)) if gene_key is None else ()
     column = places[0].column
-    return GeneMatch(ids, how, places[0].whole, column, n_genes, ambiguous, contradictions, column == guessed, others)
+    whole = places[0].whole
+    return GeneMatch(ids, how, whole, matched_by, column, n_genes, ambiguous, contradictions, column == guessed, others)
 
 
 def require_genes(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -> None:
@@ -230,7 +234,12 @@ def _contradict(
 
 
 def _match_other_names(
-    places: Sequence[Names], ids: np.ndarray, how: np.ndarray, vocab: Vocabulary, synonyms: Synonyms
+    places: Sequence[Names],
+    ids: np.ndarray,
+    how: np.ndarray,
+    matched_by: np.ndarray,
+    vocab: Vocabulary,
+    synonyms: Synonyms,
 ) -> np.ndarray:
     """Fill in genes that go by another name than in the vocabulary, in place.
 
@@ -243,32 +252,30 @@ def _match_other_names(
     resolve = other_names(vocab, synonyms).resolve
     rows = np.flatnonzero(ids == 0)
     candidates = [
-        (i, resolve(name))
+        (i, name, resolve(name))
         for place in places
         for i, name in zip(rows, place.read[rows], strict=True)
         if name not in MISSING
     ]
-    for i, found in candidates:
-        if found.restored and not ids[i]:
-            ids[i], how[i] = found.restored, "restored"
-    for field_name in ("other", "made_unique"):
-        aliases = []
-        for i, found in candidates:
-            target, kind = getattr(found, field_name)
-            if target and not ids[i]:
-                if kind == "alias":
-                    aliases.append((i, target))
-                else:
-                    ids[i], how[i] = target, kind
+
+    def take(i: int, gene_id: int, kind: str, name: str) -> None:
+        if gene_id and not ids[i]:
+            ids[i], how[i], matched_by[i] = gene_id, kind, name
+
+    for i, name, found in candidates:
+        take(i, found.restored, "restored", name)
+    for step in ("other", "made_unique"):
+        proposed = [(i, *getattr(found, step), name) for i, name, found in candidates]
+        for i, gene_id, kind, name in proposed:
+            if kind != "alias":
+                take(i, gene_id, kind, name)
         there = set(ids[ids > 0])
-        for i, target in aliases:
-            if target not in there and not ids[i]:
-                ids[i], how[i] = target, "alias"
+        for i, gene_id, kind, name in proposed:
+            if kind == "alias" and gene_id not in there:
+                take(i, gene_id, kind, name)
     ambiguous = np.zeros(len(ids), bool)
-    for i, found in candidates:
-        if len(found.dated) == 1 and not ids[i]:
-            ids[i], how[i] = found.dated[0], "restored"
-        ambiguous[i] |= len(found.dated) > 1
-    for place in places:
-        ambiguous[rows] |= np.fromiter((name in synonyms.ambiguous for name in place.read[rows]), bool, len(rows))
+    for i, name, found in candidates:
+        if len(found.dated) == 1:
+            take(i, found.dated[0], "restored", name)
+        ambiguous[i] |= len(found.dated) > 1 or name in synonyms.ambiguous
     return ambiguous & (ids == 0)

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     shard.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
     shard.add_argument("--gene-key", metavar="COLUMN", help="column of var with the gene names")
     add_hgnc_option(shard)
-    shard.add_argument("--min-genes", type=int, default=200, metavar="N", help="known genes a cell must express (200)")
+    shard.add_argument("--min-genes", type=int, metavar="N", help="known genes a cell must express (200)")
     shard.add_argument("--max-genes", type=int, metavar="N", help="known genes a cell may express; no limit by default")
     shard.add_argument("--column", action="append", metavar="NAME", help="column of obs to keep; may be repeated")
     shard.add_argument("--validation-fraction", type=float, default=0.01, metavar="P", help="share left out (0.01)")

@@ -14,7 +14,11 @@ from cellfm._inspect import count_known, inspect_data
 from cellfm._logging import logger
 from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
+from cellfm.genes import panel_limit
 from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
+
+_SHARE_KEPT = 0.5
+"""Least share of the cells that the usual limit must leave."""
 
 
 def prepare(
@@ -24,15 +28,16 @@ def prepare(
     layer: str | None = None,
     gene_key: str | None = None,
     hgnc: str | Path | bool | None = None,
-    min_genes: int = MIN_KNOWN_GENES,
+    min_genes: int | None = None,
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Make data ready for a model: check them, rename genes, remove cells with few known genes.
 
     The same as `cf.pp.check`, which must find no problem, `cf.pp.harmonize_genes`, and a filter: **cells that express
-    fewer than `min_genes` genes that the model knows are removed**, and a warning says how many. Nothing is changed
-    where anything fails.
+    fewer than `min_genes` genes that the model knows are removed**, and a warning says how many. Where the usual limit
+    would remove more than half of the cells, as for panels of a few hundred genes, nothing is removed, and the error
+    says what other limits would do. Nothing is changed where anything fails.
 
     Parameters
     ----------
@@ -49,7 +54,8 @@ def prepare(
         Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
         package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
     min_genes
-        Known genes that a cell must express to stay; 0 keeps all cells.
+        Known genes that a cell must express to stay; 0 keeps all cells. By default 200, as in the paper, if half of the
+        cells or more stay.
     modality
         Table of a MuData.
     copy
@@ -71,7 +77,8 @@ def prepare(
     Raises
     ------
     InputError
-        What `cf.pp.check` calls a problem (no counts, too few known genes, no cells, no genes); no cell would stay;
+        What `cf.pp.check` calls a problem (no counts, too few known genes, no cells, no genes); no cell would stay, or
+        less than half of them by the usual limit;
         backed data; `layer="raw"`.
     MissingKeyError
         No such layer, modality or column; the message lists those there are.
@@ -95,22 +102,21 @@ def prepare(
         raise InputError("adata.raw cannot be changed: call adata = adata.raw.to_adata() first, and leave out layer=.")
     vocab = resolve_vocabulary(model)
     synonyms = load_synonyms(hgnc)
-    report = inspect_data(adata, vocab, synonyms, layer=layer, gene_key=gene_key, min_genes=min_genes)
+    least = MIN_KNOWN_GENES if min_genes is None else min_genes
+    report = inspect_data(adata, vocab, synonyms, layer=layer, gene_key=gene_key, min_genes=least)
     if report.problems:
         raise InputError("\n".join(report.problems))
-    if report.n_few == report.n_cells:
-        raise InputError(
-            f"All {report.n_cells:,} cells express fewer than {min_genes} genes that the model knows (the median is "
-            f"{report.genes_per_cell:.6g}). Pass a smaller min_genes=; 0 keeps all cells."
-        )
     naming = name_genes(adata.var, vocab, synonyms, gene_key=gene_key)
-    merged = merge_matrices(adata, naming)
     blocks = read_matrix(adata, layer).blocks()
-    kept = np.concatenate([count_known(block, naming.match.ids) >= min_genes for _, block in blocks])
+    n_expressed = np.concatenate([count_known(block, naming.match.ids) for _, block in blocks])
+    kept = n_expressed >= least
+    if not kept.any() or (min_genes is None and kept.mean() < _SHARE_KEPT):
+        raise InputError(_too_few_left(n_expressed, least, naming.match.n_distinct))
+    merged = merge_matrices(adata, naming)
 
     if not kept.all():  # said before anything is changed, as the warning may be made an error
         warn(
-            f"{report.n_few:,} of {report.n_cells:,} cells are removed: they express fewer than {min_genes} genes that "
+            f"{report.n_few:,} of {report.n_cells:,} cells are removed: they express fewer than {least} genes that "
             "the model knows. min_genes= sets the limit; 0 keeps all cells."
         )
     result = copied(data) if copy else data
@@ -122,3 +128,17 @@ def prepare(
             refresh(result)
     logger.info("kept %d of %d cells and %d genes.", int(kept.sum()), len(kept), adata.n_vars)
     return result if copy else None
+
+
+def _too_few_left(n_expressed: np.ndarray, least: int, n_known: int) -> str:
+    """Why so many cells cannot simply be removed, and what other limits would do."""
+    n_cells, n_few = len(n_expressed), int((n_expressed < least).sum())
+    message = (
+        f"{'All' if n_few == n_cells else f'{n_few:,} of'} {n_cells:,} cells express fewer than {least} genes that the "
+        f"model knows (the median is {np.median(n_expressed):.6g}, of {n_known:,} known genes in the data), and would "
+        "be removed. "
+    )
+    if (panel := panel_limit(n_known)) < least:
+        n_gone = int((n_expressed < panel).sum())
+        message += f"Cells of a small panel express few: min_genes={panel} would remove {n_gone:,} of them. "
+    return message + "Pass min_genes= with a limit that suits the data; 0 keeps all cells."

@@ -24,7 +24,7 @@ def write_shards(
     layer: str | None = None,
     gene_key: str | None = None,
     hgnc: str | Path | bool | None = None,
-    min_genes: int = MIN_KNOWN_GENES,
+    min_genes: int | None = None,
     max_genes: int | None = None,
     columns: Sequence[str] | None = None,
     validation_fraction: float = 0.01,
@@ -58,7 +58,8 @@ def write_shards(
         Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
         package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
     min_genes
-        Known genes that a cell must express (the paper: 200); at least 1.
+        Known genes that a cell must express; at least 1. By default 200, as in the paper; an input of which that would
+        leave less than half, by a sample of its cells, is then refused.
     max_genes
         Most known genes that a cell may express; by default there is no limit.
     columns
@@ -103,6 +104,7 @@ def write_shards(
     >>> len(corpus)
     200
     """
+    asked, min_genes = min_genes is not None, MIN_KNOWN_GENES if min_genes is None else min_genes
     _check_options(min_genes, max_genes, validation_fraction, cells_per_shard)
     out = Path(out).expanduser()
     vocab = resolve_vocabulary(model)
@@ -114,6 +116,7 @@ def write_shards(
         layer=layer,
         gene_key=gene_key,
         min_genes=min_genes,
+        may_drop_most=asked,
         columns=columns,
         modality=modality,
     )

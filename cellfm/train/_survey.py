@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,11 @@ import pandas as pd
 from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, counts_remarks, missing_values, warn
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
 from cellfm._hgnc import Synonyms
+from cellfm._inspect import count_known
 from cellfm._logging import logger
 from cellfm.data._shard_files import MISSING
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.genes import panel_limit
 from cellfm.train._sources import Source, open_table
 from cellfm.vocab import Vocabulary
 
@@ -24,6 +26,7 @@ SOURCE = "source"
 """Column that says which input a cell comes from."""
 _MAX_CATEGORIES = 100_000
 _SAMPLE_CELLS = 256
+_MOST = 0.5  # share of cells with few genes that is too much unless it is asked for
 _MIXED = 0.1  # share of mouse genes from which data are taken for mixed
 _MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])_)", re.IGNORECASE)
 
@@ -49,6 +52,7 @@ def survey(
     layer: str | None,
     gene_key: str | None,
     min_genes: int,
+    may_drop_most: bool,
     columns: Sequence[str] | None,
     modality: str,
 ) -> tuple[list[Surveyed], dict[str, list[str]]]:
@@ -84,6 +88,7 @@ def survey(
                     or counts_problem(values_found, table.matrix.name, table.adata)
                     or _mixed_problem(match, vocab)
                     or genes_problem(match, vocab, min(MIN_KNOWN_GENES, min_genes), "var")
+                    or (None if may_drop_most else _few_problem(table.matrix, match, min_genes))
                 )
                 if problem:
                     problems.append(f"{source.name}: {problem}")
@@ -163,12 +168,32 @@ def _mixed_problem(match: GeneMatch, vocab: Vocabulary) -> str | None:
     )
 
 
+def _few_problem(matrix: Matrix, match: GeneMatch, min_genes: int) -> str | None:
+    """What is wrong where most cells of a sample express too few known genes; None where most express enough."""
+    samples = list(_samples(matrix.n_cells))
+    n_known = np.concatenate([count_known(matrix.rows(cells.start, cells.stop), match.ids) for cells in samples])
+    n_known = n_known[np.unique(np.concatenate([np.r_[cells] for cells in samples]), return_index=True)[1]]
+    share = float((n_known < min_genes).mean())
+    if share <= _MOST:
+        return None
+    return (
+        f"{share:.0%} of the cells that were looked at express fewer than {min_genes} of the {match.n_distinct:,} "
+        f"known genes (the median is {np.median(n_known):.6g}) and would be left out. Pass min_genes= with a limit "
+        f"that suits the data; for a small panel perhaps {min(min_genes, panel_limit(match.n_distinct))}."
+    )
+
+
+def _samples(n_cells: int) -> Iterator[slice]:
+    """Cells at the beginning, in the middle and at the end; they may overlap."""
+    for start in sorted({0, n_cells // 2, max(0, n_cells - _SAMPLE_CELLS)}):
+        yield slice(start, min(start + _SAMPLE_CELLS, n_cells))
+
+
 def _fingerprint(matrix: Matrix, gene_ids: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> str:
     """Tells inputs apart without reading them whole: genes, labels, and the counts of the first and last cells."""
     digest = hashlib.sha256(np.ascontiguousarray(gene_ids, "<i4").tobytes())
-    starts = {0, max(0, matrix.n_cells // 2), max(0, matrix.n_cells - _SAMPLE_CELLS)}
-    for start in sorted(starts):
-        block = matrix.rows(start, min(start + _SAMPLE_CELLS, matrix.n_cells))
+    for cells in _samples(matrix.n_cells):
+        block = matrix.rows(cells.start, cells.stop)
         digest.update(block.indices.astype("<i8").tobytes() + block.data.astype("<f8").tobytes())
         digest.update(block.indptr.astype("<i8").tobytes())
     for start in range(0, len(obs) if columns else 0, BLOCK_CELLS):

@@ -166,3 +166,18 @@ def test_cells_leave_a_modality_only(poor: AnnData, tiny_vocab: Vocabulary):
     assert mdata.mod["rna"].n_obs == 38
     assert mdata.mod["protein"].n_obs == 40
     assert mdata.obsm["rna"].sum() == 38
+
+
+def test_a_panel_keeps_its_cells_or_the_limits_are_told(tiny_adata: AnnData, tiny_vocab: Vocabulary):
+    counts = tiny_adata.X.toarray()
+    counts[:30, 60:] = 0  # 30 of 40 cells express at most 60 genes
+    tiny_adata.X = sp.csr_matrix(counts)
+    with pytest.raises(InputError, match="30 of 40 cells .* of 300 known genes.* min_genes=7 would remove 0 of them"):
+        cf.pp.prepare(tiny_adata, model=tiny_vocab)
+    assert tiny_adata.shape == (40, 320)
+    assert "cellfm" not in tiny_adata.uns
+    cf.pp.prepare(tiny_adata, model=tiny_vocab, min_genes=7)
+    assert tiny_adata.n_obs == 40
+    with pytest.warns(DataWarning, match="30 of 40 cells are removed"):
+        cf.pp.prepare(tiny_adata, model=tiny_vocab, min_genes=200)  # obeyed, as it is asked for
+    assert tiny_adata.n_obs == 10

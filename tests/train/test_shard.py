@@ -535,3 +535,12 @@ def test_what_mindrecord_cannot_hold_is_refused(tiny_adata, write, tmp_path):
     with pytest.raises(InputError, match="The corpus holds no validation cells"):
         export_mindrecord(corpus, tmp_path / "records", cells="validation")
     assert not (tmp_path / "records").exists()
+
+
+def test_an_input_that_would_lose_most_cells_is_refused_unless_it_is_asked_for(write, tiny_adata):
+    counts = tiny_adata.X.toarray()
+    counts[:30, 60:] = 0  # 30 of 40 cells express at most 60 genes
+    tiny_adata.X = sp.csr_matrix(counts)
+    with pytest.raises(InputError, match="75% of the cells .* fewer than 200 of the 300 known .*perhaps 7"):
+        write(tiny_adata)
+    assert len(write(tiny_adata, min_genes=7)) == 40
