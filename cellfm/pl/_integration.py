@@ -5,11 +5,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
-from cellfm._adata import select
+from cellfm._adata import read_column, select
 from cellfm._figure import finish, sized
 from cellfm.errors import MissingKeyError
 from cellfm.keys import INTEGRATION
@@ -72,6 +73,7 @@ def integration(
     rows = {"before": before, "after": after} if before is not None else {"after": after}
     columns = [batch_key] if label_key is None else [batch_key, label_key]
     _check(adata, list(rows.values()), columns)
+    groups = pd.DataFrame({key: _categories(adata, key) for key in columns}, adata.obs_names)
     _, grid = plt.subplots(
         len(rows), len(columns), figsize=(5.5 * len(columns), 4 * len(rows)), squeeze=False, layout="constrained"
     )
@@ -79,7 +81,7 @@ def integration(
     order = np.random.default_rng(0).permutation(adata.n_obs)
     for axes, (heading, basis) in zip(grid, rows.items(), strict=True):
         drawn = order[np.isfinite(np.asarray(adata.obsm[basis])[order]).all(axis=1)]
-        cells = AnnData(obs=adata.obs[columns].iloc[drawn], obsm={"X_shown": np.asarray(adata.obsm[basis])[drawn]})
+        cells = AnnData(obs=groups.iloc[drawn], obsm={"X_shown": np.asarray(adata.obsm[basis])[drawn]})
         for key in columns:
             if f"{key}_colors" in adata.uns:
                 cells.uns[f"{key}_colors"] = list(adata.uns[f"{key}_colors"])
@@ -88,6 +90,14 @@ def integration(
             sc.pl.embedding(cells, basis="shown", color=key, title=f"{heading}: {key}", ax=axis, show=False, **options)
     finish(grid[0, 0], show=show, save=save)
     return list(grid.ravel())
+
+
+def _categories(adata: AnnData, key: str) -> pd.Categorical:
+    """A column as the groups that it stands for, numbers too."""
+    column = adata.obs[key]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.Categorical(column)
+    return pd.Categorical(read_column(adata, key, "batch_key"))
 
 
 def _check(adata: AnnData, bases: list[str], columns: list[str]) -> None:

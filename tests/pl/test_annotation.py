@@ -45,6 +45,9 @@ def test_cells_without_true_label_are_left_out(annotated):
     annotated.obs["truth"] = annotated.obs["label"].where(np.arange(40) < 10)
     axis = cf.pl.annotation(annotated, labels_key="truth", panels="confusion", show=False)
     assert names(axis.get_yticklabels()) == ["A (5)", "B (5)"]
+    annotated.obs["truth"] = annotated.obs["label"].astype(str).where(np.arange(40) < 10, "nan")
+    axis = cf.pl.annotation(annotated, labels_key="truth", panels="confusion", show=False)
+    assert names(axis.get_yticklabels()) == ["A (5)", "B (5)"]
     annotated.obs["truth"] = np.nan
     with pytest.raises(InputError, match="No cell has a label"):
         cf.pl.annotation(annotated, labels_key="truth")

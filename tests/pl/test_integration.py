@@ -47,6 +47,12 @@ def test_one_row_and_one_column_are_enough(cells):
     assert len(cf.pl.integration(cells, batch_key="batch", before=None, show=False)) == 1
 
 
+def test_batches_that_are_numbers_are_groups(cells):
+    cells.obs["batch"] = np.arange(40) % 3
+    (axis,) = cf.pl.integration(cells, batch_key="batch", before=None, show=False)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0", "1", "2"]
+
+
 def test_colours_of_the_data_are_kept(cells):
     cells.uns["batch_colors"] = ["#ff0000", "#0000ff"]
     (axes, *_) = cf.pl.integration(cells, batch_key="batch", show=False)
