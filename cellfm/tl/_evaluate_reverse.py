@@ -7,6 +7,7 @@ from typing import Literal
 import pandas as pd
 
 from cellfm.errors import InputError
+from cellfm.tasks.perturbation._baselines import ADDITIVE
 from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import (
     candidate_conditions,
@@ -29,7 +30,8 @@ def evaluate_reverse(
 ) -> pd.DataFrame:
     """Look for each test condition among all candidates by its measured mean profile (Zeng 2025, hit@k).
 
-    No measured profile of a candidate is used: all are predicted, by the network and by the additive model.
+    No measured profile of a candidate is used: all are predicted, by the network, by the additive model, and by
+    what the predictor chose where that is another.
 
     Parameters
     ----------
@@ -47,9 +49,9 @@ def evaluate_reverse(
 
     Returns
     -------
-    DataFrame, a row for each predictor (``network``, ``additive``, ``chance``) and ``k``: ``correct``, the share of
-    test conditions that are among the first `k`; ``relevant``, the share with a candidate among them that shares a
-    gene; ``n_targets``, ``n_candidates``. Nothing is written.
+    DataFrame, a row for each predictor (``network``, ``additive``, `predictor.chosen`, ``chance``) and ``k``:
+    ``correct``, the share of test conditions that are among the first `k`; ``relevant``, the share with a candidate
+    among them that shares a gene; ``n_targets``, ``n_candidates``. Nothing is written.
 
     Raises
     ------
@@ -76,7 +78,8 @@ def evaluate_reverse(
             "Name fewer candidates."
         )
     observed = predictor.profiles.changes(tuple(targets))[:, used]
-    predicted = {NETWORK: predictor.changes(conditions), "additive": predictor.additive_changes(conditions)}
+    methods = dict.fromkeys((NETWORK, ADDITIVE, predictor.chosen))
+    predicted = {method: predictor.changes(conditions, method) for method in methods}
     rows = []
     for name, changes in predicted.items():
         orders = [order_of(*scores_of(change, changes[:, used]), by) for change in observed]

@@ -17,7 +17,8 @@ from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.genes import GeneSets, read_gene_sets
 from cellfm.tasks.perturbation._conditions import Conditions, condition_column, read_conditions
-from cellfm.tasks.perturbation._fit import Cells, fit_predictor
+from cellfm.tasks.perturbation._fit import Cells, fit_predictor, known_genes
+from cellfm.tasks.perturbation._labels import LabelRule, require_rule
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 from cellfm.tasks.perturbation._profiles import read_expression
 from cellfm.tasks.perturbation._recipe import Recipe
@@ -31,7 +32,8 @@ def fit_perturbation(
     model: str | Path | CellFM = "mini",
     *,
     condition_key: str,
-    control: str | None = None,
+    control: str | float | Sequence[str] | None = None,
+    parse_labels: LabelRule | None = None,
     gene_sets: GeneSets | None = None,
     split: str = "simulation",
     genes: Literal["static", "contextual", "learned"] = "static",
@@ -59,12 +61,15 @@ def fit_perturbation(
     The network is that of GEARS (Roohani 2023) with gene embeddings of CellFM (Zeng 2025, "Perturbation"): a graph of
     co-expressed genes, a graph of genes that share Gene Ontology terms, and layers across genes. Its training departs
     from GEARS by default: the network learns what is left beside the additive prediction (`start`), from means of a few
-    cells (`cells_per_pair`), by the squared error (`power`) and without decay (`weight_decay`). Of the epochs, that
-    before learning among them, the earliest is kept whose error on the validation conditions is within one standard
-    error of the least, so that a gain that may be chance is not taken; with
-    one validation condition the additive prediction stays as it is. Everything is reported on test conditions that
-    nothing was chosen by. On published data no deep model has reliably beaten the baselines (Ahlmann-Eltze 2025): look
-    at `evaluation` before you believe a prediction.
+    cells (`cells_per_pair`), by the squared error (`power`) and without decay (`weight_decay`).
+
+    Validation conditions choose twice, by the squared error on their 20 most changed genes. Of the epochs, that before
+    learning among them, the earliest is kept whose error is within one standard error of the least. Then the network
+    stands against the baselines: what predicts, `predictor.chosen`, is the additive model unless the error of another
+    is lower by more than one standard error. Differences are paired by condition; with a single validation condition by
+    its genes, which is weaker evidence: keep several where you split by a column. Everything is reported on test
+    conditions that nothing was chosen by. On published data no deep model has reliably beaten the baselines
+    (Ahlmann-Eltze 2025): look at `evaluation` before you believe a prediction.
 
     Parameters
     ----------
@@ -73,11 +78,25 @@ def fit_perturbation(
     model
         A model, its name or its path; see `cf.load_model`.
     condition_key
-        Column with the condition of each cell: ``A``, ``A+B``, ``A_B``, ``A+ctrl``; ``ctrl`` or ``control`` for
-        control. With MuData it may stand in `obs` of the table, of the MuData, or of the table of guides ``"gdo"``.
-        Cells without condition are left out, with a warning.
+        Column with the condition of each cell. With MuData it may stand in `obs` of the table, of the MuData, or of the
+        table of guides ``"gdo"``. Cells whose label is missing, or is text of `cf.settings.missing_labels`, are left
+        out, with a warning. Labels are read as text by what they name among the genes of the data, of the model, of
+        `gene_sets` and of `candidates`:
+
+        - one gene: ``A``, ``A+ctrl``, ``A_ctrl``; a name that is a gene as it stands is never taken apart (``HLA-A``);
+        - a guide of it, or how it was perturbed: ``A_1``, ``A_sg2``, ``sgA-1``, ``A KO``, ``A_P1P2``; all guides of a
+          gene are pooled, which is logged with their numbers;
+        - two genes: ``A+B``, ``A|B``, ``A,B``, ``A;B``, and ``A_B`` where both are genes, with or without guides;
+        - control: ``ctrl``, ``control``, ``non-targeting``, ``NT``, ``NegCtrl0``, ``safe-targeting``, ``unperturbed``
+          and the like, in any case and with any number; what was taken for control is logged.
+
+        Labels that fit none of these are listed in the error.
     control
-        What control is called, where it is neither ``ctrl`` nor ``control``.
+        Label or labels of control, in place of the usual words; a number is compared as text.
+    parse_labels
+        How labels are to be read instead: a separator such as ``"-"``, by which they are split and nothing else; a
+        mapping of labels to ``"A"``, ``"A+B"``, ``["A", "B"]``, ``"ctrl"``, or None to leave their cells out, the
+        other labels being read as usual; or a function from a label to one of these.
     gene_sets
         Terms and their genes (a GMT file, a dict, or the name of an Enrichr library), for the graph of perturbed genes.
         Genes without terms are tied to those with the most similar CellFM embedding; by default all are.
@@ -88,7 +107,8 @@ def fit_perturbation(
     genes
         Vectors of the measured genes: rows of the model's table, mean output over the control cells, or learned.
     perturbation
-        Vectors of the perturbed genes: rows of the model's table, or learned.
+        Vectors of the perturbed genes: rows of the model's table, or learned, for which labels need not be genes:
+        those that are none are taken as they are, with a warning.
     start
         What the network learns to depart from: the sum of the changes of the single genes (the mean change for genes
         not seen alone), the mean change of training, or no change, as in GEARS.
@@ -128,8 +148,8 @@ def fit_perturbation(
 
     Returns
     -------
-    The predictor, for `cf.tl.perturb` and `cf.tl.rank_perturbations`; it has `evaluation`, `scores`, `history`,
-    `predict`, `save` and `load`. Nothing is written to `adata`.
+    The predictor, for `cf.tl.perturb` and `cf.tl.rank_perturbations`; it has `chosen` (what predicts by default),
+    `choice`, `evaluation`, `scores`, `history`, `predict`, `save` and `load`. Nothing is written to `adata`.
 
     Raises
     ------
@@ -158,10 +178,8 @@ def fit_perturbation(
         random_state=random_state,
     )
     table = gene_rows(select(adata, modality))
-    conditions = read_conditions(
-        adata, table, condition_key, control=control, genes={*map(str, table.var_names), *candidates}
-    )
-    parts = _split(adata, table, conditions, split, random_state)
+    require_rule(parse_labels)
+    labels = condition_column(adata, table, condition_key)
     values = read_expression(table, layer)
     terms = {} if gene_sets is None else read_gene_sets(gene_sets)
     loaded = resolve_model(model)
@@ -170,8 +188,18 @@ def fit_perturbation(
     if genes != "learned":
         require_genes(match, loaded.vocab, min_known_genes, "adata.var")
     names = tuple(map(str, table.var_names))
-    known = loaded.vocab.symbols[np.maximum(match.ids, 1) - 1]
-    symbols = tuple(np.where(match.ids > 0, known, names).tolist())
+    symbols = tuple(np.where(match.ids > 0, loaded.vocab.symbols[np.maximum(match.ids, 1) - 1], names).tolist())
+    known = known_genes(labels.dropna().astype(str).unique(), loaded.vocab, synonyms)
+    conditions = read_conditions(
+        adata,
+        table,
+        condition_key,
+        known=known.union(names, symbols, candidates, *terms.values()),
+        control=control,
+        parse_labels=parse_labels,
+        others=perturbation == "learned",
+    )
+    parts = _split(adata, table, conditions, split, random_state)
     cells: CellInput | None = None
     if genes == "contextual":
         options = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}

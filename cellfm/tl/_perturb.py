@@ -10,11 +10,15 @@ from anndata import AnnData
 from cellfm._adata import record_run
 from cellfm.keys import PERTURBATION
 from cellfm.tasks.perturbation._conditions import name_of
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
+from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
 
 
 def perturb(
-    predictor: PerturbationPredictor | str | Path, perturbations: Sequence[str], *, cells: bool = False
+    predictor: PerturbationPredictor | str | Path,
+    perturbations: Sequence[str],
+    *,
+    method: str | None = None,
+    cells: bool = False,
 ) -> AnnData:
     """Predict expression under perturbations.
 
@@ -24,6 +28,9 @@ def perturb(
         What `cf.tl.fit_perturbation` returned, or a folder that it was saved in.
     perturbations
         Such as ``["A", "A+B"]``; order and spelling of a pair do not matter.
+    method
+        What predicts: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or another
+        of `predictor.methods`; by default the one that the validation conditions chose, `predictor.chosen`.
     cells
         One row for each perturbation and control cell that the predictor keeps (300 at most), instead of one mean
         profile for each perturbation. The predicted change is the same for all cells.
@@ -43,14 +50,14 @@ def perturb(
         float32: mean change that was measured in the data of the fit; NaN for perturbations that were not measured.
     `layers["cellfm_change_sd"]`
         float32: spread around the change of differences between means of `cells_per_pair` perturbed and as many
-        control cells (only with an uncertainty head).
+        control cells (only by the network, with an uncertainty head).
     `uns["cellfm"]["perturbation"]`
-        dict: model, hashes, seed, version.
+        dict: model, hashes, the method, seed, version.
 
     Raises
     ------
     InputError
-        A gene that the predictor does not know, or a label that cannot be read.
+        A gene or method that the predictor does not know, or a label that cannot be read.
 
     Examples
     --------
@@ -60,7 +67,12 @@ def perturb(
     """
     predictor = resolve_predictor(predictor)
     conditions = predictor.conditions(perturbations)
-    changes, variances = predictor.changes_and_variances(conditions)
+    method = predictor.method(method)
+    with_spread = predictor.recipe.uncertainty and method == NETWORK
+    if with_spread:
+        changes, variances = predictor.changes_and_variances(conditions)
+    else:
+        changes = predictor.changes(conditions, method)
     n = len(predictor.controls) if cells else 1
     start = predictor.controls if cells else predictor.profiles.control[None]
     change = np.repeat(changes, n, axis=0)
@@ -80,7 +92,7 @@ def perturb(
     rows = [measured.conditions.index(c) if c in measured.conditions else -1 for c in conditions]
     observed = np.where(np.array(rows)[:, None] >= 0, measured.mean[rows] - measured.control, np.nan)
     adata.layers[PERTURBATION.observed] = np.repeat(observed, n, axis=0).astype(np.float32)
-    if predictor.recipe.uncertainty:
+    if with_spread:
         adata.layers[PERTURBATION.spread] = np.repeat(np.sqrt(variances), n, axis=0)
-    record_run(adata, PERTURBATION.uns, **predictor.model, random_state=predictor.recipe.random_state)
+    record_run(adata, PERTURBATION.uns, **predictor.model, method=method, random_state=predictor.recipe.random_state)
     return adata

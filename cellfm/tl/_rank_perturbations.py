@@ -21,6 +21,7 @@ def rank_perturbations(
     *,
     candidates: Sequence[str] | None = None,
     control: AnnData | pd.Series | None = None,
+    method: str | None = None,
     measured: bool = True,
     own_genes: bool = False,
     by: Literal["cosine", "euclidean"] = "cosine",
@@ -45,6 +46,9 @@ def rank_perturbations(
     control
         Cells or a profile to take the target's change against; by default the control of the predictor. Give it where
         the target comes from another experiment.
+    method
+        What predicts: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or another
+        of `predictor.methods`; by default the one that the validation conditions chose, `predictor.chosen`.
     measured
         Take the measured change of conditions that the predictor learned from, instead of the predicted one.
     own_genes
@@ -75,6 +79,7 @@ def rank_perturbations(
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k must be 1 or more, or None, not {top_k}.")
     predictor = resolve_predictor(predictor)
+    method = predictor.method(method)
     conditions = candidate_conditions(predictor, candidates)
     change, used = target_change(predictor, target, control, layer)
     if not own_genes:
@@ -84,7 +89,7 @@ def rank_perturbations(
                 f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {LEAST_GENES} are "
                 "needed. Name fewer candidates, or pass own_genes=True, which gives their expression away."
             )
-    changes = predictor.changes(conditions)
+    changes = predictor.changes(conditions, method)
     taken = np.array([measured and condition in predictor.learnt for condition in conditions])
     if taken.any():
         changes[taken] = predictor.profiles.changes(

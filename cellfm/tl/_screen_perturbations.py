@@ -1,9 +1,11 @@
 """`cf.tl.screen_perturbations`: all perturbations of some genes in silico, and the groups that they fall into."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -14,7 +16,7 @@ from cellfm.keys import PERTURBATION
 from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of
 from cellfm.tasks.perturbation._conditions import name_of
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
-from cellfm.tasks.perturbation._reverse import all_conditions, dominant_genes
+from cellfm.tasks.perturbation._reverse import MIN_SHARE, all_conditions, dominant_genes
 from cellfm.tasks.perturbation._target import LEAST_GENES
 
 
@@ -23,6 +25,8 @@ def screen_perturbations(
     genes: Sequence[str],
     *,
     kind: Literal["pairs", "singles", "both"] = "pairs",
+    method: str | None = None,
+    min_share: float = MIN_SHARE,
     resolution: float = 1.0,
     n_neighbors: int = 15,
     umap: bool = True,
@@ -41,6 +45,11 @@ def screen_perturbations(
         Genes to perturb.
     kind
         Pairs, singles, or both.
+    method
+        What predicts: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or another
+        of `predictor.methods`; by default the one that the validation conditions chose, `predictor.chosen`.
+    min_share
+        Share of the perturbations of a cluster that must have a gene for it to be named as its dominant gene.
     resolution
         Of Leiden: larger values give more clusters.
     n_neighbors
@@ -61,19 +70,22 @@ def screen_perturbations(
     `obs["cellfm_cluster"]`
         categorical: its cluster, ``"0"`` is the largest.
     `obs["cellfm_dominant_gene"]`
-        categorical: the gene that most perturbations of the cluster share.
+        categorical: the gene that most perturbations of the cluster share, if at least `min_share` do; NaN for
+        clusters without such a gene.
     `layers["cellfm_change"]`
         float32: predicted change against control.
     `obsm["X_umap"]`
         float32, (n_perturbations, 2), with `umap`.
     `uns["cellfm"]["perturbation"]`
-        dict: model, hashes, seed, version, and ``clusters``, a DataFrame with the size, dominant gene and its share.
+        dict: model, hashes, the method, seed, version, and ``clusters``, a DataFrame with ``cluster``, its size ``n``,
+        the dominant ``gene`` (empty where there is none), and the ``share`` of its most frequent gene.
 
     Raises
     ------
     InputError
         More than a million perturbations (the message says how many, and how long they would take, by the time of
-        some), fewer than three, a gene that the predictor does not know, or too few genes beside those perturbed.
+        some), fewer than three, a gene or method that the predictor does not know, predictions that are all the
+        same, or too few genes beside those perturbed.
 
     Examples
     --------
@@ -83,26 +95,35 @@ def screen_perturbations(
     """
     if kind not in ("pairs", "singles", "both"):
         raise InputError(f"kind must be 'pairs', 'singles' or 'both', not {kind!r}.")
+    if not 0 <= min_share <= 1:
+        raise InputError(f"min_share must be from 0 to 1, not {min_share!r}.")
     if isinstance(genes, str):
         raise InputError(f"Expected a list of genes, found {genes!r}.")
     predictor = resolve_predictor(predictor)
     predictor.check_genes(set(genes))
-    conditions = all_conditions(genes, predictor.changes, pairs=kind != "singles", singles=kind != "pairs")
+    method = predictor.method(method)
+    predict = partial(predictor.changes, method=method)
+    conditions = all_conditions(genes, predict, pairs=kind != "singles", singles=kind != "pairs")
     if len(conditions) < 3:
         raise InputError(f"{len(set(genes))} genes give {len(conditions)} perturbations; a screen needs three.")
     others = predictor.others_than(set(genes))
     if others.sum() < LEAST_GENES:
         raise InputError(f"{int(others.sum())} measured genes are not perturbed; {LEAST_GENES} are needed.")
-    changes = predictor.changes(conditions)
+    changes = predict(conditions)
+    if not np.ptp(changes[:, others], axis=0).any():
+        raise InputError(
+            f"{method!r} predicts the same change for all {len(conditions):,} perturbations, so that there are no "
+            f"groups. Pass another method: {', '.join(map(repr, predictor.methods))}."
+        )
     graph = neighbour_graph(changes[:, others], n_neighbors, random_state)
     clusters = leiden_modules(graph, [resolution], min_genes=1, random_state=random_state)[:, 0]
-    table = dominant_genes(clusters, conditions)
+    table = dominant_genes(clusters, conditions, min_share=min_share)
     obs = pd.DataFrame(
         {
             PERTURBATION.condition: pd.Categorical([name_of(condition) for condition in conditions]),
             PERTURBATION.part: pd.Categorical([predictor.split.part_of(c) or "new" for c in conditions]),
             PERTURBATION.cluster: pd.Categorical(clusters.astype(str), table["cluster"]),
-            PERTURBATION.dominant: pd.Categorical(table["gene"].to_numpy()[clusters]),
+            PERTURBATION.dominant: pd.Categorical(table["gene"].replace("", None).to_numpy()[clusters]),
         },
         index=[name_of(condition) for condition in conditions],
     )
@@ -110,7 +131,7 @@ def screen_perturbations(
     adata.layers[PERTURBATION.change] = changes
     if umap:
         adata.obsm["X_umap"] = umap_of(graph, random_state)
-    facts = {"random_state": random_state, "resolution": resolution, "clusters": table}
+    facts = {"method": method, "random_state": random_state, "resolution": resolution, "clusters": table}
     record_run(adata, PERTURBATION.uns, **predictor.model, **facts)
     logger.info("%d perturbations fall into %d clusters.", len(conditions), len(table))
     return adata

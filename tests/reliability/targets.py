@@ -235,9 +235,12 @@ def _write_predictor(folder: Path) -> None:
         history=HISTORY,
         scores=HISTORY,
         evaluation=HISTORY,
+        chosen="network",
+        choice=pd.DataFrame({"predictor": ["network", "additive", "bilinear, CellFM genes"], "mse_top20": [1.0, 2, 3]}),
         model={"name": "tiny", "weights_sha256": model().weights_hash, "vocabulary_sha256": VOCAB.hash},
         recipe=recipe,
         given=given,
+        vectors={"cellfm": profile[:, :2]},
         weights={parameter.name: parameter.asnumpy() for parameter in network.get_parameters()},
     ).save(folder / "predictor")
 
@@ -245,8 +248,8 @@ def _write_predictor(folder: Path) -> None:
 def _read_predictor(folder: Path) -> Any:
     found = PerturbationPredictor.load(folder / "predictor")
     additive = found.additive_changes(found.split.test) if found.split.test else np.zeros(0)
-    parts = [found.genes, found.symbols, found.perturbable, found.split, found.recipe, found.learnt]
-    return repr(found), repr(parts), bytes_of(found.profiles.mean, found.controls, additive)
+    parts = [found.genes, found.symbols, found.perturbable, found.split, found.recipe, found.learnt, found.methods]
+    return repr(found), repr(parts), bytes_of(found.profiles.mean, found.controls, additive, *found.vectors.values())
 
 
 def _write_transport(folder: Path) -> None:

@@ -58,7 +58,7 @@ def fit(epistasis: float, recipe: Recipe):
     values, conditions, mean = synthetic(epistasis)
     profiles, split = mean_profiles(values, conditions), split_of()
     own = given(values)
-    weights, history = train_network(own, values, conditions, profiles, split, PLACES, recipe)
+    weights, history, _ = train_network(own, values, conditions, profiles, split, PLACES, recipe)
     departure = trained(own, weights, recipe)(*code_conditions(split.test, PLACES))[0]
     start = additive(split.test, split.train, profiles.changes(split.train))
     truth = np.array([mean(condition) - mean(CONTROL) for condition in split.test])
@@ -92,7 +92,7 @@ def test_the_uncertainty_head_tells_noisy_genes_from_quiet_ones():
     values, conditions, _ = synthetic(0.0, noise)
     profiles, split, own = mean_profiles(values, conditions), split_of(), given(values)
     recipe = Recipe(width=16, n_epochs=3, bag=2, uncertainty=True)
-    weights, _ = train_network(own, values, conditions, profiles, split, PLACES, recipe)
+    weights, _, _ = train_network(own, values, conditions, profiles, split, PLACES, recipe)
     found = trained(own, weights, recipe)(*code_conditions(split.test, PLACES))[1]
     # A difference of means over two cells has the variance of one cell.
     assert found[:, ::2].mean() == pytest.approx(0.1**2, rel=0.5)

@@ -70,7 +70,7 @@ def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredicto
     best = predictor.history.set_index("kept").loc[True, "validation_mse_top20"]
     split, profiles = predictor.split, predictor.profiles
     start = additive(split.validation, split.train, profiles.changes(split.train))
-    departure = predictor.changes(split.validation) - predictor.additive_changes(split.validation)
+    departure = predictor.changes(split.validation, "network") - predictor.additive_changes(split.validation)
     found = profiles.control + start + departure
     observed, top = profiles.means(split.validation), profiles.top(split.validation)
     errors = [np.mean((f[t] - o[t]) ** 2) for f, o, t in zip(found, observed, top, strict=True)]
@@ -94,9 +94,79 @@ def test_profiles_are_control_and_change(predictor: PerturbationPredictor, adata
     np.testing.assert_allclose(observed[1], predictor.profiles.changes((("GENE1", "GENE2"),))[0], atol=1e-6)
     assert np.isnan(observed[2]).all()
     assert not observed[3].any()
-    assert (found.layers["cellfm_change_sd"] > 0).all()
     assert found.uns["cellfm"]["perturbation"]["name"] == "tiny"
+    assert found.uns["cellfm"]["perturbation"]["method"] == predictor.chosen
     np.testing.assert_array_equal(predictor.predict(["GENE1"]).to_numpy(), found.X[:1])
+    by_network = cf.tl.perturb(predictor, ["GENE1"], method="network")
+    assert (by_network.layers["cellfm_change_sd"] > 0).all()
+    assert ("cellfm_change_sd" in found.layers) == (predictor.chosen == "network")
+
+
+def test_each_method_predicts_and_the_chosen_one_by_default(predictor: PerturbationPredictor):
+    wanted = ["GENE1", "GENE0+GENE7", "GENE200", "ctrl"]
+    conditions = predictor.conditions(wanted)
+    predicted = {method: predictor.predict(wanted, method) for method in predictor.methods}
+    assert list(predicted) == ["network", *BASELINES]
+    pd.testing.assert_frame_equal(predictor.predict(wanted), predicted[predictor.chosen])
+    control = predictor.profiles.control
+    np.testing.assert_allclose(predicted["no change"], np.tile(control, (4, 1)))
+    additive_change = predictor.additive_changes(conditions)
+    np.testing.assert_allclose(predicted["additive"], control + additive_change, rtol=1e-5)
+    for method, table in predicted.items():
+        np.testing.assert_allclose(table.loc["ctrl"], control, err_msg=method)
+    # What is judged is what predicts.
+    test = predictor.split.test
+    for method in predictor.methods:
+        scores = predictor.scores[predictor.scores["predictor"] == method]
+        error = ((predictor.changes(test, method) - predictor.profiles.changes(test)) ** 2).mean(1)
+        np.testing.assert_allclose(scores["mse"], error, rtol=1e-3)
+    assert predictor.evaluation.query("chosen")["predictor"].unique().tolist() == [predictor.chosen]
+    assert predictor.choice.query("chosen")["predictor"].tolist() == [predictor.chosen]
+    assert f"chosen={predictor.chosen!r}" in repr(predictor)
+    with pytest.raises(InputError, match="method must be one of 'network', .*'additive'.*, not 'magic'"):
+        cf.tl.perturb(predictor, ["GENE1"], method="magic")
+
+
+def test_one_validation_condition_that_shows_a_gain_chooses_the_network(adata: AnnData, tiny_model: CellFM):
+    cells = adata.copy()
+    pairs = cells.obs["condition"].str.count("GENE") == 2
+    cells.X = cells.X.toarray()
+    cells.X[pairs.to_numpy(), 40:50] += 60  # what no single changes
+    cells.obs["part"] = "train"
+    cells.obs.loc[cells.obs["condition"] == "GENE2+GENE3", "part"] = "validation"
+    cells.obs.loc[cells.obs["condition"] == "GENE1+GENE3", "part"] = "test"
+    options = SMALL | {"n_epochs": 6, "learning_rate": 0.02}
+    found = cf.tl.fit_perturbation(cells, tiny_model, split="part", **options)
+    assert found.split.validation == (("GENE2", "GENE3"),)
+    assert found.history["kept"].idxmax() > 0
+    assert found.chosen != "additive"
+    error = found.scores.set_index("predictor")["mse"]
+    assert error[found.chosen] < error["additive"]
+    assert found.choice.set_index("predictor").loc["network", "difference"] < 0
+
+
+def test_guides_are_pooled_and_control_has_many_names(
+    adata: AnnData, tiny_model: CellFM, caplog, predictor: PerturbationPredictor
+):
+    cells = adata.copy()
+    guides = [f"_{i}" for i in (1, 2)] + ["_sg3"]
+    labels = cells.obs["condition"].to_numpy(object)
+    cells.obs["condition"] = [
+        "NegCtrl" + str(i % 3)
+        if label == "ctrl"
+        else label.replace("+ctrl", guides[i % 3])
+        if label.endswith("+ctrl")
+        else label.replace("+", "_")
+        for i, label in enumerate(labels)
+    ]
+    caplog.set_level("INFO", "cellfm")
+    options = {"uncertainty": True, "candidates": ["GENE200"], **SMALL}
+    found = cf.tl.fit_perturbation(cells, tiny_model, **options)
+    assert found.split == predictor.split
+    np.testing.assert_array_equal(found.profiles.mean, predictor.profiles.mean)
+    assert "30 cells of 3 labels ('NegCtrl0', 'NegCtrl1', 'NegCtrl2')" in caplog.text
+    assert "240 cells of 24 labels in obs['condition'] name guides" in caplog.text
+    assert "pooled into 8 conditions: GENE0 (GENE0_1, GENE0_2, GENE0_sg3)" in caplog.text
 
 
 def test_cells_are_controls_moved_by_the_change(predictor: PerturbationPredictor):
@@ -115,6 +185,10 @@ def test_what_is_saved_is_loaded(predictor: PerturbationPredictor, tiny_model: C
     pd.testing.assert_frame_equal(loaded.predict(wanted), predictor.predict(wanted))
     pd.testing.assert_frame_equal(loaded.evaluation, predictor.evaluation, check_dtype=False)
     assert loaded.split == predictor.split
+    assert loaded.chosen == predictor.chosen
+    pd.testing.assert_frame_equal(loaded.choice, predictor.choice, check_dtype=False)
+    for method in predictor.methods:
+        pd.testing.assert_frame_equal(loaded.predict(wanted, method), predictor.predict(wanted, method))
     assert loaded.recipe == predictor.recipe
     found = cf.tl.perturb(tmp_path / "predictor", wanted)
     np.testing.assert_array_equal(found.X, cf.tl.perturb(predictor, wanted).X)
@@ -126,6 +200,28 @@ def test_what_is_saved_is_loaded(predictor: PerturbationPredictor, tiny_model: C
         cf.tl.perturb(ranks[0], wanted)
     with pytest.raises(InputError, match="exists already"):
         predictor.save(tmp_path / "predictor")
+
+
+def test_a_predictor_from_before_there_was_a_choice_predicts_by_the_network(
+    predictor: PerturbationPredictor, tmp_path, monkeypatch
+):
+    from cellfm.tasks.perturbation import _files
+
+    write = _files.FILES.write
+
+    def older(folder, facts, arrays, **options):
+        facts = {name: value for name, value in facts.items() if name not in ("chosen", "choice")}
+        write(folder, facts, {name: a for name, a in arrays.items() if not name.startswith("vectors.")}, **options)
+
+    monkeypatch.setattr(type(_files.FILES), "write", lambda self, *args, **options: older(*args, **options))
+    monkeypatch.setattr(_files, "FILES", _files.FILES)
+    predictor.save(tmp_path / "older")
+    monkeypatch.undo()
+    found = PerturbationPredictor.load(tmp_path / "older")
+    assert found.chosen == "network"
+    pd.testing.assert_frame_equal(found.predict(["GENE1"]), predictor.predict(["GENE1"], "network"))
+    with pytest.raises(InputError, match="method must be one of 'network', 'no change', 'mean change', 'additive'"):
+        found.predict(["GENE1"], "bilinear, PCA genes")
 
 
 def test_another_model_and_damaged_files_are_refused(predictor: PerturbationPredictor, tiny_model: CellFM, tmp_path):
@@ -202,7 +298,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
         cf.tl.fit_perturbation(adata[N_CELLS:].copy(), tiny_model, **SMALL)
     strange = adata.copy()
     strange.obs["condition"] = strange.obs["condition"].str.replace("GENE7", "NOSUCH")
-    with pytest.raises(InputError, match="Nothing is known of 1 perturbed genes: NOSUCH"):
+    with pytest.raises(InputError, match="Nothing is known of 1 perturbed gene: NOSUCH.*'NOSUCH\\+ctrl' \\(30\\)"):
         cf.tl.fit_perturbation(strange, tiny_model, **SMALL)
     negative = adata.copy()
     negative.X = -negative.X
@@ -282,7 +378,8 @@ def test_targets_that_say_too_little_are_refused(predictor: PerturbationPredicto
 
 def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predictor: PerturbationPredictor):
     table = cf.tl.evaluate_reverse(predictor, most=36)
-    assert table["predictor"].unique().tolist() == ["network", "additive", "chance"]
+    shown = dict.fromkeys(["network", "additive", predictor.chosen, "chance"])
+    assert table["predictor"].unique().tolist() == list(shown)
     for _, own in table.groupby("predictor"):
         assert own["correct"].is_monotonic_increasing
         assert (own["relevant"] >= own["correct"]).all()
@@ -301,7 +398,7 @@ def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predict
         cf.tl.evaluate_reverse(predictor, candidates=[seen])
 
 
-def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPredictor):
+def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPredictor, tmp_path):
     screen = cf.tl.screen_perturbations(predictor, PERTURBED[:6], resolution=0.5, n_neighbors=5)
     assert screen.shape == (15, N_GENES)
     np.testing.assert_array_equal(screen.X[:1], predictor.predict([screen.obs_names[0]]))
@@ -309,7 +406,19 @@ def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPred
     assert clusters["n"].sum() == 15
     assert clusters["n"].is_monotonic_decreasing
     for cluster, gene in clusters[["cluster", "gene"]].to_numpy():
-        assert set(screen.obs.loc[screen.obs["cellfm_cluster"] == cluster, "cellfm_dominant_gene"]) == {gene}
+        named = screen.obs.loc[screen.obs["cellfm_cluster"] == cluster, "cellfm_dominant_gene"]
+        assert set(named.dropna()) == ({gene} if gene else set())
+    every = cf.tl.screen_perturbations(predictor, PERTURBED[:6], min_share=0, umap=False)
+    assert every.obs["cellfm_dominant_gene"].notna().all()
+    none = cf.tl.screen_perturbations(predictor, PERTURBED[:6], resolution=0.01, n_neighbors=14, umap=False)
+    assert none.uns["cellfm"]["perturbation"]["clusters"].loc[0, ["n", "gene"]].tolist() == [15, ""]
+    assert none.obs["cellfm_dominant_gene"].isna().all()
+    screen.write_h5ad(tmp_path / "screen.h5ad")
+    none.write_h5ad(tmp_path / "none.h5ad")
+    with pytest.raises(InputError, match="'mean change' predicts the same change for all 15 perturbations"):
+        cf.tl.screen_perturbations(predictor, PERTURBED[:6], method="mean change")
+    with pytest.raises(InputError, match="min_share must be from 0 to 1"):
+        cf.tl.screen_perturbations(predictor, PERTURBED[:6], min_share=2)
     assert np.isfinite(screen.obsm["X_umap"]).all()
     both = cf.tl.screen_perturbations(predictor, PERTURBED[:3], kind="both", umap=False)
     assert both.obs_names.tolist() == [*PERTURBED[:3], "GENE0+GENE1", "GENE0+GENE2", "GENE1+GENE2"]

@@ -3,16 +3,21 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy.linalg
+from sklearn.decomposition import PCA
 
 from cellfm.tasks.perturbation._conditions import Condition
 
 RIDGE = 0.1
+TINY = 1e-12
+"""Share of the largest variance below which a component is none."""
 N_COMPONENTS = 10
 NO_CHANGE = "no change"
 MEAN = "mean change"
 ADDITIVE = "additive"
 BILINEAR_PCA = "bilinear, PCA genes"
 BILINEAR_CELLFM = "bilinear, CellFM genes"
+BASELINES = (NO_CHANGE, MEAN, ADDITIVE, BILINEAR_PCA, BILINEAR_CELLFM)
 
 
 def no_change(wanted: Sequence[Condition], n_genes: int) -> np.ndarray:
@@ -63,39 +68,45 @@ def bilinear(
     """
     y = np.asarray(changes, np.float64).T  # (n_genes, n_train)
     b = y.mean(1, keepdims=True)
-    u, s, _ = np.linalg.svd(y - b, full_matrices=False)
-    kept = min(n_components, int((s > 1e-9).sum()))
-    g = u[:, :kept] * s[:kept]
+    n = y.shape[1]
+    # The components by the inner products of the conditions, which are far fewer than genes.
+    square, v = scipy.linalg.eigh((y - b).T @ (y - b), subset_by_index=[max(n - n_components, 0), n - 1])
+    g = (y - b) @ v[:, square > TINY * max(square.max(), TINY)]  # (n_genes, n_kept)
     d = len(next(iter(vectors.values()))) if vectors else 1
     p, q = (_summed(conditions, vectors, d) for conditions in (train, wanted))
     left = np.linalg.solve(g.T @ g + ridge * np.eye(g.shape[1]), g.T @ (y - b))
     k = left @ p @ np.linalg.inv(p.T @ p + ridge * np.eye(d))
-    return (g @ k @ q.T + b).T.astype(np.float32)
+    return q.astype(np.float32) @ (g @ k).T.astype(np.float32) + b.T.astype(np.float32)
 
 
-def principal_vectors(
-    names: Sequence[str], features: np.ndarray, *, n_components: int = N_COMPONENTS
-) -> dict[str, np.ndarray]:
-    """Rows of `features` (n_genes, d) as their principal components, by name; rows with NaN are left out."""
+def principal_vectors(features: np.ndarray, *, n_components: int = N_COMPONENTS) -> np.ndarray:
+    """Rows of `features` (n_genes, d) as their principal components, (n_genes, n_kept); NaN where it has NaN."""
     usable = np.isfinite(features).all(1)
     x = np.asarray(features[usable], np.float64)
-    x = x - x.mean(0)
-    u, s, _ = np.linalg.svd(x, full_matrices=False)
-    scores = u[:, :n_components] * s[:n_components]
-    # As large as unit vectors on average, so that the ridge means the same whatever the features.
-    scores = scores / max(float(np.sqrt((scores**2).sum(1).mean())), 1e-12)
-    return dict(zip(np.asarray(names, object)[usable], scores, strict=True))
+    n = min(n_components, *x.shape)
+    found = np.full((len(features), n), np.nan)
+    if n:
+        scores = PCA(n, random_state=0).fit_transform(x)
+        # As large as unit vectors on average, so that the ridge means the same whatever the features.
+        found[usable] = scores / max(float(np.sqrt((scores**2).sum(1).mean())), 1e-12)
+    return found
 
 
-def baselines(
+def vectors_by_name(names: Sequence[str], vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Vectors of genes by name, without those that are NaN."""
+    return {name: row for name, row in zip(names, vectors, strict=True) if np.isfinite(row).all()}
+
+
+def baseline(
+    name: str,
     wanted: Sequence[Condition],
     train: Sequence[Condition],
     changes: np.ndarray,
     *,
     measured: Mapping[str, np.ndarray],
-    cellfm: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, np.ndarray]:
-    """All of them by name, (n_wanted, n_genes) predicted changes each.
+    cellfm: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """One of `BASELINES`, (n_wanted, n_genes) predicted changes.
 
     Parameters
     ----------
@@ -104,15 +115,26 @@ def baselines(
     measured, cellfm
         Vectors of genes from the expression of the training cells, and from CellFM.
     """
-    found = {
-        NO_CHANGE: no_change(wanted, changes.shape[1]),
-        MEAN: mean_change(wanted, changes),
-        ADDITIVE: additive(wanted, train, changes),
-        BILINEAR_PCA: bilinear(wanted, train, changes, measured),
-    }
-    if cellfm:
-        found[BILINEAR_CELLFM] = bilinear(wanted, train, changes, cellfm)
-    return found
+    if name == NO_CHANGE:
+        return no_change(wanted, changes.shape[1])
+    if name == MEAN:
+        return mean_change(wanted, changes)
+    if name == ADDITIVE:
+        return additive(wanted, train, changes)
+    return bilinear(wanted, train, changes, cellfm if name == BILINEAR_CELLFM else measured)
+
+
+def baselines(
+    wanted: Sequence[Condition],
+    train: Sequence[Condition],
+    changes: np.ndarray,
+    *,
+    measured: Mapping[str, np.ndarray],
+    cellfm: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """All of `BASELINES` by name; see `baseline`."""
+    given = {"measured": measured, "cellfm": cellfm}
+    return {name: baseline(name, wanted, train, changes, **given) for name in BASELINES}
 
 
 def _summed(conditions: Sequence[Condition], vectors: Mapping[str, np.ndarray], d: int) -> np.ndarray:

@@ -1,28 +1,75 @@
-"""Which epoch to keep, by errors on few validation conditions."""
+"""What predicts, by validation conditions: which epoch of the network, and whether the network or a baseline."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
+
+from cellfm.tasks.perturbation._baselines import ADDITIVE, NO_CHANGE
+
+SLACK = 1 + 1e-9
+"""A difference of one standard error is none, whatever the last digits are."""
 
 
-def choose_epoch(errors: np.ndarray, *, start_predicts: bool) -> int:
+def validation_errors(predicted: np.ndarray, observed: np.ndarray, top: Sequence[np.ndarray]) -> np.ndarray:
+    """Squared errors by which predictions are compared, (n_units,).
+
+    The mean over the most changed genes of each condition; with a single condition, of each of these genes.
+
+    Parameters
+    ----------
+    predicted, observed
+        (n_conditions, n_genes) mean profiles.
+    top
+        The most changed genes of each condition, by number.
+    """
+    errors = [(p[genes] - o[genes]) ** 2 for p, o, genes in zip(predicted, observed, top, strict=True)]
+    return errors[0] if len(errors) == 1 else np.array([error.mean() for error in errors])
+
+
+def choose_epoch(errors: np.ndarray) -> int:
     """The earliest epoch whose error is no more than one standard error above the least.
 
     Parameters
     ----------
     errors
-        (n_epochs, n_conditions), from the epoch before anything is learnt.
-    start_predicts
-        Before anything is learnt there is a prediction that is worth keeping, such as the additive one.
+        (n_epochs, n_units) of `validation_errors`, from the epoch before anything is learnt.
 
     Returns
     -------
-    The epoch. Differences to the epoch with the least mean error are taken condition by condition, and the standard
-    error is that of their mean (Breiman 1984, the one-standard-error rule, paired). With one condition there is none:
-    epoch 0 is kept if `start_predicts`, otherwise the epoch with the least error.
+    The epoch. Differences to the epoch with the least mean error are taken unit by unit, and the standard error is
+    that of their mean (Breiman 1984, the one-standard-error rule, paired).
     """
     least = int(errors.mean(1).argmin())
-    n = errors.shape[1]
-    if n < 2:
-        return 0 if start_predicts else least
-    above = errors - errors[least]
-    within = above.mean(1) <= above.std(1, ddof=1) / np.sqrt(n)
-    return int(np.argmax(within[: least + 1]))
+    mean, error = _paired(errors - errors[least])
+    return int(np.argmax((mean <= error * SLACK)[: least + 1]))
+
+
+def choose_method(errors: Mapping[str, np.ndarray]) -> tuple[str, pd.DataFrame]:
+    """What predicts by default: the method with the least error of those that clearly beat the additive model.
+
+    Parameters
+    ----------
+    errors
+        (n_units,) of `validation_errors` by method, the additive model among them.
+
+    Returns
+    -------
+    The method: the additive model, unless the mean error of another is lower by more than one standard error of the
+    paired differences; no change is never taken. And a row for each method: ``predictor``, ``mse_top20`` (mean error),
+    ``difference`` to the additive model, its ``standard_error``, and whether it was ``chosen``.
+    """
+    names = list(errors)
+    table = np.array([errors[name] for name in names])
+    mean, error = _paired(table - errors[ADDITIVE])
+    beats = (mean < -error * SLACK) & (np.array(names) != NO_CHANGE)
+    averages = table.mean(1)
+    chosen = names[int(np.where(beats, averages, np.inf).argmin())] if beats.any() else ADDITIVE
+    found = pd.DataFrame({"predictor": names, "mse_top20": averages, "difference": mean, "standard_error": error})
+    return chosen, found.assign(chosen=found["predictor"] == chosen)
+
+
+def _paired(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over units and its standard error, (n,) each, of (n, n_units) differences."""
+    n = differences.shape[1]
+    return differences.mean(1), differences.std(1, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(differences))

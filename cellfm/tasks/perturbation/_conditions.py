@@ -1,4 +1,4 @@
-"""Names of perturbed conditions, in the spellings of GEARS and scPerturb, and the cells that have them."""
+"""The conditions of a table: which genes are perturbed in which cells, whatever the labels look like."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -8,17 +8,24 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import warn
+from cellfm._adata import missing_values, warn
+from cellfm._logging import logger
+from cellfm._wording import counted
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.tasks.perturbation._labels import (
+    CONTROL,
+    CONTROL_WORDS,
+    MOST_GENES,
+    Condition,
+    LabelRule,
+    Reading,
+    apply_rule,
+    is_control_word,
+    read_label,
+)
 
-Condition = tuple[str, ...]
-"""Perturbed genes, sorted; none for control."""
+__all__ = ["CONTROL", "MOST_GENES", "Condition", "Conditions", "condition_column", "name_of", "read_conditions"]
 
-CONTROL: Condition = ()
-CONTROL_WORDS = frozenset({"ctrl", "control", "non-targeting"})
-"""What control is called, in any case."""
-MOST_GENES = 2
-"""Genes perturbed at once."""
 FEW_CELLS = 10
 """A condition with fewer cells is warned of: its mean says little."""
 GUIDES = "gdo"
@@ -54,98 +61,194 @@ def name_of(condition: Condition) -> str:
     return "+".join(condition) or "ctrl"
 
 
-def parse_condition(label: str, *, control: str | None = None, genes: Collection[str] = ()) -> Condition:
-    """Perturbed genes of a label: ``A``, ``A+B``, ``A_B``, ``A+ctrl``, ``ctrl+A``; none for ``ctrl`` and ``control``.
-
-    Parameters
-    ----------
-    control
-        What control is called here, beside the usual words.
-    genes
-        Names that are whole even if they hold an underscore.
+def parse_all(labels: Iterable[str], *, known: Collection[str]) -> list[Condition]:
+    """Conditions of labels such as ``A`` and ``A+B``, with one message for all that cannot be read; see `read_label`.
 
     Raises
     ------
     InputError
-        The label names more than two genes, or has an empty part.
+        Some labels name more than two genes, or have an empty part; they are listed.
     """
-    label = str(label).strip()
-    if label == control:
-        return CONTROL
-    if "+" in label:
-        parts = label.split("+")
-    elif label in genes:
-        parts = [label]
-    else:
-        parts = label.split("_")
-    parts = [part.strip() for part in parts]
-    found = {part for part in parts if part.lower() not in CONTROL_WORDS and part != control}
-    if not all(parts) or len(found) > MOST_GENES:
-        raise InputError(
-            f"The condition {label!r} names no one or two genes. Expected control ('ctrl', 'control' or control=), "
-            "'A', 'A+ctrl', 'A+B' or 'A_B'."
-        )
-    return tuple(sorted(found))
-
-
-def parse_all(labels: Iterable[str], *, control: str | None = None, genes: Collection[str] = ()) -> list[Condition]:
-    """`parse_condition` for many, with one message for all that cannot be read.
-
-    Raises
-    ------
-    InputError
-        Some labels cannot be read; they are listed.
-    """
-    found, broken = [], []
-    for label in labels:
-        try:
-            found.append(parse_condition(label, control=control, genes=genes))
-        except InputError:
-            broken.append(str(label))
-    if broken:
-        raise InputError(
-            f"{len(broken)} conditions name no one or two genes: {_some(broken)}. Expected 'ctrl', 'A', 'A+ctrl', "
-            "'A+B' or 'A_B'; leave out cells of other conditions."
-        )
-    return found
+    return [reading.genes for reading in _read_all(labels, known, frozenset())]
 
 
 def read_conditions(
-    data: AnnData | MuData, adata: AnnData, key: str, *, control: str | None = None, genes: Collection[str] = ()
+    data: AnnData | MuData,
+    adata: AnnData,
+    key: str,
+    *,
+    known: Collection[str],
+    control: Collection[str] | str | float | None = None,
+    parse_labels: LabelRule | None = None,
+    others: bool = False,
 ) -> Conditions:
     """Conditions of the cells of `adata`, from its `obs`, or from those of the MuData or its table of guides.
+
+    Parameters
+    ----------
+    known
+        Names of genes, by which labels are read; see `read_label`.
+    control
+        Labels of control, in place of the usual words.
+    parse_labels
+        How the user reads labels.
+    others
+        Take labels that name no known gene as they are, with a warning.
 
     Raises
     ------
     MissingKeyError
         No such column; the columns are listed.
     InputError
-        No control cells (the labels are listed), no perturbed ones, or labels that cannot be read.
+        No control cells (the labels are listed), no perturbed ones, or labels that cannot be read or name no known
+        gene, which are listed.
     """
     column = condition_column(data, adata, key)
-    missing = column.isna() | column.astype(str).str.strip().isin(["", "nan", "None"])
-    labels = column[~missing].astype(str).str.strip()
-    distinct = sorted(labels.unique())
-    parsed = dict(zip(distinct, parse_all(distinct, control=control, genes=genes), strict=True))
-    conditions = tuple(sorted(set(parsed.values())))
-    if CONTROL not in conditions:
-        named = "" if control is None else f" {control!r},"
-        raise InputError(
-            f"No control cells in obs[{key!r}]: none is called{named} 'ctrl' or 'control'. Pass control= with one of "
-            f"its labels: {_some(distinct)}."
-        )
+    missing = missing_values(column)
+    labels = pd.Series(np.where(missing, "", _texts(column)), index=column.index)
+    sizes = labels[~missing].value_counts().sort_index()
+    controls = _control_labels(control)
+    readings = _readings(sizes, known, controls, parse_labels, key, others=others)
+    _require_control(readings, sizes, key, control)
+    conditions = tuple(sorted({reading.genes for reading in readings.values()}))
     if len(conditions) == 1:
-        raise InputError(f"obs[{key!r}] has control cells only ({_some(distinct)}); expected perturbed ones too.")
+        raise InputError(f"obs[{key!r}] has control cells only ({_some(sizes.index)}); expected perturbed ones too.")
     place = {condition: i for i, condition in enumerate(conditions)}
-    codes = np.full(len(column), -1)
-    codes[~missing.to_numpy()] = [place[parsed[label]] for label in labels]
+    place_of = {label: place[reading.genes] for label, reading in readings.items()}
+    codes = labels.map(place_of).fillna(-1).to_numpy(int)
+    codes[missing] = -1
     if n_missing := int(missing.sum()):
-        warn(f"{n_missing:,} of {len(column):,} cells have no label in obs[{key!r}] and are left out.")
-    sizes = np.bincount(codes[codes >= 0], minlength=len(conditions))
-    few = [f"{name_of(c)} ({n})" for c, n in zip(conditions, sizes, strict=True) if n < FEW_CELLS]
+        words = sorted({str(word) for word in column[missing] if isinstance(word, str)})
+        said = f" (text that counts as missing: {', '.join(map(repr, words))})" if words else ""
+        warn(f"{n_missing:,} of {len(column):,} cells have no label in obs[{key!r}]{said} and are left out.")
+    _report(readings, sizes, key)
+    n_cells = np.bincount(codes[codes >= 0], minlength=len(conditions))
+    few = [f"{name_of(c)} ({n})" for c, n in zip(conditions, n_cells, strict=True) if n < FEW_CELLS]
     if few:
-        warn(f"{len(few)} conditions have fewer than {FEW_CELLS} cells, and means over them say little: {_some(few)}.")
+        have = counted(len(few), "condition has", "conditions have")
+        warn(f"{have} fewer than {FEW_CELLS} cells, and means over them say little: {_some(few)}.")
     return Conditions(conditions, codes)
+
+
+def _readings(
+    sizes: pd.Series,
+    known: Collection[str],
+    control: frozenset[str] | None,
+    rule: LabelRule | None,
+    key: str,
+    *,
+    others: bool,
+) -> dict[str, Reading]:
+    """What each label means; labels whose cells are left out are not among them."""
+    by_rule = {label: False if rule is None else apply_rule(rule, label) for label in sizes.index}
+    left_out = [label for label, reading in by_rule.items() if reading is None]
+    found = {label: reading for label, reading in by_rule.items() if isinstance(reading, Reading)}
+    rest = [label for label, reading in by_rule.items() if reading is False]
+    if control is not None:  # the user's words are all that control is called
+        beside = [label for label in rest if label not in control | set(known) and is_control_word(label)]
+        if beside and control & set(sizes.index):
+            warn(
+                f"{_counted(beside, sizes)} in obs[{key!r}] are called like control, but not by control=; "
+                "they are left out."
+            )
+            rest = [label for label in rest if label not in beside]
+    found |= dict(zip(rest, _read_all(rest, known, control or frozenset()), strict=True))
+    if rule is not None and left_out:
+        logger.info("%s in obs[%r] are left out by parse_labels=.", _counted(left_out, sizes), key)
+    unmatched = [label for label in rest if found[label].unknown]
+    if unmatched and not others:
+        raise InputError(_unmatched(unmatched, sizes, found, key))
+    if unmatched:
+        warn(
+            f"{_counted(unmatched, sizes)} in obs[{key!r}] have names of no known gene, and are taken for "
+            "perturbations as they are named. parse_labels= may read them otherwise."
+        )
+    return found
+
+
+def _unmatched(labels: list[str], sizes: pd.Series, found: dict[str, Reading], key: str) -> str:
+    names = sorted({name for label in labels for name in found[label].unknown})
+    shown = _some([f"{label!r} ({sizes[label]:,})" for label in labels])
+    return (
+        f"Nothing is known of {counted(len(names), 'perturbed gene')}: {_some(names)}. They are neither measured "
+        "nor in the model nor in the gene sets. "
+        f"{counted(len(labels), 'label')} of obs[{key!r}] (cells): {shown}. Use approved "
+        "symbols (hgnc= maps old ones); pass parse_labels= with the genes of these labels, such as {label: 'A+B'}, "
+        "{label: None} to leave the cells out, or the separator of two genes; control= for labels of control; or "
+        "perturbation='learned' to take them as they are."
+    )
+
+
+def _require_control(readings: dict[str, Reading], sizes: pd.Series, key: str, control: object) -> None:
+    if any(reading.genes == CONTROL for reading in readings.values()):
+        return
+    if control is None:
+        why = f"no label is a usual word for control, such as {', '.join(map(repr, CONTROL_WORDS))}"
+    else:
+        why = f"control={control!r} is none of its labels (labels are compared as text)"
+    raise InputError(
+        f"No control cells in obs[{key!r}]: {why}. Pass control= with one or more of its labels: {_some(sizes.index)}."
+    )
+
+
+def _report(readings: dict[str, Reading], sizes: pd.Series, key: str) -> None:
+    """Say which labels are control, and which guides are taken together."""
+    controls = [label for label, reading in readings.items() if reading.genes == CONTROL]
+    logger.info("control cells by obs[%r]: %s.", key, _counted(controls, sizes))
+    of_gene: dict[Condition, list[str]] = {}
+    for label, reading in readings.items():
+        if reading.guide and reading.genes:
+            of_gene.setdefault(reading.genes, []).append(label)
+    if of_gene:
+        shown = _some([f"{name_of(genes)} ({', '.join(labels)})" for genes, labels in of_gene.items()])
+        pooled = [label for labels in of_gene.values() for label in labels]
+        logger.info(
+            "%s in obs[%r] name guides or ways of perturbing, and are pooled into %s: %s.",
+            _counted(pooled, sizes, names=False),
+            key,
+            counted(len(of_gene), "condition"),
+            shown,
+        )
+
+
+def _read_all(labels: Iterable[str], known: Collection[str], control: Collection[str]) -> list[Reading]:
+    found, broken = [], []
+    for label in labels:
+        try:
+            found.append(read_label(str(label), known, control))
+        except InputError:
+            broken.append(str(label))
+    if broken:
+        raise InputError(
+            f"{counted(len(broken), 'condition names', 'conditions name')} no one or two genes: {_some(broken)}. "
+            "Expected 'ctrl', 'A', 'A+ctrl', 'A+B' or 'A_B'; pass "
+            "parse_labels={label: 'A+B'}, or {label: None} to leave out cells of other conditions."
+        )
+    return found
+
+
+def _texts(column: pd.Series) -> np.ndarray:
+    """Labels as text without spaces around them; whole numbers without the point that missing ones bring."""
+
+    def text(value: object) -> str:
+        whole = isinstance(value, float) and value.is_integer()
+        return str(int(value) if whole else value).strip()  # type: ignore[call-overload]
+
+    names = {value: text(value) for value in column.dropna().unique()}
+    return np.array([names.get(value, "") for value in column], object)
+
+
+def _control_labels(control: Collection[str] | str | float | None) -> frozenset[str] | None:
+    if control is None:
+        return None
+    several = isinstance(control, Collection) and not isinstance(control, str)
+    return frozenset(_texts(pd.Series(list(control) if several else [control], dtype=object)))  # type: ignore[arg-type]
+
+
+def _counted(labels: list[str], sizes: pd.Series, *, names: bool = True) -> str:
+    """``48 cells of 2 labels ('A', 'B')``."""
+    shown = f" ({_some(map(repr, labels))})" if names else ""
+    return f"{counted(int(sizes[labels].sum()), 'cell')} of {counted(len(labels), 'label')}{shown}"
 
 
 def condition_column(data: AnnData | MuData, adata: AnnData, key: str) -> pd.Series:
@@ -168,6 +271,7 @@ def condition_column(data: AnnData | MuData, adata: AnnData, key: str) -> pd.Ser
     raise MissingKeyError(f"No column {key!r} with conditions: {there}.")
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -3,17 +3,20 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
+
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, require_use, table_facts, table_of, texts_of
+from cellfm.tasks.perturbation._baselines import ADDITIVE, BASELINES, BILINEAR_CELLFM, BILINEAR_PCA, MEAN, NO_CHANGE
 from cellfm.tasks.perturbation._conditions import Condition
 from cellfm.tasks.perturbation._graphs import Graph
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
 from cellfm.tasks.perturbation._profiles import Profiles
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split
 
 FILES = FittedFiles("a predictor of perturbations", "predictor", "predictor.json", "predictor.safetensors")
-_TABLES = ("history", "scores", "evaluation")
+_TABLES = ("history", "scores", "evaluation", "choice")
 _NAMES = ("genes", "symbols", "perturbable")
 _PARTS = ("train", "validation", "test")
 
@@ -27,10 +30,12 @@ def write_predictor(predictor: PerturbationPredictor, folder: Path, *, overwrite
         arrays |= {f"{name}.neighbours": graph.neighbours, f"{name}.weights": graph.weights}
     arrays |= {f"given.{name}": getattr(given, name) for name in ("genes", "perturbations")}
     arrays |= {f"profiles.{name}": getattr(profiles, name) for name in ("mean", "variance", "n_cells")}
+    arrays |= {f"vectors.{name}": array for name, array in predictor.vectors.items()}
     arrays["controls"] = predictor.controls
     facts = {
         "model": predictor.model,
         "recipe": asdict(predictor.recipe),
+        "chosen": predictor.chosen,
         "conditions": [list(condition) for condition in profiles.conditions],
         "split": {part: [list(condition) for condition in getattr(predictor.split, part)] for part in _PARTS},
         **{name: list(getattr(predictor, name)) for name in _NAMES},
@@ -58,11 +63,19 @@ def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> Pe
             recipe=Recipe(**facts["recipe"]),
             given=NetworkInput(*graphs, arrays.get("given.genes"), arrays.get("given.perturbations")),
             weights=part_of(arrays, "weights."),
+            vectors=part_of(arrays, "vectors."),
+            chosen=facts.get("chosen", NETWORK),
+            choice=table_of(facts["choice"]) if "choice" in facts else _older_choice(),
             **{name: texts_of(facts[name]) for name in _NAMES},
-            **{name: table_of(facts[name]) for name in _TABLES},
+            **{name: table_of(facts[name]) for name in _TABLES if name != "choice"},
         )
         _try(found)
         return found
+
+
+def _older_choice() -> pd.DataFrame:
+    """What predicts by files from before there was a choice: the network, and what needs no vectors of genes."""
+    return pd.DataFrame({"predictor": [NETWORK, NO_CHANGE, MEAN, ADDITIVE]})
 
 
 def _try(predictor: PerturbationPredictor) -> None:
@@ -79,6 +92,12 @@ def _try(predictor: PerturbationPredictor) -> None:
         require_use(near.dtype.kind in "iu" and near.min(initial=0) >= 0 and near.max(initial=0) < n, "the graphs")
     for vectors, n in ((predictor.given.genes, n_genes), (predictor.given.perturbations, n_perturbable)):
         require_use(vectors is None or (vectors.ndim == 2 and len(vectors) == n), "the given vectors")
+    require_use(predictor.chosen in predictor.methods and {*predictor.methods} <= {NETWORK, *BASELINES}, "the methods")
+    for name, n in (("measured", n_genes), ("cellfm", n_perturbable)):
+        vectors = predictor.vectors.get(name)
+        require_use(vectors is None or (vectors.ndim == 2 and len(vectors) == n), "the vectors of genes")
+    needed = {"measured": BILINEAR_PCA, "cellfm": BILINEAR_CELLFM}
+    require_use(all(name in predictor.vectors for name in needed if needed[name] in predictor.methods), "the vectors")
     parts = (predictor.split.train, predictor.split.validation, predictor.split.test)
     changes = predictor.additive_changes(tuple(condition for part in parts for condition in part))
     require_use(changes.shape == (sum(map(len, parts)), n_genes), "the conditions")

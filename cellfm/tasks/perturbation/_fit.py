@@ -1,6 +1,7 @@
 """From cells with conditions to a predictor: split, graphs, vectors of genes, the network, and the baselines beside."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,17 +13,28 @@ from cellfm._encode import CellInput
 from cellfm._genes import find_genes
 from cellfm._hgnc import Synonyms
 from cellfm._logging import logger
+from cellfm._wording import counted
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.tasks.genes import contextual_means, static_embedding
-from cellfm.tasks.perturbation._baselines import baselines, principal_vectors
+from cellfm.tasks.perturbation._baselines import (
+    ADDITIVE,
+    BASELINES,
+    MEAN,
+    baselines,
+    principal_vectors,
+    vectors_by_name,
+)
+from cellfm.tasks.perturbation._choice import choose_method, validation_errors
 from cellfm.tasks.perturbation._conditions import Conditions, name_of
 from cellfm.tasks.perturbation._graphs import coexpression_graph, term_graph
+from cellfm.tasks.perturbation._labels import name_parts
 from cellfm.tasks.perturbation._metrics import evaluate, summarise, warn_of_collapse
 from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
-from cellfm.tasks.perturbation._profiles import mean_profiles
+from cellfm.tasks.perturbation._profiles import Profiles, mean_profiles
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split
+from cellfm.vocab import Vocabulary
 
 N_CONTROLS = 300
 """Control cells that a predictor keeps."""
@@ -42,6 +54,21 @@ class Cells:
     """The genes by the names that the model has for them."""
     input: CellInput | None
     """The same cells for the model, where contextual embeddings are asked for."""
+
+
+def known_genes(
+    labels: Iterable[str], vocab: Vocabulary, synonyms: Mapping[str, tuple[str, str]] | None
+) -> frozenset[str]:
+    """The parts of labels that are genes of a vocabulary by whatever name, by which labels are taken apart.
+
+    Names such as ``TBCE-1`` that are there beside ``TBCE`` are not among them: they are rows of a table that had a
+    gene twice, and in a label the guide 1 of TBCE.
+    """
+    parts = np.array(name_parts(map(str, labels)), dtype=object)
+    found = find_genes(pd.DataFrame(index=parts), vocab, synonyms=synonyms).ids > 0
+    known = set(parts[found])
+    twice = {name for name in known if (match := re.fullmatch(r"(.+)-\d+", name)) and match[1] in known}
+    return frozenset(known - twice)
 
 
 def fit_predictor(
@@ -81,7 +108,13 @@ def fit_predictor(
         None if perturbation == "learned" else _standardised(vectors),
     )
     places = {gene: i for i, gene in enumerate(perturbable)}
-    weights, history = train_network(given, cells.values, conditions, profiles, split, places, recipe)
+    weights, history, by_network = train_network(given, cells.values, conditions, profiles, split, places, recipe)
+    of_genes = {"measured": principal_vectors(training.T.toarray()), "cellfm": principal_vectors(vectors)}
+    named = {
+        "measured": vectors_by_name(cells.symbols, of_genes["measured"]),
+        "cellfm": vectors_by_name(perturbable, of_genes["cellfm"]),
+    }
+    chosen, choice = _choose(by_network, profiles, split, named)
     kept = np.random.default_rng(recipe.random_state).permutation(conditions.cells(0))[:N_CONTROLS]
     predictor = PerturbationPredictor(
         genes=cells.genes,
@@ -93,25 +126,41 @@ def fit_predictor(
         history=history,
         scores=pd.DataFrame(),
         evaluation=pd.DataFrame(),
+        chosen=chosen,
+        choice=choice,
         model={"name": model.name, "weights_sha256": model.weights_hash, "vocabulary_sha256": model.vocab.hash},
         recipe=recipe,
         given=given,
         weights=weights,
+        vectors=of_genes,
     )
-    if split.test:
-        of_baselines = {
-            "measured": principal_vectors(cells.symbols, training.T.toarray()),
-            "cellfm": principal_vectors(perturbable, vectors),
-        }
-        return _judged(predictor, of_baselines)
-    return predictor
+    return _judged(predictor) if split.test else predictor
 
 
-def _judged(predictor: PerturbationPredictor, vectors: dict[str, dict[str, np.ndarray]]) -> PerturbationPredictor:
+def _choose(
+    by_network: np.ndarray, profiles: Profiles, split: Split, vectors: dict[str, dict[str, np.ndarray]]
+) -> tuple[str, pd.DataFrame]:
+    """What predicts by default, by the validation conditions, from which nothing is learnt here."""
+    validation, train = split.validation, split.train
+    predicted = baselines(validation, train, profiles.changes(train), **vectors)
+    means = {NETWORK: by_network} | {name: profiles.control + change for name, change in predicted.items()}
+    observed, top = profiles.means(validation), profiles.top(validation)
+    chosen, table = choose_method({name: validation_errors(mean, observed, top) for name, mean in means.items()})
+    rows = table.set_index("predictor")
+    logger.info(
+        "%r predicts by default: on %s its error is %.4g, that of the additive model %.4g and "
+        "that of the network %.4g (predictor.choice).",
+        chosen,
+        counted(len(validation), "validation condition"),
+        *rows.loc[[chosen, ADDITIVE, NETWORK], "mse_top20"],
+    )
+    return chosen, table
+
+
+def _judged(predictor: PerturbationPredictor) -> PerturbationPredictor:
     """With `scores` and `evaluation`. Baselines need no validation conditions, and learn from them too."""
-    test, learnt, profiles = predictor.split.test, predictor.learnt, predictor.profiles
-    changes = baselines(test, learnt, profiles.changes(learnt), **vectors)
-    changes = {NETWORK: predictor.changes(test)} | changes
+    test, profiles, chosen = predictor.split.test, predictor.profiles, predictor.chosen
+    changes = {name: predictor.changes(test, name) for name in (NETWORK, *BASELINES)}
     observed = profiles.means(test)
     subgroups = predictor.split.subgroups
     scores = evaluate(
@@ -123,16 +172,19 @@ def _judged(predictor: PerturbationPredictor, vectors: dict[str, dict[str, np.nd
         [subgroups[condition] for condition in test],
     )
     summary = summarise(scores, network=NETWORK, random_state=predictor.recipe.random_state)
-    warn_of_collapse(changes[NETWORK], observed)
-    row = summary[(summary["predictor"] == NETWORK) & (summary["metric"] == "pearson_delta")].iloc[0]
+    if chosen != MEAN:
+        warn_of_collapse(changes[chosen], observed)
+    rows = summary[(summary["subgroup"] == "all") & (summary["metric"] == "pearson_delta")].set_index("predictor")
     logger.info(
-        "on %d test conditions, changes correlate %.3f with those observed, %+.3f beside the best baseline (%s).",
-        len(test),
-        row["mean"],
-        row["difference"],
-        row["best_baseline"],
+        "on %s, changes by %r correlate %.3f with those observed, those by the network %.3f, %+.3f "
+        "beside the best baseline (%s).",
+        counted(len(test), "test condition"),
+        chosen,
+        *rows["mean"][[chosen, NETWORK]],
+        rows.loc[NETWORK, "difference"],
+        rows.loc[NETWORK, "best_baseline"],
     )
-    return replace(predictor, scores=scores, evaluation=summary)
+    return replace(predictor, scores=scores, evaluation=summary.assign(chosen=summary["predictor"] == chosen))
 
 
 def _measured_vectors(
@@ -167,7 +219,7 @@ def _refuse_unknown(
     in_terms = {gene for members in terms.values() for gene in members}
     if unknown := sorted(wanted - with_vector - in_terms - {*cells.genes, *cells.symbols}):
         raise InputError(
-            f"Nothing is known of {len(unknown)} perturbed genes: {', '.join(unknown[:20])}. They are neither measured "
-            "nor in the model nor in the gene sets. Use approved symbols (hgnc= maps old ones), leave these cells out, "
-            "or pass perturbation='learned'."
+            f"Nothing is known of {counted(len(unknown), 'perturbed gene')}: {', '.join(unknown[:20])}. "
+            "They are neither measured nor in the model nor in the gene sets. Use approved symbols (hgnc= maps old "
+            "ones), leave these cells out, or pass perturbation='learned'."
         )

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.tasks.perturbation._baselines import additive, start_changes
+from cellfm.tasks.perturbation._baselines import additive, baseline, start_changes, vectors_by_name
 from cellfm.tasks.perturbation._conditions import Condition, name_of, parse_all
 from cellfm.tasks.perturbation._profiles import Profiles
 from cellfm.tasks.perturbation._recipe import Recipe
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NETWORK = "network"
 """What tables call the network, beside the baselines."""
+_NAMED_BY = {"measured": "symbols", "cellfm": "perturbable"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,18 @@ class PerturbationPredictor:
     """Means of the scores by subgroup, with intervals and the difference to the best baseline."""
     model: dict[str, str]
     """Name and hashes of the model whose gene embeddings were used."""
+    chosen: str
+    """What predicts by default, by the validation conditions: ``"network"``, or the baseline of this name in
+    `evaluation` (``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"``, ``"mean change"``)."""
+    choice: pd.DataFrame = field(repr=False)
+    """A row for each of them: error on the validation conditions, difference to the additive model and its standard
+    error."""
     recipe: Recipe = field(repr=False)
     given: "NetworkInput" = field(repr=False)
     weights: dict[str, np.ndarray] = field(repr=False)
+    vectors: dict[str, np.ndarray] = field(repr=False)
+    """Vectors of genes that the bilinear baselines read: of `symbols` by the expression of the training cells, and of
+    `perturbable` by CellFM."""
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -63,6 +73,10 @@ class PerturbationPredictor:
 
         return trained_network(self.given, self.weights, self.recipe)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs: not what was compiled here."""
+        return {name: value for name, value in self.__dict__.items() if name != "_forward"}
+
     def conditions(self, perturbations: Sequence[str]) -> list[Condition]:
         """Conditions of labels such as ``"A"`` and ``"A+B"``.
 
@@ -73,7 +87,7 @@ class PerturbationPredictor:
         """
         if isinstance(perturbations, str) or not len(perturbations):
             raise InputError(f"Expected a list of perturbations such as ['A', 'A+B'], found {perturbations!r}.")
-        found = parse_all(perturbations, genes=self.places)
+        found = parse_all(perturbations, known=self.places)
         self.check_genes({gene for condition in found for gene in condition})
         return found
 
@@ -92,12 +106,45 @@ class PerturbationPredictor:
                 f"{', '.join(self.perturbable[:5])}; name others with candidates= when fitting."
             )
 
-    def changes(self, conditions: Sequence[Condition]) -> np.ndarray:
-        """(n, n_genes) float32: predicted mean change against control; 0 for control itself."""
-        return self.changes_and_variances(conditions)[0]
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What can predict: the network, and each baseline."""
+        return tuple(self.choice["predictor"])
+
+    def method(self, name: str | None) -> str:
+        """What predicts: the one of this name, by default the chosen one.
+
+        Raises
+        ------
+        InputError
+            There is none of this name; the names are listed.
+        """
+        if name is None:
+            return self.chosen
+        if name not in self.methods:
+            raise InputError(f"method must be one of {', '.join(map(repr, self.methods))}, not {name!r}.")
+        return name
+
+    def changes(self, conditions: Sequence[Condition], method: str | None = None) -> np.ndarray:
+        """(n, n_genes) float32: predicted mean change against control; 0 for control itself.
+
+        Parameters
+        ----------
+        method
+            What predicts: one of `methods`, by default the `chosen` one.
+        """
+        if self.method(method) == NETWORK:
+            return self.changes_and_variances(conditions)[0]
+        known = self.profiles.changes(self.learnt)
+        of = {name: vectors_by_name(getattr(self, _NAMED_BY[name]), array) for name, array in self.vectors.items()}
+        changes = baseline(self.method(method), conditions, self.learnt, known, **of)
+        changes[[not condition for condition in conditions]] = 0
+        return changes
 
     def changes_and_variances(self, conditions: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
-        """Changes, and variances of pairs of training around them (only with an uncertainty head; otherwise 1)."""
+        """Changes by the network, and variances of pairs of training around them (only with an uncertainty head;
+        otherwise 1).
+        """
         from cellfm.tasks.perturbation._train import code_conditions
 
         changes, variances = self._forward(*code_conditions(conditions, self.places))
@@ -106,16 +153,23 @@ class PerturbationPredictor:
         changes[[not condition for condition in conditions]] = 0
         return changes, variances
 
-    def predict(self, perturbations: Sequence[str]) -> pd.DataFrame:
+    def predict(self, perturbations: Sequence[str], method: str | None = None) -> pd.DataFrame:
         """Predicted mean log-normalised expression, perturbations x genes.
+
+        Parameters
+        ----------
+        perturbations
+            Such as ``["A", "A+B"]``.
+        method
+            What predicts: one of `methods`, by default the `chosen` one.
 
         Raises
         ------
         InputError
-            An unknown gene, or a label that cannot be read.
+            An unknown gene or method, or a label that cannot be read.
         """
         conditions = self.conditions(perturbations)
-        mean = self.profiles.control + self.changes(conditions)
+        mean = self.profiles.control + self.changes(conditions, method)
         return pd.DataFrame(mean, index=[name_of(condition) for condition in conditions], columns=list(self.genes))
 
     @property

@@ -15,6 +15,8 @@ from cellfm.tasks.perturbation._conditions import Condition
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
 MOST_CANDIDATES = 1_000_000
+MIN_SHARE = 0.5
+"""Share of the perturbations of a cluster that has the gene it is named for."""
 N_TIMED = 256
 """Perturbations by which the time of too many is estimated."""
 Distance = Literal["cosine", "euclidean"]
@@ -119,15 +121,19 @@ def chance_of_hits(candidates: Sequence[Condition], truth: Condition, k: int) ->
     return correct, 1 - comb(n - n_related, k) / comb(n, k)
 
 
-def dominant_genes(clusters: np.ndarray, conditions: Sequence[Condition]) -> pd.DataFrame:
+def dominant_genes(
+    clusters: np.ndarray, conditions: Sequence[Condition], *, min_share: float = MIN_SHARE
+) -> pd.DataFrame:
     """The gene that most perturbations of each cluster share: ``cluster``, ``n``, ``gene``, ``share``.
 
-    `clusters` (n,) are numbers from 0. Of genes that are shared equally, the first by name.
+    `clusters` (n,) are numbers from 0. Of genes that are shared equally, the first by name. ``gene`` is empty where
+    fewer than `min_share` of the perturbations have it; ``share`` is that of the most frequent gene all the same.
     """
     rows = []
     for cluster in range(int(clusters.max()) + 1):
         own = [conditions[i] for i in np.flatnonzero(clusters == cluster)]
         count = Counter(gene for condition in own for gene in condition)
         gene = min(count, key=lambda name: (-count[name], name))
-        rows.append((str(cluster), len(own), gene, count[gene] / len(own)))
+        share = count[gene] / len(own)
+        rows.append((str(cluster), len(own), gene if share >= min_share else "", share))
     return pd.DataFrame(rows, columns=["cluster", "n", "gene", "share"])

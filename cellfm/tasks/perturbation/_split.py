@@ -12,8 +12,10 @@ SEEN_GENES = 0.75
 """Share of the perturbed genes that training sees."""
 SEEN_DOUBLES = 0.75
 """Share of the pairs of seen genes that training sees."""
-VALIDATION_KEPT = 0.9
-"""The same two shares where validation is drawn from training."""
+VALIDATION_KEPT = (0.9, 0.8, 0.7, 0.6)
+"""The same two shares where validation is drawn from training, tried until it has enough conditions."""
+ENOUGH_TO_CHOOSE = 5
+"""Conditions that what predicts is chosen by, where they are no more than a quarter of those to draw from."""
 SUBGROUPS = ("seen0", "seen1", "seen2", "unseen_single")
 """Test conditions by how many of their genes training has seen."""
 
@@ -42,7 +44,8 @@ def simulation_split(conditions: Sequence[Condition], *, random_state: int = 0) 
     """The split of GEARS (Roohani 2023): a quarter of the perturbed genes is never seen in training.
 
     Of the pairs of two seen genes three quarters are trained on; all other pairs and the unseen singles are tested.
-    Validation is drawn from the training part in the same way, with nine tenths kept, and has one condition at least.
+    Validation is drawn from the training part in the same way, with nine tenths or fewer kept, so that it has five
+    conditions where there are twenty to draw from, and one at least.
 
     Raises
     ------
@@ -130,7 +133,11 @@ def _with_validation(pool: list[Condition], test: list[Condition], generator: np
             f"The split leaves {len(pool)} conditions to train on and to choose the epoch by; two are needed. Take "
             "another random_state, or name the parts in a column of obs."
         )
-    train, validation = _draw(pool, VALIDATION_KEPT, VALIDATION_KEPT, generator)
+    enough = min(ENOUGH_TO_CHOOSE, max(1, len(pool) // 4))
+    for kept in VALIDATION_KEPT:
+        train, validation = _draw(pool, kept, kept, generator)
+        if len(validation) >= enough and train:
+            break
     if not validation or not train:
         chosen = pool[int(generator.integers(len(pool)))]
         train, validation = [c for c in pool if c != chosen], [chosen]

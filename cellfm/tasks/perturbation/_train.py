@@ -13,7 +13,7 @@ from cellfm._progress import progress
 from cellfm.config import TrainConfig
 from cellfm.nn import PerturbationNetwork, computing, draw_head, head_weights, set_head, set_spread, silence, use_device
 from cellfm.tasks.perturbation._baselines import start_changes
-from cellfm.tasks.perturbation._choice import choose_epoch
+from cellfm.tasks.perturbation._choice import choose_epoch, validation_errors
 from cellfm.tasks.perturbation._conditions import MOST_GENES, Condition, Conditions
 from cellfm.tasks.perturbation._graphs import Graph
 from cellfm.tasks.perturbation._metrics import score_conditions
@@ -174,10 +174,10 @@ def train_network(
     split: Split,
     places: dict[str, int],
     recipe: Recipe,
-) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Weights of one epoch, and a row for each.
+) -> tuple[dict[str, np.ndarray], pd.DataFrame, np.ndarray]:
+    """Weights of one epoch, a row for each, and what that epoch predicts for the validation conditions.
 
-    `choose_epoch` takes it, by the error on the most changed genes of each validation condition. Epoch 0 is what the
+    `choose_epoch` takes it, by the error on the most changed genes of the validation conditions. Epoch 0 is what the
     network starts from.
 
     Raises
@@ -209,12 +209,13 @@ def train_network(
     codes, base = code_conditions(split.validation, places), profiles.control + start[1]
 
     errors: list[np.ndarray] = []
-    kept: list[dict[str, np.ndarray]] = []
+    kept: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
 
     def judge() -> dict[str, float]:
-        found = score_conditions(base + forward(*codes)[0], observed, profiles.control, top)
-        errors.append(found["mse_top20"].to_numpy())
-        kept.append(head_weights(network))
+        predicted = base + forward(*codes)[0]
+        found = score_conditions(predicted, observed, profiles.control, top)
+        errors.append(validation_errors(predicted, observed, top))
+        kept.append((head_weights(network), predicted))
         return {f"validation_{name}": float(found[name].mean()) for name in ("mse_top20", "pearson_delta")}
 
     rows = [{"epoch": 0, "loss": np.nan} | judge()]
@@ -232,8 +233,9 @@ def train_network(
             bar.set_postfix(validation=f"{rows[-1]['validation_mse_top20']:.4g}")
             if epoch + 1 - int(np.argmin([error.mean() for error in errors])) >= recipe.patience:
                 break
-    chosen = choose_epoch(np.array(errors), start_predicts=recipe.start == "additive")
-    return kept[chosen], pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == chosen)
+    epoch = choose_epoch(np.array(errors))
+    weights, predicted = kept[epoch]
+    return weights, pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == epoch), predicted
 
 
 def trained_network(given: NetworkInput, weights: dict[str, np.ndarray], recipe: Recipe) -> Forward:
