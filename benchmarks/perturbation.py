@@ -46,7 +46,8 @@ def load(data: Path) -> ad.AnnData:
 
 def without_test(adata: ad.AnnData, seed: int) -> ad.AnnData:
     """Cells of the conditions that the split of a seed trains and validates on, and control."""
-    found = read_conditions(adata, adata, "condition")
+    named = set(adata.obs["condition"].astype(str).str.split("+").explode())
+    found = read_conditions(adata, adata, "condition", known=named)
     test = set(simulation_split(found.perturbed, random_state=seed).test)
     kept = [found.conditions[code] not in test for code in found.codes]
     return adata[kept].copy()
@@ -69,7 +70,8 @@ def run(data: Path, work: Path, variant: str, seed: int, *, inner: bool = False)
     name = f"{variant}-{seed}.csv"
     hits = cf.tl.evaluate_reverse(predictor)
     hits.assign(variant=variant, seed=seed).to_csv(work / f"reverse-{name}", index=False)
-    scores = predictor.scores.assign(variant=variant, seed=seed, epoch=epoch, **took)
+    facts = {"epoch": epoch, "chosen": predictor.chosen, "n_validation": len(predictor.split.validation)}
+    scores = predictor.scores.assign(variant=variant, seed=seed, **facts, **took)
     scores.to_csv(work / f"scores-{name}", index=False)
 
 
@@ -86,8 +88,10 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 def tabulate(work: Path) -> str:
     """Means over the conditions of a split, then mean and spread over splits."""
     table = pd.concat([pd.read_csv(path) for path in sorted(work.glob("scores-*.csv"))])
+    chosen = table[table["predictor"] == table["chosen"]].assign(predictor="chosen, " + table["variant"])
     network = table["predictor"] == "network"
     table["predictor"] = np.where(network, "network, " + table["variant"], table["predictor"])
+    table = pd.concat([chosen, table])
     table = table.drop_duplicates(["predictor", "seed", "condition"])
     parts = [table.assign(subgroup="all"), table.sort_values("subgroup", kind="stable")]
     rows = []
@@ -97,15 +101,18 @@ def tabulate(work: Path) -> str:
             rows.append([str(subgroup), str(name), str(len(own)), *(spread(own[m], 4) for m in METRICS)])
     lines = [markdown(["conditions", "predictor", "splits", *METRICS], rows), "", *_differences(table), ""]
     fits = table[table["predictor"].str.startswith("network")].drop_duplicates(["predictor", "seed"])
-    columns = ["seconds", "cpu_seconds", "epoch"]
-    rows = [[str(name), *(spread(own[c], 1) for c in columns)] for name, own in fits.groupby("predictor")]
-    return "\n".join([*lines, markdown(["fit", *columns], rows), "", *_hits(work)])
+    columns = ["seconds", "cpu_seconds", "epoch", "n_validation"]
+    rows = [
+        [str(name), *(spread(own[c], 1) for c in columns), ", ".join(own.sort_values("seed")["chosen"])]
+        for name, own in fits.groupby("predictor")
+    ]
+    return "\n".join([*lines, markdown(["fit", *columns, "chosen in each split"], rows), "", *_hits(work)])
 
 
 def _differences(table: pd.DataFrame) -> list[str]:
     """Of the network to additive, to the best baseline of each split, and to the one that is best over all splits."""
     means = table.groupby(["predictor", "seed"])[JUDGED_BY].mean().unstack("predictor")
-    networks = [name for name in means if str(name).startswith("network")]
+    networks = [name for name in means if str(name).startswith(("network", "chosen"))]
     others = means.drop(columns=networks)
     best = str(others.mean().idxmax())
     rows = []
