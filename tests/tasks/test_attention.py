@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from scipy.stats import rankdata
 
 from cellfm._encode import read_cells_for
 from cellfm.config import ModelConfig
@@ -19,7 +23,7 @@ from cellfm.tasks.genes import (
     rank_correlation,
     score_matrices,
 )
-from cellfm.tasks.genes._attention import ranked_scores
+from cellfm.tasks.genes._attention import ranked_scores, scaled_ranks
 from cellfm.tasks.genes._lncrnas import group_specificity, permutation_p
 
 
@@ -45,6 +49,12 @@ def test_ranks_are_those_of_a_naive_count():
     np.testing.assert_allclose(ranks[:, 0], naive_ranks(query, key), atol=1e-6)
     np.testing.assert_allclose(ranks[:, 1], naive_ranks(np.ones((1, 1)), values[:, None, None]), atol=1e-6)
     assert ranked_scores(query, key[:1], values[:1]).tolist() == [[0.5, 0.5]]
+
+
+@given(arrays(np.float32, array_shapes(min_dims=2, max_dims=2, min_side=2), elements=st.floats(0, 4, width=16)))
+def test_ranks_are_those_of_scipy(values):
+    expected = (rankdata(values, axis=1) - 1) / (values.shape[1] - 1)
+    np.testing.assert_allclose(scaled_ranks(values), expected, atol=1e-6)
 
 
 def test_heads_that_are_inactive_are_not_read(tiny_adata, tiny_model):
@@ -152,8 +162,10 @@ def scored():
     return sp.csr_matrix(scores), groups
 
 
-def test_specificity_is_inside_minus_outside(scored):
+@pytest.mark.parametrize("kind", [np.int8, np.int64])  # codes of pandas are of the smallest type that holds them
+def test_specificity_is_inside_minus_outside(scored, kind):
     scores, groups = scored
+    scores, groups = sp.hstack([scores, scores]).tocsr(), groups.astype(kind)  # 3 groups x 80 genes are more than 127
     mean, specificity = group_specificity(scores, groups, 3)
     dense = scores.toarray()
     np.testing.assert_allclose(mean[1], dense[groups == 1].mean(0))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 
 from cellfm._adata import warn
 from cellfm._encode import CellInput
@@ -41,9 +41,26 @@ def ranked_scores(query: np.ndarray, key: np.ndarray, expression: np.ndarray) ->
     """
     if len(key) == 1:
         return np.full((1, 2), 0.5, np.float32)
-    scores = np.einsum("hk,nhk->nh", query, key)
-    ranks = (rankdata(np.column_stack((scores, expression)), axis=0) - 1) / (len(key) - 1)
-    return np.column_stack((ranks[:, :-1].mean(1), ranks[:, -1])).astype(np.float32)
+    *by_head, by_expression = scaled_ranks(np.vstack((np.einsum("hk,nhk->hn", query, key), expression)))
+    return np.column_stack((np.mean(by_head, axis=0), by_expression))
+
+
+def scaled_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks within each row of (m, n), from 0 to 1; equal values share theirs. Float32.
+
+    As `scipy.stats.rankdata` gives them, in a third of the time: it is most of what reading attention takes.
+    """
+    m, n = values.shape
+    order = (values.argsort(axis=1) + n * np.arange(m)[:, None]).ravel()
+    in_order = values.ravel()[order]
+    begins = np.empty(m * n, bool)  # of a run of equal values in a row
+    np.not_equal(in_order[1:], in_order[:-1], out=begins[1:])
+    begins[::n] = True
+    first = begins.nonzero()[0]
+    length = np.diff(first, append=m * n)
+    ranks = np.empty(m * n, np.float32)
+    ranks[order] = np.repeat((first % n + (length - 1) / 2) / (n - 1), length)
+    return ranks.reshape(m, n)
 
 
 def pick_layer(model: CellFM, layer: int | None) -> int:
@@ -83,7 +100,7 @@ def cls_scores(
     with progress(cells.counts.n_cells, "reading attention", "cells") as bar:
         for span, batch in cells.tokens(model.config.max_genes, random_state, n_cells=BLOCK_CELLS):
             attended = model.attend(batch, layer=layer, batch_size=batch_size)
-            query, key = attended.cls_query[:, heads], attended.key[:, heads]
+            query, key = _of_heads(heads, attended.cls_query, attended.key)
             scores = np.empty((len(batch.gene_ids), 2), np.float32)
             for i in np.flatnonzero(batch.lengths):
                 own = slice(batch.indptr[i], batch.indptr[i + 1])
@@ -116,7 +133,7 @@ def gene_scores(
     with progress(cells.counts.n_cells, "reading attention", "cells") as bar:
         for span, batch in cells.tokens(model.config.max_genes, random_state, n_cells=BLOCK_CELLS):
             attended = model.attend(batch, layer=layer, batch_size=batch_size)
-            query, key = attended.query[:, heads], attended.key[:, heads]
+            query, key = _of_heads(heads, attended.query, attended.key)
             own, others = (query, key) if reads else (key, query)
             scores = np.full((len(batch.gene_ids), 2), np.nan, np.float32)
             for at in np.flatnonzero(batch.gene_ids == gene_id):
@@ -129,6 +146,11 @@ def gene_scores(
             bar.update(batch.n_cells)
 
 
+def _of_heads(heads: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The active heads of arrays (n, h, k), without a copy where all are."""
+    return arrays if heads.all() else tuple(array[:, heads] for array in arrays)
+
+
 def mean_scores(blocks: Blocks, groups: np.ndarray, n_groups: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean scores of each gene over the cells of each group that have one, and the number of these cells.
 
@@ -136,16 +158,17 @@ def mean_scores(blocks: Blocks, groups: np.ndarray, n_groups: int, n_rows: int) 
     -------
     Means (2, n_groups, n_rows) by attention and by expression, numbers (n_groups, n_rows).
     """
-    total, number = np.zeros((2, n_groups, n_rows)), np.zeros((n_groups, n_rows), np.int64)
+    size = n_groups * n_rows
+    total, number = np.zeros((2, size)), np.zeros(size, np.int64)
     for span, batch, scores in blocks:
-        group = np.repeat(groups[span], batch.lengths)
+        group = np.repeat(groups[span].astype(np.int64), batch.lengths)
         known = np.flatnonzero((group >= 0) & np.isfinite(scores[:, ATTENTION_SCORE]))
-        place = group[known], batch.gene_ids[known]
+        place = group[known] * n_rows + batch.gene_ids[known]
         for i in (ATTENTION_SCORE, EXPRESSION_SCORE):
-            np.add.at(total[i], place, scores[known, i])
-        np.add.at(number, place, 1)
+            total[i] += np.bincount(place, scores[known, i], size)
+        number += np.bincount(place, minlength=size)
     with np.errstate(invalid="ignore"):
-        return total / number, number
+        return (total / number).reshape(2, n_groups, n_rows), number.reshape(n_groups, n_rows)
 
 
 def score_matrices(

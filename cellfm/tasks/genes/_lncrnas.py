@@ -12,7 +12,7 @@ _ROUNDING = 1e-9
 def group_sums(scores: sp.csr_matrix, groups: np.ndarray, n_groups: int) -> np.ndarray:
     """Sum of the scores of each gene over the cells of each group, (n_groups, n_genes)."""
     shape = (n_groups, scores.shape[1])
-    place = np.repeat(groups * shape[1], np.diff(scores.indptr)) + scores.indices
+    place = np.repeat(groups.astype(np.int64) * shape[1], np.diff(scores.indptr)) + scores.indices
     return np.bincount(place, scores.data, n_groups * shape[1]).reshape(shape)
 
 
