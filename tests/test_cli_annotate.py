@@ -6,7 +6,10 @@ import pytest
 import cellfm as cf
 from cellfm.cli import main
 
-pytestmark = pytest.mark.usefixtures("own_logger")
+pytestmark = [
+    pytest.mark.usefixtures("own_logger"),
+    pytest.mark.filterwarnings("ignore:More than half of the cells:cellfm.errors.DataWarning"),
+]
 
 
 @pytest.fixture

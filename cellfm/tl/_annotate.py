@@ -22,7 +22,6 @@ from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._files import FILES
 from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels
 from cellfm.tasks.annotation._panel import on_shared_genes
-from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS
 from cellfm.tasks.annotation._train import check_options, train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
@@ -95,9 +94,10 @@ def annotate(
     confidence_threshold
         Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default that of the annotator.
     distance_threshold
-        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator, times
-        the median distance of the query's cells of one label, of the label where it is least (1 to 1.3): cells of
-        another study all lie farther off. So it depends on the other cells of the query; a number of yours does not.
+        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator,
+        widened label by label where the query is displaced from the reference, as cells of another study are: by the
+        displacement of the label's cells, up to 1.25 times that of the least displaced other label, and at most to 1.5
+        times the threshold. So it depends on the other cells of the query; a number of yours does not.
     majority_voting
         Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column
         of `obs`, or True for small ones of the neighbour graph of the embedding (Leiden, as in celltypist).
@@ -133,7 +133,15 @@ def annotate(
     `uns["cellfm_label_colors"]`, `uns["cellfm_label_raw_colors"]`
         list of str: the colours of the labels, those of the reference where it has any; ``"Unknown"`` is grey.
     `uns["cellfm"]["cellfm_proba"]`
-        dict: the names of the classes (``"classes"``), thresholds, model, hashes, genes matched, seed, version.
+        dict: the names of the classes (``"classes"``), the thresholds (``"confidence_threshold"``,
+        ``"distance_threshold"``, and ``"distance_thresholds"``: the distance for each class as it was applied to this
+        query), model, hashes, genes matched, seed, version.
+
+    Warns
+    -----
+    DataWarning
+        More than half of the cells with a label are rejected: by label, how many of how many, and how many by distance.
+        Cells that express no gene that is used; many genes of the reference that the query lacks.
 
     Raises
     ------
@@ -190,13 +198,12 @@ def annotate(
     if annotator.method == "frozen" and annotator.head.kind == "mlp":
         embedding = stored_or_new_embedding(adata, loaded, cells, batch_size=batch_size, random_state=seed)
     found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
-    most = found.widened(most) if distance_threshold is None else most
+    rejection = found.reject(least, most, widen=distance_threshold is None)
     if n_empty := int(np.isnan(found.distance).sum()):
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
-    _warn_of_far(found.distance > most, found.codes, annotator.classes, most)
-    rejected = found.rejected(least, most)
+    rejection.warn(annotator.classes)
     names = np.array([*annotator.classes, UNKNOWN], object)
-    label = np.where(rejected, UNKNOWN, names[found.codes])
+    label = rejection.labels(annotator.classes)
     if majority_voting is True:
         if embedding is None:
             embedding = embed_cells(annotator.model, cells, batch_size=batch_size, random_state=seed)
@@ -225,26 +232,12 @@ def annotate(
             temperature=annotator.temperature,
             confidence_threshold=float(least),
             distance_threshold=float(most),
+            distance_thresholds=rejection.distance_thresholds,
             **cells.facts(annotator.model, seed),
         )
     n_unknown = int((label == UNKNOWN).sum())
     logger.info("labelled %d cells, %d of them %s.", adata.n_obs, n_unknown, UNKNOWN)
     return result if copy else None
-
-
-def _warn_of_far(far: np.ndarray, codes: np.ndarray, classes: tuple[str, ...], most: float) -> None:
-    """Say so where most cells, or most that look like one class, are rejected: another batch does that too."""
-    n_far, n_cells = (np.bincount(codes[cells], minlength=len(classes)) for cells in (far, codes >= 0))
-    mostly = np.flatnonzero((n_cells >= LEAST_CELLS_OF_A_CLASS) & (n_far > n_cells / 2))
-    if not len(mostly) and far.sum() <= len(far) / 2:
-        return
-    names = ", ".join(f"{classes[i]} ({n_far[i]:,} of {n_cells[i]:,})" for i in mostly)
-    warn(
-        f"{int(far.sum()):,} of {len(far):,} cells lie farther from the reference than {most:.3g} and are {UNKNOWN!r}"
-        + (f", among them most of those that look like: {names}" if names else "")
-        + ". Where that is another technology or batch and not another kind of cells, pass "
-        "distance_threshold=numpy.inf (or a larger one), and look at the confidence and obs['cellfm_label_raw']."
-    )
 
 
 def _shared(query: CellInput, reference: CellInput, least: int) -> tuple[CellInput, CellInput]:

@@ -86,8 +86,8 @@ def transfer_labels(
         reference cells would be rejected, each labelled by the others.
     distance_threshold
         Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 2.5 % of the
-        reference cells would be rejected, times the median distance of the query's cells of one label, of the label
-        where it is least (1 to 1.3): cells of another study all lie farther off.
+        reference cells would be rejected, widened label by label where the query is displaced from the reference; see
+        `cf.tl.annotate`.
     batch_size
         Cells computed at once; it changes no result.
     min_known_genes
@@ -115,7 +115,15 @@ def transfer_labels(
     `uns["cellfm_label_colors"]`, `uns["cellfm_label_raw_colors"]`
         list of str: the colours of the labels, those of the reference where it has any; ``"Unknown"`` is grey.
     `uns["cellfm"]["cellfm_proba"]`
-        dict: the names of the classes (``"classes"``), thresholds, model, hashes, genes matched, seed, version.
+        dict: the names of the classes (``"classes"``), the thresholds (``"confidence_threshold"``,
+        ``"distance_threshold"``, and ``"distance_thresholds"``: the distance for each class as it was applied to this
+        query), model, hashes, genes matched, seed, version.
+
+    Warns
+    -----
+    DataWarning
+        More than half of the cells with a label are rejected: by label, how many of how many, and how many by distance.
+        Cells that express no gene that is used.
 
     Raises
     ------
@@ -170,10 +178,11 @@ def transfer_labels(
     vote = fit_neighbor_vote(seen[voters], names, n_neighbors)
     found = vote.predict(stored_or_new_embedding(adata, loaded, cells, **options))
     least = vote.confidence_threshold if confidence_threshold is None else confidence_threshold
-    most = found.widened(vote.distance_threshold) if distance_threshold is None else distance_threshold
-    rejected = found.rejected(least, most)
+    most = vote.distance_threshold if distance_threshold is None else distance_threshold
+    rejection = found.reject(least, most, widen=distance_threshold is None)
     if n_empty := int(np.isnan(found.distance).sum()):
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
+    rejection.warn(vote.classes)
 
     result = copied(data) if copy else data
     adata = select(result, modality)
@@ -181,9 +190,7 @@ def transfer_labels(
     colors = label_colors(known, labels_key, classes)
     with undisturbed():
         adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, classes)
-        adata.obs[ANNOTATION.label] = pd.Categorical.from_codes(
-            np.where(rejected, len(classes), found.codes), [*classes, UNKNOWN]
-        )
+        adata.obs[ANNOTATION.label] = pd.Categorical(rejection.labels(vote.classes), [*classes, UNKNOWN])
         adata.uns[f"{ANNOTATION.raw}_colors"] = colors
         adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
         adata.obs[ANNOTATION.confidence] = found.confidence
@@ -199,7 +206,8 @@ def transfer_labels(
             n_neighbors=vote.n_neighbors,
             confidence_threshold=float(least),
             distance_threshold=float(most),
+            distance_thresholds=rejection.distance_thresholds,
             **cells.facts(loaded, random_state),
         )
-    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, rejected.sum(), UNKNOWN)
+    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, rejection.rejected.sum(), UNKNOWN)
     return result if copy else None

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from cellfm.tasks.annotation._calibrate import calibrated, fit_temperature, fit_thresholds
 from cellfm.tasks.annotation._hold_out import class_weights, hold_out
 from cellfm.tasks.annotation._mlp import MLP, LabelledCells, fit_mlp, softmax, weighted_loss
-from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS, MOST_SHIFT, Reference, shift_of
+from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS, MOST_WIDENED, BatchShift, Reference
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
 
@@ -147,19 +150,91 @@ def test_distance_grows_away_from_the_classes():
     assert steps == sorted(steps)
 
 
-def test_another_study_moves_every_class_and_a_new_type_only_its_own():
-    x, kind = clouds(n=300, apart=6.0)
-    distance = Reference.of(x, kind, 3).distance(x)
-    assert shift_of(distance, kind) == pytest.approx(1, abs=0.1)
-    assert shift_of(0.5 * distance, kind) == 1  # never narrower
-    assert shift_of(1.2 * distance, kind) == pytest.approx(1.2, rel=0.1)
-    assert shift_of(4 * distance, kind) == MOST_SHIFT  # too far to be told from other cells
-    stranger = np.where(kind == 0, 4 * distance, distance)
-    assert shift_of(stranger, kind) == pytest.approx(1, abs=0.1)
-    few = np.flatnonzero(kind == 1)[:LEAST_CELLS_OF_A_CLASS]
-    assert shift_of(4 * distance[few], kind[few]) == 1  # one class may be a new type
-    kind[:50], distance[:50] = -1, np.nan  # cells without any known gene
-    assert shift_of(1.2 * distance, kind) == pytest.approx(1.2, rel=0.1)
+def many_dimensions(n_cells=240, n_classes=4, d=64, seed=0):
+    """A reference, and a query of the same classes and spread."""
+    generator = np.random.default_rng(seed)
+    kind = np.arange(n_cells) % n_classes
+    centres = 3 * np.eye(d)[:n_classes]
+    x, query = ((generator.standard_normal((n_cells, d)) + centres[kind]).astype(np.float32) for _ in range(2))
+    reference = Reference.of(x, kind, n_classes)
+    return reference, query, kind, float(np.quantile(reference.distance(query), 0.975))
+
+
+def rejected(reference, query, kind, threshold):
+    most = reference.shift(query, kind).thresholds(threshold)
+    return reference.distance(query) > most[kind], most / threshold
+
+
+def test_cells_of_the_same_study_move_no_threshold():
+    reference, query, kind, threshold = many_dimensions()
+    lost, widened = rejected(reference, query, kind, threshold)
+    assert lost.mean() < 0.03
+    assert (widened < 1.03).all()
+    assert (widened >= 1).all()
+
+
+def test_classes_that_another_study_displaces_are_kept():
+    """Each class in a direction of its own, one of them farther than the others."""
+    reference, query, kind, threshold = many_dimensions()
+    moved = query + np.array([6, 6, 6, 7], np.float32)[kind][:, None] * np.eye(64, dtype=np.float32)[10 + kind]
+    assert all((reference.distance(moved) > threshold)[kind == i].mean() > 0.5 for i in range(4))
+    lost, _ = rejected(reference, moved, kind, threshold)
+    assert all(lost[kind == i].mean() < 0.12 for i in range(4))
+
+
+def test_a_type_that_the_reference_lacks_is_rejected_in_this_study_and_in_another():
+    reference, query, kind, threshold = many_dimensions()
+    of_new = kind == 0  # cells that look like the first class and lie elsewhere
+    new = query + 12 * of_new[:, None] * np.eye(64, dtype=np.float32)[30]
+    elsewhere = new + 4 * np.eye(64, dtype=np.float32)[10 + kind]
+    for cells in (new, elsewhere):
+        lost, widened = rejected(reference, cells, kind, threshold)
+        assert lost[of_new].mean() > 0.95
+        assert lost[~of_new].mean() < 0.05
+        assert widened.max() <= MOST_WIDENED
+
+
+def test_one_class_alone_may_be_a_new_type():
+    reference, query, kind, threshold = many_dimensions()
+    moved = query + 6 * np.eye(64, dtype=np.float32)[10]
+    kept = np.concatenate((np.flatnonzero(kind == 0), np.flatnonzero(kind == 1)[: LEAST_CELLS_OF_A_CLASS - 1]))
+    _, widened = rejected(reference, moved[kept], kind[kept], threshold)
+    np.testing.assert_array_equal(widened, 1)
+    _, widened = rejected(reference, moved, kind, threshold)
+    assert (widened > 1).all()
+
+
+def test_classes_with_few_cells_share_the_shift_of_the_others():
+    reference, query, kind, threshold = many_dimensions()
+    moved = query + 5 * np.eye(64, dtype=np.float32)[10]
+    few = np.concatenate((np.flatnonzero(kind != 0), np.flatnonzero(kind == 0)[:5]))
+    lost, widened = rejected(reference, moved[few], kind[few], threshold)
+    assert widened[0] == widened[1:].min()
+    assert not lost[-5:].any()
+
+
+@given(
+    displacement=arrays(float, 5, elements=st.one_of(st.just(np.nan), st.floats(0, 10))),
+    spread=st.floats(0.1, 5),
+    threshold=st.one_of(st.floats(0, 10), st.just(np.inf)),
+)
+def test_thresholds_are_never_narrowed_and_never_widened_without_bound(displacement, spread, threshold):
+    shift = BatchShift(displacement, np.where(np.isnan(displacement), np.nan, spread))
+    found = shift.thresholds(threshold)
+    assert found.shape == (5,)
+    assert (found >= threshold * (1 - 1e-12)).all()
+    assert (found <= MOST_WIDENED * threshold).all()
+    order = np.array([3, 1, 4, 0, 2])
+    again = BatchShift(displacement[order], shift.spread[order]).thresholds(threshold)
+    np.testing.assert_array_equal(again, found[order])
+
+
+def test_cells_without_a_class_shift_nothing():
+    reference, query, kind, threshold = many_dimensions()
+    moved = query + 5 * np.eye(64, dtype=np.float32)[10]
+    expected = reference.shift(moved, kind).thresholds(threshold)
+    more, codes = np.vstack((moved, np.full((7, 64), np.nan, np.float32))), np.append(kind, [-1] * 7)
+    np.testing.assert_array_equal(reference.shift(more, codes).thresholds(threshold), expected)
 
 
 def test_distance_takes_constant_dimensions_and_missing_cells():

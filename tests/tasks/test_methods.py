@@ -100,7 +100,7 @@ def test_a_head_gives_the_same_on_the_same_features(tiny_adata, tiny_model, head
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.confidence, expected.confidence)
     np.testing.assert_array_equal(found.distance, expected.distance)
-    assert found.distance_threshold == expected.distance_threshold
+    np.testing.assert_array_equal(found.distance_threshold, expected.distance_threshold)
 
 
 def test_a_gene_that_no_training_cell_expresses_does_not_outweigh_the_others(tiny_adata, tiny_model):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 
 import mudata as md
 import numpy as np
@@ -12,11 +13,13 @@ import cellfm as cf
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
-from cellfm.tasks.annotation import _annotator
 from cellfm.tasks.annotation._annotator import Annotator
+from cellfm.tasks.annotation._reject import BatchShift
 from cellfm.tasks.annotation._vote import find_clusters
 
 SAME = {"atol": 1e-4, "rtol": 1e-3}
+# Sixteen cells by a random network: it is unsure of most.
+pytestmark = pytest.mark.filterwarnings("ignore:More than half of the cells:cellfm.errors.DataWarning")
 LABEL, RAW, CONFIDENCE, DISTANCE = "cellfm_label", "cellfm_label_raw", "cellfm_confidence", "cellfm_distance"
 
 
@@ -179,22 +182,48 @@ def test_thresholds_decide_who_is_unknown(query, annotator):
     shares = [unknown(least, np.inf) for least in (0.0, 0.5, 0.9, 0.99, 1.0)]
     assert shares == sorted(shares)
     assert shares[0] == 0
-    with pytest.warns(DataWarning, match="16 of 16 cells lie farther"):
+    with pytest.warns(DataWarning, match=r"A: (\d+) of \1 \(\1 by distance\); B: (\d+) of \2 \(\2 by distance\)"):
         far = annotated(query, annotator, confidence_threshold=0.0, distance_threshold=0.0)
     assert (far.obs[LABEL] == "Unknown").all()
     assert (far.obs[RAW] != "Unknown").all()
 
 
-@pytest.mark.filterwarnings("ignore:.*lie farther from the reference:cellfm.errors.DataWarning")
+@pytest.mark.parametrize("tool", ["annotate", "predict", "transfer_labels"])
+def test_a_class_that_loses_most_of_its_cells_is_named(query, reference, tiny_model, annotator, tool):
+    def label(**options):
+        if tool == "annotate":
+            cf.tl.annotate(query, annotator, **options)
+        elif tool == "predict":
+            annotator.predict(query, **options)
+        else:
+            cf.tl.transfer_labels(query, reference, labels_key="label", model=tiny_model, **options)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        label(confidence_threshold=0.0, distance_threshold=np.inf)
+    for options, by_distance in (
+        ({"confidence_threshold": 0.0, "distance_threshold": 0.0}, r"\1"),
+        ({"confidence_threshold": 1.0, "distance_threshold": np.inf}, "0"),
+    ):
+        names = rf"become 'Unknown': A: (\d+) of \d+ \({by_distance} by distance\); B: "
+        if tool == "transfer_labels" and by_distance == "0":
+            continue  # the neighbours may agree
+        with pytest.warns(DataWarning, match=names):
+            label(**options)
+
+
 @pytest.mark.parametrize("given", [None, 1.1])
 def test_the_distance_allows_for_another_study_unless_it_is_given(query, annotator, monkeypatch, given):
-    monkeypatch.setattr(_annotator, "shift_of", lambda *_: 1.25)
+    monkeypatch.setattr(BatchShift, "thresholds", lambda self, most: most * np.array([1.25, 1.5]))
     found = annotated(query, annotator, confidence_threshold=0.0, distance_threshold=given)
-    most = 1.25 * annotator.distance_threshold if given is None else given
-    assert found.uns["cellfm"]["cellfm_proba"]["distance_threshold"] == pytest.approx(most)
+    record = found.uns["cellfm"]["cellfm_proba"]
+    most = annotator.distance_threshold if given is None else given
+    assert record["distance_threshold"] == pytest.approx(most)
+    np.testing.assert_allclose(record["distance_thresholds"], most * np.array([1.25, 1.5] if given is None else [1, 1]))
     said = annotator.predict(query, confidence_threshold=0.0, distance_threshold=given)
     assert list(said["label"]) == list(found.obs[LABEL])
-    assert ((said["label"] == "Unknown") == (said["distance"] > most)).all()
+    own = record["distance_thresholds"][np.searchsorted(["A", "B"], said["raw_label"].astype(str))]
+    assert ((said["label"] == "Unknown") == (said["distance"] > own)).all()
 
 
 def test_a_vote_is_the_same_within_clusters(query, annotator):

@@ -7,7 +7,10 @@ import scipy.sparse as sp
 
 import cellfm as cf
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.tasks.annotation import _annotator
+from cellfm.tasks.annotation._reject import BatchShift
+
+# Ten cells by a random network: all of a class may be rejected.
+pytestmark = pytest.mark.filterwarnings("ignore:More than half of the cells:cellfm.errors.DataWarning")
 
 
 @pytest.fixture
@@ -32,9 +35,8 @@ def test_writes_what_it_says(parts, tiny_model):
     np.testing.assert_allclose(proba.sum(1), 1, atol=1e-5)
     np.testing.assert_array_equal(proba.max(1), obs["cellfm_confidence"])
     np.testing.assert_array_equal(record["classes"][proba.argmax(1)], obs["cellfm_label_raw"])
-    rejected = (obs["cellfm_confidence"] < record["confidence_threshold"]) | (
-        obs["cellfm_distance"] > record["distance_threshold"]
-    )
+    most = record["distance_thresholds"][obs["cellfm_label_raw"].cat.codes]
+    rejected = (obs["cellfm_confidence"] < record["confidence_threshold"]) | (obs["cellfm_distance"] > most)
     np.testing.assert_array_equal(obs["cellfm_label"] == "Unknown", rejected)
     kept = obs.loc[~rejected]
     assert (kept["cellfm_label"].astype(str) == kept["cellfm_label_raw"].astype(str)).all()
@@ -61,19 +63,18 @@ def test_colours_are_those_of_the_reference(parts, tiny_model):
 def test_thresholds_reject_all_or_nothing(parts, tiny_model):
     query = transfer(*parts, tiny_model, confidence_threshold=0, distance_threshold=np.inf)
     assert "Unknown" not in set(query.obs["cellfm_label"])
-    query = transfer(*parts, tiny_model, distance_threshold=0)
+    with pytest.warns(DataWarning, match="More than half of the cells"):
+        query = transfer(*parts, tiny_model, distance_threshold=0)
     assert set(query.obs["cellfm_label"]) == {"Unknown"}
     assert set(query.obs["cellfm_label_raw"]) == {"A", "B"}
 
 
 @pytest.mark.parametrize("given", [None, 1.1])
 def test_the_distance_allows_for_another_study_unless_it_is_given(parts, tiny_model, monkeypatch, given):
-    found = []
-    for shift in (1.0, 1.25):
-        monkeypatch.setattr(_annotator, "shift_of", lambda *_, shift=shift: shift)
-        query = transfer(*parts, tiny_model, distance_threshold=given)
-        found.append(query.uns["cellfm"]["cellfm_proba"]["distance_threshold"])
-    assert found[1] == pytest.approx(1.25 * found[0] if given is None else given)
+    monkeypatch.setattr(BatchShift, "thresholds", lambda self, most: most * np.array([1.25, 1.5]))
+    record = transfer(*parts, tiny_model, distance_threshold=given).uns["cellfm"]["cellfm_proba"]
+    widened = record["distance_thresholds"] / record["distance_threshold"]
+    np.testing.assert_allclose(widened, [1.25, 1.5] if given is None else [1, 1])
 
 
 def test_genes_of_one_table_alone_change_nothing(parts, tiny_model):

@@ -10,50 +10,15 @@ from anndata import AnnData
 from cellfm._adata import select, warn
 from cellfm._encode import CellInput, read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
 from cellfm.errors import InputError
-from cellfm.keys import UNKNOWN
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._calibrate import calibrated, check_thresholds
 from cellfm.tasks.annotation._head import Head, MLPHead
-from cellfm.tasks.annotation._reject import Reference, shift_of
+from cellfm.tasks.annotation._prediction import Prediction
+from cellfm.tasks.annotation._reject import Reference
 
 FEW_SHARED = 0.8
 """Share of the reference's genes in the query below which the user is told."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What an annotator says of some cells."""
-
-    probabilities: np.ndarray
-    """(n_cells, n_classes) float32: calibrated; NaN for cells without any known gene."""
-    distance: np.ndarray
-    """(n_cells,) float32: how far the cell is from the reference."""
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """(n_cells,) float32: probability of the most probable class."""
-        return self.probabilities.max(1)
-
-    @property
-    def codes(self) -> np.ndarray:
-        """(n_cells,) int64: number of the most probable class; -1 for cells without any known gene."""
-        return np.where(np.isnan(self.distance), -1, np.nan_to_num(self.probabilities).argmax(1))
-
-    def widened(self, distance_threshold: float) -> float:
-        """A threshold chosen within one study, for cells of another, which all lie farther off; see `shift_of`."""
-        shift = shift_of(self.distance, self.codes)
-        if shift > 1:
-            logger.info(
-                "all cells lie %.2f times as far off as those of the reference; so does the distance threshold.", shift
-            )
-        return shift * distance_threshold
-
-    def rejected(self, confidence_threshold: float, distance_threshold: float) -> np.ndarray:
-        """(n_cells,) bool: too little confidence, too far from the reference, or without any known gene."""
-        known = (self.confidence >= confidence_threshold) & (self.distance <= distance_threshold)
-        return ~known
 
 
 @dataclass(frozen=True)
@@ -110,10 +75,15 @@ class Annotator:
         cells = read_cells_for(adata, self.model.vocab, layer=layer, **options)
         self.check_genes(cells)
         found = self.predict_cells(cells, batch_size=batch_size)
-        most = found.widened(most) if distance_threshold is None else most
+        rejection = found.reject(least, most, widen=distance_threshold is None)
+        rejection.warn(self.classes)
         names = np.array([*self.classes, None], object)[found.codes]  # the code -1 takes the last
-        label = np.where(found.rejected(least, most), UNKNOWN, names)
-        columns = {"label": label, "raw_label": names, "confidence": found.confidence, "distance": found.distance}
+        columns = {
+            "label": rejection.labels(self.classes),
+            "raw_label": names,
+            "confidence": found.confidence,
+            "distance": found.distance,
+        }
         return pd.DataFrame(columns, index=adata.obs_names)
 
     def predict_cells(
@@ -132,7 +102,7 @@ class Annotator:
         else:
             options = {"batch_size": batch_size, "random_state": self.random_state}
             logits, embedding = self.head.judge(self.model, cells, **options)
-        return Prediction(calibrated(logits, self.temperature), self.reference.distance(embedding))
+        return Prediction.of(calibrated(logits, self.temperature), embedding, self.reference)
 
     def thresholds(self, confidence: float | None, distance: float | None) -> tuple[float, float]:
         """Those of the user where given, else those chosen on validation.

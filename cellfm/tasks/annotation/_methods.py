@@ -37,7 +37,8 @@ class Verdict:
     distance: np.ndarray | None = None
     """(n_test,) float32: from the reference; None for methods that know none."""
     confidence_threshold: float = 0.0
-    distance_threshold: float = np.inf
+    distance_threshold: float | np.ndarray = np.inf
+    """One for all, or (n_test,): that of the class of each cell, as `cf.tl.annotate` applies it to these cells."""
     history: pd.DataFrame | None = None
     """A row for each epoch of training, for methods that are trained by epochs."""
 
@@ -119,8 +120,9 @@ def judge(name: str, on: Subjects, fold: Fold, *, random_state: int = 0) -> Verd
         found = annotator.predict_cells(on.cells.take(fold.test), embedding=seen.test)
         classes, history = annotator.classes, annotator.history
         thresholds = annotator.confidence_threshold, annotator.distance_threshold
-    chosen = np.array(classes)[found.probabilities.argmax(1)]
-    return Verdict(chosen, found.confidence, found.distance, *thresholds, history)
+    chosen = np.array(classes)[found.codes]
+    most = found.reject(*thresholds, widen=True).distance_thresholds[found.codes]
+    return Verdict(chosen, found.confidence, found.distance, thresholds[0], most, history)
 
 
 def _head_of(name: str) -> str:

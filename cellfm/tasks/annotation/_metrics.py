@@ -40,7 +40,7 @@ def rejection_scores(
     distance: np.ndarray | None = None,
     *,
     confidence_threshold: float = 0.0,
-    distance_threshold: float = np.inf,
+    distance_threshold: float | np.ndarray = np.inf,
 ) -> dict[str, float]:
     """How well cells of a kind that training has not seen are told from the others.
 
@@ -54,13 +54,15 @@ def rejection_scores(
         (n_cells,) bool.
     confidence, distance
         (n_cells,) float; what needs the distance is left out where there is none.
+    distance_threshold
+        One for all cells, or (n_cells,).
     """
     scores = {"auroc_confidence": float(roc_auc_score(unknown, 1 - confidence))}
     if distance is None:
         return scores
     least = np.finfo(np.float32).eps
     both = np.maximum(
-        (1 - confidence) / max(1 - confidence_threshold, least), distance / max(distance_threshold, least)
+        (1 - confidence) / max(1 - confidence_threshold, least), distance / np.maximum(distance_threshold, least)
     )
     rejected = (confidence < confidence_threshold) | (distance > distance_threshold)
     return scores | {

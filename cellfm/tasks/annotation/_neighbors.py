@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellfm.tasks.annotation._annotator import Prediction
 from cellfm.tasks.annotation._calibrate import fit_thresholds
 from cellfm.tasks.annotation._hold_out import hold_out
+from cellfm.tasks.annotation._prediction import Prediction
 from cellfm.tasks.annotation._reject import Reference
 
 N_NEIGHBORS = 15
@@ -39,7 +39,7 @@ class NeighborVote:
         """
         embedding = np.asarray(embedding, np.float32)
         votes = _vote(embedding, self.embedding, self.codes, len(self.classes), self.n_neighbors, own=False)
-        return Prediction(votes, self.reference.distance(embedding))
+        return Prediction.of(votes, embedding, self.reference)
 
 
 def fit_neighbor_vote(embedding: np.ndarray, labels: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> NeighborVote:
