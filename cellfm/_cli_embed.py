@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cellfm._pieces import Pieces
     from cellfm.model import CellFM
 
+FILES_OF_CELLS = "cells with counts: .h5ad, .h5mu, .zarr, 10x .h5 or folder, .loom, .csv or .tsv (also compressed)"
 _MIN_CELLS_OF_PLOT = 4
 _LOGS = ".logs"
 _INPUT = ("layer", "values_layer", "gene_key", "hgnc", "min_known_genes")
@@ -41,7 +42,7 @@ def add_embed_commands(commands: Any, say: Callable[[str], object]) -> None:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", type=Path, metavar="IN", help=".h5ad, .h5mu, .zarr, 10x .h5 or 10x folder with counts")
+    parser.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write"
     )
@@ -99,9 +100,10 @@ def _read(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
     from cellfm.model import load_model
 
     on_disk = _stays_on_disk(args)
-    kind = cell_format(args.input)
+    kind = cell_format(args.input, genome=args.genome)
     model = load_model(args.model, backend=args.backend, precision=args.precision)
-    data = read_cells(args.input, backed=on_disk or (args.part is not None and kind in ("h5ad", "zarr")))
+    by_rows = kind in ("h5ad", "zarr") and args.part is not None and args.genome is None
+    data = read_cells(args.input, backed=on_disk or by_rows, genome=args.genome)
     if args.output.suffix == ".h5ad":
         data = select(data, args.modality)  # one table of a .h5mu
     check_fits(data, args.output)
@@ -118,7 +120,8 @@ def _stays_on_disk(args: argparse.Namespace) -> bool:
     """Whether the input is copied to the output as it is, and the counts never come into memory."""
     from cellfm.data import cell_format
 
-    return cell_format(args.input) in ("h5ad", "zarr") and args.output.suffix == f".{cell_format(args.input)}"
+    kind = cell_format(args.input, genome=args.genome)
+    return kind in ("h5ad", "zarr") and args.output.suffix == f".{kind}" and args.genome is None
 
 
 def _embed_and_write(
@@ -211,7 +214,7 @@ def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
         return
     arguments = ["-q"] if settings.verbosity == "warning" else []
     arguments += ["embed", os.fspath(args.input), "-o", os.fspath(args.output), "--model", args.model]
-    for name in (*_INPUT, "key_added", "modality", "backend", "precision", "batch_size"):
+    for name in (*_INPUT, "key_added", "modality", "genome", "backend", "precision", "batch_size"):
         value = getattr(args, name)
         arguments += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
 

@@ -8,12 +8,18 @@ NO_TABLE = "none"
 
 
 def add_gene_options(parser: argparse.ArgumentParser, *, reference: bool = False) -> None:
-    """Add ``--gene-key``, ``--hgnc`` and ``--min-known-genes`` to a command."""
+    """Add ``--genome``, ``--gene-key``, ``--hgnc`` and ``--min-known-genes`` to a command."""
+    add_genome_option(parser)
     parser.add_argument("--gene-key", metavar="COLUMN", help="column of var with the gene names; by default the best")
     if reference:
         parser.add_argument("--reference-gene-key", metavar="COLUMN", help="the same for the reference")
     add_hgnc_option(parser)
     parser.add_argument("--min-known-genes", type=int, metavar="N", help="genes that the model must know (200)")
+
+
+def add_genome_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--genome`` to a command."""
+    parser.add_argument("--genome", metavar="NAME", help="genome of the genes to read, where there are several")
 
 
 def add_hgnc_option(parser: argparse.ArgumentParser) -> None:

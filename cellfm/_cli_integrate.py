@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cellfm._cli_embed import FILES_OF_CELLS
 from cellfm._cli_genes import add_gene_options, gene_options
 from cellfm.keys import INTEGRATION
 
@@ -12,7 +13,7 @@ from cellfm.keys import INTEGRATION
 def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
     """Add the command to those of the parser; what it tells goes to `say`."""
     integrate = commands.add_parser("integrate", help="fine-tune on cells of several batches, and embed them together")
-    integrate.add_argument("input", type=Path, metavar="IN", help=".h5ad, .h5mu, .zarr, 10x .h5 or folder with counts")
+    integrate.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
     integrate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
     integrate.add_argument("--batch-key", required=True, metavar="COLUMN", help="column of obs with the batches")
     integrate.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
@@ -42,7 +43,7 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if args.plot:
         check_writable(args.plot, PICTURE_SUFFIXES)
     model = load_model(args.model)
-    data = read_cells(args.input)
+    data = read_cells(args.input, genome=args.genome)
     if args.output.suffix == ".h5ad":
         data = select(data, args.modality)  # one table of a .h5mu
     check_fits(data, args.output)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cellfm._cli_embed import FILES_OF_CELLS
 from cellfm._cli_genes import add_gene_options, gene_options
 from cellfm.errors import InputError
 
@@ -12,7 +13,7 @@ from cellfm.errors import InputError
 def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
     """Add the commands to those of the parser; what they tell goes to `say`."""
     annotate = commands.add_parser("annotate", help="label the cells of a file by those of another")
-    annotate.add_argument("query", type=Path, metavar="QUERY", help=".h5ad, .h5mu, .zarr or 10x file with counts")
+    annotate.add_argument("query", type=Path, metavar="QUERY", help=FILES_OF_CELLS)
     annotate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
     source = annotate.add_mutually_exclusive_group(required=True)
     source.add_argument("--reference", type=Path, metavar="REF", help="file of cells with labels, to learn from")
@@ -47,11 +48,11 @@ def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     check_writable(args.output)
     if args.reference and not args.labels_key:
         raise InputError("--reference needs --labels-key with the column of obs that holds the labels.")
-    data = read_cells(args.query)
+    data = read_cells(args.query, genome=args.genome)
     if args.output.suffix == ".h5ad":
         data = select(data, args.modality)  # one table of a .h5mu
     check_fits(data, args.output)
-    reference = read_cells(args.reference) if args.reference else None
+    reference = read_cells(args.reference, genome=args.genome) if args.reference else None
     annotate(
         data,
         args.annotator,

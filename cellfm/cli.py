@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellfm._cli_embed import add_embed_commands
-from cellfm._cli_genes import add_hgnc_option, hgnc_table
+from cellfm._cli_genes import add_genome_option, add_hgnc_option, hgnc_table
 from cellfm._cli_integrate import add_integrate_command
 from cellfm._cli_messages import as_options
 from cellfm._cli_tasks import add_task_commands
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     shard.add_argument("--cells-per-shard", type=int, default=16_384, metavar="N")
     shard.add_argument("--overwrite", action="store_true", help="begin anew where a corpus is there")
     shard.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
+    add_genome_option(shard)
     shard.set_defaults(run=_shard)
 
     add_task_commands(commands, say=print)
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="tell what a file of cells, a corpus, a .ckpt file or a model holds")
     info.add_argument("what", metavar="FILE|FOLDER|MODEL")
+    add_genome_option(info)
     info.set_defaults(run=_info)
 
     convert = commands.add_parser("convert", help="convert a .ckpt file to a model folder, or back")
@@ -133,6 +135,7 @@ def _shard(args: argparse.Namespace) -> int:
         cells_per_shard=args.cells_per_shard,
         overwrite=args.overwrite,
         modality=args.modality,
+        genome=args.genome,
     )
     print(f"{args.output}: {corpus.n_cells:,} cells, {corpus.n_tokens:,} counts in {len(corpus.shard_ends):,} shards")
     return 0
@@ -151,7 +154,7 @@ def _info(args: argparse.Namespace) -> int:
     elif folder.suffix == ".ckpt" and folder.is_file():
         lines = _ckpt_lines(folder)
     else:
-        lines = _cell_lines(folder)
+        lines = _cell_lines(folder, args.genome)
     for line in lines:
         print(line)
     return 0
@@ -222,12 +225,12 @@ def _ckpt_lines(path: Path) -> Iterator[str]:
         yield f"{'*' if entry in training else ' '} {entry.name}  {entry.type_name}  {entry.shape}"
 
 
-def _cell_lines(path: Path) -> Iterator[str]:
+def _cell_lines(path: Path, genome: str | None = None) -> Iterator[str]:
     from cellfm.data import cell_format, read_cells
 
-    kind = cell_format(path)
-    data = read_cells(path, backed=kind == "h5ad")
-    tables = data.mod if kind == "h5mu" else {"": data}
+    kind = cell_format(path, genome=genome)
+    data = read_cells(path, backed=kind in ("h5ad", "zarr") and genome is None, genome=genome)
+    tables = data.mod if hasattr(data, "mod") else {"": data}
     for modality, cells in tables.items():
         name = f", modality {modality!r}" if modality else ""
         yield f"{path}: {kind}{name}, {cells.n_obs:,} cells x {cells.n_vars:,} genes"
@@ -236,6 +239,7 @@ def _cell_lines(path: Path) -> Iterator[str]:
 
 def _table_lines(cells: "AnnData") -> Iterator[str]:
     from cellfm._adata import matrices, read_matrix
+    from cellfm.data import read_features
 
     counts = []
     for layer in matrices(cells):
@@ -249,6 +253,9 @@ def _table_lines(cells: "AnnData") -> Iterator[str]:
             counts.append(layer)
     yield f"  counts: {' and '.join(counts) or 'none found'}"
     yield f"  genes: {', '.join(map(str, cells.var_names[:5]))} ..."
+    features = read_features(cells.var)
+    if note := features.problem("var") or features.note:
+        yield f"  {note}"
     yield f"  var: {', '.join(cells.var) or 'no columns'}"
     yield f"  obs: {', '.join(cells.obs) or 'no columns'}"
     yield f"  obsm: {', '.join(cells.obsm) or 'nothing'}"

@@ -44,7 +44,6 @@ FLOORS = (
     (
         "vocab",
         "_adata",
-        "_counts",
         "_figure",
         "_fingerprint",
         "_genes",

@@ -1,9 +1,21 @@
 """Files of cells: what kind a file is, told by its content, and reading it."""
 
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import pandas as pd
+
+from cellfm.data._compressed import compression, first_bytes, unpacked
+from cellfm.data._features import genomes_of
+from cellfm.data._find_10x import is_zarr, locate, matrices
+from cellfm.data._not_cells import READ, what_hdf5_it_is, what_it_is
+from cellfm.data._read_10x import TenXFolder, open_10x_h5, ten_x_groups
+from cellfm.data._read_anndata import open_h5ad, open_zarr, read_h5ad, read_zarr
+from cellfm.data._read_loom import is_loom, read_loom
+from cellfm.data._read_text import is_table, read_table
 from cellfm.errors import InputError
 
 if TYPE_CHECKING:
@@ -11,150 +23,150 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-CellFormat = Literal["h5ad", "h5mu", "zarr", "10x h5", "10x mtx"]
+CellFormat = Literal["h5ad", "h5mu", "zarr", "10x h5", "10x mtx", "loom", "table of text", "compressed HDF5"]
 
-_READ = "Read are .h5ad, .h5mu, .zarr, 10x Genomics .h5 and 10x Genomics folders with matrix.mtx."
-_MATRIX_NAMES = ("matrix.mtx", "matrix.mtx.gz")
-_MAGIC = {
-    b"\x1f\x8b": "gzip-compressed; unpack it first",
-    b"PK\x03\x04": "a zip archive; unpack it first",
-    b"BZh": "bzip2-compressed; unpack it first",
-    b"%%MatrixMarket": "a matrix in Matrix Market format; pass the folder that holds it with its genes and barcodes",
-    b"RDX": "an R data file; export it from R, for instance with zellkonverter::writeH5AD",
-    b"%PDF": "a PDF document",
-}
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_HEAD = 1 << 16
 
 
-def cell_format(path: Path) -> CellFormat:
+def cell_format(path: Path, *, genome: str | None = None) -> CellFormat:
     """What kind of file or folder of cells `path` is, told by its content.
 
     Raises
     ------
     InputError
-        There is nothing at `path`, or it is something else; the message says what it seems to be.
+        There is nothing at `path`, or it is something else; the message says what it seems to be and what to do.
     """
-    if path.is_dir():
-        return _format_of_folder(path)
+    path = Path(path)
     if not path.exists():
         raise InputError(f"No file {path}.")
+    path = locate(path, genome)
+    if path.is_dir():
+        return _format_of_folder(path)
     if not path.is_file():
-        raise InputError(f"{path} is no file of cells: it is a pipe or a device. {_READ}")
+        raise InputError(f"{path} is no file of cells: it is a pipe or a device. {READ}")
     import h5py
 
     try:
         if not h5py.is_hdf5(path):
-            with path.open("rb") as file:
-                raise InputError(f"{path} is not a file of cells: it is {_kind_of(file.read(4096))}. {_READ}")
+            return _format_of_other(path)
         with h5py.File(path) as file:
             return _format_of_hdf5(file, path)
     except (OSError, RuntimeError) as error:
         raise _damaged(path, "HDF5", error) from error
 
 
-def read_cells(path: Path, *, backed: bool = False) -> "AnnData | MuData":
+def read_cells(path: Path, *, backed: bool = False, genome: str | None = None) -> "AnnData | MuData":
     """Read cells.
 
     Parameters
     ----------
     path
-        An ``.h5ad``, ``.h5mu``, ``.zarr`` or 10x Genomics ``.h5`` file, or a 10x Genomics folder with ``matrix.mtx``.
+        An ``.h5ad``, ``.h5mu``, ``.zarr``, ``.loom`` or 10x Genomics ``.h5`` file, a 10x Genomics or STARsolo folder
+        with ``matrix.mtx`` (or one above it, such as ``outs``), or a table of counts as text (``.csv``, ``.tsv``); all
+        files may be compressed by gzip, bzip2 or xz.
     backed
         Leave X, raw and layers in the file; ``.h5ad`` and ``.zarr`` only.
+    genome
+        Read the genes of this genome only, where there are several. By default all are read, and of the files of Cell
+        Ranger 2, which keep genomes apart, the human one.
 
     Returns
     -------
-    MuData for ``.h5mu``, AnnData otherwise. Gene names stay as they are, also where two genes share one.
+    MuData for ``.h5mu``, AnnData otherwise. Gene names stay as they are, also where two genes share one, and so do
+    rows that are no genes, such as antibodies: `var` says what they are.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, or something else; the message says what it seems to be and what is read.
+        The file is missing, damaged, or something else; the message says what it seems to be and what is read. There
+        is no such genome, or several and none is human.
     """
-    path = Path(path)
-    kind = cell_format(path)
+    path = locate(Path(path), genome)
+    kind = cell_format(path, genome=genome)
     if backed and kind not in ("h5ad", "zarr"):
         raise InputError(f"{path} is {kind}; only h5ad and zarr can be read with backed=True.")
+    if backed and genome is not None:
+        raise InputError(f"{path}: genome= leaves genes out, which backed=True cannot.")
+    if kind == "compressed HDF5":
+        with unpacked(path) as inside:
+            return read_cells(inside, genome=genome)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(Variable|Observation) names are not unique", UserWarning)
             warnings.filterwarnings("ignore", "From 0.4 .update", FutureWarning)  # MuData, of its own reading
-            return _read(path, kind, backed)
+            data = _read(path, kind, backed, genome)
+            _plain_names(data)
+    except InputError:
+        raise
     except Exception as error:
         raise _damaged(path, kind, error) from error
+    return data if genome is None else _of_genome(data, genome, path)
 
 
-def _read(path: Path, kind: CellFormat, backed: bool) -> "AnnData | MuData":
-    import anndata
-
+def _read(path: Path, kind: CellFormat, backed: bool, genome: str | None) -> "AnnData | MuData":
     if kind == "h5ad":
-        return _open_h5ad(path) if backed else anndata.read_h5ad(path)
+        return open_h5ad(path) if backed else read_h5ad(path)
     if kind == "zarr":
-        return _open_zarr(path) if backed else anndata.read_zarr(path)
+        return open_zarr(path) if backed else read_zarr(path)
     if kind == "h5mu":
         import mudata
 
         return mudata.read_h5mu(path)
-    import scanpy
-
-    if kind == "10x h5":
-        return scanpy.read_10x_h5(path)
-    matrix = _matrices(path)[0].name
-    return scanpy.read_10x_mtx(path, make_unique=False, prefix=matrix[: matrix.index("matrix.mtx")] or None)
-
-
-def _open_h5ad(path: Path) -> "AnnData":
-    """Cells whose X, raw and layers stay in the file; anndata itself reads the layers of backed files into memory."""
-    import anndata
-    import h5py
-
-    with h5py.File(path) as file:
-        if file.attrs.get("encoding-type") != "anndata":  # from before anndata 0.7
-            return anndata.read_h5ad(path, backed="r")
-        names = list(file["layers"]) if "layers" in file else []
-        raw = _raw_tables(file)  # its X is found in the file by anndata
-        adata = anndata.AnnData(filename=path, filemode="r", raw=raw, **_tables(file))
-    for name in names:
-        adata.layers[name] = _matrix(adata.file[f"layers/{name}"])
-    return adata
+    if kind == "loom":
+        return read_loom(path)
+    if kind == "table of text":
+        return read_table(path)
+    if kind == "10x mtx":
+        return TenXFolder.open(path).whole()
+    with ExitStack() as stack:
+        return open_10x_h5(path, stack, genome).whole()
 
 
-def _open_zarr(path: Path) -> "AnnData":
-    """Cells whose X, raw and layers stay on disk; their rows are read when they are taken."""
-    import zarr
-    from anndata import AnnData
-
-    group: Any = zarr.open_group(path, mode="r")
-    layers = {name: _matrix(group["layers"][name]) for name in group["layers"]} if "layers" in group else {}
-    raw = _raw_tables(group)
-    if raw is not None:
-        raw["X"] = _matrix(group["raw"]["X"])
-    return AnnData(X=_matrix(group["X"]) if "X" in group else None, layers=layers, raw=raw, **_tables(group))
+def _plain_names(data: "AnnData | MuData") -> None:
+    """Names of cells and genes as plain text, in place: nullable text and categories are read, but hard to write."""
+    for table in data.mod.values() if hasattr(data, "mod") else [data]:
+        for names in ("obs_names", "var_names"):
+            if getattr(table, names).dtype != object:
+                setattr(table, names, getattr(table, names).astype(str).astype(object))
+        if table.raw is not None and table.raw.var.index.dtype != object:
+            table.raw.var.index = table.raw.var.index.astype(str).astype(object)
 
 
-def _tables(group: Any) -> dict[str, Any]:
-    """All but the matrices of counts, in memory."""
-    from anndata.io import read_elem
+def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | MuData":
+    """Without the genes of other genomes; rows without a genome stay."""
+    if hasattr(data, "mod"):
+        import mudata
 
-    names = ("obs", "var", "obsm", "varm", "obsp", "varp", "uns")
-    return {name: read_elem(group[name]) for name in names if name in group}
+        with mudata.set_options(pull_on_update=False):
+            tables = {name: _of_genome(t, genome, path) if _genomes(t) else t for name, t in data.mod.items()}
+            return mudata.MuData(tables, obs=data.obs, uns=data.uns, obsm=dict(data.obsm))
+    there = _genomes(data)
+    if not there and (path.suffix == ".h5" or path.name == genome):  # Cell Ranger 2 has a group or folder for each
+        return data
+    if genome not in there:
+        raise InputError(f"{path} holds no genome {genome!r}; there is: {', '.join(there) or 'none by name'}.")
+    genomes = genomes_of(data.var)[0]
+    kept = np.asarray(pd.isna(genomes)) | (genomes == genome)
+    return data[:, kept].copy()
 
 
-def _raw_tables(group: Any) -> dict[str, Any] | None:
-    """Of raw; None where there is none, which some files say by an empty one."""
-    from anndata.io import read_elem
-
-    if "raw" not in group or hasattr(group["raw"], "dtype") or "X" not in group["raw"]:
-        return None
-    return {name: read_elem(group["raw"][name]) for name in ("var", "varm") if name in group["raw"]}
+def _genomes(table: "AnnData") -> list[str]:
+    genomes = genomes_of(table.var)[0]
+    return [] if genomes is None else sorted({str(genome) for genome in genomes if genome is not None})
 
 
-def _matrix(element: Any) -> Any:
-    """A matrix whose rows are read when they are taken; one by columns, whose rows are all over the file, in memory."""
-    from anndata.io import read_elem, sparse_dataset
-
-    if hasattr(element, "dtype"):  # an array
-        return element
-    return sparse_dataset(element) if element.attrs.get("encoding-type") == "csr_matrix" else read_elem(element)
+def _format_of_other(path: Path) -> CellFormat:
+    """Of a file that is no HDF5, or is compressed."""
+    head = first_bytes(path, _HEAD)
+    if head.startswith(_HDF5):
+        return "compressed HDF5"
+    if is_table(head):
+        return "table of text"
+    found, name = what_it_is(path, head), compression(path)
+    if name and not found.startswith("R data"):  # which R compresses by itself
+        raise InputError(f"{path} is not a file of cells: it is compressed by {name}, and inside is {found}. {READ}")
+    raise InputError(f"{path} is not a file of cells: it is {found}. {READ}")
 
 
 def _format_of_hdf5(file: "h5py.File", path: Path) -> CellFormat:
@@ -163,57 +175,27 @@ def _format_of_hdf5(file: "h5py.File", path: Path) -> CellFormat:
         return "h5mu"
     if encoding == "anndata" or {"obs", "var"} <= file.keys():
         return "h5ad"
-    groups = [file[name] for name in file]
-    if any(hasattr(group, "keys") and {"data", "indices", "indptr"} <= group.keys() for group in groups):
+    if is_loom(file):
+        return "loom"
+    if ten_x_groups(file):
         return "10x h5"
-    if {"row_attrs", "col_attrs"} <= file.keys():
-        found = "a loom file; convert it with scanpy.read_loom and write_h5ad"
-    else:
-        found = f"an HDF5 file of another kind, with {', '.join(map(repr, list(file)[:5])) or 'nothing'} in it"
-    raise InputError(f"{path} is not a file of cells: it is {found}. {_READ}")
+    raise InputError(f"{path} is not a file of cells: it is {what_hdf5_it_is(path, file.keys())}. {READ}")
 
 
 def _format_of_folder(path: Path) -> CellFormat:
     if is_zarr(path):
         return "zarr"
-    found = _matrices(path)
+    found = matrices(path)
     if len(found) == 1:
         return "10x mtx"
     if found:
         names = ", ".join(matrix.name for matrix in found)
         raise InputError(f"{path} holds several matrices ({names}); put each sample into a folder of its own.")
-    raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr. {_READ}")
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder holds zarr, of format 2 or 3."""
-    return any((path / name).exists() for name in (".zgroup", "zarr.json"))
-
-
-def _matrices(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.name.endswith(_MATRIX_NAMES))
-
-
-def _kind_of(head: bytes) -> str:
-    """What a file seems to be, from its first bytes."""
-    if not head:
-        return "empty"
-    for magic, kind in _MAGIC.items():
-        if head.startswith(magic):
-            return kind
-    try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # else only the last character was cut
-            return "binary data of an unknown kind, or damaged"
-        text = head[: error.start].decode()
-    line = text.lstrip().split("\n", 1)[0][:60]
-    table = "\t" in line or "," in line
-    return f"text{', perhaps a table' if table else ''}, and begins with {line!r}"
+    raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr. {READ}")
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> InputError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return InputError(
-        f"{path} looks like {kind} but cannot be read: {reason}. It may be cut short or damaged; get it anew. {_READ}"
+        f"{path} looks like {kind} but cannot be read: {reason}. It may be cut short or damaged; get it anew. {READ}"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellfm._atomic import whole_file, whole_folder
-from cellfm.data._read import is_zarr
+from cellfm.data._find_10x import is_zarr
 from cellfm.errors import InputError
 
 if TYPE_CHECKING:

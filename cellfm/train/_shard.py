@@ -32,6 +32,7 @@ def write_shards(
     cells_per_shard: int = 16_384,
     overwrite: bool = False,
     modality: str = "rna",
+    genome: str | None = None,
 ) -> Corpus:
     """Write cells of any number of files as a corpus, which training reads at random.
 
@@ -43,9 +44,9 @@ def write_shards(
     Parameters
     ----------
     inputs
-        Paths of ``.h5ad``, ``.h5mu``, ``.zarr``, 10x ``.h5`` files and 10x folders with ``matrix.mtx``, or AnnData and
-        MuData objects. They hold counts of human cells. A zarr or h5ad whose matrix is stored by columns (CSC) is read
-        whole, all others block by block.
+        Paths of all that `cf.data.read_cells` reads, or AnnData and MuData objects. They hold counts of human cells.
+        ``.h5ad``, ``.zarr``, 10x ``.h5`` files and 10x folders are read block by block, where their matrix is stored
+        by cells, and all others whole.
     out
         Folder to write.
     model
@@ -77,6 +78,8 @@ def write_shards(
         Remove what an earlier run left in `out` and begin anew.
     modality
         Table of MuData inputs.
+    genome
+        Genome of the genes to read, for files that hold several human ones.
 
     Returns
     -------
@@ -119,6 +122,7 @@ def write_shards(
         may_drop_most=asked,
         columns=columns,
         modality=modality,
+        genome=genome,
     )
     plan = {
         "options": {
@@ -131,6 +135,7 @@ def write_shards(
             "deduplicate": deduplicate,
             "cells_per_shard": cells_per_shard,
             "modality": modality,
+            "genome": genome,
             "vocabulary_sha256": vocab.hash,
         },
         "inputs": [one.facts for one in sources],

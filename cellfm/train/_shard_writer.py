@@ -76,7 +76,8 @@ class ShardWriter:
         """Take the cells of an input from a row on; yields how many were read."""
         one = self.sources[number]
         options = self.options
-        with open_table(one.source, layer=options["layer"], modality=options["modality"]) as table:
+        chosen = {name: options[name] for name in ("layer", "modality", "genome")}
+        with open_table(one.source, **chosen) as table:
             codes = {name: column_codes(table.obs, name, values) for name, values in self.columns.items()}
             codes[SOURCE][:] = number
             for first in range(start, one.n_cells, BLOCK_CELLS):

@@ -1,5 +1,6 @@
 """Inputs of shards: files and AnnData objects under unique names, opened so that their matrices stay on disk."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,12 +14,12 @@ from mudata import MuData
 
 from cellfm._adata import Matrix, read_matrix, select
 from cellfm._logging import logger
-from cellfm.data import cell_format, read_cells
+from cellfm.data import cell_format, flat_entries, locate, open_10x_h5, read_cells
 from cellfm.errors import InputError
-from cellfm.train._ten_x import TenXRows, open_mtx
+from cellfm.train._ten_x import open_mtx
 
 Input = str | Path | AnnData | MuData
-_SUFFIXES = (".h5ad", ".h5mu", ".zarr", ".h5", ".hdf5")
+_SUFFIX = re.compile(r"\.(h5ad|h5mu|zarr|h5|hdf5|loom|csv|tsv|txt)(\.(gz|bz2|xz))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
     for number, one in enumerate(given, start=1):
         if isinstance(one, str | Path):
             path = Path(one).expanduser()
-            sources.append(Source(path.with_suffix("").name if path.suffix in _SUFFIXES else path.name, path))
+            sources.append(Source(_SUFFIX.sub("", path.name) or path.name, path))
         elif isinstance(one, AnnData | MuData):
             sources.append(Source(f"input {number}", one))
         else:
@@ -73,8 +74,8 @@ def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
 
 
 @contextmanager
-def open_table(source: Source, *, layer: str | None, modality: str) -> Iterator[Table]:
-    """Open an input: h5ad, zarr, 10x h5 and mtx stay on disk; h5mu and old h5ad files are read whole.
+def open_table(source: Source, *, layer: str | None, modality: str, genome: str | None = None) -> Iterator[Table]:
+    """Open an input: h5ad, zarr, 10x h5 and mtx stay on disk; all others are read whole, and so is a chosen genome.
 
     Raises
     ------
@@ -88,15 +89,18 @@ def open_table(source: Source, *, layer: str | None, modality: str) -> Iterator[
             adata = select(source.data, modality)
             yield Table(read_matrix(adata, layer), adata.obs, adata)
             return
-        kind = cell_format(source.data)
-        if kind in ("10x h5", "10x mtx") and layer in (None, "X"):
-            rows = TenXRows.open(source.data, stack) if kind == "10x h5" else open_mtx(source.data, stack)
+        path = locate(source.data, genome)
+        kind = cell_format(path)
+        rows = None
+        if kind in ("10x h5", "10x mtx") and layer in (None, "X") and genome is None:
+            rows = open_10x_h5(path, stack) if kind == "10x h5" else open_mtx(path, stack)
+        if rows is not None:
             adata = select(rows.skeleton())
             yield Table(Matrix(rows, adata.var, "adata.X"), adata.obs, adata)
             return
-        adata = _on_disk(source.data, kind, stack) if kind in ("h5ad", "zarr") else None
+        adata = _on_disk(path, kind, stack) if kind in ("h5ad", "zarr") and genome is None else None
         if adata is None:
-            data = read_cells(source.data, backed=kind == "h5ad")
+            data = read_cells(path, backed=kind == "h5ad" and genome is None, genome=genome)
             adata = select(data, modality)
             if adata.isbacked:
                 stack.callback(adata.file.close)
@@ -123,7 +127,7 @@ def _on_disk(path: Path, kind: str, stack: ExitStack) -> AnnData | None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(Variable|Observation) names are not unique", UserWarning)
             adata = AnnData(_element(group, "X"), obs=read_elem(group["obs"]), var=read_elem(group["var"]))
-            for name in group.get("layers", ()):
+            for name in flat_entries(group["layers"]) if "layers" in group else ():
                 adata.layers[name] = _element(group["layers"], name)
             if hasattr(group.get("raw"), "keys"):
                 adata.raw = AnnData(_element(group["raw"], "X"), obs=adata.obs, var=read_elem(group["raw"]["var"]))

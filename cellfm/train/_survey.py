@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellfm._adata import BLOCK_CELLS, Matrix, missing_values, warn
-from cellfm._counts import counts_problem, counts_remarks
+from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, counts_remarks, missing_values, warn
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
 from cellfm._hgnc import Synonyms
 from cellfm._inspect import count_known
@@ -56,6 +55,7 @@ def survey(
     may_drop_most: bool,
     columns: Sequence[str] | None,
     modality: str,
+    genome: str | None = None,
 ) -> tuple[list[Surveyed], dict[str, list[str]]]:
     """Check every input.
 
@@ -78,7 +78,7 @@ def survey(
     there: dict[str, None] = {}
     for source in sources:
         try:
-            with open_table(source, layer=layer, modality=modality) as table:
+            with open_table(source, layer=layer, modality=modality, genome=genome) as table:
                 there |= dict.fromkeys(map(str, table.obs.columns))
                 values = {column: column_values(table.obs, column) for column in wanted if column in table.obs}
                 features = table.matrix.features

@@ -279,8 +279,10 @@ def test_an_archive_is_not_unpacked(tmp_path: Path):
     (tmp_path / "inner.txt").write_text("x")
     for form in ("zip", "gztar"):
         name = shutil.make_archive(str(tmp_path / "cells"), form, tmp_path, "inner.txt")
-        with pytest.raises(InputError, match="unpack it first"):
+        with pytest.raises(InputError, match=r"a (zip|tar) archive.*: extract it with `(unzip|tar -xf) cells"):
             read_cells(Path(name))
+        assert sorted(path.name for path in tmp_path.iterdir() if path.name != Path(name).name) == ["inner.txt"]
+        Path(name).unlink()
 
 
 def test_reading_leaves_files_as_they_are(tmp_path: Path, tiny_adata: AnnData):

@@ -6,8 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import read_matrix, require_features
-from cellfm._counts import require_counts
+from cellfm._adata import read_matrix, require_counts, require_features
 from cellfm.errors import InputError
 from cellfm.tasks.genes import log_normalised
 from cellfm.tasks.perturbation._conditions import Condition, Conditions
