@@ -119,7 +119,7 @@ def find_genes(
         # A gene that is there under its own name is not also the one that another column takes for it.
         new = (ids == 0) & (other_ids > 0) & ~np.isin(other_ids, ids)
         found = _contradict(places[best], matches[best], places[place], matches[place], vocab, synonyms, (ids, how))
-        contradictions = max(contradictions, found, key=len)
+        contradictions = max(contradictions, found, key=lambda pairs: (len(pairs), pairs.n_both))
         ids[new], how[new], matched_by[new] = other_ids[new], other_how[new], places[place].read[new]
     places = [places[place] for place in order]
     ambiguous = _match_other_names(places, ids, how, matched_by, vocab, synonyms)

@@ -19,7 +19,8 @@ class SpellingIndex:
 
     A vocabulary that was collected from data holds some genes twice, such as ``HLA-DRA`` and ``HLA.DRA``, or ``TBCE``
     and ``TBCE-1``: the second is a twin that stands for nothing else. Of names with one spelling, that with an Ensembl
-    id is the gene, else that with the fewest dots; a name that was made unique is a twin where it has no id of its own.
+    id is the gene, else that with the fewest dots, and orf in small letters; a name that was made unique is a twin
+    where it has no id of its own.
     """
 
     def __init__(self, vocab: Vocabulary) -> None:
@@ -39,7 +40,9 @@ class SpellingIndex:
         for spelt, group in groups.items():
             if (same := vocab.id_of(spelt)) and same not in group:
                 group.append(same)
-            best = min(group, key=lambda i: (not ids[i - 1], vocab.symbols[i - 1].count(".")))
+            best = min(
+                group, key=lambda i: (not ids[i - 1], vocab.symbols[i - 1].count("."), "ORF" in vocab.symbols[i - 1])
+            )
             self._ids[spelt] = best
             for other in group:
                 if not ids[other - 1]:
@@ -112,7 +115,7 @@ class OtherNames:
         if found.restored:
             return found.restored, "restored"
         target, kind = found.other
-        return target, "alias" if kind == "alias" else "restored"
+        return target, kind if kind in ("alias", "none") else "restored"
 
     def _dated(self, name: str) -> tuple[int, ...]:
         symbols = symbols_of_date(name)

@@ -60,7 +60,7 @@ def without_suffix(name: str) -> str | None:
 
 def symbols_of_date(name: str) -> list[str]:
     """Symbols that a spreadsheet may have turned into this date (``1-Mar``, ``Sep-02``, ``2021-03-01``)."""
-    if not (name[0].isdigit() or name[0] == "X" or name[:3].lower() in _MONTHS):
+    if not (name[:1].isdigit() or name[:1] == "X" or name[:3].lower() in _MONTHS):
         return []
     dotted = spelling(name)
     for pattern in _DATES:
