@@ -9,8 +9,8 @@ import pandas as pd
 from cellfm._hgnc import Synonyms
 from cellfm.data import Features, read_features
 from cellfm.errors import InputError
-from cellfm.genes._columns import MISSING, VAR_NAMES, Names, candidate_columns, other_column, read_names
-from cellfm.genes._index import other_names, spelling_index
+from cellfm.genes._columns import VAR_NAMES, Names, candidate_columns, other_column, read_names
+from cellfm.genes._index import NOTHING, other_names, spelling_index
 from cellfm.genes._problems import Contradictions, advice_on_names, species_of
 from cellfm.vocab import Vocabulary
 
@@ -170,7 +170,8 @@ def _match_all(places: Sequence[Names], vocab: Vocabulary) -> list[tuple[np.ndar
 def _match(names: np.ndarray, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
     ids = vocab.find_symbols(names)
     ids[spelling_index(vocab).true_id[ids] != ids] = 0  # a twin of another gene is matched by its spelling
-    how = np.where(ids > 0, "symbol", "none").astype(object)
+    how = np.full(len(ids), "none", dtype=object)
+    how[ids > 0] = "symbol"
     missing = np.flatnonzero(ids == 0)
     ensembl = vocab.find_ensembl(names[missing])
     ids[missing] = ensembl
@@ -185,6 +186,8 @@ def _drop_shared(ids: np.ndarray, how: np.ndarray, names: np.ndarray, vocab: Voc
     could not be mapped often has the same id throughout.
     """
     rows = np.flatnonzero(how == "ensembl")
+    if not pd.Series(ids[rows]).duplicated().any():
+        return
     shared = pd.DataFrame({"id": ids[rows], "name": names[rows]})
     n_names = shared.groupby("id")["name"].transform("nunique").to_numpy()
     confirmed = vocab.find_symbols(names[rows]) == ids[rows]
@@ -252,10 +255,10 @@ def _match_other_names(
     resolve = other_names(vocab, synonyms).resolve
     rows = np.flatnonzero(ids == 0)
     candidates = [
-        (i, name, resolve(name))
+        (i, name, found)
         for place in places
         for i, name in zip(rows, place.read[rows], strict=True)
-        if name not in MISSING
+        if (found := resolve(name)) is not NOTHING
     ]
 
     def take(i: int, gene_id: int, kind: str, name: str) -> None:
@@ -277,5 +280,5 @@ def _match_other_names(
     for i, name, found in candidates:
         if len(found.dated) == 1:
             take(i, found.dated[0], "restored", name)
-        ambiguous[i] |= len(found.dated) > 1 or name in synonyms.ambiguous
+        ambiguous[i] |= found.ambiguous
     return ambiguous & (ids == 0)

@@ -102,11 +102,15 @@ def package_synonyms() -> Synonyms:
     names: dict[str, tuple[str, str]] = {}
     shared: dict[str, set[str]] = {}
     for line in lines:
-        symbol, _, _, previous, aliases, several = line.split("\t")
+        symbol = line[: line.index("\t")]
         symbols.add(symbol)
-        for kind, joined in (("alias", aliases), ("previous", previous)):
-            if joined:
-                names.update(dict.fromkeys(joined.split("|"), (symbol, kind)))
+        if line.endswith("\t\t\t"):
+            continue
+        _, previous, aliases, several = line.rsplit("\t", 3)
+        if aliases:
+            names.update(dict.fromkeys(aliases.split("|"), (symbol, "alias")))
+        if previous:
+            names.update(dict.fromkeys(previous.split("|"), (symbol, "previous")))
         if several:
             for name in several.split("|"):
                 shared.setdefault(name, set()).add(symbol)

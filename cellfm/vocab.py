@@ -80,7 +80,9 @@ class Vocabulary:
 
     def find_ensembl(self, names: np.ndarray) -> np.ndarray:
         """Gene ids of human Ensembl ids, with or without version, int32; 0 where unknown."""
-        return np.fromiter((self._id_of_ensembl.get(strip_version(name), 0) for name in names), np.int32, len(names))
+        known = self._id_of_ensembl
+        ids = (known.get(name, 0) or (known.get(strip_version(name), 0) if "." in name else 0) for name in names)
+        return np.fromiter(ids, np.int32, len(names))
 
     def save(self, folder: Path) -> None:
         self.genes.to_csv(folder / FILE_NAME, sep="\t", index=False)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cellfm._hgnc import Synonyms
-from cellfm.genes._names import spelling, symbols_of_date, without_suffix
+from cellfm.genes._names import MISSING, is_plain, spelling, symbols_of_date, without_suffix
 from cellfm.vocab import Vocabulary, strip_version
 
 _REMEMBERED = 1 << 17
@@ -24,10 +24,12 @@ class SpellingIndex:
     """
 
     def __init__(self, vocab: Vocabulary) -> None:
-        ids = vocab.genes["ensembl_id"].to_numpy()
+        symbols, ids = vocab.symbols, vocab.genes["ensembl_id"].to_numpy()
         groups: dict[str, list[int]] = {}
         ends = []
-        for gene_id, symbol in enumerate(vocab.symbols, start=1):
+        for gene_id, symbol in enumerate(symbols, start=1):
+            if is_plain(symbol):
+                continue
             spelt = spelling(symbol)
             if spelt != symbol or "." in symbol:
                 groups.setdefault(spelt, []).append(gene_id)
@@ -40,19 +42,17 @@ class SpellingIndex:
         for spelt, group in groups.items():
             if (same := vocab.id_of(spelt)) and same not in group:
                 group.append(same)
-            best = min(
-                group, key=lambda i: (not ids[i - 1], vocab.symbols[i - 1].count("."), "ORF" in vocab.symbols[i - 1])
-            )
+            best = min(group, key=lambda i: (not ids[i - 1], symbols[i - 1].count("."), "ORF" in symbols[i - 1]))
             self._ids[spelt] = best
             for other in group:
                 if not ids[other - 1]:
                     self.true_id[other] = best
         for gene_id in ends:
-            if (base := without_suffix(vocab.symbols[gene_id - 1])) and (true := self.find(spelling(base))):
+            if (base := without_suffix(symbols[gene_id - 1])) and (true := self.find(spelling(base))):
                 self.true_id[gene_id] = true
         twins = np.flatnonzero(self.true_id != np.arange(len(vocab) + 1))
         for twin in twins:
-            spelt = spelling(vocab.symbols[twin - 1])
+            spelt = spelling(symbols[twin - 1])
             if self._ids.get(spelt) == twin:
                 del self._ids[spelt]
 
@@ -72,6 +72,11 @@ class Candidate(NamedTuple):
     """The gene without the ending that made the name unique; the kind is ``"alias"`` where the rest is one."""
     dated: tuple[int, ...] = ()
     """Genes whose symbols a spreadsheet takes for this date."""
+    ambiguous: bool = False
+    """Whether several genes go by it."""
+
+
+NOTHING = Candidate()
 
 
 class OtherNames:
@@ -82,7 +87,7 @@ class OtherNames:
 
     def __init__(self, vocab: Vocabulary, synonyms: Synonyms) -> None:
         self._vocab = vocab
-        self._names = synonyms.names
+        self._names, self._ambiguous = synonyms.names, synonyms.ambiguous
         self._spellings = _spellings(synonyms.names)
         self._index = spelling_index(vocab)
         self._bridge = _bridge(vocab, synonyms)
@@ -91,11 +96,18 @@ class OtherNames:
     def _resolve(self, name: str) -> Candidate:
         """Everything that a name may stand for."""
         if name.startswith("ENSG"):
-            return Candidate(other=self._other(strip_version(name), ""))
-        plain = name.isalnum() and name[0] != "X" and "ORF" not in name
+            other = self._other(strip_version(name), "")
+            return Candidate(other=other) if other[0] else NOTHING
+        if name in MISSING:
+            return NOTHING
+        plain = is_plain(name)
         spelt = "" if plain else spelling(name)
         restored = 0 if plain else self._index.find(spelt)
-        return Candidate(restored, self._other(name, spelt), self._made_unique(name), self._dated(name))
+        other, made_unique, dated = self._other(name, spelt), self._made_unique(name), self._dated(name)
+        ambiguous = len(dated) > 1 or name in self._ambiguous
+        if restored or other[0] or made_unique[0] or dated or ambiguous:
+            return Candidate(restored, other, made_unique, dated, ambiguous)
+        return NOTHING
 
     def _other(self, name: str, spelt: str) -> tuple[int, str]:
         names = self._names
@@ -138,7 +150,7 @@ def _spellings(names: Iterable[str]) -> dict[str, str]:
     """Spelling to the one name that R would write so, for names that it would change."""
     found: dict[str, str] = {}
     for name in names:
-        if not name.isalnum() or name[0] == "X":
+        if not is_plain(name):
             spelt = spelling(name)
             if spelt != name:
                 found[spelt] = "" if spelt in found else name  # that of several names tells nothing

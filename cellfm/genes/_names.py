@@ -2,6 +2,8 @@
 
 import re
 
+MISSING = frozenset({"", "nan", "NaN", "None", "NA", "<NA>"})
+"""Text that stands for no name."""
 _ID = re.compile(r"(ENSG\d{11})(?:\.\d+)?(?:_PAR_Y)?(?![0-9A-Za-z])")
 # SYMBOL|1234 of TCGA (an Entrez id) and SYMBOL__chr6 of RaceID.
 _WITH_PLACE = re.compile(r"(.+?)(?:\|\d+|__chr\w+)")
@@ -50,6 +52,11 @@ def spelling(name: str) -> str:
     if dotted[:1] == "X" and (dotted[1:2].isdigit() or dotted[1:2] == "."):
         return dotted[1:]
     return f"{match[1]}orf{match[2]}" if (match := _ORF.fullmatch(dotted)) else dotted
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name surely is its own spelling; quick."""
+    return name.isalnum() and name[0] != "X" and "ORF" not in name
 
 
 def without_suffix(name: str) -> str | None:
