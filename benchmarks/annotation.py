@@ -21,13 +21,13 @@ import cellfm as cf
 from benchmarks.annotation_tables import TABLES
 from cellfm._encode import embed_cells, read_cells_for
 from cellfm.model import CellFM
-from cellfm.tasks.annotation._baselines import celltypist_name, log_normalised
+from cellfm.tasks.annotation._baselines import celltypist_name
+from cellfm.tasks.annotation._features import log_normalised
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, judge
 from cellfm.tasks.annotation._metrics import class_table, label_scores, rejection_scores
 from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
-from cellfm.tasks.annotation._panel import on_shared_genes
 from cellfm.tasks.annotation._split import Fold, leave_one_out_folds, random_folds
-from cellfm.tasks.annotation._subjects import Subjects
+from cellfm.tasks.annotation._subjects import COMPONENTS, MODEL, Subjects
 from cellfm.train._step import Step
 
 RESIDUALS = "shifted Pearson residuals"
@@ -43,45 +43,65 @@ class Cells:
     """Column of batches that are left out in turn; random folds without."""
     kinds: str | None = None
     """Only labels that contain this."""
+    without: tuple[str, ...] = ()
+    """Labels that are left out: cells of no type, or too few for folds."""
     values: str | None = None
     """Layer of values for the model."""
 
 
 SETS = {
-    "pbmc_facs": Cells("pbmc_facs_zheng2017"),
+    # Cells that `mini` has not seen in training.
+    "pbmc4k": Cells("more/pbmc4k_soupx", without=("?",)),
+    "hao": Cells("more/pbmc_hao_deconvbench", batch="donor"),
+    "breast": Cells("more/breast_tnbc_wu2021_cid4465"),
+    "pdac": Cells("more/pancreas_pdac_cardspa", without=("Endocrine_cells", "Fibroblasts")),
+    "melanoma, CD8 states": Cells("melanoma_tcells_scfeatures", values="X"),
+    # Cells that it has seen, with their labels.
     "kang": Cells("kang_ifnb_pbmc", batch="donor"),
-    "crc": Cells("crc_tumor_scmetalink"),
+    "pancreas": Cells("pancreas_cepo", batch="protocol"),
     "scmix": Cells("scmix_3cellline", batch="batch"),
     "pbmc3k": Cells("pbmc3k_clustifyr"),
+    "crc": Cells("crc_tumor_scmetalink"),
+    "pbmc_facs": Cells("pbmc_facs_zheng2017"),
     "pbmc_facs, CD4 subsets": Cells("pbmc_facs_zheng2017", kinds="CD4+"),
-    "melanoma, CD8 states": Cells("melanoma_tcells_scfeatures", values="X"),
     "pbmc_facs, residuals": Cells("pbmc_facs_zheng2017", values=RESIDUALS),
     "pbmc3k, residuals": Cells("pbmc3k_clustifyr", values=RESIDUALS),
     "crc, residuals": Cells("crc_tumor_scmetalink", values=RESIDUALS),
 }
-FIVE = ("pbmc_facs", "kang", "crc", "scmix", "pbmc3k")
-CLOSE = ("pbmc_facs, CD4 subsets", "melanoma, CD8 states")
+UNSEEN = ("pbmc4k", "hao", "breast", "pdac", "melanoma, CD8 states")
+SEEN = ("kang", "pancreas", "scmix", "pbmc3k", "crc", "pbmc_facs", "pbmc_facs, CD4 subsets")
 STABILISED = ("pbmc_facs, residuals", "pbmc3k, residuals", "crc, residuals")
 STUDIES = {
     "pbmc_facs": "pbmc_facs_zheng2017",
     "pbmc3k": "pbmc3k_clustifyr",
     "ding": "pbmc_ding_scannotate",
     "kang": "kang_ifnb_pbmc",
+    "pbmc4k": "more/pbmc4k_soupx",
+    "hao": "more/pbmc_hao_deconvbench",
+    "breast": "more/breast_tnbc_wu2021_cid4465",
+    "pdac": "more/pancreas_pdac_cardspa",
+    "aj064": "more/tissue_aj064_scrnastat",
+    "crc": "crc_tumor_scmetalink",
 }
-_PAIRS = [("pbmc_facs", "pbmc3k"), ("pbmc_facs", "ding"), ("pbmc3k", "ding"), ("kang", "pbmc3k")]
-STUDY_PAIRS = [*_PAIRS, *((b, a) for a, b in _PAIRS)]
-"""Reference and query, both ways."""
-QUICK = (LOGISTIC_REGRESSION, "knn", "frozen")
-DEEP = ("frozen-2", "frozen-3")
+_CHOSEN_ON = [("pbmc_facs", "pbmc3k"), ("pbmc_facs", "ding"), ("pbmc3k", "ding"), ("kang", "pbmc3k")]
+_TESTED_ON = [
+    *[("pbmc4k", "hao"), ("breast", "pdac"), ("breast", "aj064"), ("breast", "crc"), ("crc", "aj064")],
+    *[("pbmc4k", "kang"), ("pbmc4k", "pbmc_facs"), ("pbmc4k", "pbmc3k"), ("hao", "kang"), ("hao", "pbmc_facs")],
+]
+CHOSEN_ON, TESTED_ON = ([pair for a, b in pairs for pair in ((a, b), (b, a))] for pairs in (_CHOSEN_ON, _TESTED_ON))
+"""Reference and query, both ways: the pairs that the rule of rejection was chosen on, and the others."""
+HEADS = ("knn", "knn-pca", "frozen", "frozen-pca")
+ON_GENES = ("knn-hvg", "frozen-hvg")
+QUICK = (LOGISTIC_REGRESSION, *HEADS)
 # Sets, methods, and whether only the first fold of each seed is run: what takes minutes a fit.
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], bool]] = {
-    "labels": (FIVE, QUICK, False),
-    "depth": (FIVE, DEEP, False),
-    "close": (CLOSE, (*QUICK, *DEEP), False),
+    "labels": ((*UNSEEN, *SEEN), QUICK, False),
+    "genes": ((*UNSEEN, *SEEN), ON_GENES, False),
+    "depth": ((*UNSEEN, *SEEN), ("frozen-2", "frozen-2-pca", "frozen-3", "frozen-3-pca"), True),
     "values": (STABILISED, ("knn", "frozen"), False),
-    "query": (FIVE, ("query",), True),
-    "adapters": (("pbmc_facs", "kang", "pbmc3k"), ("lora-8", "lora-16", "lora-64", "full"), True),
-    "celltypist": (FIVE, ("celltypist",), True),
+    "query": (UNSEEN, ("query",), True),
+    "adapters": (UNSEEN, ("lora-8", "lora-16", "lora-64", "full"), True),
+    "celltypist": ((*UNSEEN, *SEEN), ("celltypist",), True),
 }
 
 
@@ -142,7 +162,9 @@ class Bench:
                         self.once(key, lambda n=name, m=method, f=fold, s=seed: self.fit(n, m, f, s))
 
     def fit(self, name: str, method: str, fold: Fold, seed: int) -> dict:
-        on = self.subjects(name)
+        return self.score(self.subjects(name), method, fold, seed)
+
+    def score(self, on: Subjects, method: str, fold: Fold, seed: int) -> dict:
         with timed_steps() as steps:
             start = time.perf_counter()
             verdict = judge(method, on, fold, random_state=seed)
@@ -155,16 +177,16 @@ class Bench:
         return sizes | epochs | label_scores(truth, verdict.labels) | {"by_class": table}
 
     def run_unknowns(self, part: str, only: list[str] | None) -> None:
-        name = "pbmc_facs"
-        on = self.subjects(name)
-        for seed in range(self.n_seeds):
-            whole = next(self.folds(name, seed))
-            for label in np.unique(on.labels):
-                of_label = np.flatnonzero(on.labels == label)
-                fold = Fold(label, np.setdiff1d(whole.train, of_label), np.union1d(whole.test, of_label))
-                for method in self.chosen(QUICK):
-                    key = {"part": part, "set": name, "method": method, "seed": seed, "left_out": label}
-                    self.once(key, lambda m=method, f=fold, s=seed: self.reject(on, m, f, s))
+        for name in only or ("pbmc4k", "breast", "pbmc_facs"):
+            on = self.subjects(name)
+            for seed in range(self.n_seeds):
+                whole = next(self.folds(name, seed))
+                for label in np.unique(on.labels):
+                    of_label = np.flatnonzero(on.labels == label)
+                    fold = Fold(label, np.setdiff1d(whole.train, of_label), np.union1d(whole.test, of_label))
+                    for method in self.chosen(QUICK):
+                        key = {"part": part, "set": name, "method": method, "seed": seed, "left_out": label}
+                        self.once(key, lambda o=on, m=method, f=fold, s=seed: self.reject(o, m, f, s))
 
     def reject(self, on: Subjects, method: str, fold: Fold, seed: int) -> dict:
         verdict = judge(method, on, fold, random_state=seed)
@@ -178,36 +200,72 @@ class Bench:
 
     def run_panels(self, part: str, only: list[str] | None) -> None:
         """Labels of one study for the cells of another, by shared genes or by all genes of each."""
-        for source, target in STUDY_PAIRS:
+        for source, target in CHOSEN_ON:
             for shared in (True, False):
                 key = {"part": part, "set": f"{source} -> {target}", "method": "knn", "shared_genes": shared}
                 self.once(key, lambda s=source, t=target, g=shared: self.transfer(STUDIES[s], STUDIES[t], g))
 
+    def run_across(self, part: str, only: list[str] | None) -> None:
+        """Labels for the cells of another study by the genes that both have: accuracy for the kinds of the reference."""
+        for source, target in (*TESTED_ON, *CHOSEN_ON):
+            on, whole = self.pair(source, target)
+            known = np.isin(on.labels[whole.test], on.labels[whole.train])
+            fold = Fold(target, whole.train, whole.test[known])
+            for method in self.chosen((*QUICK, *ON_GENES)):
+                key = {"part": part, "set": f"{source} -> {target}", "method": method}
+                self.once(key, lambda o=on, m=method, f=fold: self.score(o, m, f, 0))
+
     def run_studies(self, part: str, only: list[str] | None) -> None:
         """Who is unknown in another study: with all kinds in the reference, and with each of them left out."""
-        for source, target in STUDY_PAIRS:
-            reference, query = (broad(self.read(Cells(STUDIES[name]))) for name in (source, target))
-            kinds = sorted(set(reference.obs["kind"]) & set(query.obs["kind"]))
-            for left_out in ["", *(kinds if reference.obs["kind"].nunique() > 2 else [])]:
-                key = {"part": part, "set": f"{source} -> {target}", "method": "knn", "left_out": left_out}
-                kept = reference[reference.obs["kind"] != left_out]
-                self.once(key, lambda r=kept, q=query: self.reject_across(r, q))
+        for source, target in (*TESTED_ON, *CHOSEN_ON):
+            on, whole = self.pair(source, target)
+            of = on.labels[whole.train]
+            kinds = sorted(set(of) & set(on.labels[whole.test]))
+            for features in (MODEL, COMPONENTS):
+                for left_out in ["", *(kinds if len(set(of)) > 2 else [])]:
+                    key = {"part": part, "set": f"{source} -> {target}", "method": features, "left_out": left_out}
+                    fold = Fold(target, whole.train[of != left_out], whole.test)
+                    self.once(key, lambda o=on, x=features, f=fold: self.reject_across(o, x, f))
 
-    def reject_across(self, reference: ad.AnnData, query: ad.AnnData) -> dict:
-        """Shares of cells that are rejected, by the threshold of the reference itself and by that for the query."""
-        cells = on_shared_genes(*(read_cells_for(x, self.model.vocab) for x in (query, reference)), least=1)
-        found, seen = (embed_cells(self.model, x) for x in cells)
-        there, own = np.isfinite(found[:, 0]), np.isfinite(seen[:, 0])
-        vote = fit_neighbor_vote(seen[own], reference.obs["kind"].to_numpy().astype(str)[own])
-        said = vote.predict(found[there])
-        kind = query.obs["kind"].to_numpy().astype(str)[there]
+    def reject_across(self, on: Subjects, features: str, fold: Fold) -> dict:
+        """Shares of cells that the vote rejects, by three thresholds of distance.
+
+        That of the reference, the same times one factor for the whole query, and one for each class.
+        """
+        seen, kind = on.features(features, fold), on.labels[fold.test]
+        vote = fit_neighbor_vote(seen.train, on.labels[fold.train])
+        said, most = vote.predict(seen.test), vote.distance_threshold
         known = np.isin(kind, vote.classes)
-        row = {"shift": said.widened(1.0)}
-        for name, most in (("own", vote.distance_threshold), ("query", said.widened(vote.distance_threshold))):
-            rejected = said.rejected(vote.confidence_threshold, most)
+        right = known & (np.array(vote.classes)[said.codes] == kind)
+        row: dict = {"n_known": int(known.sum()), "n_unknown": int((~known).sum())}
+        for name, threshold in (
+            ("own", np.full(len(vote.classes), most)),
+            ("factor", np.full(len(vote.classes), most * one_factor(said.distance, said.codes))),
+            ("class", said.shift.thresholds(most)),
+        ):
+            far = said.distance > threshold[said.codes]
+            rejected = far | (said.confidence < vote.confidence_threshold)
+            of_class = [far[right & (kind == c)].mean() for c in vote.classes if (right & (kind == c)).sum() >= 20]
             row[f"known_{name}"] = float(rejected[known].mean())
+            row[f"right_{name}"] = float(far[right].mean())
+            row[f"lost_{name}"] = int(np.sum(np.array(of_class) > 0.5))
             row[f"unknown_{name}"] = float(rejected[~known].mean()) if not known.all() else None
-        return row
+        return row | {"n_classes": len(of_class)}
+
+    def pair(self, source: str, target: str) -> tuple[Subjects, Fold]:
+        """Two studies by the genes that both have; the reference trains and the query is the test."""
+        parts = [broad(self.read(Cells(STUDIES[name], without=("?",)))) for name in (source, target)]
+        for part in parts:
+            part.var_names_make_unique()
+        both = ad.concat(parts, join="inner", label="study", keys=(source, target), index_unique="-")
+        read = read_cells_for(both, self.model.vocab, min_known_genes=1)
+        stored = self.work / f"{source}-{target}.npy"
+        if not stored.exists():
+            np.save(stored, embed_cells(self.model, read))
+        embedding, kind = np.load(stored), both.obs["kind"].to_numpy().astype(str)
+        on = Subjects(self.model, read, kind, embedding, log_normalised(read.counts))
+        there, of_source = np.isfinite(embedding[:, 0]), (both.obs["study"] == source).to_numpy()
+        return on, Fold(target, np.flatnonzero(there & of_source), np.flatnonzero(there & ~of_source))
 
     def transfer(self, source: str, target: str, shared_genes: bool) -> dict:
         reference, query = (broad(self.read(Cells(file))) for file in (source, target))
@@ -264,6 +322,8 @@ class Bench:
             adata = adata[adata.obs[cells.batch].notna()].copy()
         if cells.kinds:
             adata = adata[adata.obs["cell_type"].str.contains(cells.kinds, regex=False)].copy()
+        if cells.without:
+            adata = adata[~adata.obs["cell_type"].isin(cells.without)].copy()
         if cells.values == RESIDUALS:
             adata.layers[RESIDUALS] = shifted_residuals(adata)
         return adata
@@ -280,12 +340,34 @@ def shifted_residuals(adata: ad.AnnData) -> sp.csr_matrix:
 
 
 def broad(adata: ad.AnnData) -> ad.AnnData:
-    """Kinds of blood cells that all studies tell apart, in ``obs["kind"]``."""
-    marks = {"CD34": "CD34+", "CD4": "CD4 T", "CD8": "CD8 T", "Cytotoxic": "CD8 T", "CD56": "NK", "NK": "NK"}
-    marks |= {"Mono": "Monocyte", "mono": "Monocyte", "B": "B"}
+    """Kinds of cells that studies of a tissue tell apart, in ``obs["kind"]``."""
+    marks = {"CD34": "CD34+", "CD4": "CD4 T", "Tregs": "CD4 T", "CD8": "CD8 T", "Cytotoxic": "CD8 T", "CD56": "NK"}
+    marks |= {
+        "T_cells": "T/NK",
+        "T-cells": "T/NK",
+        "Tcells": "T/NK",
+        "NK": "NK",
+        "Mono": "Monocyte",
+        "mono": "Monocyte",
+    }
+    marks |= {
+        "CAF": "Fibroblast",
+        "ibro": "Fibroblast",
+        "ndo": "Endothelial",
+        "Cancer": "Epithelial",
+        "pi": "Epithelial",
+    }
+    marks |= {"Ductal": "Epithelial", "acroph": "Myeloid", "Myeloid": "Myeloid", "mac": "Myeloid", "MNP": "Monocyte"}
+    marks |= {"pDC": "pDC", "DC": "DC", "lasma": "Plasma", "ast": "Mast", "B": "B"}
     kinds = adata.obs["cell_type"].astype(str)
     adata.obs["kind"] = [next((kind for mark, kind in marks.items() if mark in name), name) for name in kinds]
     return adata
+
+
+def one_factor(distance: np.ndarray, codes: np.ndarray) -> float:
+    """What the distance threshold was widened by until version 0.1: the shift of the nearest class, 1 to 1.3."""
+    medians = [np.median(distance[codes == i]) for i in np.unique(codes) if (codes == i).sum() >= 20]
+    return float(np.clip(min(medians), 1, 1.3)) if len(medians) > 1 else 1.0
 
 
 @contextmanager
@@ -310,6 +392,7 @@ def timed_steps() -> Iterator[list[float]]:
 RUNS: dict[str, Callable] = {
     "unknowns": Bench.run_unknowns,
     "panels": Bench.run_panels,
+    "across": Bench.run_across,
     "studies": Bench.run_studies,
     "time": Bench.run_time,
 }

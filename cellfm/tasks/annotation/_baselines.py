@@ -3,14 +3,19 @@
 import importlib.util
 import inspect
 import logging
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 
 from cellfm.tasks.annotation._features import Features
 
@@ -41,14 +46,8 @@ def logistic_regression(features: Features, labels: np.ndarray) -> Judgement:
 
 
 def celltypist_name() -> str | None:
-    """What the rows of celltypist are called; None where it is not installed.
-
-    Its own logistic regression is what it uses by default; with scikit-learn 1.8 and later, whose interface celltypist
-    1.7 does not know, only its stochastic gradient descent runs.
-    """
-    if importlib.util.find_spec("celltypist") is None:
-        return None
-    return "celltypist (SGD)" if _only_sgd() else "celltypist"
+    """What the rows of celltypist are called; None where it is not installed."""
+    return "celltypist" if importlib.util.find_spec("celltypist") is not None else None
 
 
 def celltypist(train: sp.csr_matrix, labels: np.ndarray, test: sp.csr_matrix, *, random_state: int = 0) -> Judgement:
@@ -64,18 +63,11 @@ def celltypist(train: sp.csr_matrix, labels: np.ndarray, test: sp.csr_matrix, *,
     names = [f"gene{i}" for i in range(train.shape[1])]
     cells = AnnData(test)
     cells.var_names = names
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _with_one_vs_rest():
         warnings.simplefilter("ignore")
         package = _quiet_celltypist()
-        model = package.train(
-            train,
-            labels=labels,
-            genes=names,
-            use_SGD=_only_sgd(),
-            check_expression=False,
-            random_state=random_state,
-        )
-        found = package.annotate(cells, model=model)
+        options = {"labels": labels, "genes": names, "check_expression": False, "random_state": random_state}
+        found = package.annotate(cells, model=package.train(train, **options))
     confidence = found.probability_matrix.to_numpy().max(1).astype(np.float32)
     return Judgement(found.predicted_labels["predicted_labels"].to_numpy().astype(str), confidence)
 
@@ -90,5 +82,33 @@ def _quiet_celltypist() -> ModuleType:
     return celltypist
 
 
-def _only_sgd() -> bool:
-    return "multi_class" not in inspect.signature(LogisticRegression).parameters
+class _OneVsRest(LogisticRegression):
+    """Logistic regression with ``multi_class="ovr"``, an argument that scikit-learn 1.8 removed: a model per class."""
+
+    def __init__(self, *, multi_class: str = "ovr", **options: Any) -> None:
+        super().__init__(**options)
+        self.multi_class = multi_class
+
+    def fit(self, X: Any, y: np.ndarray) -> "_OneVsRest":
+        options = {"C": self.C, "solver": self.solver, "max_iter": self.max_iter, "random_state": self.random_state}
+        models = OneVsRestClassifier(LogisticRegression(**options), n_jobs=self.n_jobs).fit(X, y)
+        self.coef_ = np.vstack([model.coef_ for model in models.estimators_])
+        self.intercept_ = np.concatenate([model.intercept_ for model in models.estimators_])
+        self.classes_, self.n_features_in_ = models.classes_, X.shape[1]
+        return self
+
+
+@contextmanager
+def _with_one_vs_rest() -> Iterator[None]:
+    """Let celltypist 1.7 train its default way with scikit-learn 1.8 and later, too."""
+    if "multi_class" in inspect.signature(LogisticRegression).parameters:
+        yield
+        return
+    _quiet_celltypist()
+    module = sys.modules["celltypist.train"]
+    before = module.LogisticRegression  # type: ignore[attr-defined]
+    module.LogisticRegression = _OneVsRest  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.LogisticRegression = before  # type: ignore[attr-defined]
