@@ -5,6 +5,7 @@ python -m benchmarks.annotation --data FOLDER --work FOLDER [--parts labels dept
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -203,10 +204,10 @@ class Bench:
         for source, target in CHOSEN_ON:
             for shared in (True, False):
                 key = {"part": part, "set": f"{source} -> {target}", "method": "knn", "shared_genes": shared}
-                self.once(key, lambda s=source, t=target, g=shared: self.transfer(STUDIES[s], STUDIES[t], g))
+                self.once(key, lambda s=source, t=target, g=shared: self.transfer(s, t, g))
 
     def run_across(self, part: str, only: list[str] | None) -> None:
-        """Labels for the cells of another study by the genes that both have: accuracy for the kinds of the reference."""
+        """Labels for the cells of another study by the genes that both have; cells of kinds that the reference has."""
         for source, target in (*TESTED_ON, *CHOSEN_ON):
             on, whole = self.pair(source, target)
             known = np.isin(on.labels[whole.test], on.labels[whole.train])
@@ -254,7 +255,7 @@ class Bench:
 
     def pair(self, source: str, target: str) -> tuple[Subjects, Fold]:
         """Two studies by the genes that both have; the reference trains and the query is the test."""
-        parts = [broad(self.read(Cells(STUDIES[name], without=("?",)))) for name in (source, target)]
+        parts = [broad(self.read(Cells(STUDIES[name], without=("?",))), name) for name in (source, target)]
         for part in parts:
             part.var_names_make_unique()
         both = ad.concat(parts, join="inner", label="study", keys=(source, target), index_unique="-")
@@ -268,7 +269,7 @@ class Bench:
         return on, Fold(target, np.flatnonzero(there & of_source), np.flatnonzero(there & ~of_source))
 
     def transfer(self, source: str, target: str, shared_genes: bool) -> dict:
-        reference, query = (broad(self.read(Cells(file))) for file in (source, target))
+        reference, query = (broad(self.read(Cells(STUDIES[name])), name) for name in (source, target))
         cf.tl.transfer_labels(query, reference, labels_key="kind", model=self.model, shared_genes=shared_genes)
         known = query.obs["kind"].isin(reference.obs["kind"]).to_numpy()
         right = (query.obs["cellfm_label_raw"].astype(str) == query.obs["kind"]).to_numpy()
@@ -339,28 +340,35 @@ def shifted_residuals(adata: ad.AnnData) -> sp.csr_matrix:
     return sp.csr_matrix(shifted)
 
 
-def broad(adata: ad.AnnData) -> ad.AnnData:
-    """Kinds of cells that studies of a tissue tell apart, in ``obs["kind"]``."""
-    marks = {"CD34": "CD34+", "CD4": "CD4 T", "Tregs": "CD4 T", "CD8": "CD8 T", "Cytotoxic": "CD8 T", "CD56": "NK"}
-    marks |= {
-        "T_cells": "T/NK",
-        "T-cells": "T/NK",
-        "Tcells": "T/NK",
-        "NK": "NK",
-        "Mono": "Monocyte",
-        "mono": "Monocyte",
-    }
-    marks |= {
-        "CAF": "Fibroblast",
-        "ibro": "Fibroblast",
-        "ndo": "Endothelial",
-        "Cancer": "Epithelial",
-        "pi": "Epithelial",
-    }
-    marks |= {"Ductal": "Epithelial", "acroph": "Myeloid", "Myeloid": "Myeloid", "mac": "Myeloid", "MNP": "Monocyte"}
-    marks |= {"pDC": "pDC", "DC": "DC", "lasma": "Plasma", "ast": "Mast", "B": "B"}
+BLOOD = {
+    "CD34": "CD34+",
+    "CD8|Cytotoxic": "CD8 T",
+    "CD4|Tregs": "CD4 T",
+    "CD56|NK": "NK",
+    "[Mm]ono|MNP": "Monocyte",
+    "pDC": "pDC",
+    "DC": "DC",
+    "Plasma": "Plasma",
+    "B": "B",
+}
+TISSUE = {
+    "CAF|[Ff]ibro|fibo": "Fibroblast",
+    "Endothel|^endo$": "Endothelial",
+    "[Ee]pithel|^epi$|Ductal|Cancer": "Epithelial",
+    "^T$|T.?cells": "T/NK",
+    "TAM|[Mm]acro|^mac$|[Mm]ono|Myeloid|mDC": "Myeloid",
+    "[Pp]lasma": "Plasma",
+    "^B$|B-cells": "B",
+    "[Mm]ast": "Mast",
+}
+TISSUES = ("breast", "pdac", "aj064", "crc")
+
+
+def broad(adata: ad.AnnData, study: str) -> ad.AnnData:
+    """Kinds of cells that studies of a tissue tell apart, in ``obs["kind"]``: by the first pattern that a label has."""
+    patterns = TISSUE if study in TISSUES else BLOOD
     kinds = adata.obs["cell_type"].astype(str)
-    adata.obs["kind"] = [next((kind for mark, kind in marks.items() if mark in name), name) for name in kinds]
+    adata.obs["kind"] = [next((k for mark, k in patterns.items() if re.search(mark, name)), name) for name in kinds]
     return adata
 
 
