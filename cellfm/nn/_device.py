@@ -1,5 +1,6 @@
-"""Where the network runs, and what Ctrl-C does meanwhile."""
+"""Where the network runs, and what Ctrl-C and the log of MindSpore do meanwhile."""
 
+import logging
 import os
 import signal
 import threading
@@ -56,6 +57,11 @@ def computing() -> Iterator[None]:
         This process was forked after a computation.
     """
     require_threads()
+    with _without_warnings():
+        yield from _with_interrupts()
+
+
+def _with_interrupts() -> Iterator[None]:
     interrupt = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(interrupt):
         yield  # only the main thread can say what signals do
@@ -74,6 +80,23 @@ def computing() -> Iterator[None]:
             ms.hal.synchronize()  # what still runs would take Ctrl-C once more
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, interrupt)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """A block in which MindSpore logs errors alone, also where it was imported before cellfm could tell it to.
+
+    What it warns of, such as a function that is compiled for another shape, tells users nothing. A level below that of
+    warnings was set by somebody who wants to see more, and stays.
+    """
+    log = logging.getLogger(f"ME.mindspore.log.{os.getpid()}")
+    level = log.level
+    if level == logging.WARNING:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def has_npu() -> bool:

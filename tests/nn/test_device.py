@@ -1,5 +1,6 @@
-"""Ctrl-C while MindSpore computes."""
+"""Ctrl-C and the log of MindSpore while it computes."""
 
+import logging
 import os
 import signal
 import threading
@@ -71,3 +72,18 @@ def test_what_mindspore_makes_of_ctrl_c_goes_to_who_answers_ctrl_c():
     finally:
         signal.signal(signal.SIGTERM, before)
     assert heard == [signal.SIGINT, 0]
+
+
+@pytest.mark.parametrize(
+    ("level", "within"), [("WARNING", "ERROR"), ("DEBUG", "DEBUG"), ("ERROR", "ERROR"), ("NOTSET", "NOTSET")]
+)
+def test_mindspore_warns_of_nothing_while_it_computes_unless_more_was_asked_for(level, within):
+    log = logging.getLogger(f"ME.mindspore.log.{os.getpid()}")
+    before = log.level
+    try:
+        log.setLevel(level)
+        with computing():
+            assert log.level == logging.getLevelName(within)
+        assert log.level == logging.getLevelName(level)
+    finally:
+        log.setLevel(before)
