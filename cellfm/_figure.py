@@ -15,6 +15,8 @@ from cellfm.errors import InputError
 
 _GAPS = (2, 10, 20, 32, 46)  # typographic points between a point and its name, tried in this order
 _LINE_FROM = 10  # a name so far away is joined to its point by a line
+_NAMES_COUNT = 10  # times as much as points, where something has to be covered
+_PAD = 1.5  # typographic points from a name to the edge of the box around it
 _ANGLES = np.arange(8) * np.pi / 4
 _DIRECTIONS = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
 _MAX_POINT = 60.0  # typographic points squared
@@ -52,6 +54,11 @@ def sized(options: Mapping[str, Any], n_points: int) -> dict[str, Any]:
     """Options of a scatter plot of scanpy with a `size`: its rule, but no points that cover each other."""
     given = options.keys() & {"s", "size"}
     return dict(options) if given else {"size": min(120_000 / max(n_points, 1), _MAX_POINT), **options}
+
+
+def point_area(n_points: int, *, most: float = _MAX_POINT) -> float:
+    """Area of a point in typographic points squared, so that few can be seen and many do not cover each other."""
+    return float(np.clip(20_000 / max(n_points, 1), 3, most))
 
 
 def shorten(name: str, max_letters: int) -> str:
@@ -92,6 +99,7 @@ def fit_tick_labels(*axes: Axis) -> None:
 def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], *, on_point: bool = False, **text: Any) -> None:
     """Write a name beside each point, or on it where that is free, in the first place where it covers least.
 
+    A name that would cover one before it wherever it stood is left out: give the points that matter most first.
     Call it when all else is drawn: places are chosen for the limits that the axes have then.
 
     Parameters
@@ -109,22 +117,30 @@ def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], *, on_point:
     anchors = ax.transData.transform(points)
     inside = np.array(ax.bbox.extents)
     taken = [] if on_point else [np.r_[anchor - 2 * pixel, anchor + 2 * pixel] for anchor in anchors]
+    written: list[np.ndarray] = []
+    around = _PAD * pixel if "bbox" in text else 0.0
     for point, anchor, name in zip(points, anchors, names, strict=True):
         label = ax.annotate(name, point, (0, 0), textcoords="offset points", ha="center", va="center", **text)
         label.set_in_layout(False)
         extent = label.get_window_extent()
-        half = np.array([extent.width, extent.height]) / 2
+        half = np.array([extent.width, extent.height]) / 2 + around
         places = [(np.zeros(2), 0)] if on_point else []
         places += [(direction * (half + gap * pixel), gap) for gap in _GAPS for direction in _DIRECTIONS]
         boxes = [np.r_[anchor + place - half, anchor + place + half] for place, _ in places]
         covered = [
-            sum(_shared(box, other) for other in taken) + 4 * np.prod(half) - _shared(box, inside) for box in boxes
+            sum(_shared(box, other) for other in (*taken, *written * _NAMES_COUNT))
+            + 4 * np.prod(half)
+            - _shared(box, inside)
+            for box in boxes
         ]
         best = int(np.argmin(np.round(covered)))
         (place, gap), box = places[best], boxes[best]
+        if sum(_shared(box, other) for other in written) > 1:  # pixel
+            label.remove()
+            continue
         offset = tuple(place / pixel)
         label.set_position(offset)
-        taken.append(box)
+        written.append(box)
         if gap >= _LINE_FROM:
             line = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 2}
             joined = ax.annotate("", point, offset, textcoords="offset points", arrowprops=line, zorder=1)

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from cellfm._figure import fit_tick_labels, name_points, shorten, sized
+from cellfm._figure import fit_tick_labels, name_points, point_area, shorten, sized
 
 
 @pytest.fixture
@@ -31,6 +31,24 @@ def test_names_of_a_crowd_do_not_overlap(ax, on_point):
     boxes = [label.get_window_extent() for label in labels(ax)]
     assert len(boxes) == 12
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+def test_names_without_room_are_left_out_and_the_first_are_written(ax):
+    points = 0.5 + 0.01 * np.random.default_rng(0).standard_normal((80, 2))
+    names = [f"A LONG NAME {i}" for i in range(80)]
+    name_points(ax, points, names, on_point=True, fontsize=9, bbox={"boxstyle": "round,pad=0.15"})
+    ax.figure.draw_without_rendering()
+    written = labels(ax)
+    assert 8 <= len(written) < 80
+    assert [label.get_text() for label in written][:3] == names[:3]
+    boxes = [label.get_window_extent() for label in written]
+    assert not any(one.shrunk(0.95, 0.9).overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, 60), (1_000, 20), (1_000_000, 3)])
+def test_points_are_smaller_where_there_are_more(n, expected):
+    assert point_area(n) == expected
+    assert point_area(n, most=10) == min(expected, 10)
 
 
 def test_a_name_stays_inside_and_near_its_point(ax):

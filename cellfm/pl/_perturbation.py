@@ -8,7 +8,7 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, name_points
+from cellfm._figure import finish, fit_tick_labels, name_points, point_area
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import PERTURBATION
 
@@ -35,7 +35,7 @@ def perturbation(
         One of its rows.
     kind
         Bars of the most changed genes (``"levels"``: their expression in control, observed and predicted, instead of
-        the change), or all genes as a scatter plot with the most changed ones named.
+        the change), or all genes as a scatter plot in which the most changed ones are named where there is room.
     n_genes
         Genes to name: those of the largest observed change, or predicted one where none was observed.
     ax
@@ -94,8 +94,9 @@ def perturbation(
         ax.set_xticklabels(names, rotation=90)
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     else:
-        ax.scatter(observed, predicted, s=6, color="grey", linewidths=0)
-        ax.scatter(observed[top], predicted[top], s=12, color="C1", linewidths=0)
+        area = point_area(len(observed), most=20)
+        ax.scatter(observed, predicted, s=area, color="lightgrey", linewidths=0, rasterized=True)
+        ax.scatter(observed[top], predicted[top], s=max(area, 12), color="C1", linewidths=0)
         ends = [min(observed.min(), predicted.min()), max(observed.max(), predicted.max())]
         ax.plot(ends, ends, color="black", linewidth=0.6, linestyle="--")
         ax.set(xlabel="observed change", ylabel="predicted change")
@@ -104,5 +105,7 @@ def perturbation(
     ax.spines[["top", "right"]].set_visible(False)
     if kind == "scatter":
         name_points(ax, np.column_stack([observed, predicted])[top], names, fontsize=7)
+    else:
+        fit_tick_labels(ax.xaxis)
     finish(ax, show=show, save=save)
     return ax

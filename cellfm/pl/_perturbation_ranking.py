@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish
+from cellfm._figure import finish, fit_tick_labels
 from cellfm.errors import InputError, MissingKeyError
 
 COLORS = {"measured": "C0", "predicted": "C1"}
@@ -86,5 +86,6 @@ def perturbation_ranking(
     ax.axvline(0, color="black", linewidth=0.6)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
+    fit_tick_labels(ax.yaxis)
     finish(ax, show=show, save=save)
     return ax

@@ -8,7 +8,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from scanpy.plotting.palettes import default_20
 
-from cellfm._figure import finish, name_points
+from cellfm._figure import finish, name_points, point_area
 from cellfm.errors import MissingKeyError
 from cellfm.keys import PERTURBATION
 
@@ -39,7 +39,9 @@ def perturbation_screen(
     Returns
     -------
     The axes. The legend has the number of each cluster, its dominant gene, and the share of its perturbations that
-    have it. Reads ``obsm["X_umap"]``, ``obs["cellfm_cluster"]`` and ``uns["cellfm"]["perturbation"]["clusters"]``.
+    have it; where no gene dominates, "none" and how many they are. On the map clusters have the name of the gene, or
+    else their number, where there is room for it. Reads ``obsm["X_umap"]``, ``obs["cellfm_cluster"]`` and
+    ``uns["cellfm"]["perturbation"]["clusters"]``.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def perturbation_screen(
         raise MissingKeyError("No map of a screen: call cf.tl.screen_perturbations(..., umap=True) first.")
     points = np.asarray(adata.obsm["X_umap"])
     clusters = adata.obs[PERTURBATION.cluster].astype(str).to_numpy()
-    size = float(np.clip(20000 / len(points), 4, 60))
+    size = point_area(len(points))
     if ax is None:
         ax = plt.subplots(figsize=(7, 4.5), layout="constrained")[1]
     named = facts["clusters"].head(n_clusters)
@@ -65,12 +67,14 @@ def perturbation_screen(
     centres: list[np.ndarray] = []
     for i, row in enumerate(named.itertuples()):
         own = points[clusters == str(row.cluster)]
-        label = f"{row.cluster}: {row.gene} ({row.share:.0%} of {row.n:,})"
+        share = f"{row.gene} ({row.share:.0%} of {row.n:,})" if row.gene else f"none ({row.n:,})"
+        label = f"{row.cluster}: {share}"
         ax.scatter(own[:, 0], own[:, 1], s=size, color=default_20[i % 20], linewidths=0, label=label, rasterized=True)
         centres.append(np.median(own, axis=0))
     ax.set(xticks=[], yticks=[], xlabel="UMAP1", ylabel="UMAP2", title=f"{adata.n_obs:,} perturbations")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", title="dominant gene")
     outline = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.7}
-    name_points(ax, np.array(centres), list(named["gene"]), on_point=True, fontsize=8, bbox=outline)
+    names = [row.gene or str(row.cluster) for row in named.itertuples()]
+    name_points(ax, np.array(centres), names, on_point=True, fontsize=8, bbox=outline)
     finish(ax, show=show, save=save)
     return ax

@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from cellfm._figure import finish
+from cellfm._figure import finish, point_area
 from cellfm._wording import counted
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import TRANSPORT
@@ -80,7 +80,7 @@ def _umaps(adata: AnnData, states: dict[str, np.ndarray]) -> list[Axes]:
     points = np.asarray(adata.obsm[TRANSPORT.umap])
     size = (3.5 * len(states), 3.5)
     _, axes = plt.subplots(1, len(states), figsize=size, sharex=True, sharey=True, layout="constrained")
-    area = float(np.clip(8000 / max(len(points), 1), 2, 20))
+    area = point_area(3 * len(points), most=30)  # panels are small
     for ax, (name, own) in zip(axes, states.items(), strict=True):
         color = "black" if name == "before" else COLORS[name]
         ax.scatter(*points[~own].T, s=area, color="0.88", linewidths=0)

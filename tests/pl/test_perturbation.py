@@ -119,3 +119,31 @@ def test_a_ranking_keeps_its_order_and_tells_measured_from_predicted():
         cf.pl.perturbation_ranking(table[:0], show=False)
     with pytest.raises(InputError, match="by must be"):
         cf.pl.perturbation_ranking(table, by="pearson", show=False)
+
+
+def test_a_cluster_without_a_dominant_gene_has_its_number(screen):
+    screen.uns["cellfm"]["perturbation"]["clusters"].loc[1, ["gene", "share"]] = ["", 0.22]
+    axes = cf.pl.perturbation_screen(screen, show=False)
+    assert [text.get_text() for text in axes.texts] == ["A", "1", "A"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "0: A (100% of 15)",
+        "1: none (10)",
+        "2: A (40% of 5)",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bars", "scatter"])
+def test_names_of_many_genes_stand_apart(kind):
+    generator = np.random.default_rng(0)
+    found = AnnData(np.zeros((1, 300), np.float32), var=pd.DataFrame(index=[f"LONGGENE{i}" for i in range(300)]))
+    found.obs_names = ["A"]
+    found.layers["cellfm_observed_change"] = generator.standard_normal((1, 300))
+    found.layers["cellfm_change"] = found.layers["cellfm_observed_change"] * 0.5
+    axes = plt.subplots(figsize=(4, 4), layout="constrained")[1]
+    cf.pl.perturbation(found, "A", kind=kind, n_genes=80, ax=axes, show=False)
+    axes.figure.draw_without_rendering()
+    texts = axes.texts if kind == "scatter" else axes.get_xticklabels()
+    shown = [text for text in texts if text.get_text() and text.get_visible()]
+    boxes = [text.get_window_extent() for text in shown]
+    assert 10 <= len(shown) <= 80
+    assert not any(one.shrunk(0.9, 0.9).overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
