@@ -154,7 +154,9 @@ def tests_of(modules: np.ndarray, members: sp.csr_matrix) -> Tests:
     shared = np.rint(overlap.data).astype(int)
     module_size = np.asarray(of_module.sum(1)).ravel().astype(int)[overlap.row]
     term_size = np.asarray(members.sum(1)).ravel().astype(int)[overlap.col]
-    p = hypergeom.sf(shared - 1, len(modules), term_size, module_size)
+    # Most pairs share their three sizes with others, and SciPy takes pairs one by one.
+    sizes, which = np.unique(np.column_stack((shared, term_size, module_size)), axis=0, return_inverse=True)
+    p = hypergeom.sf(sizes[:, 0] - 1, len(modules), sizes[:, 1], sizes[:, 2])[which.ravel()]
     every = np.ones(n_tests(modules, members))
     every[: len(p)] = p
     adjusted = false_discovery_control(every)[: len(p)] if len(p) else p
