@@ -1,4 +1,4 @@
-"""What `cellfm doctor` looks at: Python, packages, MindSpore, the device, the models, disk and memory. No network."""
+"""What `cellfm doctor` looks at: Python, packages, MindSpore, device, models, disk, memory, a file. No network."""
 
 import json
 import platform
@@ -44,9 +44,27 @@ class Finding:
     """What to do; empty where nothing is wrong."""
 
 
-def diagnose() -> list[Finding]:
-    """Look at everything that cellfm needs to run; takes as long as MindSpore needs to start."""
-    return [_python(), *_packages(), *_mindspore(), _mini(), _cache(), _memory()]
+def diagnose(cells: Path | None = None, *, genome: str | None = None, modality: str = "rna") -> list[Finding]:
+    """Look at all that cellfm needs to run, and at a file of cells; takes as long as MindSpore needs to start."""
+    findings = [_python(), *_packages(), *_mindspore(), _mini(), _cache(), _memory()]
+    return findings if cells is None else [*findings, *_cells(cells, genome, modality)]
+
+
+def _cells(path: Path, genome: str | None, modality: str) -> list[Finding]:
+    """Whether a file of cells can be read, and what `cf.pp.check` says of it."""
+    from cellfm.data import cell_format, read_cells
+    from cellfm.pp import check
+
+    try:
+        kind = cell_format(path, genome=genome)
+        data = read_cells(path, backed=kind in ("h5ad", "zarr") and genome is None, genome=genome)
+        report = check(data, modality=modality)
+    except InputError as error:
+        return [Finding("cells", "problem", "cannot be read or checked", str(error))]
+    size = f"{kind}, {report.n_cells:,} cells x {report.n_genes:,} genes, {report.n_known:,} known to 'mini'"
+    problems = [Finding("cells", "problem", "'mini' cannot take them", text) for text in report.problems]
+    advice = [Finding("cells", "warning", "can be better", text) for text in report.advice]
+    return [Finding("cells", "ok", f"{path}: {size}"), *problems, *advice]
 
 
 def _python() -> Finding:

@@ -95,7 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--overwrite", action="store_true", help="replace what is there")
     convert.set_defaults(run=_convert)
 
-    doctor = commands.add_parser("doctor", help="look for what is wrong with the installation")
+    doctor = commands.add_parser("doctor", help="look for what is wrong with the installation, or with a file")
+    doctor.add_argument("cells", type=Path, nargs="?", metavar="FILE", help="also look at a file of cells")
+    doctor.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    add_genome_option(doctor)
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -272,7 +275,7 @@ def _convert(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from cellfm._doctor import diagnose
 
-    findings = diagnose()
+    findings = diagnose(args.cells, genome=args.genome, modality=args.modality)
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         print(f"{finding.name:{width}}  {finding.status:7}  {finding.detail}")

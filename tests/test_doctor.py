@@ -6,11 +6,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from anndata import AnnData
 
 from cellfm import _doctor
 from cellfm._doctor import Finding, diagnose
 from cellfm.model import CellFM
 from cellfm.settings import settings
+from cellfm.vocab import resolve_vocabulary
 
 
 def version_that_is(monkeypatch: pytest.MonkeyPatch, package: str, version: str | None) -> None:
@@ -135,3 +137,23 @@ def test_the_doctor_starts_without_the_packages_that_it_looks_for(tmp_path: Path
     code += "; print([f.status for f in [cellfm._doctor._mini(), *cellfm._doctor._packages()]][0])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ran.stdout.strip() == "problem"
+
+
+def test_a_file_of_cells_is_looked_at(tmp_path: Path, tiny_adata: AnnData):
+    path = tmp_path / "cells.h5ad"
+    tiny_adata.var_names = [*resolve_vocabulary("mini").symbols[: tiny_adata.n_vars]]
+    tiny_adata.var["feature_types"] = ["Gene Expression"] * (tiny_adata.n_vars - 4) + ["Antibody Capture"] * 4
+    tiny_adata.write_h5ad(path)
+    read, *others = _doctor._cells(path, None, "rna")
+    assert (read.status, read.detail) == (
+        "ok",
+        f"{path}: h5ad, 40 cells x {tiny_adata.n_vars - 4} genes, {tiny_adata.n_vars - 4} known to 'mini'",
+    )
+    assert any(one.status == "warning" and "4 Antibody Capture" in one.cure for one in others)
+    tiny_adata.X = tiny_adata.X * 0.3
+    tiny_adata.write_h5ad(path)
+    assert [one for one in _doctor._cells(path, None, "rna") if one.status == "problem" and "No counts" in one.cure]
+    (tmp_path / "cells.rds").write_bytes(b"X\n\x00\x00\x00\x03rest")
+    (finding,) = _doctor._cells(tmp_path / "cells.rds", None, "rna")
+    assert finding.status == "problem"
+    assert "readRDS" in finding.cure

@@ -44,7 +44,7 @@ def expression_summary(adata: AnnData, layer: str | None) -> pd.DataFrame:
     mean = total / adata.n_obs
     variance = np.maximum(squares / adata.n_obs - mean**2, 0)
     columns = {"mean": mean, "detection": cells / adata.n_obs, "dispersion": variance / np.maximum(mean, 1e-9)}
-    return pd.DataFrame(columns, index=adata.var_names)
+    return pd.DataFrame(columns, index=adata.var_names)[counts.is_gene]
 
 
 def gene_features(
