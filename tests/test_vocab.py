@@ -9,7 +9,7 @@ import pytest
 
 from cellfm.errors import CheckpointError, InputError
 from cellfm.settings import settings
-from cellfm.vocab import Vocabulary, resolve_vocabulary, strip_version
+from cellfm.vocab import NAME_COLUMNS, Vocabulary, resolve_vocabulary, strip_version
 
 GENES = pd.DataFrame(
     {
@@ -49,6 +49,21 @@ def test_saved_is_loaded(vocab: Vocabulary, tmp_path: Path):
         loaded = Vocabulary.load(path)
         pd.testing.assert_frame_equal(loaded.genes, vocab.genes)
         assert loaded.hash == vocab.hash
+
+
+def test_other_names_in_a_file_are_no_part_of_a_vocabulary(vocab: Vocabulary, tmp_path: Path):
+    others = {name: ["A|B", "", "C", ""] for name in NAME_COLUMNS}
+    vocab.genes.assign(**others).to_csv(tmp_path / "vocabulary.tsv", sep="\t", index=False)
+    loaded = Vocabulary.load(tmp_path)
+    pd.testing.assert_frame_equal(loaded.genes, vocab.genes)
+    assert loaded.hash == vocab.hash
+
+
+def test_mini_is_what_its_weights_were_made_for(tmp_path: Path):
+    vocab = resolve_vocabulary("mini")
+    assert vocab.hash.startswith("136afc5a1f9c")
+    vocab.save(tmp_path)
+    assert (tmp_path / "vocabulary.tsv").read_text().startswith("symbol\tensembl_id\tbiotype\n")
 
 
 def test_published_tables_are_read(tmp_path: Path):

@@ -1,6 +1,6 @@
 """The genes of `mini`: approved symbols with Ensembl id and biotype, sorted by symbol.
 
-Run as ``python -m benchmarks.mini.vocabulary --data FOLDER --out vocabulary.tsv``.
+Run as ``python -m benchmarks.mini.vocabulary --data FOLDER --out vocabulary.tsv``; `names.py` adds their other names.
 """
 
 import argparse
