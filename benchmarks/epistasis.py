@@ -65,12 +65,14 @@ def judge(predictor: PerturbationPredictor, truth: pd.DataFrame) -> dict[str, fl
     """Errors of the test conditions against the truth, and how much of what is not additive was found."""
     tested = list(predictor.split.test)
     true = truth.loc[[name_of(pair) for pair in tested]].to_numpy()
-    network, additive = predictor.changes(tested), predictor.additive_changes(tested)
+    network, additive, chosen = (predictor.changes(tested, method) for method in ("network", "additive", None))
     shifted = [alike(pair) for pair in tested]
     found, missing = (network - additive)[shifted].ravel(), (true - additive)[shifted].ravel()
     return {
         "additive": float(((additive - true) ** 2).mean()),
         "network": float(((network - true) ** 2).mean()),
+        "chosen": float(((chosen - true) ** 2).mean()),
+        "is network": float(predictor.chosen == "network"),
         "mean change": float(((predictor.profiles.changes(predictor.learnt).mean(0) - true) ** 2).mean()),
         "departure": float(np.corrcoef(found, missing)[0, 1]) if found.any() else 0.0,
         "epoch": float(predictor.history["kept"].idxmax()),
@@ -93,9 +95,11 @@ def main() -> None:
                 )
                 found.append(judge(predictor, truth))
             table = pd.DataFrame(found)
-            errors = [spread(table[column], 4) for column in ("mean change", "additive", "network")]
-            rows.append([name, variant, *errors, spread(table["departure"], 2), spread(table["epoch"], 1)])
-    header = ["data", "network with", "error: mean change", "additive", "network", "departure found", "epoch"]
+            errors = [spread(table[column], 4) for column in ("mean change", "additive", "network", "chosen")]
+            chosen = f"{table['is network'].sum():.0f} of {len(table)}"
+            rows.append([name, variant, *errors, chosen, spread(table["departure"], 2), spread(table["epoch"], 1)])
+    header = ["data", "network with", "error: mean change", "additive", "network", "chosen"]
+    header += ["network is chosen", "departure found", "epoch"]
     print(markdown(header, rows))
 
 

@@ -18,13 +18,13 @@ SPACES = ("cellfm", "pca")
 VARIANTS: dict[str, dict] = {
     "cellot": {"method": "cellot"},
     "entropic": {"method": "entropic"},
-    "scgen": {"method": "scgen", "groupby": "cell_type"},
+    "latent_shift": {"method": "latent_shift", "groupby": "cell_type"},
     "cellot, whole cells": {"method": "cellot", "decode": "whole"},
     "cellot, from no change": {"method": "cellot", "start": "none"},
     "cellot, 1e-4 from no change": {"method": "cellot", "start": "none", "learning_rate": 1e-4},
-    # In scGen's own space alone, which needs pertpy: pip install 'cellfm[scgen]'.
-    "scgen, pertpy": {"method": "scgen", "groupby": "cell_type"},
-    "scgen, pertpy, whole cells": {"method": "scgen", "groupby": "cell_type", "decode": "whole"},
+    # These need pertpy: pip install 'cellfm[scgen]'.
+    "scgen": {"method": "scgen", "groupby": "cell_type"},
+    "scgen, whole cells": {"method": "scgen", "groupby": "cell_type", "decode": "whole"},
 }
 ONE_SEED = {"cellot, whole cells", "cellot, from no change", "cellot, 1e-4 from no change"}
 BASELINES = ("identity", "mean shift", "mean change")
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    usual = [name for name in VARIANTS if "pertpy" not in name]
+    usual = [name for name in VARIANTS if not name.startswith("scgen")]
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=usual)
     parser.add_argument("--table", action="store_true", help="only print what was found")
     args = parser.parse_args()
@@ -108,7 +108,7 @@ def main() -> None:
         for variant in sorted(args.variants, key=lambda name: name in ONE_SEED):
             for seed in range(args.seeds):
                 for number, left_out in enumerate(groups):
-                    for space in ["scgen"] if "pertpy" in variant else SPACES:
+                    for space in ["scgen"] if variant.startswith("scgen") else SPACES:
                         path = args.work / f"scores-{variant}-{space}-{number}-{seed}.csv"
                         if not path.exists() and not (seed and variant in ONE_SEED):
                             run(adata, variant, space, left_out, seed).to_csv(path, index=False)
