@@ -140,6 +140,9 @@ def test_a_rule_may_be_a_mapping_a_function_or_a_separator(dtype):
     by_function = conditions_of(labels, parse_labels=lambda label: {"odd": "A+B"}.get(label, "ctrl"))
     assert by_function[::10] == [(), ("A", "B"), (), ()]
     assert conditions_of(labels, parse_labels="-")[::10] == [(), ("odd",), ("A", "B"), ("A_1",)]
+    for rule in ("_", {}, lambda label: label):
+        own = ["neg"] * 10 + ["A+neg" if callable(rule) else "A_neg"] * 10
+        assert conditions_of(own, parse_labels=rule, control="neg")[::10] == [(), ("A",)]
     with pytest.raises(InputError, match="parse_labels= gives 3 for the label 'odd'; expected"):
         conditions_of(labels, parse_labels={"odd": 3})
     with pytest.raises(InputError, match="parse_labels= reads 'odd' as 'A', 'B', 'C'; expected one or two genes"):

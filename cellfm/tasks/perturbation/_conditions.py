@@ -140,7 +140,7 @@ def _readings(
     others: bool,
 ) -> dict[str, Reading]:
     """What each label means; labels whose cells are left out are not among them."""
-    by_rule = {label: False if rule is None else apply_rule(rule, label) for label in sizes.index}
+    by_rule = {label: False if rule is None else apply_rule(rule, label, control or ()) for label in sizes.index}
     left_out = [label for label, reading in by_rule.items() if reading is None]
     found = {label: reading for label, reading in by_rule.items() if isinstance(reading, Reading)}
     rest = [label for label, reading in by_rule.items() if reading is False]

@@ -109,17 +109,20 @@ def read_label(label: str, known: Collection[str], control: Collection[str] = ()
     return together
 
 
-def apply_rule(rule: LabelRule, label: str) -> Reading | bool | None:
+def apply_rule(rule: LabelRule, label: str, control: Collection[str] = ()) -> Reading | bool | None:
     """What a label means by the rule of the user; None for cells to leave out, False where the rule says nothing.
+
+    Labels of `control` are control whatever the rule is, and name no gene where they stand beside one.
 
     Raises
     ------
     InputError
         The rule gives something else than names of genes.
     """
+    if label in control:
+        return Reading(CONTROL)
     if isinstance(rule, str):
-        parts = [part.strip() for part in label.split(rule)]
-        return Reading(_condition(label, [part for part in parts if not is_control_word(part)]))
+        return Reading(_condition(label, _without_control(label.split(rule), control)))
     if isinstance(rule, Mapping):
         if label not in rule:
             return False
@@ -129,8 +132,7 @@ def apply_rule(rule: LabelRule, label: str) -> Reading | bool | None:
     if given is None:
         return None
     if isinstance(given, str):
-        given = [part.strip() for part in given.split("+")]
-        given = [] if given == [""] else [part for part in given if not is_control_word(part)]
+        given = _without_control(given.split("+"), control) if given else []
     if not isinstance(given, Collection) or not all(isinstance(gene, str) for gene in given):
         raise InputError(
             f"parse_labels= gives {given!r} for the label {label!r}; expected the names of one or two genes such as "
@@ -158,6 +160,10 @@ def _condition(label: str, genes: Collection[str]) -> Condition:
     if len(found) > MOST_GENES or not all(found):
         raise InputError(f"parse_labels= reads {label!r} as {', '.join(map(repr, found))}; expected one or two genes.")
     return found
+
+
+def _without_control(parts: Iterable[str], control: Collection[str]) -> list[str]:
+    return [part for part in map(str.strip, parts) if part not in control and not is_control_word(part)]
 
 
 def _parts(label: str) -> list[str]:
