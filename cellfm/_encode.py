@@ -1,5 +1,6 @@
 """Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
 
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -148,6 +149,17 @@ def read_cells_for(
     return CellInput(counts, match, values)
 
 
+def read_reference_for(
+    adata: AnnData, vocab: Vocabulary, *, layer: str | None, gene_key: str | None, **options: Any
+) -> CellInput:
+    """As `read_cells_for`, for a second table: messages name ``reference_layer=`` and ``reference_gene_key=``."""
+    try:
+        return read_cells_for(adata, vocab, layer=layer, gene_key=gene_key, **options)
+    except InputError as error:
+        text = re.sub(r"\b(layer|gene_key)=", r"reference_\1=", str(error))
+        raise type(error)(f"The reference: {text}") from None
+
+
 def refuse_empty(cells: CellInput) -> None:
     """Refuse cells that express no known gene.
 
@@ -280,11 +292,8 @@ def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
 def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int, *, summed: bool) -> None:
     require_genes(match, vocab, least, counts.var_name)
     n_genes = match.n_genes
-    if match.guessed:
-        warn(
-            f"Gene names are taken from var[{match.column!r}], since var_names hold none; gene_key= chooses another "
-            "column."
-        )
+    if match.guess:
+        warn(match.guess)
     if len(match.contradictions) > FEW_CONTRADICTIONS * match.contradictions.n_both:
         warn(f"{match.contradictions} Those of {match.contradictions.first} are taken; gene_key= chooses.")
     if match.n_matched < n_genes / 2:

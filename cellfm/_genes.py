@@ -62,6 +62,16 @@ class GeneMatch:
         """Genes of the vocabulary that are there at least once."""
         return len(np.unique(self.ids[self.ids > 0]))
 
+    @property
+    def guess(self) -> str | None:
+        """Where the names were found unasked, and how to choose; None where they stand in a usual place."""
+        if not self.guessed:
+            return None
+        return (
+            f"Gene names are taken from var[{self.column!r}], since the usual places hold none; gene_key= chooses "
+            "another column."
+        )
+
     def repeated(self) -> np.ndarray:
         """(n_vars,) bool: another row before it is the same gene."""
         return (self.ids > 0) & pd.Series(self.ids).duplicated().to_numpy()

@@ -121,8 +121,8 @@ def _advice(
         )
     if n_matched < n_vars and not len(synonyms):
         yield "Leave out hgnc=False to match previous symbols and aliases too."
-    if naming.match.guessed:
-        yield f"Gene names are taken from var[{naming.match.column!r}]; gene_key= chooses another column."
+    if naming.match.guess:
+        yield naming.match.guess
     if len(naming.match.contradictions) and not naming.match.contradictions.problem:
         yield f"{naming.match.contradictions} Those of {naming.match.contradictions.first} are taken."
     if naming.ambiguous.any():

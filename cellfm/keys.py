@@ -202,8 +202,16 @@ GENE_COLUMNS = (
     "gene_symbols",
     "gene_symbol",
     "gene_name",
+    "gene_names",
+    "gene_short_name",
+    "hgnc_symbol",
+    "symbol",
     "gene_ids",
+    "gene_id",
     "ensembl_id",
+    "ensembl_ids",
+    "ensembl_gene_id",
+    "ensembl",
     "feature_id",
 )
-"""Columns of `var` that are searched for gene names beside `var_names`."""
+"""Columns of `var` that are searched for gene names beside `var_names`, in any capitals and with any signs."""

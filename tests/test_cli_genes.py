@@ -55,7 +55,10 @@ def test_a_column_of_names_gives_what_the_names_give(folder: Path):
     np.testing.assert_array_equal(result.obsm["X_cellfm"], ad.read_h5ad("out.h5ad").obsm["X_cellfm"])
 
 
-def test_the_reference_has_a_column_of_its_own(folder: Path):
+def test_the_reference_has_a_column_of_its_own(folder: Path, capsys: pytest.CaptureFixture):
+    wrong = ["annotate", "named.h5ad", "-o", "out.h5ad", "--reference", "numbered.h5ad", "--labels-key", "label"]
+    assert main([*wrong, "--model", "model"]) == 2
+    assert "pass --reference-gene-key with the column" in capsys.readouterr().err
     options = ["--model", "model", "--labels-key", "label", "--gene-key", "first", "--reference-gene-key", "first"]
     assert main(["annotate", "numbered.h5ad", "-o", "out.h5ad", "--reference", "numbered.h5ad", *options]) == 0
 

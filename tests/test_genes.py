@@ -51,6 +51,13 @@ def test_usual_columns_are_found_by_themselves(column: str):
     assert match.column == column
 
 
+@pytest.mark.parametrize("column", ["Gene_Symbol", "GeneName", "SYMBOL", "gene.name", "Ensembl_ID", "ENSEMBL"])
+def test_usual_columns_are_found_in_any_writing(column: str):
+    names = ["ENSG00000141510", "nothing"] if "ENS" in column.upper() else ["TP53", "nothing"]
+    match = find_genes(table(["KMT2A", "CD3E"], **{column: names}), VOCAB)
+    assert (match.ids.tolist(), len(match.contradictions)) == ([3, 2], 1)
+
+
 def test_var_names_win_a_draw():
     assert find_genes(table(["TP53"], gene_symbols=["CD3E"]), VOCAB).ids.tolist() == [1]
 

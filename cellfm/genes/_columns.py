@@ -1,5 +1,6 @@
 """Where a table of genes holds their names: `var_names`, the usual columns, or another one that clearly does."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ def read_names(var: pd.DataFrame, gene_key: str | None, is_gene: np.ndarray) -> 
         `gene_key` is not a column of `var`.
     """
     if gene_key is None:
-        columns = [VAR_NAMES, *(column for column in GENE_COLUMNS if column in var)]
+        columns = [VAR_NAMES, *usual_columns(var)]
     elif gene_key in var or gene_key == VAR_NAMES:
         columns = [gene_key]
     else:
@@ -85,11 +86,19 @@ def other_column(var: pd.DataFrame, vocab: Vocabulary, n_known: int) -> str | No
     return best
 
 
+def usual_columns(var: pd.DataFrame) -> list[str]:
+    """Columns of `var` with one of the usual names, in the order of `GENE_COLUMNS`."""
+    places = {_plain(name): place for place, name in enumerate(GENE_COLUMNS)}
+    columns = [column for column in var.columns if isinstance(column, str) and _plain(column) in places]
+    return sorted(columns, key=lambda column: places[_plain(column)])
+
+
 def candidate_columns(var: pd.DataFrame) -> Iterator[str]:
     """Columns of text that are none of the usual ones."""
+    usual = usual_columns(var)
     for column in var.columns:
         kind = var[column].dtype
-        if column not in GENE_COLUMNS and isinstance(column, str) and not pd.api.types.is_numeric_dtype(kind):
+        if column not in usual and isinstance(column, str) and not pd.api.types.is_numeric_dtype(kind):
             yield column
 
 
@@ -120,3 +129,7 @@ def _may_be_joined(name: str) -> bool:
 
 def _text(values: pd.Index | pd.Series) -> np.ndarray:
     return without_genome(values.astype(str).to_numpy(dtype=object))
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\W_]+", "", column).lower()

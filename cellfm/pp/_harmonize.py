@@ -5,11 +5,12 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, require_in_memory, select
+from cellfm._adata import copied, require_in_memory, select, warn
 from cellfm._harmonize import merge_matrices, name_genes, write_genes
 from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
 from cellfm._undisturbed import undisturbed
+from cellfm.errors import InputError
 from cellfm.keys import GENES, RUN
 from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
 
@@ -25,12 +26,13 @@ def harmonize_genes(
 ) -> AnnData | MuData | None:
     """Rename genes to the symbols of the model, and add up those that become the same.
 
-    A gene is found by symbol or Ensembl id (with or without version) in `var_names` or one of the usual columns of
-    `var`, and with `hgnc` by previous symbol or alias. A gene that the model does not know takes the approved symbol,
-    where `hgnc` tells it, and keeps its name otherwise. An alias of a gene that is also there under a better name is
-    not followed: such data hold two genes. Where several rows are one gene, the first stays and X and every layer hold
-    the sum: of the values, or of ``expm1`` of them for log-normalised matrices (the base is that in ``uns["log1p"]``,
-    by default e). Cells, `obs`, `obsm`, `obsp`, `uns`, the order of cells and genes, and `raw` stay
+    A gene is matched by symbol or Ensembl id (with or without version, or both in one word) in `var_names` or one of
+    the usual columns of `var`; by the symbol as R, Seurat or a spreadsheet changed it (``HLA.A``, ``2-Sep``) or as it
+    was made unique (``TBCE-1``); and by previous symbol or alias. A gene that the model does not know takes the
+    approved symbol, where `hgnc` tells it, and keeps its name otherwise. An alias of a gene that is also there under a
+    better name is not followed: such data hold two genes. Where several rows are one gene, the first stays and X and
+    every layer hold the sum: of the values, or of ``expm1`` of them for log-normalised matrices (the base is that in
+    ``uns["log1p"]``, by default e). Cells, `obs`, `obsm`, `obsp`, `uns`, the order of cells and genes, and `raw` stay
     as they are. A second run changes nothing.
 
     Parameters
@@ -66,12 +68,17 @@ def harmonize_genes(
     Raises
     ------
     InputError
-        Backed data; genes have to be added up and a matrix holds negative values or NaN; no cells, no genes; a table
-        that is not HGNC's.
+        Backed data; genes have to be added up and a matrix holds negative values or NaN; no cells, no genes; names and
+        ids of more than a tenth of the genes contradict each other; a table that is not HGNC's.
     MissingKeyError
         No such modality or column; the message lists those there are.
     DownloadError
         The HGNC table could not be fetched.
+
+    Warns
+    -----
+    DataWarning
+        Gene names are taken from a column of `var` that is none of the usual ones.
 
     Examples
     --------
@@ -84,7 +91,11 @@ def harmonize_genes(
     vocab = resolve_vocabulary(model)
     synonyms = load_synonyms(hgnc)
     naming = name_genes(adata.var, vocab, synonyms, gene_key=gene_key)
+    if problem := naming.match.contradictions.problem:
+        raise InputError(problem)
     merged = merge_matrices(adata, naming)
+    if naming.match.guess:
+        warn(naming.match.guess)
     result = copied(data) if copy else data
     with undisturbed():
         write_genes(result, select(result, modality), naming, merged, vocab, synonyms.sha256)

@@ -10,7 +10,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import copied, read_column, record_run, select, warn
-from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
+from cellfm._encode import CellInput, embed_cells, read_cells_for, read_reference_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._undisturbed import undisturbed
@@ -179,7 +179,7 @@ def annotate(
     common = {"values_layer": values_layer, "hgnc": hgnc, "min_known_genes": min_known_genes}
     cells = read_cells_for(adata, loaded.vocab, layer=layer, gene_key=gene_key, **common)
     if annotator is None:
-        source = read_cells_for(known, loaded.vocab, layer=reference_layer, gene_key=reference_gene_key, **common)
+        source = read_reference_for(known, loaded.vocab, layer=reference_layer, gene_key=reference_gene_key, **common)
         if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
             warn("The reference seems to be the query itself: the labels of its own cells were there to learn from.")
         if shared_genes:

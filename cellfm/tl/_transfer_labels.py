@@ -8,7 +8,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import copied, record_run, select, warn
-from cellfm._encode import read_cells_for, stored_or_new_embedding
+from cellfm._encode import read_cells_for, read_reference_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._undisturbed import undisturbed
@@ -154,7 +154,7 @@ def transfer_labels(
         hgnc=hgnc,
         min_known_genes=min_known_genes,
     )
-    source = read_cells_for(
+    source = read_reference_for(
         known,
         loaded.vocab,
         layer=reference_layer,

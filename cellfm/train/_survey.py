@@ -104,6 +104,8 @@ def survey(
                     "matrix": table.matrix.name,
                     "sha256": _fingerprint(table.matrix, match.ids, table.obs, list(values)),
                 }
+                if match.guess:
+                    warn(f"{source.name}: {match.guess}")
                 if features.note:
                     warn(f"{source.name}: {features.note}")
                 found.append(Surveyed(source, table.matrix.n_cells, match, values, facts))

@@ -256,3 +256,30 @@ def test_the_result_can_be_saved(adata: AnnData, hgnc: Path, tmp_path: Path):
     loaded = ad.read_h5ad(tmp_path / "cells.h5ad")
     assert loaded.var["cellfm_match"].tolist() == adata.var["cellfm_match"].tolist()
     assert loaded.uns["cellfm"]["genes"]["n_merged"] == 3
+
+
+def test_names_of_other_programs_are_restored_offline():
+    names = ["HLA.A", "HLA-A", "MLL", "2-Sep", "1-Mar", "AC104667.3", "CD3E_ENSG00000198851", "TBCE-1", "LINC.unknown"]
+    counts = np.arange(18, dtype=np.float32).reshape(2, 9)
+    adata = AnnData(counts, var=pd.DataFrame(index=names))
+    cf.pp.harmonize_genes(adata)
+    expected = ["HLA-A", "KMT2A", "SEPTIN2", "1-Mar", "AC104667.3", "CD3E", "TBCE", "LINC.unknown"]
+    assert adata.var_names.tolist() == expected
+    np.testing.assert_array_equal(adata.X, np.c_[counts[:, 0] + counts[:, 1], counts[:, 2:]])
+    record = adata.uns["cellfm"]["genes"]
+    assert (record["n_restored"], record["n_alias"], record["n_none"], record["n_ambiguous"]) == (3, 1, 2, 1)
+    once = adata.copy()
+    cf.pp.harmonize_genes(adata)
+    assert adata.var_names.tolist() == once.var_names.tolist()
+
+
+def test_names_and_ids_that_contradict_each_other_are_refused():
+    vocab = cf.load_model("mini").vocab.genes
+    genes = vocab[(vocab["ensembl_id"] != "") & (vocab["biotype"] == "protein_coding")].iloc[:40]
+    var = pd.DataFrame({"gene_ids": np.roll(genes["ensembl_id"], 1)}, index=genes["symbol"].to_numpy(object))
+    adata = AnnData(np.ones((2, 40), np.float32), var=var)
+    with pytest.raises(InputError, match="name different genes in 40 of the 40 rows"):
+        cf.pp.harmonize_genes(adata)
+    assert "cellfm" not in adata.uns
+    cf.pp.harmonize_genes(adata, gene_key="var_names")
+    assert adata.var_names.tolist() == genes["symbol"].tolist()
