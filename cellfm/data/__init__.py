@@ -9,7 +9,7 @@ from cellfm.data._mask import choose_targets
 from cellfm.data._numbers import as_numbers, require_numeric
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._read_10x import TenXFolder, TenXRows, open_10x_h5
-from cellfm.data._read_anndata import flat_entries
+from cellfm.data._read_anndata import by_elements
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
 from cellfm.data._shards import Corpus
 from cellfm.data._tokenize import TokenBatch, mix, tokenize
@@ -32,6 +32,7 @@ __all__ = [
     "TokenBatch",
     "Values",
     "as_numbers",
+    "by_elements",
     "cell_format",
     "check_fits",
     "check_writable",
@@ -43,7 +44,6 @@ __all__ = [
     "depth_values",
     "describe",
     "fill_batches",
-    "flat_entries",
     "locate",
     "mix",
     "open_10x_h5",

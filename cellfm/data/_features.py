@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -138,13 +137,15 @@ def genomes_of(var: pd.DataFrame, names: np.ndarray | None = None) -> tuple[np.n
     None and None where nothing speaks of genomes.
     """
     names = _strings(var.index) if names is None else names
-    for column in _columns(var, GENOME_COLUMNS):
-        values = _strings(var[column])
+    for place in _columns(var, GENOME_COLUMNS):
+        values = np.array([_text(value) for value in var.iloc[:, place]], object)
         different = set(values) - {value for value in values if value.lower() in _MISSING}
         if not different or len(different) > _MANY or any("_and_" in value for value in different):
             continue
         if len(different) > 1 or any(_HUMAN.match(value) or _MOUSE.match(value) for value in different):
-            return np.array([value if value in different else None for value in values], object), str(column)
+            return np.array([value if value in different else None for value in values], object), str(
+                var.columns[place]
+            )
     if not _PREFIX.search(_lines(names[:: max(1, len(names) // _SAMPLE)])):
         return None, None
     found = [_PREFIX.match(name) for name in names]
@@ -163,20 +164,28 @@ def without_genome(names: np.ndarray) -> np.ndarray:
 def _types(var: pd.DataFrame) -> np.ndarray | None:
     """(n_vars,) what each row is if it is no gene, else None; None where no column says so."""
     known = _columns(var, TYPE_COLUMNS)
-    others = [column for column in var if column not in known]
-    for column in [*known, *others]:
-        if pd.api.types.is_numeric_dtype(var[column].dtype) or pd.api.types.is_bool_dtype(var[column].dtype):
+    for place in [*known, *(place for place in range(var.shape[1]) if place not in known)]:
+        values = var.iloc[:, place]
+        if pd.api.types.is_numeric_dtype(values.dtype) or _is_diverse(values.iloc[: 5 * _MANY]):
             continue
-        values = var[column]
-        if values.iloc[: 5 * _MANY].nunique() > _MANY:
-            continue
-        different = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else values.dropna().unique()
-        if len(different) > _MANY:
-            continue
-        found = _judged([str(value) for value in different], trusted=column in known)
+        texts = np.array([_text(value) for value in values], object)
+        different = sorted(set(texts))
+        found = _judged(different, trusted=place in known) if len(different) <= _MANY else None
         if found is not None:
-            return np.array([found.get(str(value)) for value in values], object)
+            return np.array([found[text] for text in texts], object)
     return None
+
+
+def _is_diverse(values: pd.Series) -> bool:
+    """Whether there are too many different values for types, or none that can be compared."""
+    try:
+        return values.nunique() > _MANY
+    except TypeError:  # lists and the like
+        return True
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _judged(different: Sequence[str], *, trusted: bool) -> dict[str, str | None] | None:
@@ -231,10 +240,10 @@ def _ordered(values: np.ndarray) -> list[str]:
     return [str(value) for value in pd.Series(values, dtype=object).dropna().value_counts().index]
 
 
-def _columns(var: pd.DataFrame, names: tuple[str, ...]) -> list[Any]:
-    """Columns of `var` with one of the names, in the order of the names, whatever their capitals and signs."""
-    plain = {column: re.sub(r"[\W_]+", "", str(column)).lower() for column in var.columns}
-    return sorted((column for column in plain if plain[column] in names), key=lambda column: names.index(plain[column]))
+def _columns(var: pd.DataFrame, names: tuple[str, ...]) -> list[int]:
+    """Places of columns with one of the names, in the order of the names, whatever their capitals and signs."""
+    plain = [re.sub(r"[\W_]+", "", str(column)).lower() for column in var.columns]
+    return sorted((i for i, name in enumerate(plain) if name in names), key=lambda i: names.index(plain[i]))
 
 
 def _strings(values: pd.Index | pd.Series) -> np.ndarray:

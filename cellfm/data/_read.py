@@ -191,7 +191,9 @@ def _format_of_folder(path: Path) -> CellFormat:
     if found:
         names = ", ".join(matrix.name for matrix in found)
         raise InputError(f"{path} holds several matrices ({names}); put each sample into a folder of its own.")
-    raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr. {READ}")
+    inside = sorted(file.name for file in path.iterdir())
+    there = f"it holds {', '.join(inside[:5])}{' ...' if len(inside) > 5 else ''}" if inside else "it is empty"
+    raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr; {there}. {READ}")
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> InputError:

@@ -27,7 +27,7 @@ def read_h5ad(path: Path) -> "AnnData":
             if file.attrs.get("encoding-type") != "anndata":  # from before anndata 0.7
                 raise
             logger.debug("%s is read element by element: %s.", path, error)
-            return _by_elements(file, _in_memory, path)
+            return by_elements(file, _in_memory, path)
 
 
 def read_zarr(path: Path) -> "AnnData":
@@ -42,7 +42,7 @@ def read_zarr(path: Path) -> "AnnData":
         if group.attrs.get("encoding-type") != "anndata":
             raise
         logger.debug("%s is read element by element: %s.", path, error)
-        return _by_elements(group, _in_memory, path)
+        return by_elements(group, _in_memory, path)
 
 
 def open_h5ad(path: Path) -> "AnnData":
@@ -54,7 +54,7 @@ def open_h5ad(path: Path) -> "AnnData":
         if file.attrs.get("encoding-type") != "anndata":  # from before anndata 0.7
             return anndata.read_h5ad(path, backed="r")
         if not _is_there(file, "X"):  # without which anndata opens no file
-            return _by_elements(file, _in_memory, path)
+            return by_elements(file, _in_memory, path)
         names = list(flat_entries(file["layers"])) if "layers" in file else []
         raw = _raw_tables(file, path)  # its X is found in the file by anndata
         adata = anndata.AnnData(filename=path, filemode="r", raw=raw, **_tables(file, path))
@@ -67,7 +67,7 @@ def open_zarr(path: Path) -> "AnnData":
     """Cells whose X, raw and layers stay on disk; their rows are read when they are taken."""
     import zarr
 
-    return _by_elements(zarr.open_group(path, mode="r"), _on_disk, path)
+    return by_elements(zarr.open_group(path, mode="r"), _on_disk, path)
 
 
 def flat_entries(group: Any) -> dict[str, Any]:
@@ -85,7 +85,16 @@ def flat_entries(group: Any) -> dict[str, Any]:
     return found
 
 
-def _by_elements(group: Any, matrix: Callable[[Any], Any], path: Path) -> "AnnData":
+def by_elements(group: Any, matrix: Callable[[Any], Any], path: Path, *, only_counts: bool = False) -> "AnnData":
+    """Cells of an open .h5ad or .zarr; what anndata cannot read is left out, which is said.
+
+    Parameters
+    ----------
+    matrix
+        Makes a matrix of an element of the file.
+    only_counts
+        Read nothing but X, raw, layers, `obs` and `var`.
+    """
     from anndata import AnnData
 
     x = matrix(group["X"]) if _is_there(group, "X") else None
@@ -94,7 +103,7 @@ def _by_elements(group: Any, matrix: Callable[[Any], Any], path: Path) -> "AnnDa
     raw = _raw_tables(group, path)
     if raw is not None:
         raw["X"] = matrix(group["raw"]["X"])
-    return AnnData(X=x, layers=layers, raw=raw, **_tables(group, path))
+    return AnnData(X=x, layers=layers, raw=raw, **_tables(group, path, only_counts=only_counts))
 
 
 def _is_there(group: Any, name: str) -> bool:
@@ -116,17 +125,17 @@ def _in_memory(element: Any) -> Any:
     return read_elem(element)
 
 
-def _tables(group: Any, path: Path) -> dict[str, Any]:
+def _tables(group: Any, path: Path, *, only_counts: bool = False) -> dict[str, Any]:
     """All but the matrices of counts, in memory."""
     skipped: list[str] = []
-    found: dict[str, Any] = {name: _table(group[name], name, skipped) for name in ("obs", "var")}
-    for name, axis in _ALIGNED.items():
+    found: dict[str, Any] = {name: _frame(group[name], name, skipped) for name in ("obs", "var")}
+    for name, axis in () if only_counts else _ALIGNED.items():
         if name in group:
             entries = _entries(group[name], name, skipped)
             fits = {key: np.shape(value)[:1] == (len(found[axis]),) for key, value in entries.items()}
             found[name] = {key: value for key, value in entries.items() if fits[key]}
             skipped += [f"{name}/{key}" for key in entries if not fits[key]]
-    if "uns" in group:
+    if "uns" in group and not only_counts:
         found["uns"] = _entries(group["uns"], "uns", skipped)
     if skipped:
         logger.warning("%s: left out what anndata cannot read: %s.", path, ", ".join(skipped))
@@ -140,7 +149,7 @@ def _raw_tables(group: Any, path: Path) -> dict[str, Any] | None:
     skipped: list[str] = []
     found: dict[str, Any] = {}
     if "var" in group["raw"]:
-        found["var"] = _table(group["raw"]["var"], "raw/var", skipped)
+        found["var"] = _frame(group["raw"]["var"], "raw/var", skipped)
     if "varm" in group["raw"]:
         found["varm"] = _entries(group["raw"]["varm"], "raw/varm", skipped)
     if skipped:
@@ -172,7 +181,7 @@ def _entries(group: Any, name: str, skipped: list[str]) -> dict[str, Any]:
     return entries
 
 
-def _table(group: Any, name: str, skipped: list[str]) -> pd.DataFrame:
+def _frame(group: Any, name: str, skipped: list[str]) -> pd.DataFrame:
     """A table; without the columns that cannot be read."""
     from anndata.io import read_elem
 

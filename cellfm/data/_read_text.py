@@ -82,6 +82,10 @@ def read_table(path: Path) -> "AnnData":
         raise InputError(f"{path} cannot be read: {error}. It may be cut short or damaged; get it anew.") from error
     columns = np.arange(layout.width).astype(str) if layout.header is None else np.array(layout.header, dtype=object)
     numbers = columns[layout.is_number]
+    if not len(numbers):
+        raise InputError(
+            f"{path} is a table without a column of numbers; expected counts (with a decimal point, if any)."
+        )
     known = _known(numbers)
     n_known = {place: int(_known(values).sum()) for place, values in texts.items()}
     genes = max(n_known, key=lambda place: n_known[place], default=-1)

@@ -14,7 +14,7 @@ from mudata import MuData
 
 from cellfm._adata import Matrix, read_matrix, select
 from cellfm._logging import logger
-from cellfm.data import cell_format, flat_entries, locate, open_10x_h5, read_cells
+from cellfm.data import by_elements, cell_format, locate, open_10x_h5, read_cells
 from cellfm.errors import InputError
 from cellfm.train._ten_x import open_mtx
 
@@ -118,19 +118,13 @@ def _on_disk(path: Path, kind: str, stack: ExitStack) -> AnnData | None:
 
     `anndata.read_h5ad(backed="r")` would read layers, obsm and obsp into memory.
     """
-    from anndata.io import read_elem
-
     try:
         group = _group(path, kind, stack)
         if group.attrs.get("encoding-type") != "anndata":
             return None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(Variable|Observation) names are not unique", UserWarning)
-            adata = AnnData(_element(group, "X"), obs=read_elem(group["obs"]), var=read_elem(group["var"]))
-            for name in flat_entries(group["layers"]) if "layers" in group else ():
-                adata.layers[name] = _element(group["layers"], name)
-            if hasattr(group.get("raw"), "keys"):
-                adata.raw = AnnData(_element(group["raw"], "X"), obs=adata.obs, var=read_elem(group["raw"]["var"]))
+            adata = by_elements(group, _element, path, only_counts=True)
     except Exception as error:
         raise InputError(
             f"{path} looks like {kind} but cannot be read: {(str(error).strip().splitlines() or [type(error)])[0]}. It "
@@ -149,12 +143,9 @@ def _group(path: Path, kind: str, stack: ExitStack) -> Any:
     return zarr.open(path, mode="r")
 
 
-def _element(group: Any, name: str) -> Any:
+def _element(found: Any) -> Any:
     from anndata.io import sparse_dataset
 
-    found = group.get(name)
-    if found is None or found.attrs.get("encoding-type") == "null":
-        return None
     return sparse_dataset(found) if hasattr(found, "keys") else found
 
 

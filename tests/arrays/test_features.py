@@ -58,6 +58,13 @@ def test_columns_of_other_things_leave_no_gene_out(columns: dict):
     assert left_out(**columns) == {}
 
 
+def test_odd_tables_are_looked_through():
+    var = pd.DataFrame({"lists": [[1], [2], [3]], 0: [1, 2, 3], "twice": list("abc")}, index=list("ABC"))
+    var = pd.concat([var, pd.DataFrame({"twice": [b"RNA", b"ADT", b"RNA"]}, index=var.index)], axis=1)
+    var[("two", "levels")] = pd.Timestamp("2020-01-01")
+    assert read_features(var).left_out == {"ADT": 1}
+
+
 def test_rows_of_an_unknown_type_beside_gene_expression_are_left_out_by_its_name():
     assert left_out(feature_types=["Gene Expression", "Nanobody Capture", "Something New"]) == {
         "Nanobody Capture": 1,

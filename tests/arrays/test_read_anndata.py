@@ -50,6 +50,13 @@ def test_scalars_and_unknown_entries_do_no_harm(tmp_path: Path, cells: AnnData, 
         file["uns/strange"].attrs["encoding-type"] = "of-another-program"
         file["uns/strange"].attrs["encoding-version"] = "9.9"
         file["layers/scalar"] = 1.0
+        file["obs/strange"] = np.arange(9)
+        file["obs/strange"].attrs["encoding-type"] = "of-another-program"
+        file["obs/strange"].attrs["encoding-version"] = "9.9"
+        file["obs"].attrs["column-order"] = np.array(["kind", "strange"], dtype=object)
+    with open_table(name_sources(path)[0], layer="counts", modality="rna") as table:
+        np.testing.assert_array_equal(table.matrix.rows(0, 9).toarray(), cells.X.toarray())
+        assert list(table.obs) == ["kind"]
     read = read_cells(path, backed=backed)
     np.testing.assert_array_equal(read_matrix(read).rows(0, 9).toarray(), cells.X.toarray())
     np.testing.assert_array_equal(read_matrix(read, "counts").rows(0, 9).toarray(), cells.X.toarray())
