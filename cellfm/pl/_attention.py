@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, write_message
+from cellfm._figure import finish, fit_tick_labels, write_message
 from cellfm.errors import MissingKeyError
 from cellfm.keys import ATTENTION, RUN
 
@@ -131,6 +131,7 @@ def _draw(ax: Axes, shown: dict[str, pd.DataFrame], *, relative: bool) -> None:
             fontsize="small",
         )
     ax.figure.colorbar(image, ax=ax, label=label, shrink=0.6)
+    fit_tick_labels(ax.yaxis)
 
 
 def _record(adata: AnnData, key: str) -> tuple[str, Mapping[str, Any]]:

@@ -9,7 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, write_message
+from cellfm._figure import finish, fit_tick_labels, write_message
 from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
 
@@ -100,3 +100,4 @@ def _draw(ax: Axes, shown: pd.DataFrame, chosen: list[str], terms: list[str]) ->
     ax.margins(x=0.1, y=0.05)
     ax.invert_yaxis()
     ax.figure.colorbar(dots, ax=ax, label="-log10 adjusted p", shrink=0.6, extend="max")
+    fit_tick_labels(ax.xaxis, ax.yaxis)

@@ -9,7 +9,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from scanpy.plotting.palettes import default_20
 
-from cellfm._figure import finish
+from cellfm._figure import finish, point_area
 from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
 
@@ -74,7 +74,7 @@ def gene_modules(
     if ax is None:
         ax = plt.subplots(figsize=(8, 5), layout="constrained")[1]
     shown = np.isfinite(points[:, 0])
-    size = min(120_000 / max(1, shown.sum()), _LARGEST)  # as scanpy, but no points that cover each other
+    size = point_area(int(shown.sum()), most=_LARGEST)
     grey = shown & ((modules < 0) | (modules >= n_modules))
     ax.scatter(points[grey, 0], points[grey, 1], s=0.5 * size, color="lightgrey", linewidths=0, rasterized=True)
     for module in range(min(n_modules, modules.max(initial=-1) + 1)):
@@ -89,7 +89,9 @@ def gene_modules(
         title=f"{shown.sum():,} genes" + (", none in a module" if modules.max(initial=-1) < 0 else ""),
     )
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small", markerscale=3)
+        legend = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+        for handle in legend.legend_handles:
+            handle.set_sizes([_LARGEST])
     finish(ax, show=show, save=save)
     return ax
 

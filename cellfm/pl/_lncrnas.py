@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.markers import MarkerStyle
 
 from cellfm._adata import warn
-from cellfm._figure import finish, write_message
+from cellfm._figure import finish, fit_tick_labels, write_message
 from cellfm.errors import MissingKeyError
 from cellfm.keys import ATTENTION, RUN
 
@@ -128,6 +128,7 @@ def _draw(ax: Axes, shown: pd.DataFrame, genes: list[str], groups: list[str], ex
     ax.legend(title="cells", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     label = "specificity,\nleft by attention,\nright by expression" if expression else "specificity"
     ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.6, anchor=(0, 0))
+    fit_tick_labels(ax.yaxis)
 
 
 def _title(adata: AnnData, key: str) -> str:
