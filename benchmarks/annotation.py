@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 import cellfm as cf
-from benchmarks.annotation_tables import TABLES
+from benchmarks.annotation_tables import CHOSEN_ON, SEEN, TABLES, TESTED_ON, UNSEEN
 from cellfm._encode import embed_cells, read_cells_for
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._baselines import celltypist_name
@@ -69,8 +69,6 @@ SETS = {
     "pbmc3k, residuals": Cells("pbmc3k_clustifyr", values=RESIDUALS),
     "crc, residuals": Cells("crc_tumor_scmetalink", values=RESIDUALS),
 }
-UNSEEN = ("pbmc4k", "hao", "breast", "pdac", "melanoma, CD8 states")
-SEEN = ("kang", "pancreas", "scmix", "pbmc3k", "crc", "pbmc_facs", "pbmc_facs, CD4 subsets")
 STABILISED = ("pbmc_facs, residuals", "pbmc3k, residuals", "crc, residuals")
 STUDIES = {
     "pbmc_facs": "pbmc_facs_zheng2017",
@@ -84,13 +82,6 @@ STUDIES = {
     "aj064": "more/tissue_aj064_scrnastat",
     "crc": "crc_tumor_scmetalink",
 }
-_CHOSEN_ON = [("pbmc_facs", "pbmc3k"), ("pbmc_facs", "ding"), ("pbmc3k", "ding"), ("kang", "pbmc3k")]
-_TESTED_ON = [
-    *[("pbmc4k", "hao"), ("breast", "pdac"), ("breast", "aj064"), ("breast", "crc"), ("crc", "aj064")],
-    *[("pbmc4k", "kang"), ("pbmc4k", "pbmc_facs"), ("pbmc4k", "pbmc3k"), ("hao", "kang"), ("hao", "pbmc_facs")],
-]
-CHOSEN_ON, TESTED_ON = ([pair for a, b in pairs for pair in ((a, b), (b, a))] for pairs in (_CHOSEN_ON, _TESTED_ON))
-"""Reference and query, both ways: the pairs that the rule of rejection was chosen on, and the others."""
 HEADS = ("knn", "knn-pca", "frozen", "frozen-pca")
 ON_GENES = ("knn-hvg", "frozen-hvg")
 QUICK = (LOGISTIC_REGRESSION, *HEADS)

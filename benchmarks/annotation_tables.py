@@ -1,40 +1,68 @@
 """The tables of `benchmarks.annotation`, from the rows that it has measured."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION
 
 BASE = "logistic regression"
-METHODS = ("logistic", "celltypist", "knn", "frozen", "query", "lora", "full")
+SAME_HEAD = "the same head on PCA"
+SHOWN = ("knn", "knn-pca", "knn-hvg", "frozen", "frozen-pca", "frozen-hvg")
+METHODS = (LOGISTIC_REGRESSION, "celltypist", *SHOWN, "frozen-2", "frozen-3", "query", "lora", "full")
+THRESHOLDS = ("own", "factor", "class")
+SEEN_STUDIES = {"pbmc_facs", "pbmc3k", "ding", "kang", "crc"}
+UNSEEN = ("pbmc4k", "hao", "breast", "pdac", "melanoma, CD8 states")
+SEEN = ("kang", "pancreas", "scmix", "pbmc3k", "crc", "pbmc_facs", "pbmc_facs, CD4 subsets")
+_TESTED_ON = [
+    *[("pbmc4k", "hao"), ("breast", "pdac"), ("breast", "aj064"), ("breast", "crc"), ("crc", "aj064")],
+    *[("pbmc4k", "kang"), ("pbmc4k", "pbmc_facs"), ("pbmc4k", "pbmc3k"), ("hao", "kang"), ("hao", "pbmc_facs")],
+]
+_CHOSEN_ON = [("pbmc_facs", "pbmc3k"), ("pbmc_facs", "ding"), ("pbmc3k", "ding"), ("kang", "pbmc3k")]
+CHOSEN_ON, TESTED_ON = ([pair for a, b in pairs for pair in ((a, b), (b, a))] for pairs in (_CHOSEN_ON, _TESTED_ON))
+"""Reference and query, both ways: the pairs that the rule of rejection was chosen on, and the others."""
+TESTED = {f"{a} -> {b}" for a, b in TESTED_ON}
 BATCH_SIZE = 64
 TRAINED = 0.85  # share of the training cells that is not kept for validation
 SCORES = ("accuracy", "macro_f1", "weighted_f1")
 
 
-def labels(rows: pd.DataFrame) -> str:
-    """Scores of each set and method, mean and spread over folds and seeds, and what lies between it and the baseline.
+def labels(rows: pd.DataFrame, of: tuple[str, ...]) -> str:
+    """Scores of each set and method, mean and spread over folds and seeds, and the difference to the same head on PCA.
 
     The difference is over the folds that both were run on.
     """
     rows = _part(rows, "labels")
+    rows = rows[rows["set"].isin(of)] if len(rows) else rows
+    where = ["seed", "fold"]
+    lines = []
+    for name in of:
+        in_set = rows[rows["set"] == name] if len(rows) else rows
+        for method, group in in_set.groupby("method", sort=False):
+            same = in_set[in_set["method"] == f"{method}-pca"].set_index(where)[list(SCORES)]
+            gap = (group.set_index(where)[list(SCORES)] - same).dropna()
+            beside = f"{_signed(gap['accuracy'])} / {_signed(gap['macro_f1'])}" if len(gap) else ""
+            called = group["called"].iloc[0].replace(LOGISTIC_REGRESSION, BASE)
+            scores = [_percent(group[score]) for score in SCORES]
+            lines.append([name, called, str(len(group)), *scores, beside, f"{group['seconds'].median():.1f}"])
+    header = ["set", "method", "fits", "accuracy", "macro F1", "weighted F1", f"over {SAME_HEAD} (points)", "s a fit"]
+    return _markdown(header, lines)
+
+
+def across(rows: pd.DataFrame) -> str:
+    """Accuracy in per cent on another study, for the kinds that the reference has."""
+    rows = _part(rows, "across")
     if rows.empty:
         return ""
-    lines = []
-    where = ["set", "seed", "fold"]
-    base = rows[rows["method"] == LOGISTIC_REGRESSION].assign(set=lambda r: r["set"].str.removesuffix(", residuals"))
-    base = base.set_index(where)[list(SCORES)] if len(base) else None
-    for (name, method), group in rows.groupby(["set", "method"], sort=False):
-        cells = [f"{_percent(group[score])}" for score in SCORES]
-        same = group.assign(set=name.removesuffix(", residuals")).set_index(where)[list(SCORES)]
-        gap = (same - base.reindex(same.index)).mean() * 100 if base is not None else pd.Series(dtype=float)
-        beside = "" if method == LOGISTIC_REGRESSION or gap.isna().all() else f"{gap.iloc[0]:+.1f} / {gap.iloc[1]:+.1f}"
-        called = group["called"].iloc[0].replace(LOGISTIC_REGRESSION, BASE)
-        seconds = f"{group['seconds'].median():.1f}"
-        lines.append([name, called, str(len(group)), *cells, beside, seconds])
-    header = ["set", "method", "fits", "accuracy", "macro F1", "weighted F1", f"over {BASE} (points)", "s a fit"]
-    return _markdown(header, lines)
+    methods = [m for m in (LOGISTIC_REGRESSION, *SHOWN) if m in set(rows["method"])]
+    table = (rows.pivot_table(index="set", columns="method", values="accuracy", sort=False) * 100)[methods].dropna()
+    unseen = [name for name in table.index if not set(name.split(" -> ")) & SEEN_STUDIES]
+    table = table.loc[[*unseen, *(name for name in table.index if name not in unseen)]]
+    lines = [[name, *(f"{value:.1f}" for value in line)] for name, line in table.iterrows()]
+    groups = [(f"mean of {len(unseen)}, unseen", table.loc[unseen]), (f"mean of {len(table)}", table)]
+    lines += [[f"**{title}**", *(f"**{value:.1f}**" for value in part.mean())] for title, part in groups]
+    return _markdown(["reference -> query", *(m.replace(LOGISTIC_REGRESSION, BASE) for m in methods)], lines)
 
 
 def epochs(rows: pd.DataFrame) -> str:
@@ -53,21 +81,16 @@ def epochs(rows: pd.DataFrame) -> str:
 
 
 def unknowns(rows: pd.DataFrame) -> str:
+    """Means over the types of each set, left out in turn; the spread is over types."""
     rows = _part(rows, "unknowns")
     if rows.empty:
         return ""
     columns = ["auroc_confidence", "auroc_distance", "auroc_both", "unknown_rejected", "known_rejected"]
-    columns = [column for column in columns if column in rows]
     lines = []
-    for (label, method), group in rows.groupby(["left_out", "method"], sort=True):
-        called = method.replace(LOGISTIC_REGRESSION, BASE)
-        lines.append([label, called, *(_two(group[column].mean()) for column in columns)])
-    for method, group in rows.groupby("method", sort=True):
-        called = method.replace(LOGISTIC_REGRESSION, BASE)
-        seeds = group.groupby("seed")[columns].mean()
-        spread = [f"{_two(seeds[c].mean())}" + _spread(seeds[c]) for c in columns]
-        lines.append(["**mean of all**", called, *spread])
-    return _markdown(["left out", "method", *(column.replace("_", " ") for column in columns)], lines)
+    for (name, method), group in rows.groupby(["set", "method"], sort=False):
+        scores = [f"{_two(group[c].mean())}" + _spread(group[c]) for c in columns]
+        lines.append([name, method.replace(LOGISTIC_REGRESSION, BASE), str(group["left_out"].nunique()), *scores])
+    return _markdown(["set", "method", "types", *(column.replace("_", " ") for column in columns)], lines)
 
 
 def panels(rows: pd.DataFrame) -> str:
@@ -92,22 +115,31 @@ def panels(rows: pd.DataFrame) -> str:
 
 
 def studies(rows: pd.DataFrame) -> str:
+    """Shares rejected on the vote of the model, by three thresholds: pairs, then means over both groups of pairs."""
     rows = _part(rows, "studies")
     if rows.empty:
         return ""
-    columns = [f"{who}_{threshold}" for who in ("known", "unknown") for threshold in ("own", "query")]
-    whole, less = rows[rows["left_out"] == ""], rows[rows["left_out"] != ""]
-    lines = [
-        [r["set"], f"{r['shift']:.2f}", *("" if pd.isna(r[c]) else f"{r[c]:.2f}" for c in columns)]
-        for _, r in whole.iterrows()
-    ]
-    for name, part in (("mean", whole), (f"mean of {len(less)}, a kind left out", less)):
-        lines.append([f"**{name}**", f"{part['shift'].mean():.2f}", *(f"**{part[c].mean():.2f}**" for c in columns)])
-    header = [
-        "shift",
-        *(f"{who} rejected, {by}" for who in ("known", "unknown") for by in ("its own", "for the query")),
-    ]
-    return _markdown(["reference -> query", *header], lines)
+    lines = []
+    of_model = rows[(rows["method"] == "model") & (rows["left_out"] == "")]
+    tested = of_model["set"].isin(TESTED)
+    for title, group in (("tested on", of_model[tested]), ("chosen on", of_model[~tested])):
+        for _, r in group.iterrows():
+            shares = [_two(r[f"{who}_{by}"]) for who in ("known", "unknown") for by in THRESHOLDS]
+            lost = " / ".join(str(int(r[f"lost_{by}"])) for by in THRESHOLDS) + f" of {int(r['n_classes'])}"
+            lines.append([title, r["set"], *shares, lost])
+    for features in ("model", "pca"):
+        for title in ("tested on", "chosen on"):
+            of = rows[(rows["method"] == features) & (rows["set"].isin(TESTED) == (title == "tested on"))]
+            whole, less = of[of["left_out"] == ""], of[of["left_out"] != ""]
+            if of.empty:
+                continue
+            lost = " / ".join(str(int(whole[f"lost_{by}"].sum())) for by in THRESHOLDS)
+            means = [f"**{whole[f'known_{by}'].mean():.2f}**" for by in THRESHOLDS]
+            found = [f"**{less[f'unknown_{by}'].mean():.2f}**" for by in THRESHOLDS]
+            called = f"**{features}: {len(whole)} pairs; {len(less)} with a kind left out**"
+            lines.append([title, called, *means, *found, f"{lost} of {int(whole['n_classes'].sum())}"])
+    header = [f"{who} rejected, {by}" for who in ("known", "unknown") for by in ("own", "one factor", "by class")]
+    return _markdown(["", "reference -> query", *header, "classes lost"], lines)
 
 
 def seconds(rows: pd.DataFrame) -> str:
@@ -127,7 +159,7 @@ def _part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
     def place(column: pd.Series) -> pd.Series:
         if column.name != "method":
             return column
-        return column.map(lambda name: next(i for i, start in enumerate(METHODS) if name.startswith(start)))
+        return column.map(lambda name: METHODS.index(name) if name in METHODS else len(METHODS))
 
     return rows.sort_values(["set", "method"], key=place, kind="stable")
 
@@ -135,6 +167,10 @@ def _part(rows: pd.DataFrame, part: str) -> pd.DataFrame:
 def _percent(values: pd.Series) -> str:
     spread = f" ± {values.std() * 100:.1f}" if len(values) > 1 else ""
     return f"{values.mean() * 100:.1f}{spread}"
+
+
+def _signed(gap: pd.Series) -> str:
+    return f"{gap.mean() * 100:+.1f}"
 
 
 def _two(value: float) -> str:
@@ -153,7 +189,9 @@ def _markdown(header: list[str], lines: list[list[str]]) -> str:
 
 
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
-    "Labels": labels,
+    "Labels of cells that it has not seen": partial(labels, of=UNSEEN),
+    "Labels of cells that it has seen": partial(labels, of=SEEN),
+    "Labels of another study": across,
     "Time of an epoch": epochs,
     "Unknown types": unknowns,
     "Panels": panels,

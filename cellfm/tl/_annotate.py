@@ -96,7 +96,7 @@ def annotate(
     distance_threshold
         Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator,
         widened label by label where the query is displaced from the reference, as cells of another study are: by the
-        displacement of the label's cells, up to 1.25 times that of the least displaced other label, and at most to 1.5
+        displacement of the label's cells, up to 1.5 times that of the least displaced other label, and at most to 1.5
         times the threshold. So it depends on the other cells of the query; a number of yours does not.
     majority_voting
         Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column

@@ -12,7 +12,7 @@ SHRINKAGE = 0.8
 type that the reference lacks."""
 LEAST_CELLS_OF_A_CLASS = 20
 """Cells of a query that must look like a class before its displacement is estimated."""
-MOST_BESIDE_OTHERS = 1.25
+MOST_BESIDE_OTHERS = 1.5
 """How many times as far as the least displaced other class a class may be displaced for this to pass for a shift of
 the whole query."""
 MOST_SPREAD = 1.3
