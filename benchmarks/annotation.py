@@ -27,6 +27,7 @@ from cellfm.tasks.annotation._features import log_normalised
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, judge
 from cellfm.tasks.annotation._metrics import class_table, label_scores, rejection_scores
 from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
+from cellfm.tasks.annotation._panel import on_shared_genes
 from cellfm.tasks.annotation._split import Fold, leave_one_out_folds, random_folds
 from cellfm.tasks.annotation._subjects import COMPONENTS, MODEL, Subjects
 from cellfm.train._step import Step
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the .h5ad files")
     parser.add_argument("--work", type=Path, required=True, help="folder for embeddings and results")
     parser.add_argument("--parts", nargs="+", choices=(*PARTS, *RUNS), default=["labels"])
-    parser.add_argument("--sets", nargs="+", choices=SETS, help="of a part with several sets, only these")
+    parser.add_argument("--sets", nargs="+", choices={*SETS, *STUDIES}, help="only these sets, or studies of pairs")
     parser.add_argument("--methods", nargs="+", help="of the methods of a part, only these")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--seeds", type=int, default=3)
@@ -199,7 +200,7 @@ class Bench:
 
     def run_across(self, part: str, only: list[str] | None) -> None:
         """Labels for the cells of another study by the genes that both have; cells of kinds that the reference has."""
-        for source, target in (*TESTED_ON, *CHOSEN_ON):
+        for source, target in self.pairs(only):
             on, whole = self.pair(source, target)
             known = np.isin(on.labels[whole.test], on.labels[whole.train])
             fold = Fold(target, whole.train, whole.test[known])
@@ -209,11 +210,11 @@ class Bench:
 
     def run_studies(self, part: str, only: list[str] | None) -> None:
         """Who is unknown in another study: with all kinds in the reference, and with each of them left out."""
-        for source, target in (*TESTED_ON, *CHOSEN_ON):
+        for source, target in self.pairs(only):
             on, whole = self.pair(source, target)
             of = on.labels[whole.train]
             kinds = sorted(set(of) & set(on.labels[whole.test]))
-            for features in (MODEL, COMPONENTS):
+            for features in [name for name in (MODEL, COMPONENTS) if self.methods is None or name in self.methods]:
                 for left_out in ["", *(kinds if len(set(of)) > 2 else [])]:
                     key = {"part": part, "set": f"{source} -> {target}", "method": features, "left_out": left_out}
                     fold = Fold(target, whole.train[of != left_out], whole.test)
@@ -244,16 +245,19 @@ class Bench:
             row[f"unknown_{name}"] = float(rejected[~known].mean()) if not known.all() else None
         return row | {"n_classes": len(of_class)}
 
+    def pairs(self, only: list[str] | None) -> list[tuple[str, str]]:
+        """Those that are asked for, reference and query: both of them studies that `only` names."""
+        return [pair for pair in (*TESTED_ON, *CHOSEN_ON) if only is None or set(pair) <= set(only)]
+
     def pair(self, source: str, target: str) -> tuple[Subjects, Fold]:
         """Two studies by the genes that both have; the reference trains and the query is the test."""
         parts = [broad(self.read(Cells(STUDIES[name], without=("?",))), name) for name in (source, target)]
-        for part in parts:
-            part.var_names_make_unique()
         both = ad.concat(parts, join="inner", label="study", keys=(source, target), index_unique="-")
-        read = read_cells_for(both, self.model.vocab, min_known_genes=1)
         stored = self.work / f"{source}-{target}.npy"
         if not stored.exists():
-            np.save(stored, embed_cells(self.model, read))
+            cells = on_shared_genes(*(read_cells_for(part, self.model.vocab) for part in parts), least=1)
+            np.save(stored, np.vstack([embed_cells(self.model, x) for x in cells]))
+        read = read_cells_for(both, self.model.vocab, min_known_genes=1)
         embedding, kind = np.load(stored), both.obs["kind"].to_numpy().astype(str)
         on = Subjects(self.model, read, kind, embedding, log_normalised(read.counts))
         there, of_source = np.isfinite(embedding[:, 0]), (both.obs["study"] == source).to_numpy()
