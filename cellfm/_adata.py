@@ -2,10 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import mudata
@@ -15,10 +14,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._undisturbed import undisturbed
 from cellfm.data import Features, Values, as_numbers, describe, read_features, require_numeric, rounded
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.keys import RUN
 from cellfm.settings import settings
 
 BLOCK_CELLS = 2048
@@ -382,21 +379,6 @@ def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
     else:
         message += "Counts cannot be regained from these: pass layer=... with the counts, or load the raw data."
     return message
-
-
-def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
-    """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it."""
-    with undisturbed():
-        runs = dict(adata.uns.get(RUN, {}))
-        runs[key] = {"cellfm_version": version("cellfm")} | {k: v for k, v in facts.items() if v is not None}
-        adata.uns[RUN] = runs
-
-
-def run_record(adata: AnnData, key: str) -> Mapping[str, Any]:
-    """The facts of a run in ``uns["cellfm"][key]``; none where it holds something that is not of cellfm."""
-    runs = adata.uns.get(RUN)
-    record = runs.get(key) if isinstance(runs, Mapping) else None
-    return record if isinstance(record, Mapping) else {}
 
 
 def warn(message: str) -> None:

@@ -3,7 +3,8 @@
 import argparse
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,11 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 
 
 def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm._outputs import require_key
     from cellfm.data import PICTURE_SUFFIXES, check_writable
     from cellfm.train._workers import is_worker
 
+    require_key(args.key_added, "--key-added")
     if args.workers < 1:
         raise InputError(f"--workers must be 1 or more, not {args.workers}.")
     if args.part and args.workers > 1:
@@ -70,8 +73,8 @@ def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if args.plot:
         check_writable(args.plot, PICTURE_SUFFIXES)
     data, model = _read(args)
-    if args.plot and args.color is not None:
-        _require_column(data, args)
+    if args.plot:
+        _require_drawable(data, args)
     if args.part:
         return _embed_part(args, data, model, say)
     pieces = _pieces(args, data, model) if args.resume or args.workers > 1 else None
@@ -106,14 +109,24 @@ def _read(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
     data = read_cells(args.input, backed=on_disk or by_rows, genome=args.genome)
     if args.output.suffix == ".h5ad":
         data = select(data, args.modality)  # one table of a .h5mu
-    check_fits(data, args.output)
+    check_fits(data, args.output, copied_from=args.input if on_disk else None)
     return data, model
 
 
-def _require_column(data: "AnnData | MuData", args: argparse.Namespace) -> None:
+def _require_drawable(data: "AnnData | MuData", args: argparse.Namespace) -> None:
     from cellfm._adata import require_column, select
 
-    require_column(select(data, args.modality).obs, args.color, "--color")
+    cells = select(data, args.modality)
+    _require_enough(cells.n_obs)
+    if args.color is not None:
+        require_column(cells.obs, args.color, "--color")
+
+
+def _require_enough(n_cells: int) -> None:
+    if n_cells < _MIN_CELLS_OF_PLOT:
+        raise InputError(
+            f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {n_cells}. Omit --plot."
+        )
 
 
 def _stays_on_disk(args: argparse.Namespace) -> bool:
@@ -149,7 +162,6 @@ def _embed_and_write(
         **options,
     )
     cells = select(data, args.modality)
-    picture = _reduced(cells, args.key_added) if args.plot else None
     if _stays_on_disk(args):
         write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
     else:
@@ -157,11 +169,26 @@ def _embed_and_write(
     if pieces is not None:
         remove_pieces(_folder(args), cells.n_obs)
     say(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
-    if picture is not None:
-        from cellfm.pl import cells as draw_cells
-
-        draw_cells(picture, color=args.color, save=args.plot, show=False)
+    if args.plot:
+        with drawing(args.output):
+            _draw(cells, args)
         say(f"{args.plot}: UMAP of the embedding")
+
+
+@contextmanager
+def drawing(written: Path) -> Iterator[None]:
+    """A block that draws results, which are in a file already, whatever goes wrong with the picture.
+
+    Raises
+    ------
+    InputError
+        Something does; the message says that the results are there.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{written} is written, but the plot could not be drawn: {reason}") from error
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -235,16 +262,17 @@ def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
     pieces.trust(missing)
 
 
-def _reduced(cells: "AnnData", key: str) -> "AnnData":
-    """The cells that have an embedding, with its UMAP and without their counts."""
+def _draw(cells: "AnnData", args: argparse.Namespace) -> None:
+    """A UMAP of the cells that have an embedding."""
     import numpy as np
     import scanpy as sc
     from anndata import AnnData
 
-    embedded = np.isfinite(cells.obsm[key]).all(axis=1)
-    if embedded.sum() < _MIN_CELLS_OF_PLOT:
-        raise InputError(f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {embedded.sum()}.")
-    reduced = AnnData(cells.obsm[key][embedded], obs=cells.obs[embedded])
+    from cellfm.pl import cells as draw_cells
+
+    embedded = np.isfinite(cells.obsm[args.key_added]).all(axis=1)
+    _require_enough(int(embedded.sum()))
+    reduced = AnnData(cells.obsm[args.key_added][embedded], obs=cells.obs[embedded])
     sc.pp.neighbors(reduced, use_rep="X")
     sc.tl.umap(reduced)
-    return reduced
+    draw_cells(reduced, color=args.color, save=args.plot, show=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellfm._cli_embed import FILES_OF_CELLS
+from cellfm._cli_embed import FILES_OF_CELLS, drawing
 from cellfm._cli_genes import add_gene_options, gene_options
 from cellfm.keys import INTEGRATION
 
@@ -35,10 +35,12 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
 
 def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     from cellfm._adata import require_column, select
+    from cellfm._outputs import require_key
     from cellfm.data import PICTURE_SUFFIXES, check_fits, check_writable, read_cells, write_cells
     from cellfm.model import load_model
     from cellfm.tl import integrate
 
+    require_key(args.key_added, "--key-added")
     check_writable(args.output)
     if args.plot:
         check_writable(args.plot, PICTURE_SUFFIXES)
@@ -73,6 +75,9 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         from cellfm.pl import integration
 
         after = f"{args.key_added}_umap"
-        integration(cells, batch_key=args.batch_key, label_key=args.label_key, after=after, save=args.plot, show=False)
+        with drawing(args.output):
+            integration(
+                cells, batch_key=args.batch_key, label_key=args.label_key, after=after, save=args.plot, show=False
+            )
         say(f"{args.plot}: UMAPs of the embedding before and after")
     return 0

@@ -11,9 +11,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import record_run, refresh
+from cellfm._adata import refresh
 from cellfm._genes import HOW, GeneMatch, find_genes
 from cellfm._hgnc import Synonyms
+from cellfm._outputs import record_run
 from cellfm.data import as_numbers, describe, read_features
 from cellfm.errors import InputError
 from cellfm.keys import GENES

@@ -13,7 +13,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm._adata import read_matrix, record_run, require_counts, require_in_memory, select
+from cellfm._adata import read_matrix, require_counts, require_in_memory, select
+from cellfm._outputs import record_run
 from cellfm.data import read_cells, write_cells
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 

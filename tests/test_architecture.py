@@ -50,6 +50,7 @@ FLOORS = (
         "_harmonize",
         "_hgnc",
         "_inspect",
+        "_outputs",
         "_report",
         "data",
         "genes",

@@ -12,6 +12,7 @@ from cellfm.data._read_10x import TenXFolder, TenXRows, open_10x_h5
 from cellfm.data._read_anndata import by_elements
 from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
 from cellfm.data._shards import Corpus
+from cellfm.data._storable import name_problem, require_storable
 from cellfm.data._tokenize import TokenBatch, mix, tokenize
 from cellfm.data._values import Values, describe, rounded
 from cellfm.data._write import CELL_SUFFIXES, PICTURE_SUFFIXES, check_fits, check_writable, write_cells, write_copy
@@ -46,11 +47,13 @@ __all__ = [
     "fill_batches",
     "locate",
     "mix",
+    "name_problem",
     "open_10x_h5",
     "read_cells",
     "read_features",
     "recover",
     "require_numeric",
+    "require_storable",
     "rounded",
     "sample_unexpressed",
     "stored_precision",

@@ -16,6 +16,7 @@ from cellfm.data._read_10x import TenXFolder, open_10x_h5, ten_x_groups
 from cellfm.data._read_anndata import open_h5ad, open_zarr, read_h5ad, read_zarr
 from cellfm.data._read_loom import is_loom, read_loom
 from cellfm.data._read_text import is_table, read_table
+from cellfm.data._storable import why_unreadable
 from cellfm.errors import InputError
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def read_cells(path: Path, *, backed: bool = False, genome: str | None = None) -
     except InputError:
         raise
     except Exception as error:
+        if kind in ("h5ad", "h5mu") and (why := why_unreadable(path)):
+            raise InputError(why) from error
         raise _damaged(path, kind, error) from error
     return data if genome is None else _of_genome(data, genome, path)
 

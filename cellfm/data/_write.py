@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from cellfm._atomic import whole_file, whole_folder
 from cellfm.data._find_10x import is_zarr
-from cellfm.errors import InputError
+from cellfm.data._storable import require_storable, storable_part, why_unreadable
+from cellfm.errors import DataWarning, InputError
 
 if TYPE_CHECKING:
     import h5py
@@ -45,20 +46,42 @@ def check_writable(path: Path, suffixes: tuple[str, ...] = CELL_SUFFIXES) -> Non
     if not path.parent.is_dir():
         raise InputError(f"{path} cannot be written: there is no folder {path.parent}.")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            (Path(folder) / path.name).touch()
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def check_fits(data: "AnnData | MuData", path: Path) -> None:
-    """Find out, before any long work, whether the format of a file is one for these cells.
+def check_fits(data: "AnnData | MuData", path: Path, *, copied_from: Path | None = None) -> None:
+    """Find out, before any long work, whether a file can hold these cells.
+
+    Parameters
+    ----------
+    copied_from
+        The file that is copied as it is, where nothing of the cells is written anew.
 
     Raises
     ------
     InputError
-        MuData goes to ``.h5mu`` or ``.zarr``, AnnData to ``.h5ad`` or ``.zarr``.
+        MuData goes to ``.h5mu`` or ``.zarr``, AnnData to ``.h5ad`` or ``.zarr``; something cannot be written, or not be
+        read again; the disk is full.
     """
+    _check_format(data, path)
+    if copied_from is None:
+        require_storable(data, path.suffix)
+        n_bytes = _bytes_of(data)
+    else:
+        if copied_from.is_file() and (why := why_unreadable(copied_from)):
+            raise InputError(why)
+        files = copied_from.rglob("*") if copied_from.is_dir() else [copied_from]
+        n_bytes = sum(file.stat().st_size for file in files if file.is_file())
+    try:
+        _require_room(path.parent, n_bytes)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _check_format(data: "AnnData | MuData", path: Path) -> None:
     from mudata import MuData
 
     if isinstance(data, MuData) != (path.suffix == ".h5mu") and path.suffix != ".zarr":
@@ -76,13 +99,35 @@ def write_cells(data: "AnnData | MuData", path: Path) -> None:
     """
     path = Path(path)
     check_writable(path)
-    check_fits(data, path)
+    _check_format(data, path)
     whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else whole_file(path)
     with whole as partial, _hdf5_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
+        warnings.filterwarnings("ignore", "Forward slashes will be disallowed", FutureWarning)  # in names of columns
         if path.suffix != ".zarr":
             _require_room(partial.parent, _bytes_of(data))
-        getattr(data, f"write_{path.suffix[1:]}")(partial)
+        _write(data, partial, path.suffix)
+
+
+def _write(data: "AnnData | MuData", path: Path, suffix: str) -> None:
+    """Write all, or where anndata raises after all, what is most likely to be written: the results among it."""
+    import anndata
+
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        try:
+            getattr(data, f"write_{suffix[1:]}")(path)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            getattr(storable_part(data, suffix), f"write_{suffix[1:]}")(path)
+            warnings.warn(
+                f"anndata could not write all of the cells: {reason}. The file holds X, layers, embeddings, the "
+                "columns that could be written and the records of runs, and nothing else.",
+                DataWarning,
+                stacklevel=4,
+            )
 
 
 def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str) -> None:
@@ -95,7 +140,8 @@ def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str
     data
         The cells with the new entries.
     obsm, uns
-        Keys of the entries; what the file held under them is replaced.
+        Keys of the entries; what the file held under them is replaced. Entries of `uns` that it does not hold are
+        added.
 
     Raises
     ------
@@ -136,10 +182,13 @@ def _write_zarr_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, un
 def _add_entries(file: "h5py.File | zarr.Group", data: "AnnData", *, obsm: str, uns: str) -> None:
     from anndata.io import write_elem
 
-    for name, entries, key in (("obsm", data.obsm, obsm), ("uns", data.uns, uns)):
+    for name in ("obsm", "uns"):
         if name not in file:
             write_elem(file, name, {})
-        write_elem(file[name], key, entries[key])
+    write_elem(file["obsm"], obsm, data.obsm[obsm])
+    for key in data.uns:
+        if key == uns or key not in file["uns"]:
+            write_elem(file["uns"], key, data.uns[key])
 
 
 def _require_room(folder: Path, n_bytes: int) -> None:

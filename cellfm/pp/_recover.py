@@ -10,6 +10,7 @@ from mudata import MuData
 
 from cellfm._adata import Matrix, copied, read_matrix, refresh, require_in_memory, select, warn
 from cellfm._logging import logger
+from cellfm._outputs import require_keys
 from cellfm._undisturbed import undisturbed
 from cellfm.data import ENOUGH_BITS, Precision, Recovered, choose_scale, describe, recover, stored_precision
 from cellfm.errors import InputError
@@ -97,6 +98,7 @@ def recover_counts(
     if errors not in ("raise", "flag"):
         raise InputError(f"errors must be 'raise' or 'flag', not {errors!r}.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", layers=key_added)
     if copy:
         require_in_memory(adata, "copy=True of cf.pp.recover_counts")
     matrix = read_matrix(adata, layer)

@@ -8,10 +8,11 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import cell_groups, copied, record_run, select
+from cellfm._adata import cell_groups, copied, select
 from cellfm._encode import read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
@@ -131,6 +132,7 @@ def attention(
     if layer == "raw":
         raise InputError("adata.raw has genes of its own, which varm does not: call adata.raw.to_adata() first.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{gene}" for gene in readers)])
     names, groups = (["all"], np.zeros(adata.n_obs, int)) if groupby is None else cell_groups(adata, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)

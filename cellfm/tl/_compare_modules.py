@@ -7,8 +7,9 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select
+from cellfm._adata import copied, select
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm.errors import InputError
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import compare_graphs, gene_features, match_sets, neighbour_graph, read_gene_sets
@@ -103,6 +104,7 @@ def compare_modules(
     if not embedding_keys:
         raise InputError("embedding_keys names no embedding.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", uns=key_added)
     sets = read_gene_sets(gene_sets)
     chosen = {"genes": genes, "min_cells": min_cells, "layer": layer, "random_state": random_state}
     by_source = {key: gene_features(adata, "embedding", embedding_key=key, **chosen) for key in embedding_keys}

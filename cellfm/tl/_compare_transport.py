@@ -7,8 +7,9 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import record_run, select
+from cellfm._adata import select
 from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._outputs import record_run
 from cellfm.errors import InputError
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._fit import row_of

@@ -7,11 +7,12 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select, warn
+from cellfm._adata import copied, select, warn
 from cellfm._encode import embed_known_cells, read_cells_for, refuse_empty
 from cellfm._fingerprint import tie
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm._pieces import Pieces
 from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
@@ -106,6 +107,7 @@ def embed(
     if empty_cells not in ("nan", "error"):
         raise InputError(f"empty_cells must be 'nan' or 'error', not {empty_cells!r}.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", obsm=key_added)
     loaded = resolve_model(model)
     cells = read_cells_for(
         adata,

@@ -7,10 +7,11 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import cell_groups, copied, record_run, select, warn
+from cellfm._adata import cell_groups, copied, select, warn
 from cellfm._encode import read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._outputs import as_keys, record_run, require_keys
 from cellfm.errors import InputError
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM, resolve_model
@@ -99,6 +100,7 @@ def embed_genes(
         raise InputError("adata.raw has genes of its own, which varm does not: call adata.raw.to_adata() first.")
     adata = select(data, modality)
     names, codes = _groups(adata, kind, groupby)
+    require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{name}" for name in names)])
     loaded = resolve_model(model)
     cells = read_cells_for(
         adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
@@ -134,5 +136,4 @@ def _groups(adata: AnnData, kind: str, groupby: str | None) -> tuple[list[str], 
     if kind == "static":
         raise InputError("groupby= needs kind='contextual': static embeddings know no cells.")
     names, codes = cell_groups(adata, groupby)
-    names = [name.replace("/", "|") for name in names]  # h5ad has no keys with slashes
-    return names, np.where(codes < 0, len(names), codes)
+    return as_keys(names), np.where(codes < 0, len(names), codes)

@@ -6,8 +6,9 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select, warn
+from cellfm._adata import copied, select, warn
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm.errors import InputError
 from cellfm.keys import MODULES
 from cellfm.tasks.genes import match_sets, n_tests, over_representation, read_gene_sets, stored_modules
@@ -87,6 +88,7 @@ def enrich_modules(
     if not 0 < alpha < 1:
         raise InputError(f"alpha must be between 0 and 1, not {alpha}.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", uns=key_added)
     background, modules = stored_modules(adata, key, resolution)
     sets = read_gene_sets(gene_sets)
     terms, members = match_sets(sets, background, min_size=min_set_genes, max_size=max_set_genes)

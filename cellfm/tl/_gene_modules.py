@@ -8,8 +8,9 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select, warn
+from cellfm._adata import copied, select, warn
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm.errors import InputError
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import gene_features, leiden_modules, module_keys, neighbour_graph, spread, umap_of
@@ -103,6 +104,9 @@ def gene_modules(
     if n_neighbors < 1 or min_genes < 1:
         raise InputError("n_neighbors and min_genes must be 1 or more.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", var=key_added)
+    at_all, neighbours, umap_key = module_keys(key_added)
+    require_keys(adata, "key_added", varm=[at_all, umap_key] if umap else at_all, varp=neighbours)
     kept, features = gene_features(
         adata,
         source,
@@ -124,7 +128,6 @@ def gene_modules(
     adata = select(result, modality)
     names = [str(i) for i in range(first.max(initial=-1) + 1)]
     adata.var[key_added] = pd.Categorical.from_codes(first, names)
-    at_all, neighbours, umap_key = module_keys(key_added)
     adata.varm[at_all] = modules
     adata.varp[neighbours] = spread(graph, kept, adata.n_vars)
     if layout is not None:

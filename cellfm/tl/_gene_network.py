@@ -9,6 +9,7 @@ from mudata import MuData
 
 from cellfm._adata import copied, select, warn
 from cellfm._logging import logger
+from cellfm._outputs import require_key, require_keys
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import strongest
@@ -68,6 +69,9 @@ def gene_network(
     >>> adata.uns["cellfm_gene_network"]
     """
     adata = select(data, modality)
+    require_keys(adata, "key_added", uns=key_added)
+    for key in embedding_keys:
+        require_key(key, "embedding_keys")  # they name columns of the table
     known = pd.Index(genes).drop_duplicates()
     known = known[known.isin(adata.var_names)]
     places = adata.var_names.get_indexer(known)

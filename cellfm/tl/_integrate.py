@@ -8,17 +8,18 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, read_complete_column, record_run, select, warn
+from cellfm._adata import copied, read_complete_column, select, warn
 from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._checkpoint import check_model_folder
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
-from cellfm.tasks.integration._umap import umap_of
+from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP, umap_of
 
 
 def integrate(
@@ -162,6 +163,9 @@ def integrate(
     if save_model is not None:
         check_model_folder(save_model, overwrite=overwrite)
     adata = select(data, modality)
+    require_keys(adata, "key_added", obsm=key_added)
+    if umap and f"{key_added}_umap" == INTEGRATION.umap_before:
+        raise InputError(f"key_added={key_added!r} is the embedding before integration: choose another key.")
     batches = read_complete_column(adata, batch_key, "batch_key")
     require_batches(batches, batch_key)
     loaded = resolve_model(model)
@@ -170,6 +174,10 @@ def integrate(
     )
     usable = np.flatnonzero(_expresses_known(cells))
     require_batches(batches[usable], batch_key)
+    if umap and len(usable) < MIN_CELLS_OF_UMAP:
+        raise InputError(
+            f"umap=True needs {MIN_CELLS_OF_UMAP} cells that express known genes; there are {len(usable)}."
+        )
 
     from cellfm.tasks.integration._integrate import (  # the first use of MindSpore
         IntegrationOptions,
@@ -200,12 +208,6 @@ def integrate(
         found.model.save(save_model, overwrite=overwrite)
     encode = {"batch_size": batch_size, "random_state": random_state}
     embedding = embed_cells(found.model, cells, **encode)
-    pictures = {}
-    if umap:
-        before = stored_or_new_embedding(adata, loaded, cells, key=EMBED.obsm, **encode)
-        pictures[INTEGRATION.umap_before] = umap_of(before, random_state=random_state)
-        pictures[f"{key_added}_umap"] = umap_of(embedding, random_state=random_state)
-
     n_empty = adata.n_obs - len(usable)
     if n_empty:
         warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")
@@ -213,8 +215,6 @@ def integrate(
     adata = select(result, modality)
     with undisturbed():
         adata.obsm[key_added] = embedding
-        for key, picture in pictures.items():
-            adata.obsm[key] = picture
         record_run(
             adata,
             key_added,
@@ -228,10 +228,25 @@ def integrate(
             n_empty_cells=n_empty,
             **{INTEGRATION.history: found.history},
         )
+    if umap:
+        before = stored_or_new_embedding(adata, loaded, cells, key=EMBED.obsm, **encode)
+        _add_umaps(adata, {INTEGRATION.umap_before: before, f"{key_added}_umap": embedding}, random_state)
     at_start, kept = found.history["separability"].iloc[[0, int(found.history["score"].argmin())]]
     logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return result if copy else None
+
+
+def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: int) -> None:
+    """Set a UMAP of each embedding; what is there already does not depend on them."""
+    try:
+        pictures = {key: umap_of(embedding, random_state=random_state) for key, embedding in embeddings.items()}
+    except Exception as error:  # noqa: BLE001
+        warn(f"The UMAPs could not be computed ({error}); the integrated embedding is there.")
+        return
+    with undisturbed():
+        for key, picture in pictures.items():
+            adata.obsm[key] = picture
 
 
 def _check_options(method: str, **counts: int) -> None:

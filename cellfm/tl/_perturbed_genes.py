@@ -10,10 +10,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, cell_groups, copied, record_run, select
+from cellfm._adata import Matrix, cell_groups, copied, select
 from cellfm._encode import CellInput, read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
@@ -134,6 +135,7 @@ def perturbed_genes(
     if layer == "raw":
         raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", uns=key_added)
     chosen = np.arange(adata.n_obs) if groupby is None else _controls(adata, groupby, str(control))
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)

@@ -10,10 +10,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import cell_groups, copied, record_run, select, warn
+from cellfm._adata import cell_groups, copied, select, warn
 from cellfm._encode import read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._outputs import record_run, require_keys
 from cellfm.errors import InputError
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
@@ -140,6 +141,7 @@ def rank_lncrnas(
     if layer == "raw":
         raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
     adata = select(data, modality)
+    require_keys(adata, "key_added", uns=key_added)
     names, groups = cell_groups(adata, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)

@@ -7,6 +7,7 @@ from mudata import MuData
 
 from cellfm._adata import copied, read_matrix, require_counts, select
 from cellfm._logging import logger
+from cellfm._outputs import require_keys
 from cellfm._progress import progress
 from cellfm.errors import InputError
 from cellfm.keys import MODULES
@@ -74,6 +75,7 @@ def score_modules(
     (200, 3)
     """
     adata = select(data, modality)
+    require_keys(adata, "key_added", obsm=key_added)
     genes, modules = stored_modules(adata, key, resolution)
     counts = require_counts(read_matrix(adata, layer), adata)
     n = int(modules.max(initial=-1)) + 1

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm._adata import record_run
 from cellfm._logging import logger
+from cellfm._outputs import record_run
 from cellfm.errors import InputError
 from cellfm.keys import PERTURBATION
 from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of

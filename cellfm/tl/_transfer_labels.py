@@ -7,10 +7,11 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, record_run, select, warn
+from cellfm._adata import copied, select, warn
 from cellfm._encode import read_cells_for, read_reference_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
+from cellfm._outputs import record_run
 from cellfm._undisturbed import undisturbed
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN

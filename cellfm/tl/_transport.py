@@ -6,8 +6,9 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import record_run, select, warn
+from cellfm._adata import select, warn
 from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._outputs import record_run
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._read import read_given

@@ -96,7 +96,7 @@ def test_a_folder_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(**_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)  # the tests may run as root, whom no folder refuses
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)  # the tests may run as root, whom no folder refuses
     with pytest.raises(InputError, match=r"cells\.h5ad cannot be written: Permission denied"):
         check_writable(tmp_path / "cells.h5ad")
 

@@ -61,7 +61,7 @@ def test_several_threads_in_one_table(tiny_model: CellFM, tiny_adata: AnnData):
 
 def test_the_record_of_one_thread_is_not_overwritten_by_another(tiny_adata: AnnData, monkeypatch: pytest.MonkeyPatch):
     # Each reads the records, adds its own and puts them back: nobody may come between.
-    from cellfm import _adata
+    from cellfm import _outputs
 
     inside, most = [], []
 
@@ -72,7 +72,7 @@ def test_the_record_of_one_thread_is_not_overwritten_by_another(tiny_adata: AnnD
         inside.pop()
         return "1"
 
-    monkeypatch.setattr(_adata, "version", slow)
-    at_once(*(lambda i=i: _adata.record_run(tiny_adata, f"run {i}", fact=i) for i in range(N_THREADS)))
+    monkeypatch.setattr(_outputs, "version", slow)
+    at_once(*(lambda i=i: _outputs.record_run(tiny_adata, f"run {i}", fact=i) for i in range(N_THREADS)))
     assert len(tiny_adata.uns["cellfm"]) == N_THREADS
     assert set(most) == {1}

@@ -7,6 +7,8 @@ import scanpy as sc
 from anndata import AnnData
 
 N_NEIGHBORS = 15
+MIN_CELLS_OF_UMAP = 4
+"""Of fewer cells, umap-learn computes nothing."""
 
 
 def umap_of(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
