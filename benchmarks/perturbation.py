@@ -87,7 +87,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def tabulate(work: Path) -> str:
     """Means over the conditions of a split, then mean and spread over splits."""
-    table = pd.concat([pd.read_csv(path) for path in sorted(work.glob("scores-*.csv"))])
+    table = pd.concat([pd.read_csv(path) for path in sorted(work.glob("scores-*.csv"))], ignore_index=True)
     chosen = table[table["predictor"] == table["chosen"]].assign(predictor="chosen, " + table["variant"])
     network = table["predictor"] == "network"
     table["predictor"] = np.where(network, "network, " + table["variant"], table["predictor"])
