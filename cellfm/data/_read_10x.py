@@ -106,7 +106,7 @@ def _chosen(groups: list[str], path: Path, genome: str | None) -> str:
     if len(groups) > 1 and len(human) != 1:
         raise InputError(
             f"{path} holds several genomes ({', '.join(groups)}), and which of them is meant cannot be told. Choose "
-            "one: --genome on the command line, genome= of cf.data.read_cells and cf.train.write_shards."
+            f"one with genome={groups[0]!r}, or another of them."
         )
     chosen = human[0] if len(groups) > 1 else groups[0]
     if len(groups) > 1:

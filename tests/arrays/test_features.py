@@ -116,7 +116,7 @@ def test_genes_of_other_genomes_are_left_out(names: list[str], columns: dict, ex
 def test_genomes_among_which_none_can_be_chosen_are_named(genomes: list[str], listed: str):
     problem = read_features(pd.DataFrame({"genome": genomes}, index=list("abc"))).problem("adata.var")
     assert f"several genomes ({listed})" in problem
-    assert "--genome" in problem
+    assert "with genome= when the file is read" in problem
 
 
 def with_antibodies(genes: AnnData, n: int, places: int = 0) -> AnnData:
