@@ -344,8 +344,10 @@ def counts_remarks(found: Values, matrix: str) -> list[str]:
 
 
 def gene_rows(adata: AnnData) -> AnnData:
-    """The table without rows of `var` that are no human genes: itself, or a view of it."""
+    """The table without rows of `var` that are no human genes, which is said: itself, or a view of it."""
     features = read_features(adata.var)
+    if features.note and features.is_gene.any():
+        warn(features.note)
     return adata if features.all_genes or not features.is_gene.any() else adata[:, features.is_gene]
 
 

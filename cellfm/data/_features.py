@@ -90,8 +90,8 @@ class Features:
             rows = f"adata.var[{self.genome_column!r}] == {first!r}" if self.genome_column is not None else rows
             return (
                 f"{where} holds genes of several genomes ({', '.join(self.genomes)}), and which of them is meant "
-                f"cannot be told. Choose one with genome= when the file is read (in Python by cf.data.read_cells), or in "
-                f"memory by adata = adata[:, {rows}].copy()."
+                "cannot be told. Choose one with genome= when the file is read (in Python by cf.data.read_cells), or "
+                f"in memory by adata = adata[:, {rows}].copy()."
             )
         if len(self.is_gene) and not self.is_gene.any():
             head = f"{where} holds no human gene expression, only {self._listed()}. "

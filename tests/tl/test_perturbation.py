@@ -438,3 +438,16 @@ def test_a_copy_of_a_predictor_says_the_same(predictor: PerturbationPredictor):
     expected = predictor.predict(["GENE1+GENE2"])
     for other in (copy.deepcopy(predictor), pickle.loads(pickle.dumps(predictor))):
         pd.testing.assert_frame_equal(other.predict(["GENE1+GENE2"]), expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")
+def test_antibodies_are_no_genes_of_a_predictor(adata: AnnData, tiny_model: CellFM):
+    antibodies = sp.csr_matrix(np.random.default_rng(1).poisson(90, (adata.n_obs, 2)).astype(np.float32))
+    types = pd.DataFrame({"feature_types": ["Antibody Capture"] * 2}, index=["GENE3", "GENE4"])
+    genes = adata.var.assign(feature_types="Gene Expression")
+    both = AnnData(sp.hstack([antibodies, adata.X], format="csr"), obs=adata.obs, var=pd.concat([types, genes]))
+    with pytest.warns(DataWarning, match="2 rows of var are left out: 2 Antibody Capture"):
+        found = cf.tl.fit_perturbation(both, tiny_model, **SMALL)
+    alone = cf.tl.fit_perturbation(adata, tiny_model, **SMALL)
+    assert found.genes == alone.genes
+    pd.testing.assert_frame_equal(found.scores, alone.scores)

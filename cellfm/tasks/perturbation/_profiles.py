@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import read_matrix, require_counts, require_features
+from cellfm._adata import read_matrix, require_counts, require_features, warn
 from cellfm.errors import InputError
 from cellfm.tasks.genes import log_normalised
 from cellfm.tasks.perturbation._conditions import Condition, Conditions
@@ -62,6 +62,8 @@ def read_expression(adata: AnnData, layer: str | None) -> sp.csr_matrix:
     """
     matrix = read_matrix(adata, layer)
     require_features(matrix)
+    if matrix.features.note:
+        warn(matrix.features.note)
     found = matrix.describe()
     if found.kind not in ("counts", "log-normalised"):
         raise InputError(
