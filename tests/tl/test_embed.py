@@ -178,7 +178,8 @@ def test_own_values(tiny_adata, tiny_model, expected):
         cf.tl.embed(adata, tiny_model, values_layer="raw")
     adata.var_names = ["GENE1", "GENE1", *adata.var_names[2:]]
     with pytest.raises(
-        InputError, match="1 genes occur more than once, and values of values_layer= cannot be added up"
+        InputError,
+        match=r"1 gene occurs more than once \(GENE1 \+ GENE1\), and values of values_layer= cannot be added up",
     ):
         cf.tl.embed(adata, tiny_model, values_layer="own")
 
