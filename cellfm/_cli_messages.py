@@ -11,7 +11,7 @@ _RENAMED = {
 }
 """Parameters of tools whose option has another name on some commands."""
 _CALL = re.compile(r"\b(?:cf|adata|sc|numpy|np)\.[\w.\[\]'\"]*(?:\([^()]*\))?")  # code of Python stays as it is
-_PARAMETER = re.compile(r"\b([a-z]\w*)=(?:'([^']*)'|\"([^\"]*)\"|(\.\.\.|[\w.]*\w))?")
+_PARAMETER = re.compile(r"(?:--|\b)([a-z][\w-]*)=(?:'([^']*)'|\"([^\"]*)\"|(\.\.\.|[\w.]*\w))?")
 
 
 def as_options(message: str, options: Collection[str]) -> str:
@@ -24,7 +24,8 @@ def as_options(message: str, options: Collection[str]) -> str:
     """
 
     def option(match: re.Match[str]) -> str:
-        name = match[1] if match[1] in options else _RENAMED.get(match[1], match[1])
+        name = match[1].replace("-", "_")
+        name = name if name in options else _RENAMED.get(name, name)
         if name not in options:
             return match[0]
         value = next((value for value in match.groups()[1:] if value is not None), "")

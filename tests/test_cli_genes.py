@@ -72,6 +72,7 @@ def test_the_reference_has_a_column_of_its_own(folder: Path, capsys: pytest.Capt
         ("Pass min_known_genes=100; 0 asks for none.", "Pass --min-known-genes 100; 0 asks for none."),
         ("call cf.pp.harmonize_genes(adata, hgnc=...) first", "call cf.pp.harmonize_genes(adata, hgnc=...) first"),
         ("Pass overwrite=True.", "Pass --overwrite."),
+        ("--layer='a' and --gene-key=\"b\" are no columns", "--layer a and --gene-key b are no columns"),
         ("Pass random_state=3.", "Pass --seed 3."),
         ("Pass other=3, empty_cells='nan'.", "Pass other=3, empty_cells='nan'."),
         ("It holds A==B and x=1.", "It holds A==B and x=1."),
