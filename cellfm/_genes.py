@@ -161,6 +161,8 @@ def genes_problem(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -
         f"(at least {least:,} are needed). {match.column} holds names like {shown}; expected human gene symbols such "
         "as 'CD3E' or Ensembl ids such as 'ENSG00000198851'. "
     )
+    if match.n_matched > match.n_genes / 2:  # the names are right, and there are few of them
+        return f"{message}For a small panel pass min_known_genes={match.n_distinct}, or a smaller number."
     return message + advice_on_names(match.names, vocab, match.n_matched, match.others)
 
 

@@ -114,6 +114,12 @@ def test_what_names_look_like_is_said(names: np.ndarray, said: str):
     assert "gene_key=" in text
 
 
+def test_a_small_panel_is_told_from_wrong_names():
+    found = match(SYMBOLS[:50])
+    assert problem(found).endswith("For a small panel pass min_known_genes=50, or a smaller number.")
+    assert genes_problem(found, MINI, 50, "adata.var") is None
+
+
 def test_mouse_names_are_not_replaced_by_a_column_silently():
     mouse = np.array([name.capitalize() for name in SYMBOLS], object)
     found = match(mouse, human=SYMBOLS)
