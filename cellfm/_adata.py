@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,17 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.data import Features, Values, as_numbers, describe, read_features, require_numeric, rounded
+from cellfm.data import (
+    SAMPLE_CELLS,
+    Features,
+    Values,
+    describe,
+    read_features,
+    recognise,
+    rounded,
+    sliceable,
+    to_csr,
+)
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.settings import settings
 
@@ -259,7 +269,7 @@ class Matrix:
         return rounded(block) if found.off else block
 
     def _read(self, start: int, stop: int) -> sp.csr_matrix:
-        return self.only_genes(_to_csr(self.values[start:stop], self.name))
+        return self.only_genes(to_csr(self.values[start:stop], self.name))
 
     def only_genes(self, block: sp.csr_matrix) -> sp.csr_matrix:
         """A block of rows without the entries of columns that are no genes; the shape stays."""
@@ -277,13 +287,21 @@ class Matrix:
             yield slice(start, stop), self.rows(start, stop)
 
     def describe(self) -> Values:
-        """What the values are: all of them in memory, a sample of those on disk."""
+        """What the values are, of all of them in memory and of a sample on disk; the form is told by some cells."""
         if self.in_memory:
             values = self.values if self.features.all_genes else self.values[:, self.is_gene]
-            return describe(values.data if sp.issparse(values) else values)
+            return self.recognise(describe(values.data if sp.issparse(values) else values))
         starts = sorted({0, self.n_cells // 2, max(0, self.n_cells - _SAMPLE_CELLS)})
         parts = [self._read(start, min(start + _SAMPLE_CELLS, self.n_cells)).data for start in starts]
-        return describe(np.concatenate(parts))
+        return self.recognise(describe(np.concatenate(parts)))
+
+    def recognise(self, found: Values) -> Values:
+        """What was done to counts, seen in cells from the start, the middle and the end."""
+        n = SAMPLE_CELLS // 3
+        starts = sorted({0, max(0, (self.n_cells - n) // 2), max(0, self.n_cells - n)})
+        bounds = [*starts[1:], self.n_cells]
+        parts = [self._read(start, min(start + n, bound)) for start, bound in zip(starts, bounds, strict=True)]
+        return recognise(found, sp.vstack(parts, format="csr"), int(self.is_gene.sum()))
 
 
 def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
@@ -300,12 +318,12 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
         x = _x_of(adata)
         if x is None:
             raise MissingKeyError(f"adata.X is empty. Pass layer= with another matrix; there are: {_layers(adata)}.")
-        return Matrix(_sliceable(x, "adata.X"), adata.var, "adata.X")
+        return Matrix(sliceable(x, "adata.X"), adata.var, "adata.X")
     if layer in adata.layers:
         name = f"adata.layers[{layer!r}]"
-        return Matrix(_sliceable(adata.layers[layer], name), adata.var, name)
+        return Matrix(sliceable(adata.layers[layer], name), adata.var, name)
     if layer == "raw" and adata.raw is not None:
-        return Matrix(_sliceable(adata.raw.X, "adata.raw.X"), adata.raw.var, "adata.raw.X")
+        return Matrix(sliceable(adata.raw.X, "adata.raw.X"), adata.raw.var, "adata.raw.X")
     raise MissingKeyError(f"No layer {layer!r}; there are: {_layers(adata)}.")
 
 
@@ -313,34 +331,6 @@ def matrices(adata: AnnData) -> list[str]:
     """The matrices that `read_matrix` can read, by the name it takes."""
     x, raw = ["X"] if _x_of(adata) is not None else [], ["raw"] if adata.raw is not None else []
     return [*x, *adata.layers, *raw]
-
-
-def require_counts(matrix: Matrix, adata: AnnData) -> Matrix:
-    """The matrix read as counts: values close to whole numbers are rounded, which is said once; others are refused.
-
-    Raises
-    ------
-    InputError
-        The values are not whole numbers of 0 and above, or all are zero (the message says what they are and where
-        counts may be found); or no row of the table is a human gene.
-    """
-    require_features(matrix)
-    found = matrix.describe()
-    if problem := counts_problem(found, matrix.name, adata):
-        raise InputError(problem)
-    for remark in counts_remarks(found, matrix.name):
-        warn(remark)
-    # What is whole and in memory needs no second look.
-    return matrix if matrix.in_memory and not found.off else replace(matrix, as_counts=True)
-
-
-def counts_remarks(found: Values, matrix: str) -> list[str]:
-    """What makes counts doubtful, though they are taken."""
-    if found.kind != "counts":
-        return []
-    if found.off:
-        return [f"The values of {matrix} are whole numbers to within {found.off:.2g}; they are rounded."]
-    return []
 
 
 def gene_rows(adata: AnnData) -> AnnData:
@@ -363,26 +353,6 @@ def require_features(matrix: Matrix) -> None:
         raise InputError(problem)
 
 
-def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
-    """What is wrong with a matrix that holds no counts, and where counts may be found; None where nothing is."""
-    if found.kind == "counts":
-        return None
-    message = f"No counts found: {matrix} has {found}. CellFM takes raw counts. "
-    elsewhere = [name for name in matrices(adata) if _holds_counts(adata, name, matrix)]
-    if found.kind == "not finite":
-        message += "Find out where these come from, or pass layer= with a matrix of finite counts."
-    elif elsewhere:
-        options = " or ".join(f"layer={name!r}" for name in elsewhere)
-        message += f"Counts are there under another name: pass {options}."
-    elif found.kind == "log-normalised":
-        message += "Pass layer=... with the counts, or call cf.pp.recover_counts(adata) first."
-    elif found.kind == "empty":
-        message += "Every value is zero: pass layer=... with the counts."
-    else:
-        message += "Counts cannot be regained from these: pass layer=... with the counts, or load the raw data."
-    return message
-
-
 def warn(message: str) -> None:
     """Tell the user that a result may be poorer than expected; points at the line that called into cellfm."""
     frame, depth = sys._getframe(1), 2
@@ -399,56 +369,5 @@ def _x_of(adata: AnnData) -> Any:
         return None
 
 
-def _sliceable(values: Any, name: str) -> Any:
-    """Something whose rows can be taken cheaply: column-wise sparse matrices in memory are turned round once."""
-    if hasattr(values, "dask"):
-        return _Chunked(values, name)
-    if sp.issparse(values):
-        return sp.csr_matrix(as_numbers(values, name))
-    if isinstance(values, np.ndarray):
-        return as_numbers(values, name)
-    require_numeric(np.dtype(values.dtype), name)
-    return values
-
-
-class _Chunked:
-    """Rows of a dask array. The chunk they lie in is kept, since the next rows mostly lie in it too."""
-
-    def __init__(self, values: Any, name: str) -> None:
-        self.shape, self.dtype, self.name = values.shape, values.dtype, name
-        self._chunks = values.blocks
-        self._ends = np.cumsum(values.chunks[0])
-        self._kept: tuple[int, sp.csr_matrix] | None = None
-
-    def __getitem__(self, rows: slice) -> sp.csr_matrix:
-        parts = []
-        first, last = np.searchsorted(self._ends, [rows.start, max(rows.start, rows.stop - 1)], side="right")
-        for i in range(first, last + 1):
-            chunk = self._chunk(i)
-            begin = self._ends[i] - chunk.shape[0]
-            parts.append(chunk[max(rows.start - begin, 0) : rows.stop - begin])
-        return sp.vstack(parts, format="csr")
-
-    def _chunk(self, i: int) -> sp.csr_matrix:
-        kept = self._kept
-        if kept is None or kept[0] != i:
-            self._kept = kept = (i, _to_csr(self._chunks[i].compute(), self.name))
-        return kept[1]
-
-
-def _to_csr(block: Any, name: str) -> sp.csr_matrix:
-    if not sp.issparse(block):
-        block = as_numbers(np.asanyarray(block), name)
-        block = block.astype(np.float32) if block.dtype == np.float16 else block
-    matrix = sp.csr_matrix(block)
-    matrix.sum_duplicates()
-    return matrix
-
-
 def _layers(adata: AnnData) -> str:
     return ", ".join(map(repr, matrices(adata))) or "none"
-
-
-def _holds_counts(adata: AnnData, layer: str, not_this: str) -> bool:
-    matrix = read_matrix(adata, layer)
-    return matrix.name != not_this and matrix.describe().kind == "counts"

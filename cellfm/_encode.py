@@ -13,8 +13,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm import tqdm
 
-from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_counts, require_features, warn
+from cellfm._adata import BLOCK_CELLS, Matrix, read_matrix, require_features, warn
 from cellfm._ahead import ahead
+from cellfm._counts import require_counts
 from cellfm._fingerprint import among, count_fingerprints, tie, value_fingerprints
 from cellfm._genes import FEW_CONTRADICTIONS, MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
 from cellfm._hgnc import load_synonyms

@@ -6,7 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import Matrix, counts_problem, read_matrix, size_problem
+from cellfm._adata import Matrix, read_matrix, size_problem
+from cellfm._counts import counts_problem, counts_remarks
 from cellfm._genes import HOW, MIN_KNOWN_GENES, genes_problem
 from cellfm._harmonize import Naming, name_genes
 from cellfm._hgnc import Synonyms
@@ -15,7 +16,7 @@ from cellfm.data import Values, describe, rounded
 from cellfm.vocab import Vocabulary
 
 # From what rules a matrix out to what says nothing: one block decides for all.
-_KINDS = ("not finite", "negative", "normalised", "log-normalised", "counts", "empty")
+_KINDS = ("not finite", "negative", "normalised", "log-normalised", "fractional counts", "counts", "empty")
 _WAYS = tuple(how for how in HOW if how != "none")
 _LISTED = ("symbol", "ensembl", "previous", "alias")  # even where no gene was matched so
 
@@ -53,6 +54,7 @@ def inspect_data(
             known_depth += float((block @ (ids > 0).astype(np.float64)).sum())
     # Of blocks of counts the one that is furthest from whole numbers.
     values = min(found, key=lambda f: (_KINDS.index(f.kind), -f.off), default=Values("empty", 0.0))
+    values = matrix.recognise(values)
     per_cell, depths = np.concatenate(known), np.concatenate(depth)
     summable = values.kind not in ("not finite", "negative") and depths.sum() > 0
     how = naming.match.how
@@ -77,7 +79,10 @@ def inspect_data(
         depth=Depth(float(depths.min()), float(np.median(depths)), float(depths.max())) if summable else None,
         genes_per_cell=float(np.median(per_cell)) if len(per_cell) else None,
         problems=tuple(_problems(adata, matrix, values, naming, vocab)),
-        advice=tuple(_advice(adata, matrix, naming, synonyms, n_few, n_empty, min_genes)),
+        advice=(
+            *counts_remarks(values, matrix.name),
+            *_advice(adata, matrix, naming, synonyms, n_few, n_empty, min_genes),
+        ),
     )
 
 

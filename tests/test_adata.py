@@ -13,7 +13,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm._adata import read_matrix, require_counts, require_in_memory, select
+from cellfm._adata import read_matrix, require_in_memory, select
+from cellfm._counts import require_counts
 from cellfm._outputs import record_run
 from cellfm.data import read_cells, write_cells
 from cellfm.errors import DataWarning, InputError, MissingKeyError
@@ -90,7 +91,7 @@ def test_a_missing_layer_lists_those_there_are():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.log1p(COUNTS / 3), r"adata.X has values like .* as after log-normalisation.*recover_counts"),
+        (np.log1p(COUNTS / 3), r"adata.X has values like .* as after log-normalisation.*recover_counts\(adata\)"),
         (COUNTS - 1, r"negative values like -1, as after scaling"),
         (np.where(COUNTS > 2, np.nan, COUNTS), r"no finite numbers \(nan\)"),
         (np.where(COUNTS > 2, np.inf, COUNTS), r"no finite numbers \(inf\)"),
@@ -195,7 +196,7 @@ def test_empty_tables_are_refused(shape: tuple[int, int], what: str):
 
 def test_a_table_without_x_is_told_what_its_layer_holds():
     adata = AnnData(layers={"scaled": COUNTS - 1, "counts": COUNTS})
-    with pytest.raises(InputError, match="has negative values.*pass layer='counts'"):
+    with pytest.raises(InputError, match="has negative values like -1, .*pass layer='counts'"):
         require_counts(read_matrix(adata, "scaled"), adata)
     with pytest.raises(MissingKeyError, match="there are: none"):
         read_matrix(AnnData(obs=adata.obs, var=adata.var))

@@ -44,6 +44,7 @@ FLOORS = (
     (
         "vocab",
         "_adata",
+        "_counts",
         "_figure",
         "_fingerprint",
         "_genes",

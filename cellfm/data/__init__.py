@@ -1,16 +1,28 @@
 """Cells as arrays: kinds of values, tokens, chunks, files. Never MindSpore."""
 
 from cellfm.data._augment import choose_panel, sample_unexpressed, thin
+from cellfm.data._blocks import sliceable, to_csr
 from cellfm.data._cells import CellTable
 from cellfm.data._chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.data._features import Features, read_features, without_genome
 from cellfm.data._find_10x import locate
+from cellfm.data._forms import SAMPLE_CELLS, recognise
 from cellfm.data._mask import choose_targets
-from cellfm.data._numbers import as_numbers, require_numeric
+from cellfm.data._numbers import as_numbers
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._read_10x import TenXFolder, TenXRows, open_10x_h5
 from cellfm.data._read_anndata import by_elements
-from cellfm.data._recover import ENOUGH_BITS, Precision, Recovered, choose_scale, recover, stored_precision
+from cellfm.data._recover import (
+    ENOUGH_BITS,
+    ENOUGH_TOGETHER,
+    Precision,
+    Recovered,
+    Transform,
+    choose_transform,
+    recover,
+    stored_precision,
+    zero_value,
+)
 from cellfm.data._shards import Corpus
 from cellfm.data._storable import name_problem, require_storable
 from cellfm.data._tokenize import TokenBatch, mix, tokenize
@@ -21,7 +33,9 @@ __all__ = [
     "CELL_SUFFIXES",
     "CHUNK",
     "ENOUGH_BITS",
+    "ENOUGH_TOGETHER",
     "PICTURE_SUFFIXES",
+    "SAMPLE_CELLS",
     "CellTable",
     "Chunks",
     "Corpus",
@@ -31,6 +45,7 @@ __all__ = [
     "TenXFolder",
     "TenXRows",
     "TokenBatch",
+    "Transform",
     "Values",
     "as_numbers",
     "by_elements",
@@ -38,8 +53,8 @@ __all__ = [
     "check_fits",
     "check_writable",
     "choose_panel",
-    "choose_scale",
     "choose_targets",
+    "choose_transform",
     "chunk_cells",
     "chunks_of",
     "depth_values",
@@ -51,15 +66,18 @@ __all__ = [
     "open_10x_h5",
     "read_cells",
     "read_features",
+    "recognise",
     "recover",
-    "require_numeric",
     "require_storable",
     "rounded",
     "sample_unexpressed",
+    "sliceable",
     "stored_precision",
     "thin",
+    "to_csr",
     "tokenize",
     "without_genome",
     "write_cells",
     "write_copy",
+    "zero_value",
 ]

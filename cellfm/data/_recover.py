@@ -6,23 +6,42 @@ counts first, because they alone tell `n` while the unit is not yet known well. 
 values are no counts; one that is left proves little for few values and much for many, which is measured in bits.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 
-Scale = Literal["log", "log2", "log10", "linear"]
-SCALES: dict[Scale, float | None] = {"log": 1.0, "log2": float(np.log(2)), "log10": float(np.log(10)), "linear": None}
-"""Natural logarithm of the base of log1p; None for values without a logarithm."""
+BASES = (1.0, float(np.log(2)), float(np.log(10)), None)
+"""Natural logarithms of the bases that are tried first: e, 2, 10; None for values without a logarithm."""
 SMALLEST_COUNTS = 5
 """The smallest value of a cell may be this many counts."""
 ENOUGH_BITS = 16.0
 """Evidence that settles a cell: chance would do as well in one of 65,536."""
+ENOUGH_TOGETHER = 30.0
+"""Evidence that settles a matrix as a whole."""
 _TELLING = 0.25  # counts: a value known worse than this does not tell which count it is
 _STEPS = 8
 _BINS = 64
 _LARGEST_LOGARITHM = 25.0
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What became of `n` counts: the logarithm of ``unit * n + pseudocount``, or that sum itself."""
+
+    log: float | None
+    """Natural logarithm of the base; None without a logarithm."""
+    zero: float = 0.0
+    """The value of zero counts: 0 for log1p, the logarithm of the pseudocount for others."""
+
+    def __str__(self) -> str:
+        if self.log is None:
+            return "no logarithm" + (f", with {self.zero:.6g} added" if self.zero else "")
+        base = "" if self.log == 1.0 else f" to base {np.exp(self.log):.6g}"
+        if not self.zero:
+            return f"log1p{base}"
+        return f"logarithms{base} of values plus {np.exp(self.zero * self.log):.6g}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,8 @@ class Recovered:
 
 def stored_precision(values: np.ndarray) -> Precision:
     """Whether values were rounded to a few decimals, and to what type."""
-    half = values.dtype == np.float16 or bool((values.astype(np.float16) == values).all())
+    with np.errstate(over="ignore"):
+        half = values.dtype == np.float16 or bool((values.astype(np.float16) == values).all())
     ulp = 2.0**-11 if half else 2.0**-24
     wide = values.astype(np.float64)
     for decimals in range(1, 6):
@@ -62,29 +82,55 @@ def stored_precision(values: np.ndarray) -> Precision:
     return Precision(0.0, 4 * ulp)
 
 
-def choose_scale(values: sp.csr_matrix, precision: Precision) -> Scale:
-    """The logarithm under which most cells are counts, told from a sample of cells."""
-    largest = float(values.data.max(initial=0))
-    tried: dict[Scale, tuple[int, float]] = {}
-    for scale, log in SCALES.items():
-        if log is None or largest * log < _LARGEST_LOGARITHM:
-            result = recover(values, scale, precision)
-            tried[scale] = (int(result.fits.sum()), float(result.bits.sum()))
-            if result.fits.all() and result.bits.sum() > ENOUGH_BITS * len(result.bits):
-                return scale
-    return max(tried, key=lambda scale: tried[scale])  # the first of equals
+def zero_value(values: sp.csr_matrix, n_genes: int) -> float:
+    """The value that zero counts have: not 0 where no entry is 0 and the smallest value is the same in all cells, as
+    after logarithms with a pseudocount other than 1. It differs between cells where it is that of a count.
+    """
+    n_cells = values.shape[0]
+    stored = int(np.count_nonzero(values.data))
+    least = float(values.data.min(initial=0.0))
+    if not n_cells or stored < (0.99 if least < 0 else 1.0) * n_cells * n_genes:
+        return 0.0
+    least = float(values.data.min())
+    per_cell = np.minimum.reduceat(values.data, values.indptr[:-1]) if (np.diff(values.indptr) > 0).all() else None
+    if per_cell is None or (per_cell > least + _same(least)).mean() > 0.1:
+        return 0.0
+    return least
 
 
-def recover(values: sp.csr_matrix, scale: Scale, precision: Precision) -> Recovered:
-    """Regain counts from values that are 0 or above.
+def choose_transform(values: sp.csr_matrix, precision: Precision, zero: float = 0.0) -> tuple[Transform, "Recovered"]:
+    """The transform under which most of some cells are counts, and what comes out: e, 2 and 10 as bases, no logarithm,
+    then any base, which is found from the values.
+    """
+    largest = float(values.data.max(initial=0)) - zero
+    tried: list[tuple[int, float, Transform, Recovered]] = []
+
+    def settled(log: float | None) -> bool:
+        if log is not None and not 0 < largest * log < _LARGEST_LOGARITHM:
+            return False
+        transform = Transform(log, zero)
+        result = recover(values, transform, precision)
+        tried.append((int(result.fits.sum()), float(result.bits.sum()), transform, result))
+        return bool(result.fits.all() and result.bits.sum() > ENOUGH_BITS * len(result.bits))
+
+    if not any(settled(log) for log in BASES):
+        # That most cells fit by chance is out of the question: a base that has to be found is no better than others.
+        any(settled(log) for log in _other_bases(_from_zero(values, zero)[0]))
+    _, _, transform, result = max(tried, key=lambda one: one[:2])  # the first of equals
+    return transform, result
+
+
+def recover(values: sp.csr_matrix, transform: Transform, precision: Precision) -> Recovered:
+    """Regain counts from values of which none is below that of zero counts.
 
     Where a cell does not fit, its smallest value is taken for one count and the rest rounded.
     """
-    values = sp.csr_matrix(values)
-    if (values.data == 0).any():
-        values = values.copy()
-        values.eliminate_zeros()
-    x, error = _linear(values.data.astype(np.float64), SCALES[scale], precision)
+    zero = transform.zero
+    values, bad = _from_zero(values, zero)
+    if zero:  # both the value and that of zero are known to within the rounding
+        absolute = 2 * precision.step + 2 * precision.relative * abs(zero)
+        precision = replace(precision, step=absolute)
+    x, error = _linear(values.data.astype(np.float64), transform.log, precision)
     lengths = np.diff(values.indptr)
     filled = np.flatnonzero(lengths)
     counts = np.zeros(len(x))
@@ -105,6 +151,7 @@ def recover(values: sp.csr_matrix, scale: Scale, precision: Precision) -> Recove
         loose[source[of_taken]] = fit.loose[of_taken]
         left = left[~fit.fits]
     n_loose = int((loose & np.repeat(fits, lengths)).sum())
+    fits[bad], bits[bad] = False, 0.0
     result = sp.csr_matrix((counts.astype(np.float32), values.indices, values.indptr), shape=values.shape)
     return Recovered(result, fits, bits, unit, n_loose)
 
@@ -165,6 +212,67 @@ def _bits(counts: np.ndarray, off: np.ndarray, lengths: np.ndarray, smallest: in
     evidence[rows, np.minimum(counts[says], _BINS - 1).astype(np.int64)] = -np.log2(2 * off[says])
     # The choice of the smallest count has its price.
     return np.maximum(evidence.sum(axis=1) - np.log2(SMALLEST_COUNTS), 0.0)
+
+
+def _from_zero(values: sp.csr_matrix, zero: float) -> tuple[sp.csr_matrix, np.ndarray]:
+    """How far each value is above that of zero counts, and (n_cells,) bool: cells with values below it."""
+    if zero:
+        dense = values.toarray().astype(np.float64) - zero
+        bad = (dense < -_same(zero)).any(1)
+        return sp.csr_matrix(np.where(dense > _same(zero), dense, 0.0)), bad
+    values = sp.csr_matrix(values)
+    bad = np.zeros(values.shape[0], bool)
+    if (values.data <= 0).any():
+        rows = np.repeat(np.arange(values.shape[0]), np.diff(values.indptr))
+        bad[rows[values.data < 0]] = True
+        values = values.copy()
+        values.data[values.data < 0] = 0
+        values.eliminate_zeros()
+    return values, bad
+
+
+def _same(zero: float) -> float:
+    """Values this close to that of zero counts are zero counts."""
+    return 2e-6 * max(1.0, abs(zero))
+
+
+def _other_bases(values: sp.csr_matrix) -> Iterator[float]:
+    """Natural logarithms of bases under which the two smallest values of most cells are one and two counts."""
+    rows = [np.unique(values.data[a:b].astype(np.float32)).astype(float) for a, b in _pairs(values.indptr)]
+    rows = [row for row in rows if len(row) > 2 and row[1] < 2 * row[0]]
+    if not rows:
+        return
+    first = np.array([row[0] for row in rows])
+    log = float(np.median(_log_of(first, np.array([row[1] for row in rows]), np.full(len(rows), 2.0))))
+    for most in (8, 64, 512):  # larger counts tell more, once the base is known well enough to tell which they are
+        counts = [np.rint(np.expm1(np.minimum(row * log, 600)) / np.expm1(row[0] * log)) for row in rows]
+        place = [int(np.flatnonzero(n <= most)[-1]) for n in counts]
+        known = np.array([n[i] for n, i in zip(counts, place, strict=True)])
+        value = np.array([row[i] for row, i in zip(rows, place, strict=True)])
+        telling = known >= 2
+        if not telling.any():
+            return
+        log = float(np.median(_log_of(first[telling], value[telling], known[telling])))
+    if not 1e-3 < log < 100:
+        return
+    base = np.exp(log)
+    if base > 1.5 and abs(base - np.rint(base)) < 2e-3 * base:
+        yield float(np.log(np.rint(base)))
+    yield log
+
+
+def _log_of(first: np.ndarray, value: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The factor that makes ``expm1(factor * value)`` `counts` times ``expm1(factor * first)``, by bisection."""
+    low, high = np.full(len(first), 1e-6) / value, np.full(len(first), 600.0) / value
+    for _ in range(100):
+        middle = np.sqrt(low * high)
+        below = np.expm1(middle * value) < counts * np.expm1(middle * first)
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return middle
+
+
+def _pairs(indptr: np.ndarray) -> Iterator[tuple[int, int]]:
+    yield from zip(indptr[:-1].tolist(), indptr[1:].tolist(), strict=True)
 
 
 def _spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

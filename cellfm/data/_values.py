@@ -6,7 +6,27 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
-Kind = Literal["counts", "log-normalised", "normalised", "negative", "not finite", "empty"]
+Kind = Literal["counts", "fractional counts", "log-normalised", "normalised", "negative", "not finite", "empty"]
+Form = Literal[
+    "",
+    "binary",
+    "added",
+    "no ones",
+    "rounded total",
+    "mixed",
+    "fractional",
+    "total",
+    "log total",
+    "multiples",
+    "log of fractions",
+    "transformed",
+    "negative whole",
+    "scaled",
+    "centred",
+    "residuals",
+    "centred log ratios",
+]
+"""What was done to counts, as `recognise` sees it in whole cells."""
 
 LOG_CEILING = 20.0
 """Fractions below this are taken for logarithms: e**20 counts would be half a billion."""
@@ -24,15 +44,71 @@ class Values:
     off: float = 0.0
     """Of counts: how far from whole numbers the values are at most; above 0 they are to be rounded."""
 
+    boolean: bool = False
+    """Whether they are of dtype bool."""
+    form: Form = ""
+    """What was done to counts; empty where that is not recognised."""
+    words: str = ""
+    """The transform that was recognised, such as ``"log1p to base 2"``."""
+    number: float = 0.0
+    """What all cells add up to, or what was added to all values."""
+    recoverable: bool = False
+    """Whether `cf.pp.recover_counts` is likely to regain the counts."""
+
     def __str__(self) -> str:
-        return {
-            "counts": f"whole numbers to within {self.off:.2g}" if self.off else "whole numbers",
-            "log-normalised": f"values like {self.example:.3g}, as after log-normalisation",
-            "normalised": f"fractions like {self.example:.4g}, as after normalisation",
-            "negative": f"negative values like {self.example:.3g}, as after scaling or batch correction",
-            "not finite": f"values that are no finite numbers ({self.example})",
-            "empty": "nothing but zeros",
-        }[self.kind]
+        usual = _USUAL[self.kind].format(self.example)
+        special = {
+            "fractional": f"fractions like {self.example:.4g} among values that are otherwise like counts: estimates, "
+            "as after the removal of ambient RNA (SoupX, DecontX) or the sharing out of ambiguous reads (RSEM, "
+            "salmon, alevin, kallisto)",
+            "mixed": f"whole numbers in part, and in part fractions like {self.example:.4g}: counts and other values "
+            "are mixed",
+            "total": f"fractions like {self.example:.4g}, as after normalisation: they add up to "
+            f"{_total_name(self.number)} in every cell",
+            "log total": f"values like {self.example:.3g}, as after log-normalisation: they are {self.words} of values "
+            f"that add up to {_total_name(self.number)} in every cell",
+            "multiples": f"{usual}: they are multiples of one unit in every cell ({self.words})",
+            "log of fractions": f"{usual}: they are {self.words} of what is like counts, with fractions",
+            "transformed": f"values like {self.example:.3g}, which are {self.words}",
+            "negative whole": f"negative values like {self.example:.3g}, as after scaling or subtraction, though all "
+            "are whole numbers",
+            "scaled": f"negative values like {self.example:.3g}, as after scaling: the mean of each gene is 0 and its "
+            "standard deviation 1 (z-scores)",
+            "centred": f"negative values like {self.example:.3g}, as after centring: the mean of each gene is 0",
+            "residuals": f"negative values like {self.example:.3g}, as Pearson residuals or those after regression or "
+            "batch correction: the mean of each gene is 0",
+            "centred log ratios": f"negative values like {self.example:.3g}, as centred log ratios (CLR): the mean of "
+            "each cell is 0",
+        }
+        if self.form == "added" and self.kind != "counts":
+            return f"counts with {self.number:.6g} added to each of them"
+        if self.form in special:
+            return special[self.form]
+        if self.kind != "counts":
+            return usual
+        return f"{usual}{f' to within {self.off:.2g}' if self.off else ''}{_DOUBTS.get(self.form, '')}"
+
+
+_USUAL: dict[Kind, str] = {
+    "counts": "whole numbers",
+    "fractional counts": "fractions like {:.4g}",
+    "log-normalised": "values like {:.3g}, as after log-normalisation",
+    "normalised": "fractions like {:.4g}, as after normalisation",
+    "negative": "negative values like {:.3g}, as after scaling or batch correction",
+    "not finite": "values that are no finite numbers ({})",
+    "empty": "nothing but zeros",
+}
+_DOUBTS = {
+    "binary": ", but nothing except 0 and 1",
+    "added": ", but none is 0",
+    "no ones": ", but none is 1",
+    "rounded total": ", but their sum is about the same in every cell",
+}
+
+
+def _total_name(total: float) -> str:
+    name = {1e6: " (TPM or CPM)", 1e4: " (counts per 10,000)", 1.0: " (shares)"}.get(total, "")
+    return f"{total:,.6g}{name}"
 
 
 def describe(values: np.ndarray) -> Values:
@@ -46,7 +122,8 @@ def describe(values: np.ndarray) -> Values:
         return Values("empty", 0.0)
     least, most = values.min(), values.max()
     if values.dtype.kind != "f":
-        return Values("negative" if least < 0 else "counts", float(least if least < 0 else most))
+        boolean = values.dtype.kind == "b"
+        return Values("negative" if least < 0 else "counts", float(least if least < 0 else most), boolean=boolean)
     whole = np.rint(values)
     fractions = values[values != whole]
     off = float(np.abs(fractions - np.rint(fractions)).max(initial=0))

@@ -9,27 +9,33 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import Matrix, copied, read_matrix, refresh, require_in_memory, select, warn
+from cellfm._counts import VALUES_ADVICE, counts_problem, counts_remarks
 from cellfm._logging import logger
 from cellfm._outputs import require_keys
 from cellfm._undisturbed import undisturbed
-from cellfm.data import ENOUGH_BITS, Precision, Recovered, choose_scale, describe, recover, stored_precision
+from cellfm.data import (
+    ENOUGH_BITS,
+    ENOUGH_TOGETHER,
+    Precision,
+    Recovered,
+    Transform,
+    choose_transform,
+    describe,
+    recover,
+    stored_precision,
+    zero_value,
+)
 from cellfm.errors import InputError
 from cellfm.keys import COUNTS
 
 _SAMPLE_CELLS = 64
 _SAMPLES = 4
-_ENOUGH_TOGETHER = 30.0
-"""Bits that settle a matrix as a whole."""
+_DENSE_CELLS = 256
+"""Cells at once where every entry has a value, because zero counts have one."""
 _FEW = 0.1
 """Share of cells that may fail while cells that tell little are still believed."""
 _CHANCE = 0.01
 """Share of cells whose unit may happen to be a power of ten."""
-_WORDS = {
-    "log": "log1p",
-    "log2": "log1p to base 2",
-    "log10": "log1p to base 10",
-    "linear": "normalisation without logarithm",
-}
 
 
 def recover_counts(
@@ -41,14 +47,15 @@ def recover_counts(
     errors: Literal["raise", "flag"] = "raise",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Regain counts from values that were divided by the depth of the cell, with or without log1p after that.
+    """Regain counts from values that were divided by the depth of the cell, with or without a logarithm after that.
 
     Within a cell such values are whole multiples of one unit: the normalised value of one count. The unit is found
     for each cell by itself, with its smallest value as 1 to 5 counts, and every value must be a multiple of it within
     the rounding of what is stored (values rounded to a few decimals are fine). Natural logarithms, those to base 2 and
-    10, and none are tried on a sample of cells. Where values are no multiples (scaled, batch-corrected, smoothed or
-    imputed data, TPM), no counts are made up. One thing cannot be known: where all counts of a cell share a divisor, as
-    in a cell with nothing but twos, they come out divided by it.
+    10, none, and any other base are tried on a sample of cells. A pseudocount other than 1, as in log2(CPM + 0.5), is
+    read from the value that zero counts have in all cells; it can be negative. Where values are no multiples (scaled,
+    batch-corrected, smoothed or imputed data, TPM), no counts are made up. One thing cannot be known: where all counts
+    of a cell share a divisor, as in a cell with nothing but twos, they come out divided by it.
 
     Parameters
     ----------
@@ -107,12 +114,14 @@ def recover_counts(
             f"{matrix.name} has {len(matrix.var):,} genes that are not those of adata ({adata.n_vars:,}): call "
             "adata = adata.raw.to_adata() first, then cf.pp.recover_counts(adata)."
         )
-    _check_values(matrix)
     sample = _sample(matrix)
+    zero = zero_value(sample, int(matrix.is_gene.sum()))
+    _check_values(matrix, adata, zero)
     precision = stored_precision(sample.data)
-    scale = choose_scale(sample, precision)
-    parts = [recover(block, scale, precision) for _, block in matrix.blocks()]
-    recovered = _judge(parts, matrix, adata, scale, precision, errors)
+    transform, _ = choose_transform(sample, precision, zero)
+    blocks = matrix.blocks(_DENSE_CELLS) if zero else matrix.blocks()
+    parts = [recover(block, transform, precision) for _, block in blocks]
+    recovered = _judge(parts, matrix, adata, transform, precision, errors)
 
     result = copied(data) if copy else data
     adata = select(result, modality)
@@ -125,25 +134,25 @@ def recover_counts(
         "recovered the counts of %d of %d cells (undoing %s); added layers[%r].",
         int(recovered.sum()),
         len(recovered),
-        _WORDS[scale],
+        transform,
         key_added,
     )
     return result if copy else None
 
 
-def _check_values(matrix: Matrix) -> None:
-    """Refuse what cannot be normalised counts; all values are read."""
+def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
+    """Refuse what cannot be normalised counts; all values are read. None may be below that of zero counts."""
     kinds: set[str] = set()
     bad = np.zeros(matrix.n_cells, bool)
     shown = ""
     for span, block in matrix.blocks():
         found = describe(block.data)
         kinds.add(found.kind)
-        if found.kind in ("negative", "not finite"):
+        if found.kind == "not finite" or (found.kind == "negative" and not zero < 0):
             wrong = ~(block.data >= 0) | ~np.isfinite(block.data)
             rows = np.repeat(np.arange(span.start, span.stop), np.diff(block.indptr))
             bad[rows[wrong]] = True
-            shown = shown or str(found)
+            shown = shown or str(matrix.recognise(found))
     if bad.any():
         raise InputError(
             f"Counts cannot be regained from {matrix.name}: {int(bad.sum()):,} of {len(bad):,} cells have {shown}. "
@@ -151,8 +160,18 @@ def _check_values(matrix: Matrix) -> None:
         )
     if kinds <= {"empty"}:
         raise InputError(f"{matrix.name} has nothing but zeros: there are no counts to regain. Load the raw data.")
+    found = matrix.describe()
     if kinds <= {"counts", "empty"}:
-        raise InputError(f"{matrix.name} has whole numbers already: use them as counts, nothing has to be regained.")
+        raise InputError(
+            " ".join(
+                [
+                    f"{matrix.name} has whole numbers already: use them as counts, nothing has to be regained.",
+                    *counts_remarks(found, matrix.name),
+                ]
+            )
+        )
+    if found.form in ("added", "fractional") and (problem := counts_problem(found, matrix.name, adata)):
+        raise InputError(problem)
 
 
 def _sample(matrix: Matrix) -> sp.csr_matrix:
@@ -162,11 +181,11 @@ def _sample(matrix: Matrix) -> sp.csr_matrix:
     sample = sp.vstack([matrix.rows(start, min(start + _SAMPLE_CELLS, n)) for start in starts], format="csr")
     if sample.nnz:
         return sample
-    return next(block for _, block in matrix.blocks() if block.nnz)
+    return next((block for _, block in matrix.blocks() if block.nnz), sample)
 
 
 def _judge(
-    parts: list[Recovered], matrix: Matrix, adata: AnnData, scale: str, precision: Precision, errors: str
+    parts: list[Recovered], matrix: Matrix, adata: AnnData, transform: Transform, precision: Precision, errors: str
 ) -> np.ndarray:
     """(n_cells,) bool: whose counts are recovered.
 
@@ -180,7 +199,7 @@ def _judge(
         fits, bits = fits & ~decimal, np.where(decimal, 0.0, bits)
     n_cells, n_failed = len(fits), int((~fits).sum())
     informative = int((bits > 0).sum()) + n_failed
-    whole = bits.sum() >= _ENOUGH_TOGETHER and n_failed <= _FEW * informative
+    whole = bits.sum() >= ENOUGH_TOGETHER and n_failed <= _FEW * informative
     recovered = fits if whole else (fits & (bits >= ENOUGH_BITS)) | ~filled
     some = bool((recovered & filled).any())
     rounded = f" (to within {precision.step:g})" if precision.step else ""
@@ -189,16 +208,15 @@ def _judge(
         raise InputError(
             f"Counts cannot be regained from {matrix.name}: in {n_failed:,} of {n_cells:,} cells (the first is "
             f"{first!r}) the values are no whole multiples of one count, as after batch correction, smoothing, "
-            "scaling of genes or division by gene length. Natural, base 2 and base 10 logarithms and none were tried; "
-            f"{_WORDS[scale]} fits best. "
-            "Pass layer= with other values, or load the raw data; where there are no counts, "
-            "cf.tl.embed(values_layer='X') takes values of your own."
+            "scaling of genes or division by gene length (TPM, FPKM). Logarithms to base e, 2, 10 and others and none "
+            f"were tried; what fits best is: {transform}. Pass layer= with other values, or load the raw data; where "
+            f"there are no counts, {_values_advice(matrix)}"
             + (" Or pass errors='flag' to recover the other cells." if some else "")
         )
     if not n_failed and not whole:
         raise InputError(
             f"The values of {matrix.name} are too few or stored too roughly{rounded} to tell whether they were counts. "
-            "Pass layer= with other values, or load the raw data."
+            f"Pass layer= with other values, or load the raw data; where there are no counts, {_values_advice(matrix)}"
         )
     if n_failed:
         warn(
@@ -213,6 +231,14 @@ def _judge(
             "digit of their count; the nearest was taken."
         )
     return recovered
+
+
+def _values_advice(matrix: Matrix) -> str:
+    """What takes the values as they are; the advice works as it is written."""
+    layer = {"adata.X": "'X'", "adata.raw.X": "'raw'"}.get(matrix.name)
+    layer = layer or matrix.name.removeprefix("adata.layers[").removesuffix("]")
+    given = "" if matrix.name == "adata.X" else f"layer={layer}, "
+    return f"pass {given}values_layer={layer} to cf.tl.embed: {VALUES_ADVICE}"
 
 
 def _pooled(parts: list[Recovered]) -> Iterator[np.ndarray]:

@@ -8,7 +8,8 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, read_complete_column, read_matrix, require_counts, select
+from cellfm._adata import Matrix, read_complete_column, read_matrix, select
+from cellfm._counts import require_counts
 from cellfm._logging import logger
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import EMBED, INTEGRATION

@@ -5,7 +5,8 @@ import scanpy as sc
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, read_matrix, require_counts, select
+from cellfm._adata import copied, read_matrix, select
+from cellfm._counts import require_counts
 from cellfm._logging import logger
 from cellfm._outputs import require_keys
 from cellfm._progress import progress

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellfm._adata import BLOCK_CELLS, Matrix, counts_problem, counts_remarks, missing_values, warn
+from cellfm._adata import BLOCK_CELLS, Matrix, missing_values, warn
+from cellfm._counts import counts_problem, counts_remarks
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
 from cellfm._hgnc import Synonyms
 from cellfm._inspect import count_known

@@ -1,5 +1,6 @@
 """Counts come back exactly from log-normalised values, and nothing else is taken for counts."""
 
+import math
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm.data import recover, stored_precision
+from cellfm.data import Transform, recover, stored_precision
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 
 N_CELLS, N_GENES = 50, 300
@@ -46,6 +47,29 @@ def test_scanpys_normalisation_is_undone_exactly(counts: np.ndarray, target_sum:
     assert adata.layers["counts"].dtype == np.float32
     assert isinstance(adata.layers["counts"], sp.csr_matrix)
     assert not adata.obs.columns.size
+
+
+@pytest.mark.parametrize("base", [math.e, 2, 10, 3, 1.7, 20.5])
+@pytest.mark.parametrize("pseudocount", [1, 0.1, 0.5, 2, 1e-3, 30])
+@pytest.mark.parametrize("target_sum", [1e4, 1e6, None])
+def test_any_base_and_pseudocount_are_undone(counts: np.ndarray, base: float, pseudocount: float, target_sum: float):
+    scaled = counts if target_sum is None else counts / counts.sum(1, keepdims=True) * target_sum
+    values = (np.log(scaled + pseudocount) / math.log(base)).astype(np.float64)
+    np.testing.assert_array_equal(recovered(AnnData(values)), counts)
+    if pseudocount == 1:
+        np.testing.assert_array_equal(recovered(AnnData(sp.csr_matrix(values.astype(np.float32)))), counts)
+
+
+def test_size_factors_of_each_cell_are_undone(counts: np.ndarray):
+    factors = np.random.default_rng(3).lognormal(0, 0.7, (N_CELLS, 1))
+    for values in (np.log2(counts / factors + 1), np.log1p(counts / factors), counts / factors):
+        np.testing.assert_array_equal(recovered(AnnData(values.astype(np.float32))), counts)
+
+
+def test_what_was_undone_is_said(counts: np.ndarray, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO", logger="cellfm"):
+        recovered(AnnData(np.log2(counts / counts.sum(1, keepdims=True) * 1e6 + 0.5)))
+    assert "undoing logarithms to base 2 of values plus 0.5" in caplog.text
 
 
 @pytest.mark.parametrize("decimals", [3, 4, 5])
@@ -108,7 +132,7 @@ def test_cells_that_tell_nothing_are_believed_among_others_that_do(counts: np.nd
 
 def test_a_unit_is_what_one_count_became(counts: np.ndarray):
     values = normalised(counts).X
-    result = recover(values, "log", stored_precision(values.data))
+    result = recover(values, Transform(1.0), stored_precision(values.data))
     np.testing.assert_allclose(result.unit, 1e4 / counts.sum(axis=1), rtol=1e-4)
     assert result.n_loose == 0
 
@@ -124,7 +148,7 @@ def test_the_cells_that_scanpy_ships():
     unit = 1e4 / adata.obs["n_counts"].to_numpy()
     per_value = np.repeat(unit, np.diff(values.indptr))
     np.testing.assert_allclose(np.log1p(counts.data * per_value), values.data, atol=1e-3)
-    found = recover(values, "log", stored_precision(values.data))
+    found = recover(values, Transform(1.0), stored_precision(values.data))
     assert found.fits.all()
     np.testing.assert_allclose(found.unit, unit, rtol=1e-3)
 
@@ -177,7 +201,7 @@ def test_other_values_are_refused(counts: np.ndarray, make: type, decimals: int 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda x: x - 1.0, r"50 of 50 cells have negative values like -1, as after scaling"),
+        (lambda x: x - x.mean(0), r"50 of 50 cells have negative values like .*, as after centring"),
         (lambda x: np.where(np.arange(N_CELLS)[:, None] < 3, np.nan, x), r"3 of 50 cells have .*\(nan\)"),
         (lambda x: np.where(np.arange(N_CELLS)[:, None] < 2, np.inf, x), r"2 of 50 cells have .*\(inf\)"),
         (lambda x: x * 0, "nothing but zeros"),

@@ -8,7 +8,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import read_matrix, require_counts
+from cellfm._adata import read_matrix
+from cellfm._counts import require_counts
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.tasks.genes._graph import standardised_expression
 

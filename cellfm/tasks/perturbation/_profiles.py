@@ -6,7 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import read_matrix, require_counts, require_features, warn
+from cellfm._adata import read_matrix, require_features, warn
+from cellfm._counts import require_counts
 from cellfm.errors import InputError
 from cellfm.tasks.genes import log_normalised
 from cellfm.tasks.perturbation._conditions import Condition, Conditions
