@@ -296,12 +296,21 @@ class Matrix:
         return self.recognise(describe(np.concatenate(parts)))
 
     def recognise(self, found: Values) -> Values:
-        """What was done to counts, seen in cells from the start, the middle and the end."""
+        """What was done to counts, seen in some cells."""
+        return recognise(found, self.sample(), int(self.is_gene.sum()))
+
+    def sample(self) -> sp.csr_matrix:
+        """Cells from the start, the middle and the end."""
         n = SAMPLE_CELLS // 3
         starts = sorted({0, max(0, (self.n_cells - n) // 2), max(0, self.n_cells - n)})
         bounds = [*starts[1:], self.n_cells]
         parts = [self._read(start, min(start + n, bound)) for start, bound in zip(starts, bounds, strict=True)]
-        return recognise(found, sp.vstack(parts, format="csr"), int(self.is_gene.sum()))
+        return sp.vstack(parts, format="csr")
+
+    def n_expressing(self, columns: np.ndarray) -> np.ndarray:
+        """(n_columns,) int: cells with a value above 0, of all cells in memory and of a sample on disk."""
+        values = self.values if self.in_memory else self.sample()
+        return np.asarray((values[:, columns] > 0).sum(0)).ravel()
 
 
 def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:

@@ -50,7 +50,7 @@ def counts_remarks(found: Values, matrix: str) -> list[str]:
     elif found.form == "no ones":
         remarks.append(
             f"The smallest count of {matrix} is {found.number:g}, and the most frequent one: something seems to have "
-            f"been added to all counts that are not zero, or they were multiplied. {elsewhere}"
+            f"been added to all counts that are not zero. {elsewhere}"
         )
     elif found.form == "rounded total":
         remarks.append(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from tqdm import tqdm
@@ -147,7 +148,9 @@ def read_cells_for(
     match = find_genes(counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc), features=counts.features)
     if counts.features.note:
         warn(counts.features.note)
-    _check_genes(match, vocab, counts, min_known_genes, summed=values is None)
+    if values is not None:
+        match = _one_row_a_gene(match, counts)
+    _check_genes(match, vocab, counts, min_known_genes)
     return CellInput(counts, match, values)
 
 
@@ -288,10 +291,16 @@ def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
         found = matrix.describe()
         if found.kind in ("negative", "not finite", "empty"):
             raise InputError(f"{matrix.name} has {found}; with values_layer= it must be finite and not negative.")
+    if (found := values.describe()).kind != "log-normalised":
+        logger.warning(
+            "%s has %s. It is taken as it is, in place of log1p of counts per 10,000, on whose scale it should lie.",
+            values.name,
+            found,
+        )
     return values
 
 
-def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int, *, summed: bool) -> None:
+def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int) -> None:
     require_genes(match, vocab, least, counts.var_name)
     n_genes = match.n_genes
     if match.guess:
@@ -304,13 +313,8 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
             "are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
         )
     repeated = match.repeated()
-    n_repeated = counted(int(repeated.sum()), "gene occurs", "genes occur")
-    if repeated.any() and not summed:
-        raise InputError(
-            f"{n_repeated} more than once ({_added_up(match, repeated)}), and values of values_layer= cannot be added "
-            "up. Make the genes unique first."
-        )
     if repeated.any():
+        n_repeated = counted(int(repeated.sum()), "gene occurs", "genes occur")
         warn(
             f"{n_repeated} more than once under the same name or id ({_added_up(match, repeated)}); their counts are "
             "added up."
@@ -322,6 +326,31 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
             counted(len(changed), "gene is", "genes are"),
             _listed([f"{match.matched_by[i]} = {vocab.symbols[match.ids[i] - 1]}" for i in changed]),
         )
+
+
+def _one_row_a_gene(match: GeneMatch, counts: Matrix) -> GeneMatch:
+    """Of rows that are the same gene the one that most cells express: values of the user cannot be added up."""
+    repeated = match.repeated()
+    rows = np.flatnonzero(np.isin(match.ids, match.ids[repeated]) & (match.ids > 0))
+    if not len(rows):
+        return match
+    # Of rows that as many cells express the one under the symbol itself, then the first.
+    rows = rows[np.lexsort((rows, match.how[rows] != "symbol", -counts.n_expressing(rows), match.ids[rows]))]
+    left_out = rows[pd.Series(match.ids[rows]).duplicated().to_numpy()]
+    taken = {match.ids[row]: row for row in rows[::-1]}
+    pairs = [f"{_row(match, taken[match.ids[row]])} and not {_row(match, row)}" for row in left_out]
+    n_repeated = counted(len(left_out), "gene occurs", "genes occur")
+    warn(
+        f"{n_repeated} more than once, and values of values_layer= cannot be added up; the row that most cells express "
+        f"is read: {_listed(pairs)}."
+    )
+    ids, how = match.ids.copy(), match.how.copy()
+    ids[left_out], how[left_out] = 0, "none"
+    return replace(match, ids=ids, how=how)
+
+
+def _row(match: GeneMatch, row: int) -> str:
+    return f"{match.matched_by[row]} (row {row:,})"
 
 
 def _added_up(match: GeneMatch, repeated: np.ndarray) -> str:

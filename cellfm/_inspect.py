@@ -1,6 +1,7 @@
 """Inspecting data block by block: kinds of values, known genes, depth; what is wrong and what to do."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,6 +14,7 @@ from cellfm._harmonize import Naming, name_genes
 from cellfm._hgnc import Synonyms
 from cellfm._report import Depth, Report
 from cellfm.data import Values, describe, rounded
+from cellfm.errors import InputError, MissingKeyError
 from cellfm.vocab import Vocabulary
 
 # From what rules a matrix out to what says nothing: one block decides for all.
@@ -37,14 +39,14 @@ def inspect_data(
     MissingKeyError
         No such layer or column.
     """
-    matrix = read_matrix(adata, layer)
+    matrix, no_numbers = _matrix_or_zeros(adata, layer)
     naming = name_genes(matrix.var, vocab, synonyms, gene_key=gene_key)
     ids = naming.match.ids
     found: list[Values] = []
     known: list[np.ndarray] = [np.zeros(0, np.int64)]
     depth: list[np.ndarray] = [np.zeros(0)]
     known_depth = 0.0
-    for _, block in matrix.blocks():
+    for _, block in () if no_numbers else matrix.blocks():
         found.append(describe(block.data))
         if found[-1].off:
             block = rounded(block)
@@ -52,8 +54,9 @@ def inspect_data(
         if found[-1].kind not in ("not finite", "negative"):
             depth.append(block @ np.ones(len(ids)))
             known_depth += float((block @ (ids > 0).astype(np.float64)).sum())
-    # Of blocks of counts the one that is furthest from whole numbers.
-    values = min(found, key=lambda f: (_KINDS.index(f.kind), -f.off), default=Values("empty", 0.0))
+    values = min(found, key=lambda f: _KINDS.index(f.kind), default=Values("empty", 0.0))
+    if values.kind == "counts":
+        values = replace(values, off=max(f.off for f in found), example=max(f.example for f in found))
     values = matrix.recognise(values)
     per_cell, depths = np.concatenate(known), np.concatenate(depth)
     summable = values.kind not in ("not finite", "negative") and depths.sum() > 0
@@ -61,7 +64,7 @@ def inspect_data(
     n_few, n_empty = int((per_cell < min_genes).sum()), int((per_cell == 0).sum())
     return Report(
         matrix=matrix.name,
-        values=str(values),
+        values="no numbers" if no_numbers else str(values),
         n_cells=matrix.n_cells,
         n_genes=naming.match.n_genes,
         left_out=matrix.features.left_out,
@@ -78,7 +81,7 @@ def inspect_data(
         n_empty=n_empty,
         depth=Depth(float(depths.min()), float(np.median(depths)), float(depths.max())) if summable else None,
         genes_per_cell=float(np.median(per_cell)) if len(per_cell) else None,
-        problems=tuple(_problems(adata, matrix, values, naming, vocab)),
+        problems=tuple(_problems(adata, matrix, values, no_numbers, naming, vocab)),
         advice=(
             *counts_remarks(values, matrix.name),
             *_advice(adata, matrix, naming, synonyms, n_few, n_empty, min_genes),
@@ -100,14 +103,28 @@ def count_known(block: sp.csr_matrix, gene_ids: np.ndarray) -> np.ndarray:
     return np.bincount(rows, minlength=n_cells)
 
 
-def _problems(adata: AnnData, matrix: Matrix, values: Values, naming: Naming, vocab: Vocabulary) -> Iterable[str]:
+def _matrix_or_zeros(adata: AnnData, layer: str | None) -> tuple[Matrix, str | None]:
+    """The matrix, or one of zeros in the place of one without numbers, and what is wrong with that."""
+    try:
+        return read_matrix(adata, layer), None
+    except MissingKeyError:
+        raise
+    except InputError as error:
+        var = adata.raw.var if layer == "raw" else adata.var
+        name = {None: "adata.X", "X": "adata.X", "raw": "adata.raw.X"}.get(layer, f"adata.layers[{layer!r}]")
+        return Matrix(sp.csr_matrix((adata.n_obs, len(var)), dtype=np.float32), var, name), str(error)
+
+
+def _problems(
+    adata: AnnData, matrix: Matrix, values: Values, no_numbers: str | None, naming: Naming, vocab: Vocabulary
+) -> Iterable[str]:
     if problem := size_problem(adata):
         yield problem
         return
     if problem := matrix.features.problem(matrix.var_name):
         yield problem
         return
-    if problem := counts_problem(values, matrix.name, adata):
+    if problem := no_numbers or counts_problem(values, matrix.name, adata):
         yield problem
     if problem := genes_problem(naming.match, vocab, MIN_KNOWN_GENES, matrix.var_name):
         yield problem

@@ -154,6 +154,9 @@ def test_text_is_named_and_objects_that_are_numbers_are_taken(layer: str | None)
     np.testing.assert_array_equal(read_matrix(adata, "objects").rows(0, 7).toarray(), COUNTS)
     with pytest.raises(InputError, match="'many'"):
         cf.tl.embed(adata, layer=layer)
+    report = cf.pp.check(adata, layer=layer)
+    assert report.values == "no numbers"
+    assert "'many' of type str" in report.problems[0]
 
 
 def test_a_file_without_x_names_its_layers(tmp_path: Path):

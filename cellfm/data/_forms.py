@@ -51,7 +51,8 @@ def _counts(found: Values, sample: sp.csr_matrix, full: bool) -> Values:
     least = x.min()
     if found.example <= 1 + NEAR and (found.boolean or len(x) >= _MIN_VALUES):
         return replace(found, form="binary")
-    if len(x) >= _MIN_VALUES and (full or least > 1) and _piled_up(x, least, 1.0):
+    multiples = not (x % least).any()  # counts that were multiplied do no harm
+    if len(x) >= _MIN_VALUES and _piled_up(x, least) and (full or (least > 1 and not multiples)):
         return replace(found, form="added" if full else "no ones", number=float(least))
     totals = _totals(sample)
     median = float(np.median(totals))
@@ -180,10 +181,10 @@ def _are_whole(x: np.ndarray) -> bool:
     return len(small) >= 20 and bool((np.abs(small - np.rint(small)) <= 2 * NEAR).all())
 
 
-def _piled_up(x: np.ndarray, least: float, step: float) -> bool:
-    """Whether the smallest value is a frequent one, and more frequent than the next."""
-    at, after = (np.abs(x - least) < step / 4).sum(), (np.abs(x - least - step) < step / 4).sum()
-    return at >= 2 * _OFTEN * len(x) and at > 1.2 * after
+def _piled_up(x: np.ndarray, least: float) -> bool:
+    """Whether the smallest whole number is a frequent one, and more frequent than the next."""
+    at, after = (x == least).sum(), (x == least + 1).sum()
+    return bool(at >= 2 * _OFTEN * len(x) and at > 1.2 * after)
 
 
 def _totals(sample: sp.csr_matrix) -> np.ndarray:

@@ -36,7 +36,7 @@ def found(values: np.ndarray) -> Values:
         (np.minimum(COUNTS, 1), "counts", "binary", False),
         (COUNTS + 1, "counts", "added", False),
         ((COUNTS + 1) * (COUNTS > 0), "counts", "no ones", False),
-        (COUNTS * 2, "counts", "no ones", False),
+        (COUNTS * 2, "counts", "", False),
         (np.rint(TPM), "counts", "rounded total", False),
         (COUNTS + 0.5, "fractional counts", "added", False),
         (COUNTS * GENERATOR.uniform(0.7, 1, COUNTS.shape), "fractional counts", "fractional", False),

@@ -181,3 +181,27 @@ def test_the_report_names_what_it_counts(tiny_adata: AnnData, tiny_vocab: Vocabu
     values = text.splitlines()[1].index("whole numbers")
     assert text.splitlines()[2].index("var_names") == values, "the values are aligned"
     assert "<table>" in report._repr_html_()
+
+
+def test_doubts_of_counts_are_advice(tiny_adata: AnnData, tiny_vocab: Vocabulary):
+    counts = dense(tiny_adata)
+    noise = np.random.default_rng(0).uniform(-5e-4, 5e-4, counts.shape)
+    for values, words in (
+        (counts + 1, "1 seems to have been added to all counts"),
+        (np.minimum(counts, 1), "nothing but 0 and 1"),
+        (counts > 0, "nothing but 0 and 1"),
+        (counts + noise, "whole numbers to within 0.0005"),
+    ):
+        for stored in (values, sp.csr_matrix(values)):
+            adata = AnnData(counts, var=tiny_adata.var, layers={"other": stored})
+            report = cf.pp.check(adata, model=tiny_vocab, layer="other")
+            assert report.ok
+            assert any(words in line for line in report.advice)
+    assert not any("adata.X" in line for line in cf.pp.check(tiny_adata, model=tiny_vocab).advice)
+
+
+def test_a_block_of_ones_makes_no_binary_data(tiny_adata: AnnData, tiny_vocab: Vocabulary):
+    counts = np.minimum(np.tile(dense(tiny_adata), (60, 1)), 1)
+    counts[2300, 0] = 7
+    report = cf.pp.check(AnnData(sp.csr_matrix(counts), var=tiny_adata.var), model=tiny_vocab)
+    assert report.values == "whole numbers"

@@ -176,12 +176,34 @@ def test_own_values(tiny_adata, tiny_model, expected):
     adata.raw = adata[:, :200].copy()
     with pytest.raises(InputError, match=r"has the shape \(40, 200\), adata.X \(40, 300\): they must agree"):
         cf.tl.embed(adata, tiny_model, values_layer="raw")
-    adata.var_names = ["GENE1", "GENE1", *adata.var_names[2:]]
-    with pytest.raises(
-        InputError,
-        match=r"1 gene occurs more than once \(GENE1 \+ GENE1\), and values of values_layer= cannot be added up",
-    ):
-        cf.tl.embed(adata, tiny_model, values_layer="own")
+
+
+def test_own_values_of_a_gene_that_occurs_twice_are_those_that_most_cells_express(tiny_adata, tiny_model):
+    adata = tiny_adata[:, :300].copy()
+    adata.layers["own"] = np.log1p(adata.X.toarray())
+    once = embedding(adata[:, 1:].copy(), tiny_model, values_layer="own")
+    adata.X = np.where((np.arange(300) == 0) & (np.arange(40) > 2)[:, None], 0, adata.X.toarray())
+    adata.var_names = ["ENSG00000000001", *adata.var_names[1:]]  # the id of GENE1
+    with pytest.warns(DataWarning, match=r"1 gene occurs more than once.*GENE1 \(row 1\) and not ENSG00000000001"):
+        np.testing.assert_allclose(embedding(adata, tiny_model, values_layer="own"), once, **SAME)
+    adata.X = adata.X[:, [1, 0, *range(2, 300)]]
+    adata.layers["own"] = adata.layers["own"][:, [1, 0, *range(2, 300)]]
+    with pytest.warns(DataWarning, match=r"ENSG00000000001 \(row 0\) and not GENE1 \(row 1\)"):
+        np.testing.assert_allclose(embedding(adata, tiny_model, values_layer="own"), once, **SAME)
+
+
+def test_the_advice_of_recover_counts_works_as_it_is_written(tiny_adata, tiny_model):
+    """Logarithms of TPM, in which a symbol and an id are the same gene."""
+    rate = tiny_adata.X.toarray() / np.random.default_rng(0).uniform(0.5, 5, tiny_adata.n_vars)
+    adata = AnnData(np.log2(rate / rate.sum(1, keepdims=True) * 1e6 + 1).astype(np.float32), var=tiny_adata.var)
+    adata.var_names = ["ENSG00000000001", *adata.var_names[1:]]
+    adata.layers["tpm"] = adata.X
+    for layer, given in ((None, {"values_layer": "X"}), ("tpm", {"layer": "tpm", "values_layer": "tpm"})):
+        with pytest.raises(InputError, match="Counts cannot be regained") as refused:
+            cf.pp.recover_counts(adata, layer=layer)
+        assert "pass " + ", ".join(f"{k}={v!r}" for k, v in given.items()) + " to cf.tl.embed" in str(refused.value)
+        with pytest.warns(DataWarning, match="1 gene occurs more than once"):
+            assert np.isfinite(embedding(adata.copy(), tiny_model, **given)).all()
 
 
 def test_normalised_data_pass_as_their_own_values(tiny_adata, tiny_model):
