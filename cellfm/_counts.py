@@ -43,8 +43,8 @@ def counts_remarks(found: Values, matrix: str) -> list[str]:
         )
     elif found.form == "added":
         remarks.append(
-            f"{matrix} has no zeros, and its smallest value, {found.number:g}, is the most frequent one: "
-            f"{found.number:g} seems to have been added to all counts (a pseudocount), by which every gene counts as "
+            f"{matrix} has no zeros, and its smallest value, {found.number:g}, is a frequent one: {found.number:g} "
+            f"seems to have been added to all counts (a pseudocount), by which every gene counts as "
             f"expressed. {_subtract(found, matrix, 'counts')}"
         )
     elif found.form == "no ones":

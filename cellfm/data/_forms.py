@@ -10,13 +10,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellfm.data._recover import BASES, ENOUGH_TOGETHER, Transform, choose_transform, stored_precision, zero_value
-from cellfm.data._values import NEAR, Values
+from cellfm.data._values import NEAR, Values, rounded
 
 SAMPLE_CELLS = 192
 """Cells that are enough to recognise a form by."""
 _MIN_CELLS = 3  # fewer say nothing of sums that are the same in all
 _MIN_VALUES = 200  # fewer may be all ones by chance
 _SAME_TOTAL = 2e-3
+_SOME_CELLS = 20
 _OFTEN = 0.05
 _FEW = 0.1  # cells that may be no multiples, as in cf.pp.recover_counts
 _LARGEST_LOGARITHM = 25.0
@@ -36,6 +37,8 @@ def recognise(found: Values, sample: sp.csr_matrix, n_genes: int) -> Values:
     """
     sample = sp.csr_matrix(sample, dtype=np.float64)
     sample.eliminate_zeros()
+    if found.off:
+        sample = rounded(sample)
     if not sample.nnz or found.kind in ("not finite", "empty"):
         return found
     full = sample.nnz == sample.shape[0] * n_genes  # no zeros
@@ -47,12 +50,14 @@ def recognise(found: Values, sample: sp.csr_matrix, n_genes: int) -> Values:
 
 
 def _counts(found: Values, sample: sp.csr_matrix, full: bool) -> Values:
-    x = np.rint(sample.data)
+    x = sample.data
     least = x.min()
     if found.example <= 1 + NEAR and (found.boolean or len(x) >= _MIN_VALUES):
         return replace(found, form="binary")
     multiples = not (x % least).any()  # counts that were multiplied do no harm
-    if len(x) >= _MIN_VALUES and _piled_up(x, least) and (full or (least > 1 and not multiples)):
+    # Where no entry of many cells is 0, few can be 1, but for those that were 0.
+    ones = full and least == 1 and sample.shape[0] >= _SOME_CELLS and (x == 1).mean() > 0.02
+    if len(x) >= _MIN_VALUES and (ones or (_piled_up(x, least) and (full or (least > 1 and not multiples)))):
         return replace(found, form="added" if full else "no ones", number=float(least))
     totals = _totals(sample)
     median = float(np.median(totals))

@@ -63,12 +63,13 @@ class Values:
             "salmon, alevin, kallisto)",
             "mixed": f"whole numbers in part, and in part fractions like {self.example:.4g}: counts and other values "
             "are mixed",
-            "total": f"fractions like {self.example:.4g}, as after normalisation: they add up to "
-            f"{_total_name(self.number)} in every cell",
-            "log total": f"values like {self.example:.3g}, as after log-normalisation: they are {self.words} of values "
-            f"that add up to {_total_name(self.number)} in every cell",
-            "multiples": f"{usual}: they are multiples of one unit in every cell ({self.words})",
-            "log of fractions": f"{usual}: they are {self.words} of what is like counts, with fractions",
+            "total": f"fractions like {self.example:.4g} that add up to {_total_name(self.number)} in every cell, as "
+            "after normalisation",
+            "log total": f"values like {self.example:.3g}, {self.words} of values that add up to "
+            f"{_total_name(self.number)} in every cell, as after log-normalisation",
+            "multiples": usual.replace(", as", f", multiples of one unit in every cell ({self.words}), as", 1),
+            "log of fractions": f"values like {self.example:.3g}, {self.words} of what is like counts with fractions, "
+            "as after log-normalisation",
             "transformed": f"values like {self.example:.3g}, which are {self.words}",
             "negative whole": f"negative values like {self.example:.3g}, as after scaling or subtraction, though all "
             "are whole numbers",
