@@ -160,13 +160,13 @@ def test_text_is_named_and_objects_that_are_numbers_are_taken(layer: str | None)
 
 
 def test_a_file_without_x_names_its_layers(tmp_path: Path):
-    AnnData(layers={"counts": COUNTS}).write_h5ad(tmp_path / "cells.h5ad")
-    write_cells(AnnData(layers={"counts": COUNTS}), tmp_path / "cells.zarr")
+    AnnData(layers={"umis": COUNTS}).write_h5ad(tmp_path / "cells.h5ad")
+    write_cells(AnnData(layers={"umis": COUNTS}), tmp_path / "cells.zarr")
     for name in ("cells.h5ad", "cells.zarr"):
         for backed in (False, True):
             adata = read_cells(tmp_path / name, backed=backed)
             for tool in (cf.tl.embed, cf.pp.check, cf.pp.recover_counts):
-                with pytest.raises(MissingKeyError, match="adata.X is empty. .* there are: 'counts'"):
+                with pytest.raises(MissingKeyError, match="adata.X is empty. .* there are: 'umis'"):
                     tool(adata)
             if adata.isbacked:
                 adata.file.close()
