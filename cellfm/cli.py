@@ -259,9 +259,9 @@ def _table_lines(cells: "AnnData") -> Iterator[str]:
     features = read_features(cells.var)
     if note := features.problem("var") or features.note:
         yield f"  {note}"
-    yield f"  var: {', '.join(cells.var) or 'no columns'}"
-    yield f"  obs: {', '.join(cells.obs) or 'no columns'}"
-    yield f"  obsm: {', '.join(cells.obsm) or 'nothing'}"
+    yield f"  var: {', '.join(map(str, cells.var)) or 'no columns'}"
+    yield f"  obs: {', '.join(map(str, cells.obs)) or 'no columns'}"
+    yield f"  obsm: {', '.join(map(str, cells.obsm)) or 'nothing'}"
 
 
 def _convert(args: argparse.Namespace) -> int:

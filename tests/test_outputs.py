@@ -329,3 +329,72 @@ def test_a_plot_that_fails_loses_nothing(
     assert main(["-q", "embed", str(tmp_path / "in.h5ad"), *common, "--plot", str(tmp_path / "p.png")]) == 2
     assert "is written, but the plot could not be drawn: unhashable colour" in capsys.readouterr().err
     assert ad.read_h5ad(tmp_path / "out.h5ad").obsm["X_cellfm"].shape == (40, 16)
+
+
+@pytest.mark.parametrize("foreign", [None, "0.9", {"cellfm_proba": 3, "cellfm_module": {}}], ids=repr)
+def test_what_reads_records_takes_foreign_ones_for_none(foreign: object):
+    from cellfm.tasks.genes._stored import stored_modules
+
+    adata = table()
+    adata.varm["cellfm_modules"], adata.varp["cellfm_neighbors"] = np.zeros((3, 2), np.int32), sp.eye(3, format="csr")
+    if foreign is not None:
+        adata.uns["cellfm"] = foreign
+    assert len(stored_modules(adata, "cellfm_module")[0]) == 3
+    with pytest.raises(InputError, match="does not say at which resolutions"):
+        stored_modules(adata, "cellfm_module", 10.0)
+
+
+NUMBERED = {
+    "embed_genes": lambda a, m: cf.tl.embed_genes(a, m, kind="contextual", groupby="none"),
+    "attention": lambda a, m: cf.tl.attention(a, m, groupby="none"),
+    "rank_lncrnas": lambda a, m: cf.tl.rank_lncrnas(a, m, groupby="none"),
+    "integrate": lambda a, m: cf.tl.integrate(a, m, batch_key="none"),
+    "fit_annotator": lambda a, m: cf.tl.fit_annotator(a, m, labels_key="none"),
+    "transfer_labels": lambda a, m: cf.tl.transfer_labels(a, a, model=m, labels_key="none"),
+    "annotate": lambda a, m: cf.tl.annotate(a, reference=a, model=m, labels_key="none"),
+    "evaluate_annotation": lambda a, m: cf.tl.evaluate_annotation(a, m, labels_key="none"),
+    "benchmark": lambda a, m: cf.tl.benchmark(a, batch_key="none", label_key="none", embeddings=["X"]),
+    "fit_perturbation": lambda a, m: cf.tl.fit_perturbation(a, m, condition_key="none"),
+    "fit_transport": lambda a, m: cf.tl.fit_transport(a, m, condition_key="none", source="a", target="b"),
+    "gene_modules": lambda a, m: cf.tl.gene_modules(a, embedding_key="none"),
+    "embed": lambda a, m: cf.tl.embed(a, m, gene_key="none"),
+    "pl.cells": lambda a, m: cf.pl.cells(a, color="none", basis="X_pca"),
+    "pl.cells basis": lambda a, m: cf.pl.cells(a, basis="none"),
+}
+
+
+@pytest.mark.parametrize("tool", NUMBERED)
+def test_names_that_are_numbers_are_listed(tiny_adata: AnnData, tiny_model: CellFM, tool: str):
+    tiny_adata.obs[0], tiny_adata.var[1] = 1.0, 2.0
+    tiny_adata.obsm["X_pca"] = np.ones((tiny_adata.n_obs, 2))
+    with pytest.raises(InputError, match="none"):
+        NUMBERED[tool](tiny_adata, tiny_model)
+
+
+column = st.one_of(
+    st.lists(st.one_of(st.none(), st.text("ab", max_size=2)), min_size=4, max_size=4),
+    st.lists(st.one_of(st.none(), st.booleans(), st.integers(0, 3), st.floats(0, 1)), min_size=4, max_size=4),
+    st.lists(st.one_of(st.text("ab", max_size=1), st.integers(0, 3), st.just((1,))), min_size=4, max_size=4),
+)
+
+
+@given(column, st.sampled_from(["object", "category", "infer"]), st.text(max_size=4))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_column_is_refused_or_can_be_read_again(tmp_path: Path, values: list, kind: str, name: str):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas, of what it infers
+        found = pd.Series(values, list(table().obs_names), object)
+        found = found.infer_objects() if kind == "infer" else found.astype(kind)
+        adata = table()
+        adata.obs[name] = found
+    path = tmp_path / "cells.h5ad"
+    try:
+        check_fits(adata, path)
+    except InputError:
+        with pytest.raises(Exception, match=""):  # of anndata, or of what it wrote
+            adata.write_h5ad(path)
+            ad.read_h5ad(path)
+        return
+    read = written(adata, path).obs[name]
+    assert read.isna().tolist() == found.isna().tolist()
+    assert read.dropna().tolist() == found.dropna().tolist()

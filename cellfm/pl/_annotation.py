@@ -13,8 +13,9 @@ from mudata import MuData
 
 from cellfm._adata import missing_values, require_column, select
 from cellfm._figure import finish, fit_tick_labels, label_inches, shorten
+from cellfm._outputs import run_record
 from cellfm.errors import InputError, MissingKeyError
-from cellfm.keys import ANNOTATION, RUN, UNKNOWN
+from cellfm.keys import ANNOTATION, UNKNOWN
 
 Panel = Literal["confusion", "confidence"]
 _PANELS = ("confusion", "confidence")
@@ -183,7 +184,7 @@ def _draw_confidence(axis: Axes, adata: AnnData) -> None:
     axis.vlines(median, places - 0.4, places + 0.4, color="black", linewidth=1.5, zorder=3)
     rows = [f"{shorten(name, _MAX_LETTERS)} ({len(part):,})" for name, part in zip(names, parts, strict=True)]
     axis.set_yticks(places, rows)
-    record = adata.uns.get(RUN, {}).get(ANNOTATION.proba, {})
+    record = run_record(adata, ANNOTATION.proba)
     if "confidence_threshold" in record:
         axis.axvline(float(record["confidence_threshold"]), color="black", linestyle="--", linewidth=1)
     axis.set_xlim(0, 1.02)

@@ -11,8 +11,9 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellfm._figure import finish, fit_tick_labels, write_message
+from cellfm._outputs import run_record
 from cellfm.errors import MissingKeyError
-from cellfm.keys import ATTENTION, RUN
+from cellfm.keys import ATTENTION
 
 
 def attention(
@@ -136,9 +137,9 @@ def _draw(ax: Axes, shown: dict[str, pd.DataFrame], *, relative: bool) -> None:
 
 def _record(adata: AnnData, key: str) -> tuple[str, Mapping[str, Any]]:
     """The run that wrote the scores, and its name: ``key`` or what ``key`` begins with."""
-    runs = {name: run for name, run in adata.uns.get(RUN, {}).items() if ATTENTION.groups in run}
-    name = max((name for name in runs if key == name or key.startswith(f"{name}_")), key=len, default="")
-    return name, runs.get(name, {})
+    starts = [key[:end] for end in range(len(key), 0, -1) if end == len(key) or key[end] == "_"]
+    name = next((start for start in starts if ATTENTION.groups in run_record(adata, start)), "")
+    return name, run_record(adata, name)
 
 
 def _title(key: str, name: str, record: Mapping[str, Any]) -> str:

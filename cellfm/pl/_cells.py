@@ -70,7 +70,7 @@ def cells(
 
     adata = select(data, modality)
     if basis not in adata.obsm:
-        there = ", ".join(adata.obsm) or "nothing"
+        there = ", ".join(map(str, adata.obsm)) or "nothing"
         raise MissingKeyError(
             f"No obsm[{basis!r}]; there is: {there}. Make one with sc.pp.neighbors(adata, use_rep='X_cellfm') and "
             "sc.tl.umap(adata)."

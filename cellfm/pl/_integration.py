@@ -103,7 +103,7 @@ def _categories(adata: AnnData, key: str) -> pd.Categorical:
 def _check(adata: AnnData, bases: list[str], columns: list[str]) -> None:
     for basis in bases:
         if basis not in adata.obsm:
-            there = ", ".join(adata.obsm) or "nothing"
+            there = ", ".join(map(str, adata.obsm)) or "nothing"
             raise MissingKeyError(
                 f"No obsm[{basis!r}]; there is: {there}. cf.tl.integrate(..., umap=True) stores UMAPs of before and "
                 "after; before=None leaves the first out."

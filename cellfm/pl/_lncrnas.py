@@ -10,8 +10,9 @@ from matplotlib.markers import MarkerStyle
 
 from cellfm._adata import warn
 from cellfm._figure import finish, fit_tick_labels, write_message
+from cellfm._outputs import run_record
 from cellfm.errors import MissingKeyError
-from cellfm.keys import ATTENTION, RUN
+from cellfm.keys import ATTENTION
 
 _LARGEST = 200  # points of area, for a gene that every cell expresses
 
@@ -132,6 +133,6 @@ def _draw(ax: Axes, shown: pd.DataFrame, genes: list[str], groups: list[str], ex
 
 
 def _title(adata: AnnData, key: str) -> str:
-    record = adata.uns.get(RUN, {}).get(key, {})
+    record = run_record(adata, key)
     layer = record.get(ATTENTION.attention_layer)
     return "" if layer is None else f"read by CLS, layer {layer} of {record['model']}"

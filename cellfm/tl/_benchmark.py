@@ -116,7 +116,7 @@ def benchmark(
 
 
 def _embeddings(adata: AnnData, names: Sequence[str] | None) -> dict[str, np.ndarray]:
-    there = ", ".join(adata.obsm) or "nothing"
+    there = ", ".join(map(str, adata.obsm)) or "nothing"
     if names is None:
         names = [name for name in (EMBED.obsm, INTEGRATION.obsm) if name in adata.obsm]
         if not names:

@@ -257,7 +257,7 @@ def _group(table: AnnData, key: str, group: str) -> np.ndarray:
 def _column(table: AnnData, key: str) -> np.ndarray:
     """A column of labels as text, complete."""
     if key not in table.obs:
-        raise MissingKeyError(f"No column {key!r} in obs; there are: {', '.join(table.obs) or 'none'}.")
+        raise MissingKeyError(f"No column {key!r} in obs; there are: {', '.join(map(str, table.obs)) or 'none'}.")
     column = pd.Series(table.obs[key])
     if n_missing := int(column.isna().sum()):
         raise InputError(

@@ -117,8 +117,8 @@ def survey(
         raise InputError(head + "\n".join(problems))
     if columns is not None and (missing := [column for column in wanted if column not in there]):
         raise MissingKeyError(
-            f"No input has the column {missing[0]!r}; there are: {', '.join(there) or 'none'}. Pass columns= with "
-            "those to keep."
+            f"No input has the column {missing[0]!r}; there are: {', '.join(map(str, there)) or 'none'}. Pass columns= "
+            "with those to keep."
         )
     kept = {
         column: sorted({value for one in found for value in one.values.get(column, ())})

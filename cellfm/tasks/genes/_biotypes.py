@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cellfm._adata import column_names
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.vocab import Vocabulary, strip_version
 
@@ -79,7 +80,7 @@ def _mapping(adata: AnnData, biotypes: str | Path | Mapping[str, str] | pd.Serie
     path = Path(biotypes).expanduser()
     if not path.is_file():
         raise MissingKeyError(
-            f"{str(biotypes)!r} is neither a column of var nor a file. Columns: {', '.join(adata.var) or 'none'}."
+            f"{str(biotypes)!r} is neither a column of var nor a file. Columns: {column_names(adata.var)}."
         )
     table = pd.read_csv(path, sep="\t" if path.suffix in (".tsv", ".txt") else ",", dtype=str, keep_default_na=False)
     names = [column for column in _NAMES if column in table]

@@ -28,7 +28,7 @@ def gene_table(adata: AnnData, key: str) -> pd.DataFrame:
         There are none; the message lists what there is.
     """
     if key not in adata.varm:
-        there = ", ".join(adata.varm) or "nothing"
+        there = ", ".join(map(str, adata.varm)) or "nothing"
         raise MissingKeyError(f"No varm[{key!r}]; there is: {there}. Call cf.tl.embed_genes(adata) first.")
     return pd.DataFrame(np.asarray(adata.varm[key], np.float32), index=adata.var_names)
 

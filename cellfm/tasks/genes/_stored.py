@@ -3,8 +3,9 @@
 import numpy as np
 from anndata import AnnData
 
+from cellfm._outputs import run_record
 from cellfm.errors import MissingKeyError
-from cellfm.keys import MODULES, RUN
+from cellfm.keys import MODULES
 
 
 def module_keys(key: str) -> tuple[str, str, str]:
@@ -27,7 +28,12 @@ def stored_modules(adata: AnnData, key: str, resolution: float | None = None) ->
         raise MissingKeyError(f"No modules {key!r}: call cf.tl.gene_modules(adata) first.")
     column = 0
     if resolution is not None:
-        resolutions = np.asarray(adata.uns[RUN][key][MODULES.resolutions])
+        resolutions = np.asarray(run_record(adata, key).get(MODULES.resolutions, []))
+        if len(resolutions) != adata.varm[at_all].shape[1]:
+            raise MissingKeyError(
+                f"uns['cellfm'][{key!r}] does not say at which resolutions the modules were found: call "
+                "cf.tl.gene_modules(adata) again, or leave out resolution= for the first."
+            )
         column = int(np.abs(resolutions - resolution).argmin())
         if not np.isclose(resolutions[column], resolution):
             raise MissingKeyError(
