@@ -371,6 +371,15 @@ def test_names_that_are_numbers_are_listed(tiny_adata: AnnData, tiny_model: Cell
         NUMBERED[tool](tiny_adata, tiny_model)
 
 
+def anndata_can(adata: AnnData, path: Path) -> bool:
+    try:
+        adata.write_h5ad(path)
+        ad.read_h5ad(path)
+    except Exception:  # noqa: BLE001
+        return False
+    return True
+
+
 column = st.one_of(
     st.lists(st.one_of(st.none(), st.text("ab", max_size=2)), min_size=4, max_size=4),
     st.lists(st.one_of(st.none(), st.booleans(), st.integers(0, 3), st.floats(0, 1)), min_size=4, max_size=4),
@@ -391,9 +400,7 @@ def test_a_column_is_refused_or_can_be_read_again(tmp_path: Path, values: list, 
     try:
         check_fits(adata, path)
     except InputError:
-        with pytest.raises(Exception, match=""):  # of anndata, or of what it wrote
-            adata.write_h5ad(path)
-            ad.read_h5ad(path)
+        assert not anndata_can(adata, path)
         return
     read = written(adata, path).obs[name]
     assert read.isna().tolist() == found.isna().tolist()
