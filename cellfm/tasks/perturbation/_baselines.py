@@ -70,11 +70,12 @@ def bilinear(
     b = y.mean(1, keepdims=True)
     n = y.shape[1]
     # The components by the inner products of the conditions, which are far fewer than genes.
-    square, v = scipy.linalg.eigh((y - b).T @ (y - b), subset_by_index=[max(n - n_components, 0), n - 1])
-    g = (y - b) @ v[:, square > TINY * max(square.max(), TINY)]  # (n_genes, n_kept)
+    centred = y - b
+    square, v = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[max(n - n_components, 0), n - 1])
+    g = centred @ v[:, square > TINY * max(square.max(), TINY)]  # (n_genes, n_kept)
     d = len(next(iter(vectors.values()))) if vectors else 1
     p, q = (_summed(conditions, vectors, d) for conditions in (train, wanted))
-    left = np.linalg.solve(g.T @ g + ridge * np.eye(g.shape[1]), g.T @ (y - b))
+    left = np.linalg.solve(g.T @ g + ridge * np.eye(g.shape[1]), g.T @ centred)
     k = left @ p @ np.linalg.inv(p.T @ p + ridge * np.eye(d))
     return q.astype(np.float32) @ (g @ k).T.astype(np.float32) + b.T.astype(np.float32)
 
