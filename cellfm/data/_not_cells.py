@@ -124,6 +124,9 @@ def _zip_advice(path: Path, head: bytes) -> str:
             "a NumPy archive (.npz), which has no names of genes: make an AnnData object of it in Python, and call "
             "write_h5ad"
         )
+    if first in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata"):
+        folder = f"{path.name.split('.')[0]}.zarr"
+        return f"a zipped zarr: extract it into a folder with `unzip {path.name} -d {folder}`, and pass {folder}"
     inside = f" that holds {first!r}" if first else ""
     return (
         f"a zip archive{inside}: extract it with `unzip {path.name}` (or `python -m zipfile -e {path.name} .`), and "

@@ -200,7 +200,15 @@ def _format_of_folder(path: Path) -> CellFormat:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ == "IORegistryError":  # of anndata: a kind of element that it has no reader for
+            return InputError(
+                f"{path} is {kind}, but the installed anndata does not know how to read a part of it: {reason}. It may "
+                "come from a newer anndata or another program: pip install -U anndata, or write the file anew."
+            )
+        cause = cause.__cause__
     return InputError(
         f"{path} looks like {kind} but cannot be read: {reason}. It may be cut short or damaged; get it anew. {READ}"
     )

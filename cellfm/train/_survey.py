@@ -88,7 +88,7 @@ def survey(
                 problem = (
                     features.problem(table.matrix.var_name)
                     or counts_problem(values_found, table.matrix.name, table.adata)
-                    or _mixed_problem(match, vocab)
+                    or _mixed_problem(match, vocab, features.is_gene)
                     or genes_problem(match, vocab, min(MIN_KNOWN_GENES, min_genes), "var")
                     or (None if may_drop_most else _few_problem(table.matrix, match, min_genes))
                 )
@@ -156,9 +156,9 @@ def _text(values: pd.Series) -> pd.Series:
     return values.astype(object).mask(missing_values(values), None).map(str, na_action="ignore")
 
 
-def _mixed_problem(match: GeneMatch, vocab: Vocabulary) -> str | None:
-    """What is wrong with human and mouse genes in one table; None where there is one species."""
-    unknown = [str(name) for name in match.names[match.ids == 0]]
+def _mixed_problem(match: GeneMatch, vocab: Vocabulary, is_gene: np.ndarray) -> str | None:
+    """What is wrong with human and mouse genes in one table that says nothing of genomes; None for one species."""
+    unknown = [str(name) for name in match.names[(match.ids == 0) & is_gene]]
     as_human = vocab.find_symbols(np.array([name.upper() for name in unknown], dtype=object)) > 0
     n_mouse = sum(
         bool(_MOUSE.match(name)) or (human and name == name.capitalize())

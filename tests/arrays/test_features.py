@@ -220,3 +220,16 @@ def test_shards_hold_genes_only(tmp_path, tiny_adata: AnnData, tiny_model: CellF
     alone = write_shards(tiny_adata, tmp_path / "alone", **options)
     everything = np.arange(len(alone))
     assert (found.counts(everything) != alone.counts(everything)).nnz == 0
+
+
+def test_shards_take_the_human_genes_of_a_barnyard(tmp_path, tiny_adata: AnnData, tiny_model: CellFM):
+    mouse = AnnData(tiny_adata.X.copy(), var=pd.DataFrame(index=tiny_adata.var_names.str.capitalize()))
+    x = sp.hstack([tiny_adata.X, mouse.X], format="csr")
+    genomes = ["GRCh38"] * tiny_adata.n_vars + ["mm10"] * mouse.n_vars
+    names = [*tiny_adata.var_names, *mouse.var_names]
+    both = AnnData(x, obs=tiny_adata.obs[[]], var=pd.DataFrame({"genome": genomes}, index=names))
+    options = {"model": tiny_model, "min_genes": 1, "validation_fraction": 0.0}
+    with pytest.warns(DataWarning, match=rf"{mouse.n_vars} mm10 \(mouse\)"):
+        found = write_shards(both, tmp_path / "both", **options)
+    alone = write_shards(tiny_adata, tmp_path / "alone", **options)
+    assert (found.counts(np.arange(len(alone))) != alone.counts(np.arange(len(alone)))).nnz == 0

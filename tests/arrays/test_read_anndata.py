@@ -123,3 +123,12 @@ def test_damage_is_still_named(tmp_path: Path, cells: AnnData):
         del file["obs"]
     with pytest.raises(InputError, match="looks like h5ad but cannot be read.*damaged"):
         read_cells(path)
+
+
+def test_elements_of_a_newer_anndata_are_no_damage(tmp_path: Path, cells: AnnData):
+    path, file = write("h5ad", tmp_path, cells)
+    with file:
+        file["X"].attrs["encoding-type"] = "matrix-of-the-future"
+    with pytest.raises(InputError, match="does not know how to read a part.*pip install -U anndata") as caught:
+        read_cells(path)
+    assert "damaged" not in str(caught.value)

@@ -208,7 +208,11 @@ def test_archives_and_other_formats_are_told_with_a_command(tmp_path: Path):
     workbook = io.BytesIO()
     with zipfile.ZipFile(workbook, "w") as archive:
         archive.writestr("[Content_Types].xml", b"")
+    store = io.BytesIO()
+    with zipfile.ZipFile(store, "w") as archive:
+        archive.writestr("zarr.json", b"{}")
     for content, found in (
+        (store.getvalue(), r"a zipped zarr: .*`unzip it.bin -d it.zarr`, and pass it.zarr"),
         (buffer.getvalue(), r"a zip archive that holds 'cells.h5ad': extract it with `unzip it.bin`.* pass cells.h5ad"),
         (tar.getvalue(), r"a tar archive, which begins with 'sample/matrix.mtx': extract it with `tar -xf it.bin`"),
         (workbook.getvalue(), "an Excel workbook: save the sheet"),
