@@ -280,13 +280,14 @@ def _match_other_names(
     for i, name, found in candidates:
         take(i, found.restored, "restored", name)
     for step in ("other", "made_unique"):
-        proposed = [(i, *getattr(found, step), name) for i, name, found in candidates]
-        for i, gene_id, kind, name in proposed:
+        proposed = [(i, *getattr(found, step), name, found.made_unique[0]) for i, name, found in candidates]
+        for i, gene_id, kind, name, _ in proposed:
             if kind != "alias":
                 take(i, gene_id, kind, name)
         there = set(ids[ids > 0])
-        for i, gene_id, kind, name in proposed:
-            if kind == "alias" and gene_id not in there:
+        for i, gene_id, kind, name, base in proposed:
+            # INS-1 is an alias of another gene, but beside INS it is that gene, made unique.
+            if kind == "alias" and gene_id not in there and base not in there:
                 take(i, gene_id, kind, name)
     ambiguous = np.zeros(len(ids), bool)
     for i, name, found in candidates:

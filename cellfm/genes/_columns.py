@@ -69,7 +69,7 @@ def other_column(var: pd.DataFrame, vocab: Vocabulary, n_known: int) -> str | No
     """
     found: dict[str, np.ndarray] = {}
     for column in candidate_columns(var):
-        names = _text(var[column])
+        names = next(_read(var, column, np.ones(len(var), bool))).read
         ids = vocab.find_symbols(names)
         ids = np.where(ids > 0, ids, vocab.find_ensembl(names))
         n_rows, n_there = int((ids > 0).sum()), int(sum(name not in MISSING for name in names))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cellfm._hgnc import Synonyms
-from cellfm.genes._names import MISSING, is_plain, spelling, symbols_of_date, without_suffix
+from cellfm.genes._names import MISSING, is_plain, spelling, symbols_of_date, without_quotes, without_suffix
 from cellfm.vocab import Vocabulary, strip_version
 
 _REMEMBERED = 1 << 17
@@ -101,6 +101,9 @@ class OtherNames:
         if name in MISSING:
             return NOTHING
         plain = is_plain(name)
+        if not plain and (bare := without_quotes(name)) != name:
+            target = self._index.find(bare) or int(self._vocab.find_ensembl(np.array([bare], object))[0])
+            return Candidate(target) if target else self.resolve(bare)
         spelt = "" if plain else spelling(name)
         restored = 0 if plain else self._index.find(spelt)
         other, made_unique, dated = self._other(name, spelt), self._made_unique(name), self._dated(name)

@@ -54,6 +54,12 @@ def spelling(name: str) -> str:
     return f"{match[1]}orf{match[2]}" if (match := _ORF.fullmatch(dotted)) else dotted
 
 
+def without_quotes(name: str) -> str:
+    """The name without spaces and quotes around it, as careless tables leave them (``"CD3E "``, ``b'CD3E'``)."""
+    inside = name[1:] if name[:2] in ("b'", 'b"') else name
+    return inside.strip(" \t\r\n\"'\ufeff")
+
+
 def is_plain(name: str) -> bool:
     """Whether a name surely is its own spelling; quick."""
     return name.isalnum() and name[0] != "X" and "ORF" not in name

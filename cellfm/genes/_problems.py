@@ -93,8 +93,11 @@ class Contradictions:
 
     def __str__(self) -> str:
         shown = ", ".join(f"{first} / {second}" for first, second in self.pairs[:_SHOWN])
+        places = f"{_place(self.first)} and {_place(self.second)}"
+        if self.first == self.second:
+            places = f"Symbols and ids in {_place(self.first)}"
         return (
-            f"{_place(self.first)} and {_place(self.second)} name different genes in {len(self):,} of the "
+            f"{places} name different genes in {len(self):,} of the "
             f"{self.n_both:,} rows that both know ({shown}{', ...' if len(self) > _SHOWN else ''})."
         )
 
@@ -103,10 +106,11 @@ class Contradictions:
         """What is wrong where there are so many that one of the two places must be wrong; None where there are few."""
         if not len(self) or len(self) <= MAX_CONTRADICTIONS * self.n_both:
             return None
-        keys = " or ".join(f"gene_key={place!r}" for place in dict.fromkeys((self.first, self.second)))
+        message = f"{self} One of the two is wrong, perhaps shifted by some rows or sorted by itself. Put it right"
+        if self.first == self.second:
+            return f"{message}."
         return (
-            f"{self} One of the two is wrong, perhaps shifted by some rows or sorted by itself. Put it right, or pass "
-            f"{keys}, whichever holds the right ones."
+            f"{message}, or pass gene_key={self.first!r} or gene_key={self.second!r}, whichever holds the right ones."
         )
 
 

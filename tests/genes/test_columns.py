@@ -74,6 +74,19 @@ def test_shifted_ids_are_refused(by: int, lead: bool):
     assert not problem(match(names, "var_names", gene_ids=np.roll(IDS, by)))
 
 
+def test_words_whose_symbol_and_id_contradict_each_other_are_refused():
+    text = problem(match(SYMBOLS + "_" + np.roll(IDS, 1)))
+    assert text.startswith(
+        f"Symbols and ids in var_names name different genes in {len(TABLE)} of the {len(TABLE)} rows"
+    )
+    assert "gene_key=" not in text
+
+
+def test_a_column_of_symbols_joined_with_ids_is_read():
+    found = match(NUMBERS, mine=SYMBOLS + "|" + IDS)
+    assert (found.column, found.ids.tolist()) == ("mine", TRUE.tolist())
+
+
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 1.0])
 def test_contradictions_are_counted_and_shown(share: float):
     n = int(share * len(TABLE))

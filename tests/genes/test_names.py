@@ -106,6 +106,9 @@ def test_what_made_names_unique_is_left_out(table: pd.DataFrame, between: str, n
         ("MLL", "KMT2A"),
         ("C13orf2", "KCTD12"),
         ("C13ORF2", "KCTD12"),
+        ("CD3E ", "CD3E"),
+        ('"HLA.A"', "HLA-A"),
+        ("b'ENSG00000198851'", "CD3E"),
         ("nothing", None),
         ("nan", None),
         ("", None),
@@ -134,6 +137,11 @@ def test_an_alias_takes_nothing_from_a_gene_that_is_there():
     assert symbols(["MLL", "ENSG00000118058"]) == [None, "KMT2A"]
     assert symbols(["CD20", "MS4A1"]) == [None, "MS4A1"]
     assert symbols(["MARCH1", "MARCHF1"]) == ["MARCHF1", "MARCHF1"]  # a previous symbol is the same gene
+
+
+def test_an_alias_that_looks_made_unique_is_so_beside_the_gene():
+    assert symbols(["INS-1"]) == ["FOXM1"]
+    assert symbols(["INS", "INS-1"]) == ["INS", "INS"]
 
 
 def test_no_symbol_of_a_vocabulary_is_another_gene_but_for_twins():
