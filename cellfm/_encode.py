@@ -23,7 +23,7 @@ from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
 from cellfm._outputs import run_record
 from cellfm._progress import progress
-from cellfm._wording import counted
+from cellfm._wording import counted, counted_of
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch, describe, tokenize
 from cellfm.errors import InputError
@@ -177,8 +177,8 @@ def refuse_empty(cells: CellInput) -> None:
     empty = np.concatenate([span.start + np.flatnonzero(block @ known == 0) for span, block in cells.counts.blocks()])
     if len(empty):
         raise InputError(
-            f"{len(empty):,} of {cells.counts.n_cells:,} cells express no gene that the model knows (the first is cell "
-            f"{empty[0]:,}). Remove them, or pass empty_cells='nan'."
+            f"{counted_of(len(empty), cells.counts.n_cells, 'cell', 'expresses', 'express')} no gene that the model "
+            f"knows (the first is cell {empty[0]:,}). Remove them, or pass empty_cells='nan'."
         )
 
 

@@ -13,6 +13,7 @@ from cellfm._genes import HOW, MIN_KNOWN_GENES, genes_problem
 from cellfm._harmonize import Naming, name_genes
 from cellfm._hgnc import Synonyms
 from cellfm._report import Depth, Report
+from cellfm._wording import counted, counted_of
 from cellfm.data import Values, describe, rounded
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.vocab import Vocabulary
@@ -149,19 +150,21 @@ def _advice(
         yield f"{naming.match.contradictions} Those of {naming.match.contradictions.first} are taken."
     if naming.ambiguous.any():
         yield (
-            f"{int(naming.ambiguous.sum()):,} names stand for several genes and are left out. Ensembl ids in a column "
-            "of var would tell which they are."
+            f"{counted(int(naming.ambiguous.sum()), 'name stands', 'names stand')} for several genes: left out. "
+            "Ensembl ids in a column of var would tell which they are."
         )
     if naming.n_merged:
         yield (
-            f"{naming.n_merged:,} genes are the same as another one under the model's names; "
+            f"{counted(naming.n_merged, 'gene is', 'genes are')} the same as another one under the model's names; "
             "cf.pp.harmonize_genes(adata) and cf.tl.embed add their counts up."
         )
     if n_few:
         yield (
-            f"{n_few:,} of {adata.n_obs:,} cells express fewer than {min_genes} known genes, {n_empty:,} of them none. "
-            "cf.pp.prepare(adata) removes them; cf.tl.embed keeps them, with NaN for cells without any."
+            f"{counted_of(n_few, adata.n_obs, 'cell', 'expresses', 'express')} fewer than {min_genes} known "
+            f"genes, {n_empty:,} of them none. cf.pp.prepare(adata) removes them; cf.tl.embed keeps them, "
+            "with NaN for cells without any."
         )
     if not adata.obs_names.is_unique:
         n_repeated = int(adata.obs_names.duplicated().sum())
-        yield f"{n_repeated:,} cell names occur more than once, which is allowed: the order of the cells is kept."
+        names = counted(n_repeated, "cell name occurs", "cell names occur")
+        yield f"{names} more than once, which is allowed: the order of the cells is kept."

@@ -12,4 +12,22 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     >>> counted(2_000, "cell is", "cells are")
     '2,000 cells are'
     """
-    return f"{n:,} {one if n == 1 else many or f'{one}s'}"
+    return f"{n:,} {one if n == 1 else many or _plural(one)}"
+
+
+def _plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith(("s", "x", "ch", "sh")) else "s")
+
+
+def counted_of(n: int, total: int, noun: str, one: str = "is", many: str = "are") -> str:
+    """So many of all, with the verb.
+
+    Examples
+    --------
+    >>> from cellfm._wording import counted_of
+    >>> counted_of(1, 700, "cell", "expresses", "express")
+    '1 of 700 cells expresses'
+    >>> counted_of(0, 1, "cell")
+    '0 of 1 cell are'
+    """
+    return f"{n:,} of {counted(total, noun)} {one if n == 1 else many}"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cellfm._wording import counted
+
 TYPE_COLUMNS = (
     "featuretypes", "featuretype", "modality", "modalities", "gem", "gems", "gemtype", "datatype", "librarytype",
     "featureclass",
@@ -79,7 +81,7 @@ class Features:
         if self.all_genes:
             return None
         n = int((~self.is_gene).sum())
-        rows = "1 row of var is" if n == 1 else f"{n:,} rows of var are"
+        rows = counted(n, "row of var is", "rows of var are")
         return f"Only human gene expression is read; {rows} left out: {self._listed()}."
 
     def problem(self, where: str) -> str | None:

@@ -13,6 +13,7 @@ from cellfm._hgnc import load_synonyms
 from cellfm._inspect import count_known, inspect_data
 from cellfm._logging import logger
 from cellfm._undisturbed import undisturbed
+from cellfm._wording import counted_of
 from cellfm.errors import InputError
 from cellfm.genes import panel_limit
 from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
@@ -116,7 +117,7 @@ def prepare(
 
     if not kept.all():  # said before anything is changed, as the warning may be made an error
         warn(
-            f"{report.n_few:,} of {report.n_cells:,} cells are removed: they express fewer than {least} genes that "
+            f"{counted_of(report.n_few, report.n_cells, 'cell')} removed for expressing fewer than {least} genes that "
             "the model knows. min_genes= sets the limit; 0 keeps all cells."
         )
     result = copied(data) if copy else data

@@ -15,6 +15,7 @@ from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._outputs import record_run
 from cellfm._undisturbed import undisturbed
+from cellfm._wording import counted_of
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
@@ -201,7 +202,8 @@ def annotate(
     found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
     rejection = found.reject(least, most, widen=distance_threshold is None)
     if n_empty := int(np.isnan(found.distance).sum()):
-        warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
+        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
+        warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")
     rejection.warn(annotator.classes)
     names = np.array([*annotator.classes, UNKNOWN], object)
     label = rejection.labels(annotator.classes)

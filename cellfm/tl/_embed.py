@@ -15,6 +15,7 @@ from cellfm._logging import logger
 from cellfm._outputs import record_run, require_keys
 from cellfm._pieces import Pieces
 from cellfm._undisturbed import undisturbed
+from cellfm._wording import counted_of
 from cellfm.errors import InputError
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
@@ -129,7 +130,8 @@ def embed(
         embedding, fingerprints = pieces.joined()
     n_empty = int(np.isnan(embedding[:, 0]).sum())
     if n_empty:
-        warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")
+        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
+        warn(f"{said} no gene that the model knows: the embedding there is NaN.")
     result = copied(data) if copy else data
     adata = select(result, modality)
     with undisturbed():

@@ -12,6 +12,7 @@ from cellfm._encode import read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._outputs import as_keys, record_run, require_keys
+from cellfm._wording import counted_of
 from cellfm.errors import InputError
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM, resolve_model
@@ -118,7 +119,8 @@ def embed_genes(
         found[key_added] = overall
     n_without = int(np.isnan(found[key_added][:, 0]).sum())
     if n_without > len(ids) / 2:
-        warn(f"{n_without:,} of {len(ids):,} genes have no embedding: unknown to the model, or in too few cells.")
+        said = counted_of(n_without, len(ids), "gene", "has", "have")
+        warn(f"{said} no embedding: unknown to the model, or in too few cells.")
     result = copied(data) if copy else data
     adata = select(result, modality)
     for key, rows in found.items():

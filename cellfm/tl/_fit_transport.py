@@ -11,6 +11,7 @@ from mudata import MuData
 from cellfm._adata import select
 from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
+from cellfm._wording import counted_of
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
@@ -261,7 +262,7 @@ def _column(table: AnnData, key: str) -> np.ndarray:
     column = pd.Series(table.obs[key])
     if n_missing := int(column.isna().sum()):
         raise InputError(
-            f"{n_missing:,} of {len(column):,} cells have no value in obs[{key!r}]. Leave them out: "
+            f"{counted_of(n_missing, len(column), 'cell', 'has', 'have')} no value in obs[{key!r}]. Leave them out: "
             f"adata[adata.obs[{key!r}].notna()]."
         )
     return column.astype(str).to_numpy()

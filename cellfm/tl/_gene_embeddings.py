@@ -7,6 +7,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import select
+from cellfm._wording import counted
 from cellfm.errors import MissingKeyError
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.tasks.genes import gene_table
@@ -51,6 +52,8 @@ def gene_embeddings(
     if genes is not None:
         unknown = [gene for gene in genes if gene not in table.index]
         if unknown:
-            raise MissingKeyError(f"{len(unknown)} genes are not in var_names: {', '.join(unknown[:10])}.")
+            raise MissingKeyError(
+                f"{counted(len(unknown), 'gene is', 'genes are')} not in var_names: {', '.join(unknown[:10])}."
+            )
         table = table.loc[list(genes)]
     return table.dropna()

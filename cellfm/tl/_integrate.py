@@ -14,6 +14,7 @@ from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._outputs import record_run, require_keys
 from cellfm._undisturbed import undisturbed
+from cellfm._wording import counted_of
 from cellfm.errors import InputError
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
@@ -210,7 +211,8 @@ def integrate(
     embedding = embed_cells(found.model, cells, **encode)
     n_empty = adata.n_obs - len(usable)
     if n_empty:
-        warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that the model knows; their embedding is NaN.")
+        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
+        warn(f"{said} no gene that the model knows: the embedding there is NaN.")
     result = copied(data) if copy else data
     adata = select(result, modality)
     with undisturbed():

@@ -13,6 +13,7 @@ from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._outputs import record_run
 from cellfm._undisturbed import undisturbed
+from cellfm._wording import counted, counted_of
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
@@ -172,7 +173,8 @@ def transfer_labels(
     there = np.isfinite(seen[:, 0])
     labelled = np.array([label is not None for label in labels])
     if n_lost := int((labelled & ~there).sum()):
-        warn(f"{n_lost:,} labelled reference cells express no gene that is used; they do not vote.")
+        said = counted(n_lost, "labelled reference cell expresses", "labelled reference cells express")
+        warn(f"{said} no gene that is used and cannot vote.")
     voters = labelled & there
     names = labels[voters].astype(str)
     require_classes(names, labels_key)
@@ -182,7 +184,8 @@ def transfer_labels(
     most = vote.distance_threshold if distance_threshold is None else distance_threshold
     rejection = found.reject(least, most, widen=distance_threshold is None)
     if n_empty := int(np.isnan(found.distance).sum()):
-        warn(f"{n_empty:,} of {adata.n_obs:,} cells express no gene that is used; they are {UNKNOWN!r}.")
+        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
+        warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")
     rejection.warn(vote.classes)
 
     result = copied(data) if copy else data

@@ -9,6 +9,7 @@ from mudata import MuData
 from cellfm._adata import select, warn
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._outputs import record_run
+from cellfm._wording import counted_of
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._read import read_given
@@ -76,8 +77,8 @@ def transport(
     n_there = int((table.obs[model.condition_key] == model.target).sum()) if model.condition_key in table.obs else 0
     if n_there:
         warn(
-            f"{n_there:,} of {table.n_obs:,} cells are {model.target!r} already, by obs[{model.condition_key!r}]; the "
-            f"model carries cells from {model.source!r}."
+            f"{counted_of(n_there, table.n_obs, 'cell')} {model.target!r} already, by obs[{model.condition_key!r}]; "
+            f"the model carries cells from {model.source!r}."
         )
     options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
     given = read_given(model, table, **options)

@@ -28,7 +28,7 @@ def poor(tiny_adata: AnnData) -> AnnData:
 
 def test_check_harmonise_and_filter_in_one(poor: AnnData, tiny_vocab: Vocabulary):
     apart = cf.pp.harmonize_genes(poor, model=tiny_vocab, copy=True)
-    with pytest.warns(DataWarning, match="2 of 40 cells are removed: they express fewer than 200 genes"):
+    with pytest.warns(DataWarning, match="2 of 40 cells are removed for expressing fewer than 200 genes"):
         assert cf.pp.prepare(poor, model=tiny_vocab) is None
     assert "cell3" not in poor.obs_names
     assert "cell5" not in poor.obs_names

@@ -45,7 +45,7 @@ def test_random_folds_refuse_classes_that_could_not_be_learnt():
 def test_a_batch_is_tested_on_the_classes_that_the_others_teach():
     labels = np.repeat(["A", "B", "rare", "only there", "A", "B", "rare", "only here"], [20, 20, 10, 20, 5, 5, 5, 5])
     batches = np.repeat(["x", "y"], [70, 20])
-    with pytest.warns(DataWarning, match="1 of 2 batches are no test.*'x'"):  # y has too few cells to learn from
+    with pytest.warns(DataWarning, match="1 of 2 batches is no test.*'x'"):  # y has too few cells to learn from
         (fold,) = leave_one_out_folds(labels, batches)
     assert fold.name == "y"
     assert set(batches[fold.test]) == {"y"}

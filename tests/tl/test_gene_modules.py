@@ -112,7 +112,7 @@ def test_network_keeps_the_strongest_relations(planted):
         ({"resolution": []}, InputError, "resolution must be above 0"),
         ({"source": "magic"}, InputError, "source must be"),
         ({"n_neighbors": 0}, InputError, "n_neighbors and min_genes must be 1 or more"),
-        ({"min_cells": 1000}, InputError, "0 genes are left to compare, of 300; at least 50"),
+        ({"min_cells": 1000}, InputError, "0 of 300 genes are left to compare; at least 50"),
         ({"genes": ["GENE1", "NOPE"]}, MissingKeyError, "1 gene is not in var_names: NOPE"),
         ({"genes": "hvg"}, MissingKeyError, "No boolean column 'hvg' in var"),
         ({"embedding_key": "other"}, MissingKeyError, r"No varm\['other'\]; there is: cellfm"),

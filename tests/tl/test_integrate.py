@@ -115,7 +115,7 @@ def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
     emptied(tiny_adata, 3)
     with md.set_options(pull_on_update=False):
         data = md.MuData({"rna": tiny_adata.copy()})
-    with pytest.warns(DataWarning, match="1 of 40 cells express no gene"):
+    with pytest.warns(DataWarning, match="1 of 40 cells expresses no gene"):
         result = cf.tl.integrate(data, model, **QUICK, masked=0.0, elastic=1.0, key_added="X_new", copy=True)
     assert "X_new" not in data["rna"].obsm
     missing = np.isnan(result["rna"].obsm["X_new"]).all(1)
@@ -151,7 +151,7 @@ def test_batches_that_cannot_be_integrated_are_refused(tiny_adata, model, tmp_pa
     with pytest.raises(InputError, match="two batches or more, but has one: 'same'"):
         cf.tl.integrate(tiny_adata, model, batch_key="one")
     tiny_adata.obs["single"] = ["first", *["other"] * 20, *["third"] * 19]
-    with pytest.raises(InputError, match="1 of 3 batches .* have less than 2 cells.* first"):
+    with pytest.raises(InputError, match="1 of 3 batches has less than 2 cells.* first"):
         cf.tl.integrate(tiny_adata, model, batch_key="single")
     tiny_adata.obs["missing"] = tiny_adata.obs["batch"].where(np.arange(40) > 1)
     with pytest.raises(InputError, match="is missing for 2 of 40 cells"):
@@ -165,7 +165,7 @@ def test_batches_that_cannot_be_integrated_are_refused(tiny_adata, model, tmp_pa
     # A batch whose only cells are empty is found out by its counts.
     tiny_adata.obs["empty"] = ["a"] * 38 + ["b"] * 2
     emptied(tiny_adata, 38)
-    with pytest.raises(InputError, match="1 of 2 batches .* have less than 2 cells"):
+    with pytest.raises(InputError, match="1 of 2 batches has less than 2 cells"):
         cf.tl.integrate(tiny_adata, model, batch_key="empty")
 
 

@@ -102,7 +102,7 @@ def test_cells_without_known_gene_are_unknown(parts, tiny_model):
     dense = query.X.toarray()
     dense[2, :300] = 0
     query.X = sp.csr_matrix(dense)
-    with pytest.warns(DataWarning, match="1 of 10 cells express no gene"):
+    with pytest.warns(DataWarning, match="1 of 10 cells expresses no gene"):
         transfer(query, reference, tiny_model)
     assert query.obs["cellfm_label"].iloc[2] == "Unknown"
     assert query.obs["cellfm_label_raw"].isna().tolist() == [i == 2 for i in range(10)]

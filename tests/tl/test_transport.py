@@ -273,7 +273,7 @@ def test_few_cells_are_refused(cells):
 
 def test_cells_of_other_genes_are_refused(cells, fitted):
     gene = fitted.genes[3]
-    with pytest.raises(InputError, match=rf"1 of the {len(fitted.genes)} genes of the fit are not in the data.*{gene}"):
+    with pytest.raises(InputError, match=rf"1 of {len(fitted.genes)} genes is not in the data.*{gene}"):
         cf.tl.transport(fitted, control(cells)[:, cells.var_names != gene])
     twice = control(cells).copy()
     twice.var_names = ["GENE1", *twice.var_names[1:]]

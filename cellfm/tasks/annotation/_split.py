@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellfm._adata import warn
+from cellfm._wording import counted, counted_of
 from cellfm.errors import InputError
 
 MIN_TRAIN = 2
@@ -94,8 +95,8 @@ def leave_one_out_folds(labels: np.ndarray, groups: np.ndarray, *, min_train: in
         )
     if skipped:
         warn(
-            f"{len(skipped)} of {len(names)} batches are no test, as fewer than two of their classes have {min_train} "
-            f"cells or more in the others: {', '.join(skipped)}."
+            f"{counted_of(len(skipped), len(names), 'batch')} no test, as fewer than two of their classes have "
+            f"{min_train} cells or more in the others: {', '.join(skipped)}."
         )
     return folds
 
@@ -119,7 +120,7 @@ def given_folds(labels: np.ndarray, values: np.ndarray) -> list[Fold]:
         return leave_one_out_folds(labels, values, min_train=MIN_TRAIN)
     train, test = values == "train", values == "test"
     if n_other := int((~train & ~test).sum()):
-        warn(f"{n_other:,} cells are neither 'train' nor 'test'; they are left out.")
+        warn(f"{counted(n_other, 'cell is', 'cells are')} neither 'train' nor 'test' and left out.")
     fold = _part(labels, train, test, "test", MIN_TRAIN)
     if fold is None:
         raise InputError(

@@ -9,6 +9,7 @@ import pandas as pd
 from cellfm._adata import warn
 from cellfm._encode import CellInput, embed_cells
 from cellfm._logging import logger
+from cellfm._wording import counted
 from cellfm.data import TokenBatch
 from cellfm.errors import InputError
 from cellfm.model import CellFM
@@ -198,7 +199,8 @@ def _reference(
 ) -> _Reference:
     there = np.isfinite(embedding[:, 0])
     if n_empty := int((known & ~there).sum()):
-        warn(f"{n_empty:,} labelled cells express no gene that the model knows; they are left out.")
+        said = counted(n_empty, "labelled cell expresses", "labelled cells express")
+        warn(f"{said} no gene that the model knows; left out of the training.")
     rows = np.flatnonzero(known & there)
     names = np.asarray(labels, object)[rows].astype(str)
     require_classes(names, "labels")

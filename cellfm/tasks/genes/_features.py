@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from cellfm._adata import read_matrix
 from cellfm._counts import require_counts
+from cellfm._wording import counted, counted_of
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.tasks.genes._graph import standardised_expression
 
@@ -82,8 +83,8 @@ def gene_features(
     places = np.flatnonzero(kept)
     if len(places) < MIN_GENES_OF_GRAPH:
         raise InputError(
-            f"{len(places)} genes are left to compare, of {adata.n_vars:,}; at least {MIN_GENES_OF_GRAPH} are needed. "
-            f"Lower min_cells ({min_cells}), or take more genes."
+            f"{counted_of(len(places), adata.n_vars, 'gene')} left to compare; at least {MIN_GENES_OF_GRAPH} are "
+            f"needed. Lower min_cells ({min_cells}), or take more genes."
         )
     if source == "embedding":
         return places, embedding[places]
@@ -110,6 +111,6 @@ def _chosen(adata: AnnData, genes: Sequence[str] | str | None) -> np.ndarray:
         return adata.var[genes].to_numpy().copy()
     unknown = sorted(set(genes) - set(adata.var_names))
     if unknown:
-        number = "1 gene is" if len(unknown) == 1 else f"{len(unknown)} genes are"
+        number = counted(len(unknown), "gene is", "genes are")
         raise MissingKeyError(f"{number} not in var_names: {', '.join(unknown[:10])}.")
     return np.asarray(adata.var_names.isin(genes))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cellfm._wording import counted_of
 from cellfm.errors import InputError
 
 VALIDATION_FRACTION = 0.15
@@ -23,7 +24,8 @@ def require_batches(batches: np.ndarray, key: str) -> None:
     small = names[counts < 2]
     if len(small):
         raise InputError(
-            f"{len(small)} of {len(names)} batches of obs[{key!r}] have less than 2 cells with known genes: "
+            f"{counted_of(len(small), len(names), 'batch', 'has', 'have')} less than 2 cells with known genes in "
+            f"obs[{key!r}]: "
             f"{', '.join(map(str, small[:5]))}. Leave them out, or join them with others."
         )
 

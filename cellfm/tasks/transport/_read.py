@@ -8,6 +8,7 @@ from anndata import AnnData
 
 from cellfm._adata import read_matrix
 from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm._wording import counted_of
 from cellfm.errors import InputError
 from cellfm.tasks.perturbation._profiles import read_expression
 from cellfm.tasks.transport._model import TransportModel
@@ -48,7 +49,7 @@ def read_given(
     places = names.get_indexer(list(transport.genes))
     if missing := [gene for gene, place in zip(transport.genes, places, strict=True) if place < 0]:
         raise InputError(
-            f"{len(missing):,} of the {len(transport.genes):,} genes of the fit are not in the data, such as "
+            f"{counted_of(len(missing), len(transport.genes), 'gene')} not in the data, such as "
             f"{', '.join(missing[:5])}. Pass cells with the genes that the model was fitted to."
         )
     values = read_expression(adata, layer)[:, np.flatnonzero(matrix.is_gene)[places]].toarray()

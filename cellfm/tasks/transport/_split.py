@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellfm._wording import counted
 from cellfm.errors import InputError
 
 MIN_CELLS = 20
@@ -52,8 +53,9 @@ def split_cells(
         train, test = order[~is_test], order[is_test]
         for part, own in (("training", train), ("test", test)):
             if len(own) < MIN_CELLS:
+                said = counted(len(own), f"cell of {name!r} is", f"cells of {name!r} are")
                 raise InputError(
-                    f"{len(own)} cells of {name!r} are left for {part}, and {MIN_CELLS} are needed: "
+                    f"{said} left for {part}, and {MIN_CELLS} are needed: "
                     + ("pass more cells or another test_fraction." if held_out is None else "leave another group out.")
                 )
         n_validation = max(2, round(VALIDATION * len(train)))
