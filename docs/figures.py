@@ -51,6 +51,17 @@ def rows(page: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
+def draw_unseen(ax: plt.Axes) -> None:
+    """Accuracy of the vote on sets that took no part in anything, mini and principal components of each set."""
+    table = [row for row in rows("mini", "On sets that took no part in anything") if not row[0].startswith("**")][::-1]
+    names = [row[0].split(": ")[1] for row in table]
+    for column, label, color in ((5, "principal components", COLORS["baseline"]), (4, "mini", COLORS["mini"])):
+        ax.scatter([float(row[column]) for row in table], range(len(table)), s=25, color=color, label=label)
+    ax.set_yticks(range(len(table)), names)
+    ax.set(title="Vote of neighbours, sets never seen", xlabel="accuracy", ylim=(-0.6, len(table) + 0.6))
+    ax.legend(frameon=False, ncols=2, loc="upper center", columnspacing=1, handletextpad=0.2)
+
+
 def draw_labels(ax: plt.Axes) -> None:
     """Accuracy of vote, head and logistic regression by set."""
     scores: dict[str, dict[str, tuple[float, float]]] = {}
@@ -92,14 +103,14 @@ def draw_perturbations(ax: plt.Axes) -> None:
 def main() -> None:
     """Draw all of them."""
     plt.rcParams |= {"font.size": 8, "svg.hashsalt": "cellfm", "axes.spines.top": False, "axes.spines.right": False}
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained", width_ratios=(1.3, 1, 1))
-    for ax, draw in zip(axes, (draw_labels, draw_terms, draw_perturbations), strict=True):
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6), layout="constrained")
+    for ax, draw in zip(axes.flat, (draw_unseen, draw_labels, draw_terms, draw_perturbations), strict=True):
         draw(ax)
     figure.savefig(DOCS / "evaluation" / "summary.svg", metadata={"Date": None})
     plt.close(figure)
 
     figure, ax = plt.subplots(figsize=(4.6, 2.8), layout="constrained")
-    draw_labels(ax)
+    draw_unseen(ax)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
     save_card(Image.open(buffer), "evaluation")

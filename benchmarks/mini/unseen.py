@@ -8,20 +8,22 @@ Cells are embedded as a user does it, by `cf.tl.embed`, and none of them was loo
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scanpy as sc
 import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import cellfm as cf
 from benchmarks.mini.corpus import CountSet, principal_components
 from benchmarks.mini.evaluate import folds_of, judge
+from cellfm._genes import find_genes
+from cellfm._hgnc import load_synonyms
 from cellfm.model import CellFM
 
 
@@ -55,7 +57,7 @@ SETS = (
     Unseen("oligodendroglioma_infercnv", "brain tumour, five patients", counts=False),
     Unseen("pancreas_panc8_small_noindrop", "islets, two protocols", counts=False, batches=("celseq", "celseq2")),
 )
-SCORES = {"knn": "accuracy of the vote", "avg_bio": "AvgBio", "linear": "accuracy, linear"}
+SCORES = {"knn": "vote", "avg_bio": "AvgBio", "linear": "linear"}
 WAYS = ("random", "mini", "PCA")
 PLACES = {"across batches": "other batches", "cross-split": "other fifths"}
 
@@ -70,6 +72,7 @@ def read(data: Path, of: Unseen) -> ad.AnnData:
         kept &= adata.obs["batch"].isin(of.batches)
     adata = adata[kept.to_numpy()].copy()
     if not of.counts:
+        adata = adata[:, ~repeated(adata)].copy()
         values = adata.X.copy()
         sc.pp.normalize_total(adata, target_sum=1e4)
         sc.pp.log1p(adata)
@@ -77,15 +80,25 @@ def read(data: Path, of: Unseen) -> ad.AnnData:
     return adata
 
 
+def repeated(adata: ad.AnnData) -> np.ndarray:
+    """Whether a gene is the same as an earlier one: counts of these are added up, other values cannot be."""
+    ids = pd.Series(find_genes(adata.var, cf.load_model("mini").vocab, synonyms=load_synonyms(None)).ids)
+    return (ids.duplicated() & (ids > 0)).to_numpy()
+
+
 def linear_accuracy(embedding: np.ndarray, cells: CountSet) -> float:
-    """Share of cells that a logistic regression names rightly, trained on the other folds (those of the vote)."""
+    """Share of cells that a logistic regression names rightly, trained on the other folds (those of the vote).
+
+    The embedding is centred and scaled as a whole, so that components keep their order of size.
+    """
     folds, _ = folds_of(cells, np.ones(len(embedding), bool))
     right = 0
     for fold in np.unique(folds):
         test = folds == fold
-        regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
-        regression.fit(embedding[~test], cells.labels[~test])
-        right += int((regression.predict(embedding[test]) == cells.labels[test]).sum())
+        mean, size = embedding[~test].mean(0), embedding[~test].std()
+        scaled = (embedding - mean) / size
+        regression = LogisticRegression(max_iter=500).fit(scaled[~test], cells.labels[~test])
+        right += int((regression.predict(scaled[test]) == cells.labels[test]).sum())
     return right / len(embedding)
 
 
@@ -101,28 +114,31 @@ def scores_of(of: Unseen, adata: ad.AnnData) -> dict[str, dict[str, float] | str
     result["PCA"] = principal_components(cells.counts)
     facts = {"cells": adata.n_obs, "types": len(np.unique(labels))}
     facts["folds"] = folds_of(cells, np.ones(adata.n_obs, bool))[1]
-    return facts | {
-        way: judge(cells, embedding, bio=True) | {"linear": linear_accuracy(embedding, cells)}
-        for way, embedding in result.items()
-    }
+    scores = {way: judge(cells, embedding, bio=True) for way, embedding in result.items()}
+    for way in ("mini", "PCA"):
+        scores[way]["linear"] = linear_accuracy(result[way], cells)
+    return facts | scores
 
 
-def tabulate(found: dict[str, dict]) -> str:
-    """A table a score group, and the means."""
-    heads = [f"{label}: {way}" for label in SCORES.values() for way in WAYS]
-    lines = [f"| set | cells | types | neighbours from | {' | '.join(heads)} |", "|---" * (len(heads) + 4) + "|"]
-    for of in SETS:
-        if row := found.get(of.name):
-            shown = " | ".join(f"{row[way][score]:.3f}" for score in SCORES for way in WAYS)
-            lines.append(
-                f"| {of.name}: {of.shown} | {row['cells']:,} | {row['types']} | {PLACES[row['folds']]} | {shown} |"
-            )
-    for name, chosen in (("counts", True), ("other values", False), ("all", None)):
-        rows = [found[of.name] for of in SETS if of.name in found and (chosen is None or of.counts == chosen)]
+def tabulate(found: dict[str, dict], ways: Sequence[str] = WAYS) -> str:
+    """A row a set, and the means."""
+    first = next(iter(found.values()))
+    columns = [(score, way) for score in SCORES for way in ways if score in first[way]]
+
+    def line(name: str, facts: str, rows: list[dict]) -> str:
+        means = (float(np.mean([row[way][score] for row in rows])) for score, way in columns)
+        return f"| {name} | {facts} | {' | '.join(f'{mean:.3f}' for mean in means)} |"
+
+    heads = " | ".join(f"{SCORES[score]}: {way}" for score, way in columns)
+    lines = [f"| data set | cells, types | neighbours from | {heads} |", "|---" * (len(columns) + 3) + "|"]
+    for counts, what in ((True, "counts"), (False, "TPM and the like")):
+        rows = {of: found[of.name] for of in SETS if of.counts == counts and of.name in found}
+        for of, row in rows.items():
+            facts = f"{row['cells']:,}, {row['types']} | {PLACES[row['folds']]}"
+            lines.append(line(f"{of.name}: {of.shown}", facts, [row]))
         if rows:
-            means = " | ".join(f"{np.mean([row[way][s] for row in rows]):.3f}" for s in SCORES for way in WAYS)
-            lines.append(f"| mean of {len(rows)} ({name}) | | | | {means} |")
-    return "\n".join(lines)
+            lines.append(line(f"**mean of {len(rows)}, {what}**", " | ", list(rows.values())))
+    return "\n".join([*lines, line(f"**mean of all {len(found)}**", " | ", list(found.values()))])
 
 
 def main() -> None:
@@ -130,6 +146,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("unseen.json"))
     parser.add_argument("--sets", nargs="+", choices=[of.name for of in SETS], default=[of.name for of in SETS])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--table", action="store_true", help="only print what was found")
     arguments = parser.parse_args()
     found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
@@ -138,7 +155,7 @@ def main() -> None:
             found[of.name] = scores_of(of, read(arguments.data, of))
             arguments.out.write_text(json.dumps(found, indent=1))
             print(of.name, found[of.name], flush=True)
-    print(tabulate(found))
+    print(tabulate(found, arguments.ways))
 
 
 if __name__ == "__main__":
