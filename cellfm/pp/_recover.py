@@ -105,9 +105,9 @@ def recover_counts(
     if errors not in ("raise", "flag"):
         raise InputError(f"errors must be 'raise' or 'flag', not {errors!r}.")
     adata = select(data, modality)
-    require_keys(adata, "key_added", layers=key_added)
     if copy:
         require_in_memory(adata, "copy=True of cf.pp.recover_counts")
+    require_keys(adata, "key_added", layers=key_added)
     matrix = read_matrix(adata, layer)
     if not matrix.var.index.equals(adata.var_names):
         raise InputError(
