@@ -80,7 +80,6 @@ STUDIES = {
     "hao": "more/pbmc_hao_deconvbench",
     "breast": "more/breast_tnbc_wu2021_cid4465",
     "pdac": "more/pancreas_pdac_cardspa",
-    "aj064": "more/tissue_aj064_scrnastat",
     "crc": "crc_tumor_scmetalink",
 }
 HEADS = ("knn", "knn-pca", "frozen", "frozen-pca")
@@ -347,16 +346,16 @@ BLOOD = {
     "B": "B",
 }
 TISSUE = {
-    "CAF|[Ff]ibro|fibo": "Fibroblast",
-    "Endothel|^endo$": "Endothelial",
-    "[Ee]pithel|^epi$|Ductal|Cancer": "Epithelial",
+    "CAF|[Ff]ibro": "Fibroblast",
+    "Endothel": "Endothelial",
+    "[Ee]pithel|Ductal|Cancer": "Epithelial",
     "^T$|T.?cells": "T/NK",
-    "TAM|[Mm]acro|^mac$|[Mm]ono|Myeloid|mDC": "Myeloid",
+    "TAM|[Mm]acro|[Mm]ono|Myeloid|mDC": "Myeloid",
     "[Pp]lasma": "Plasma",
     "^B$|B-cells": "B",
     "[Mm]ast": "Mast",
 }
-TISSUES = ("breast", "pdac", "aj064", "crc")
+TISSUES = ("breast", "pdac", "crc")
 
 
 def broad(adata: ad.AnnData, study: str) -> ad.AnnData:
