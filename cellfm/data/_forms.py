@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellfm.data._recover import BASES, ENOUGH_TOGETHER, Transform, choose_transform, stored_precision, zero_value
-from cellfm.data._values import NEAR, Values, rounded
+from cellfm.data._values import NEAR, Kind, Values, rounded
 
 SAMPLE_CELLS = 192
 """Cells that are enough to recognise a form by."""
@@ -143,7 +143,7 @@ def _multiples(found: Values, sample: sp.csr_matrix, zero: float = 0.0) -> Value
         return None
     if result.bits.sum() < ENOUGH_TOGETHER:  # nothing speaks against it, which is all that few values tell
         return replace(found, recoverable=True) if found.kind == "log-normalised" else None
-    kind = "normalised" if transform.log is None else "log-normalised"
+    kind: Kind = "normalised" if transform.log is None else "log-normalised"
     kind = found.kind if found.kind == "negative" else kind
     return replace(found, kind=kind, form="multiples", words=str(transform), recoverable=True)
 
