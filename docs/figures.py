@@ -55,7 +55,7 @@ def draw_unseen(ax: plt.Axes) -> None:
     """Accuracy of the vote on sets that took no part in anything, mini and principal components of each set."""
     table = [row for row in rows("mini", "On sets that took no part in anything") if not row[0].startswith("**")][::-1]
     names = [row[0].split(": ")[1] for row in table]
-    for column, label, color in ((4, "principal components", COLORS["baseline"]), (3, "mini", COLORS["mini"])):
+    for column, label, color in ((5, "principal components", COLORS["baseline"]), (4, "mini", COLORS["mini"])):
         ax.scatter([float(row[column]) for row in table], range(len(table)), s=25, color=color, label=label)
     ax.set_yticks(range(len(table)), names)
     ax.set(title="Vote of neighbours, sets never seen", xlabel="accuracy", ylim=(-0.6, len(table) + 0.6))
