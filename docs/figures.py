@@ -85,7 +85,7 @@ def draw_terms(ax: plt.Axes) -> None:
     lines = (("mini, contextual", 3, COLORS["mini"]), ("mini, static", 2, "#8fa9d6"), ("co-expression", 4, "#808080"))
     for name, column, color in (*lines, ("random", 5, "#c0c0c0")):
         ax.plot(resolution, [float(row[column]) for row in table], marker="o", ms=3, color=color, label=name)
-    ax.set(title="Pathways in gene modules, pbmc_facs", xlabel="resolution", ylabel="KEGG terms", ylim=(-8, 360))
+    ax.set(title="Pathways in gene modules, pbmc_facs (seen)", xlabel="resolution", ylabel="KEGG terms", ylim=(-8, 360))
     ax.legend(frameon=False, ncols=2, loc="upper center")
 
 
@@ -97,7 +97,7 @@ def draw_perturbations(ax: plt.Axes) -> None:
     colors = [COLORS["baseline"]] * 4 + [COLORS["mini"]]
     ax.barh(range(len(names)), mean, xerr=spread, color=colors, error_kw={"lw": 0.8})
     ax.set_yticks(range(len(names)), names)
-    ax.set(title="Perturbations, Norman subset", xlabel="correlation of changes")
+    ax.set(title="Perturbations, Norman subset (seen)", xlabel="correlation of changes")
 
 
 def main() -> None:
