@@ -18,7 +18,7 @@ from scipy.stats import spearmanr
 import cellfm as cf
 from cellfm.model import CellFM
 
-PBMC = ("pbmc_facs_zheng2017", "pbmc_donorA_zheng2017", "kang_ifnb_pbmc")
+PBMC = ("pbmc_facs_zheng2017", "kang_ifnb_pbmc")
 KEYS = ("static", "contextual")
 GO = {
     "bp": "GO_Biological_Process_2021.gmt",
@@ -47,7 +47,7 @@ PANEL = {  # genes that are known to belong to one kind of blood cell
     "NK": ("GNLY", "NKG7", "KLRD1", "GZMB", "PRF1", "KLRF1", "FGFBP2", "SPON2"),
     "monocyte": ("LYZ", "CD14", "S100A8", "S100A9", "FCN1", "CST3", "VCAN", "MS4A6A"),
 }
-TUNED_ON = {"immune cells": (PBMC[0], "cell_type"), "pancreas": ("pancreas_cepo", "cell_type")}
+TUNED_ON = {"immune cells": (PBMC[0], "cell_type")}
 
 
 def embedded(path: Path) -> ad.AnnData:
@@ -198,8 +198,8 @@ def lncrnas(data: Path) -> pd.DataFrame:
 
 
 def relations(data: Path) -> pd.DataFrame:
-    """How genes of a blood panel relate before and after fine-tuning on immune and on other cells."""
-    adata = ad.read_h5ad(data / f"{PBMC[0]}.h5ad")[::5].copy()
+    """How genes of a blood panel relate before and after fine-tuning on immune cells."""
+    adata = ad.read_h5ad(data / f"{PBMC[0]}.h5ad")[::10].copy()
     models: dict[str, str | CellFM] = {"before": "mini"}
     for name, (file, labels) in TUNED_ON.items():
         cells = ad.read_h5ad(data / f"{file}.h5ad")

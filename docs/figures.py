@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 from PIL import Image
 
 DOCS = Path(__file__).resolve().parent
@@ -78,13 +79,21 @@ def draw_labels(ax: plt.Axes) -> None:
     ax.legend(frameon=False, ncols=2, loc="lower left", columnspacing=1, handletextpad=0.2)
 
 
+def mean_and_range(cell: str) -> list[float]:
+    """Mean, least and most of a cell such as ``125 (122 to 128)``, or of a single number."""
+    numbers = [float(number) for number in re.findall(r"[\d.]+", cell)]
+    return numbers if len(numbers) == 3 else numbers * 3
+
+
 def draw_terms(ax: plt.Axes) -> None:
     """KEGG terms in modules by resolution, of the sorted blood cells."""
     table = [row for row in rows("genes", "KEGG terms in modules") if row[0] == "pbmc_facs"]
     resolution = [float(row[1]) for row in table]
     lines = (("mini, contextual", 3, COLORS["mini"]), ("mini, static", 2, "#8fa9d6"), ("co-expression", 4, "#808080"))
     for name, column, color in (*lines, ("random", 5, "#c0c0c0")):
-        ax.plot(resolution, [float(row[column]) for row in table], marker="o", ms=3, color=color, label=name)
+        mean, least, most = np.array([mean_and_range(row[column]) for row in table]).T
+        spread = (mean - least, most - mean)
+        ax.errorbar(resolution, mean, spread, marker="o", ms=3, capsize=2, color=color, label=name)
     ax.set(title="Pathways in gene modules, pbmc_facs (seen)", xlabel="resolution", ylabel="KEGG terms", ylim=(-8, 360))
     ax.legend(frameon=False, ncols=2, loc="upper center")
 
