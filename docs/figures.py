@@ -74,7 +74,7 @@ def draw_labels(ax: plt.Axes) -> None:
         mean, spread = zip(*(of[method] for of in scores.values()), strict=True)
         places = [place + 0.2 * (i - 1.5) for place in range(len(scores))]
         ax.errorbar(places, mean, spread, fmt="o", ms=5, lw=1, color=color, label=shown[method])
-    ax.set(title="Labels, sets not seen in training", ylabel="accuracy (%)", ylim=(60, 108))
+    ax.set(title="Labels, sets not seen in training", ylabel="accuracy (%)", ylim=(52, 102))
     ax.set_xticks(range(len(scores)), scores)
     ax.legend(frameon=False, ncols=2, loc="lower left", columnspacing=1, handletextpad=0.2)
 

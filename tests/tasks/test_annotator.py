@@ -161,7 +161,7 @@ def many_dimensions(n_cells=240, n_classes=4, d=64, seed=0):
 
 
 def rejected(reference, query, kind, threshold):
-    most = reference.shift(query, kind).thresholds(threshold)
+    most = reference.place(query, kind)[1].thresholds(threshold)
     return reference.distance(query) > most[kind], most / threshold
 
 
@@ -232,9 +232,9 @@ def test_thresholds_are_never_narrowed_and_never_widened_without_bound(displacem
 def test_cells_without_a_class_shift_nothing():
     reference, query, kind, threshold = many_dimensions()
     moved = query + 5 * np.eye(64, dtype=np.float32)[10]
-    expected = reference.shift(moved, kind).thresholds(threshold)
+    expected = reference.place(moved, kind)[1].thresholds(threshold)
     more, codes = np.vstack((moved, np.full((7, 64), np.nan, np.float32))), np.append(kind, [-1] * 7)
-    np.testing.assert_array_equal(reference.shift(more, codes).thresholds(threshold), expected)
+    np.testing.assert_array_equal(reference.place(more, codes)[1].thresholds(threshold), expected)
 
 
 def test_distance_takes_constant_dimensions_and_missing_cells():

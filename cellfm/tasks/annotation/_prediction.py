@@ -66,8 +66,7 @@ class Prediction:
     @classmethod
     def of(cls, probabilities: np.ndarray, embedding: np.ndarray, reference: Reference) -> "Prediction":
         """From the probabilities and the embedding (n_cells, d), and where the classes of the reference lie."""
-        distance = reference.distance(embedding)
-        return cls(probabilities, distance, reference.shift(embedding, _codes(probabilities)))
+        return cls(probabilities, *reference.place(embedding, _codes(probabilities)))
 
     @property
     def confidence(self) -> np.ndarray:

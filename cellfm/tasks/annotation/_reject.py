@@ -59,9 +59,10 @@ class Reference:
         """(n,) float32: distance to the nearest class; 1 is the median of the reference's own cells."""
         return np.sqrt(_square_to_nearest(self._whitened(embedding), self.centres))
 
-    def shift(self, embedding: np.ndarray, codes: np.ndarray) -> "BatchShift":
-        """How cells with the most probable classes `codes` (n,) are displaced from these classes."""
-        return BatchShift.of(self._whitened(embedding), codes, self.centres)
+    def place(self, embedding: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, "BatchShift"]:
+        """The distances of cells, and how those with the most probable classes `codes` (n,) are displaced from them."""
+        whitened = self._whitened(embedding)
+        return np.sqrt(_square_to_nearest(whitened, self.centres)), BatchShift.of(whitened, codes, self.centres)
 
     def _whitened(self, embedding: np.ndarray) -> np.ndarray:
         return (embedding - self.mean) @ self.whiten
