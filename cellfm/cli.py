@@ -14,6 +14,7 @@ from cellfm._cli_integrate import add_integrate_command
 from cellfm._cli_messages import as_options
 from cellfm._cli_tasks import add_task_commands
 from cellfm._cli_train import add_training_commands
+from cellfm._wording import counted
 from cellfm.errors import DataWarning, InputError
 from cellfm.settings import model_folder, settings
 
@@ -140,7 +141,8 @@ def _shard(args: argparse.Namespace) -> int:
         modality=args.modality,
         genome=args.genome,
     )
-    print(f"{args.output}: {corpus.n_cells:,} cells, {corpus.n_tokens:,} counts in {len(corpus.shard_ends):,} shards")
+    cells, counts = counted(corpus.n_cells, "cell"), counted(corpus.n_tokens, "count")
+    print(f"{args.output}: {cells}, {counts} in {counted(len(corpus.shard_ends), 'shard')}")
     return 0
 
 
@@ -212,7 +214,7 @@ def _tally(codes: "np.ndarray", categories: Sequence[str], shown: int = 8) -> st
     counts = np.bincount(codes + 1, minlength=len(categories) + 1)
     order = np.argsort(-counts[1:], kind="stable")
     parts = [f"{categories[i]} {counts[1 + i]:,}" for i in order[:shown] if counts[1 + i]]
-    parts += [f"{len(categories) - shown:,} others"] if len(categories) > shown else []
+    parts += [counted(len(categories) - shown, "other")] if len(categories) > shown else []
     return ", ".join(parts + ([f"missing {counts[0]:,}"] if counts[0] else []))
 
 
@@ -222,8 +224,9 @@ def _ckpt_lines(path: Path) -> Iterator[str]:
 
     entries = list_ckpt(path)
     training = [entry for entry in entries if is_training_state(entry.name)]
-    yield f"{path}: MindSpore checkpoint, {len(entries)} tensors, {sum(e.n_bytes for e in entries) / 1e6:,.1f} MB"
-    yield f"training state, passed over on loading: {len(training)} tensors, marked *"
+    size = sum(entry.n_bytes for entry in entries) / 1e6
+    yield f"{path}: MindSpore checkpoint, {counted(len(entries), 'tensor')}, {size:,.1f} MB"
+    yield f"training state, passed over on loading: {counted(len(training), 'tensor')}, marked *"
     for entry in entries:
         yield f"{'*' if entry in training else ' '} {entry.name}  {entry.type_name}  {entry.shape}"
 

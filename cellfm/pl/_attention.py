@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from cellfm._figure import finish, fit_tick_labels, write_message
 from cellfm._outputs import run_record
+from cellfm._wording import counted
 from cellfm.errors import MissingKeyError
 from cellfm.keys import ATTENTION
 
@@ -81,7 +82,9 @@ def attention(
         genes = list(dict.fromkeys(gene for group in above for gene in above[group].nlargest(n_genes).index))
     unknown = [gene for gene in genes if gene not in table.index or table.loc[gene].isna().all()]
     if unknown:
-        raise MissingKeyError(f"{_genes(len(unknown))} no scores: {', '.join(unknown[:10])}.")
+        raise MissingKeyError(
+            f"{counted(len(unknown), 'gene has', 'genes have')} no scores: {', '.join(unknown[:10])}."
+        )
     shown = {_title(key, name, record): table.loc[list(genes)]}
     control = f"{key}_expression"
     if expression and control in adata.varm:
@@ -146,7 +149,3 @@ def _title(key: str, name: str, record: Mapping[str, Any]) -> str:
     reader = key[len(name) + 1 :] or "CLS"
     layer = record.get(ATTENTION.attention_layer)
     return f"read by {reader}" + ("" if layer is None else f",\nlayer {layer} of {record['model']}")
-
-
-def _genes(n: int) -> str:
-    return "1 gene has" if n == 1 else f"{n} genes have"
