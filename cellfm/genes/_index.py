@@ -35,8 +35,7 @@ class SpellingIndex:
                 groups.setdefault(spelt, []).append(gene_id)
                 if symbol[-1].isdigit() and not ids[gene_id - 1]:
                     ends.append(gene_id)
-        self.true_id = np.arange(len(vocab) + 1, dtype=np.int32)
-        """(n_genes + 1,) the gene that each entry of the vocabulary stands for: itself, but for twins."""
+        self._true = list(range(len(vocab) + 1))  # a list is quicker to ask one by one
         self._vocab = vocab
         self._ids: dict[str, int] = {}
         for spelt, group in groups.items():
@@ -46,19 +45,20 @@ class SpellingIndex:
             self._ids[spelt] = best
             for other in group:
                 if not ids[other - 1]:
-                    self.true_id[other] = best
+                    self._true[other] = best
         for gene_id in ends:
             if (base := without_suffix(symbols[gene_id - 1])) and (true := self.find(spelling(base))):
-                self.true_id[gene_id] = true
-        twins = np.flatnonzero(self.true_id != np.arange(len(vocab) + 1))
-        for twin in twins:
+                self._true[gene_id] = true
+        self.true_id = np.array(self._true, np.int32)
+        """(n_genes + 1,) the gene that each entry of the vocabulary stands for: itself, but for twins."""
+        for twin in np.flatnonzero(self.true_id != np.arange(len(vocab) + 1)):
             spelt = spelling(symbols[twin - 1])
             if self._ids.get(spelt) == twin:
                 del self._ids[spelt]
 
     def find(self, spelt: str) -> int:
         """The gene with that spelling, 0 for none."""
-        return self._ids.get(spelt, 0) or int(self.true_id[self._vocab.id_of(spelt)])
+        return self._ids.get(spelt, 0) or self._true[self._vocab.id_of(spelt)]
 
 
 class Candidate(NamedTuple):
@@ -117,6 +117,8 @@ class OtherNames:
         symbol, kind = names.get(name) or names.get(spelt) or names.get(self._spellings.get(spelt, ""), (name, ""))
         if kind and (target := self._index.find(symbol)):
             return target, kind
+        if not self._bridge:
+            return 0, "none"
         target, bridged_kind = self._bridge.get(symbol, (0, "none"))
         return target, kind if kind and target else bridged_kind
 
@@ -124,17 +126,15 @@ class OtherNames:
         base = without_suffix(name)
         if base is None:
             return 0, "none"
-        if target := self._index.find(base):
+        spelt = base if is_plain(base) else spelling(base)
+        if target := self._index.find(base) or self._index.find(spelt):
             return target, "restored"
-        found = self.resolve(base)
-        if found.restored:
-            return found.restored, "restored"
-        target, kind = found.other
+        target, kind = self._other(base, spelt)
         return target, kind if kind in ("alias", "none") else "restored"
 
     def _dated(self, name: str) -> tuple[int, ...]:
         symbols = symbols_of_date(name)
-        return tuple({self._index.find(symbol) or self.resolve(symbol).other[0] for symbol in symbols} - {0})
+        return tuple({self._index.find(symbol) or self._other(symbol, symbol)[0] for symbol in symbols} - {0})
 
 
 @lru_cache(maxsize=8)
