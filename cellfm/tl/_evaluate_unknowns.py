@@ -16,7 +16,7 @@ from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._labels import require_classes
 from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines
 from cellfm.tasks.annotation._metrics import rejection_scores
-from cellfm.tasks.annotation._split import Fold, random_folds
+from cellfm.tasks.annotation._split import leave_one_out_folds, random_folds, without_label
 from cellfm.tasks.annotation._subjects import read_subjects
 
 
@@ -25,6 +25,7 @@ def evaluate_unknowns(
     model: str | Path | CellFM = "mini",
     *,
     labels_key: str,
+    batch_key: str | None = None,
     left_out: Sequence[str] | None = None,
     methods: Sequence[str] = ("frozen", "knn"),
     n_folds: int = 5,
@@ -39,10 +40,11 @@ def evaluate_unknowns(
 ) -> pd.DataFrame:
     """Measure how well methods reject cells of a type that they have not been trained on.
 
-    The cells are parted once, at random. Each type in turn is left out of the training part, and the methods say of
-    all cells of this type, and of the test cells of the others, how sure they are and how far these lie from the
-    reference. The AUROC is the probability that a cell of the left-out type looks more unknown than one of a known
-    type.
+    The cells are parted once, at random, or by batches: then each batch in turn is the query and the others are the
+    reference, which is the harder question where batches are studies. Each type in turn is left out of the training
+    part, and the methods say of the cells of this type, and of the test cells of the others, how sure they are and how
+    far these lie from the reference. The AUROC is the probability that a cell of the left-out type looks more unknown
+    than one of a known type.
 
     Parameters
     ----------
@@ -52,12 +54,15 @@ def evaluate_unknowns(
         A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
     labels_key
         Column of `obs` with the labels, for every cell.
+    batch_key
+        Column of `obs` with the batches (studies, donors), for every cell; by default the test cells are drawn at
+        random. A batch is tested with the labels that have more than 10 cells in the others.
     left_out
         The labels to leave out, each in turn; by default all.
     methods
         As for `cf.tl.evaluate_annotation`.
     n_folds
-        One of so many parts of the cells is the test.
+        One of so many random parts of the cells is the test, without `batch_key`.
     layer
         Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
     values_layer
@@ -78,17 +83,20 @@ def evaluate_unknowns(
     Returns
     -------
     A table with a row for each left-out label and method, the same heads on principal components and on variable genes
-    included (``"frozen-pca"``, ``"frozen-hvg"``; see `cf.tl.evaluate_annotation`): ``left_out``, ``method``,
-    ``features`` (what it reads), ``n_unknown``, ``n_known`` (test cells), ``auroc_confidence`` (by low confidence),
+    included (``"frozen-pca"``, ``"frozen-hvg"``; see `cf.tl.evaluate_annotation`): ``fold`` (the batch that is tested,
+    ``"1"`` without batches), ``left_out``, ``method``, ``features`` (what it reads), ``n_unknown``, ``n_known`` (test
+    cells), ``auroc_confidence`` (by low confidence),
     ``auroc_distance`` (by large distance), ``auroc_both`` (by the larger of the two relative to their thresholds),
-    ``unknown_rejected``, ``known_rejected`` (shares of these cells that the method's own thresholds reject). Each head
+    ``unknown_rejected``, ``known_rejected`` (shares of these cells that the method's own thresholds reject, widened for
+    the test cells as `cf.tl.annotate` widens them). Each head
     measures the distance in what it reads; logistic regression and celltypist have no distance: NaN. Nothing is
     written to `data`.
 
     Raises
     ------
     InputError
-        An unknown method, fewer than three classes, no such label, and as `cf.tl.evaluate_annotation`.
+        An unknown method, fewer than three classes, no such label, no batch that has a label to leave out beside
+        others, and as `cf.tl.evaluate_annotation`.
     MissingKeyError
         No such layer, modality or column; the message lists those there are.
 
@@ -108,7 +116,20 @@ def evaluate_unknowns(
     chosen = classes if left_out is None else [left_out] if isinstance(left_out, str) else list(left_out)
     if wrong := [name for name in chosen if name not in classes]:
         raise InputError(f"No label {wrong[0]!r} in obs[{labels_key!r}]; there are: {', '.join(classes)}.")
-    whole = random_folds(labels, n_folds, random_state=random_state)[0]
+    if batch_key is None:
+        folds = random_folds(labels, n_folds, random_state=random_state)[:1]
+    else:
+        folds = leave_one_out_folds(labels, read_complete_column(adata, batch_key, "batch_key"))
+    parted = [
+        (label, fold)
+        for whole in folds
+        for label in chosen
+        if (fold := without_label(labels, whole, label, with_its_training_cells=batch_key is None)) is not None
+    ]
+    if not parted:
+        raise InputError(
+            f"No batch of obs[{batch_key!r}] has one of these labels beside two others of the other batches."
+        )
     on = read_subjects(
         adata,
         resolve_model(model),
@@ -123,10 +144,8 @@ def evaluate_unknowns(
     )
     names = with_baselines(names, on)
     rows = []
-    with progress(len(chosen) * len(names), "evaluating", "fits") as bar:
-        for label in chosen:
-            of_label = np.flatnonzero(labels == label)
-            fold = Fold(label, np.setdiff1d(whole.train, of_label), np.union1d(whole.test, of_label))
+    with progress(len(parted) * len(names), "evaluating", "fits") as bar:
+        for label, fold in parted:
             unknown = labels[fold.test] == label
             sizes = {"n_unknown": int(unknown.sum()), "n_known": int((~unknown).sum())}
             for name in names:
@@ -138,6 +157,7 @@ def evaluate_unknowns(
                     confidence_threshold=verdict.confidence_threshold,
                     distance_threshold=verdict.distance_threshold,
                 )
-                rows.append({"left_out": label, "method": name, "features": features_of(name)} | sizes | scores)
+                which = {"fold": fold.name, "left_out": label, "method": name, "features": features_of(name)}
+                rows.append(which | sizes | scores)
                 bar.update(1)
     return pd.DataFrame(rows)

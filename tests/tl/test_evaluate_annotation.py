@@ -1,5 +1,7 @@
 """`cf.tl.evaluate_annotation` and `evaluate_unknowns`: all methods on the same cells, and bad input refused at once."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,8 @@ import cellfm as cf
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.tasks.annotation import _methods
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION
+from cellfm.tasks.annotation._split import leave_one_out_folds
+from cellfm.tl import _evaluate_unknowns
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +141,29 @@ def test_unknowns_are_told_by_every_method(labelled, tiny_model):
     assert table.loc[~baseline, ["auroc_distance", "auroc_both", "unknown_rejected"]].notna().all(axis=None)
 
 
+def test_unknowns_of_a_batch_are_judged_by_the_other_batches(labelled, tiny_model, monkeypatch):
+    """Nothing of a tested batch is learnt, and nothing else is tested."""
+    labelled.obs["label"] = np.resize(list("ABC"), 40)
+    labelled.obs["study"] = np.where(np.arange(40) < 20, "one", "two")
+    seen = []
+    judge = _evaluate_unknowns.judge
+    monkeypatch.setattr(
+        _evaluate_unknowns, "judge", lambda name, on, fold, **k: seen.append(fold) or judge(name, on, fold, **k)
+    )
+    monkeypatch.setattr(_evaluate_unknowns, "leave_one_out_folds", partial(leave_one_out_folds, min_train=5))
+    table = cf.tl.evaluate_unknowns(
+        labelled, tiny_model, labels_key="label", batch_key="study", left_out=["A", "B"], methods=["knn"]
+    )
+    assert table["fold"].tolist() == ["one"] * 8 + ["two"] * 8
+    assert table["left_out"].tolist() == (["A"] * 4 + ["B"] * 4) * 2
+    assert ((table["n_unknown"] + table["n_known"]) == 20).all()
+    study, label = labelled.obs["study"].to_numpy(), labelled.obs["label"].to_numpy()
+    for fold, left_out in zip(seen, table["left_out"], strict=True):
+        assert set(study[fold.test]) == {fold.name}
+        assert set(study[fold.train]) == {"one", "two"} - {fold.name}
+        assert left_out not in label[fold.train]
+
+
 def test_bad_input_is_refused_before_any_work(labelled, tiny_model, monkeypatch, tmp_path):
     def never(*args, **kwargs):
         raise AssertionError("the model ran")
@@ -166,6 +193,10 @@ def test_bad_input_is_refused_before_any_work(labelled, tiny_model, monkeypatch,
         evaluate(cf.data.read_cells(tmp_path / "cells.h5ad", backed=True), tiny_model)
     with pytest.raises(InputError, match="No label 'D'.*A, B, C"):
         cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", left_out="D")
+    with pytest.raises(InputError, match="at least two, found only 'one'"):
+        cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", batch_key="lone")
+    with pytest.raises(MissingKeyError, match="batch_key='donor' is not a column of obs"):
+        cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", batch_key="donor")
     labelled.obs["label"] = labelled.obs["batch"]
     with pytest.raises(InputError, match="two classes"):
         cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label")

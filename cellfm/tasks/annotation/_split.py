@@ -129,6 +129,23 @@ def given_folds(labels: np.ndarray, values: np.ndarray) -> list[Fold]:
     return [fold]
 
 
+def without_label(labels: np.ndarray, fold: Fold, label: str, *, with_its_training_cells: bool) -> Fold | None:
+    """A fold whose training part lacks a label; None where nothing is left to compare.
+
+    Parameters
+    ----------
+    with_its_training_cells
+        Whether these become test cells: yes where the parts are random, no where they are batches.
+    """
+    of_label = labels == label
+    train = fold.train[~of_label[fold.train]]
+    test = np.union1d(fold.test, fold.train[of_label[fold.train]]) if with_its_training_cells else fold.test
+    unknown = of_label[test]
+    if len(np.unique(labels[train])) < 2 or unknown.all() or not unknown.any():
+        return None
+    return Fold(fold.name, train, test)
+
+
 def _left(size: int, n_folds: int) -> int:
     """Cells of a class that train in the fold that tests most of them."""
     return size - -(-size // n_folds)
