@@ -84,7 +84,7 @@ def fit_tick_labels(*axes: Axis) -> None:
         labels = [label for label in axis.get_ticklabels() if label.get_text()]
         if len(labels) < 2:
             continue
-        across, extent = (0, "width") if axis.axis_name == "x" else (1, "height")
+        across, extent = (0, "width") if axis is axis.axes.xaxis else (1, "height")
         ticks = np.repeat(axis.get_ticklocs()[:, None], 2, axis=1)
         room = np.abs(np.diff(axis.axes.transData.transform(ticks)[:, across])).min()
         size = max(getattr(label.get_window_extent(), extent) for label in labels)

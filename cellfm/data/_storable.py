@@ -173,8 +173,8 @@ def _write_problem(value: Any, suffix: str) -> str | None:
 
 def _what_is_in(value: Any) -> str:
     if isinstance(value, pd.DataFrame):
-        values = value.iloc[:, 0]
-        values = values.cat.categories if isinstance(values.dtype, pd.CategoricalDtype) else values
+        column = value.iloc[:, 0]
+        values = pd.Series(column.cat.categories) if isinstance(column.dtype, pd.CategoricalDtype) else column
         if values.dtype != object:
             return f"values of the type {values.dtype}"
         names = sorted({type(one).__name__ for one in values})

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cellfm._atomic import whole_file, whole_folder
 from cellfm.data._find_10x import is_zarr
@@ -17,8 +17,6 @@ from cellfm.data._storable import require_storable, storable_part, why_unreadabl
 from cellfm.errors import DataWarning, InputError
 
 if TYPE_CHECKING:
-    import h5py
-    import zarr
     from anndata import AnnData
     from mudata import MuData
 
@@ -179,7 +177,7 @@ def _write_zarr_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, un
                 zarr.consolidate_metadata(group.store)
 
 
-def _add_entries(file: "h5py.File | zarr.Group", data: "AnnData", *, obsm: str, uns: str) -> None:
+def _add_entries(file: Any, data: "AnnData", *, obsm: str, uns: str) -> None:
     from anndata.io import write_elem
 
     for name in ("obsm", "uns"):

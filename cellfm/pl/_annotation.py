@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from mudata import MuData
 
 from cellfm._adata import missing_values, require_column, select
@@ -129,8 +130,8 @@ def _new_axes(chosen: list[str], table: pd.DataFrame, labels: pd.Series) -> list
     ]
     below = label_inches([shorten(str(name), _MAX_LETTERS) for name in table.columns])
     size = (sum(widths), 1 + below + _INCHES * n_labels)
-    figure, grid = plt.subplots(1, len(chosen), figsize=size, width_ratios=widths, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.15)
+    layout = ConstrainedLayoutEngine(w_pad=0.15)
+    _, grid = plt.subplots(1, len(chosen), figsize=size, width_ratios=widths, squeeze=False, layout=layout)
     return list(grid[0])
 
 
@@ -151,7 +152,7 @@ def _draw_confusion(axis: Axes, table: pd.DataFrame) -> None:
     share = table.to_numpy() / table.to_numpy().sum(1, keepdims=True)
     picture = axis.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axis.set_xticks(range(table.shape[1]), [shorten(name, _MAX_LETTERS) for name in table.columns], rotation=90)
-    rows = [f"{shorten(name, _MAX_LETTERS)} ({n:,})" for name, n in table.sum(axis=1).items()]
+    rows = [f"{shorten(str(name), _MAX_LETTERS)} ({n:,})" for name, n in table.sum(axis=1).items()]
     axis.set_yticks(range(len(table)), rows)
     axis.set_xlabel("predicted label")
     axis.set_ylabel("true label (cells)")

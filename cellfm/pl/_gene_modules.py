@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from scanpy.plotting.palettes import default_20
 
 from cellfm._figure import finish, point_area
@@ -91,7 +92,8 @@ def gene_modules(
     if ax.get_legend_handles_labels()[0]:
         legend = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
         for handle in legend.legend_handles:
-            handle.set_sizes([_LARGEST])
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([_LARGEST])
     finish(ax, show=show, save=save)
     return ax
 

@@ -1,6 +1,7 @@
 """`cf.pl.lncrnas`: lncRNAs that mark groups of cells, as dots: by attention on the left, by expression on the right."""
 
 from pathlib import Path
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -102,8 +103,9 @@ def lncrnas(
 
 
 def _draw(ax: Axes, shown: pd.DataFrame, genes: list[str], groups: list[str], expression: bool) -> None:
+    halves: dict[str, Literal["left", "right", "full"]]
     halves = {"specificity": "left", "expression_specificity": "right"} if expression else {"specificity": "full"}
-    most = shown[list(halves)].max(axis=None)
+    most = float(shown[list(halves)].to_numpy().max())
     for column, side in halves.items():
         dots = ax.scatter(
             shown["gene"].map(genes.index),
