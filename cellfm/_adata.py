@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm._wording import counted_of
 from cellfm.data import (
     SAMPLE_CELLS,
     Features,
@@ -118,7 +119,7 @@ def read_complete_column(adata: AnnData, key: str, argument: str) -> np.ndarray:
     values = read_column(adata, key, argument)
     missing = np.array([value is None for value in values])
     if missing.any():
-        words = [word for word in dict.fromkeys(adata.obs[key][missing]) if isinstance(word, str)]
+        words = _missing_words(adata.obs[key], missing)
         kept = f"adata.obs[{key!r}].notna()" + (f" & ~adata.obs[{key!r}].isin({words!r})" if words else "")
         raise InputError(
             f"obs[{key!r}] is missing for {missing.sum():,} of {len(values):,} cells (the first is cell "
@@ -135,11 +136,12 @@ def missing_values(column: pd.Series) -> np.ndarray:
     return _is_missing(column)
 
 
-def count_missing(adata: AnnData, key: str) -> str:
-    """How many cells have no value in a column, and which text was taken for missing: ``3 of 48 cells``."""
-    missing = missing_values(adata.obs[key])
-    words = [word for word in dict.fromkeys(adata.obs[key][missing]) if isinstance(word, str)]
-    return f"{missing.sum():,} of {len(missing):,} cells{_words_for_missing(words)}"
+def tell_missing(column: pd.Series, key: str, what: str) -> str:
+    """``3 of 48 cells have no label in obs['type']``, and which text was taken for missing."""
+    missing = missing_values(column)
+    words = _words_for_missing(_missing_words(column, missing))
+    n_missing = counted_of(int(missing.sum()), len(missing), "cell", "has", "have")
+    return f"{n_missing} no {what} in obs[{key!r}]{words}"
 
 
 def column_names(table: pd.DataFrame) -> str:
@@ -169,13 +171,17 @@ def cell_groups(adata: AnnData, groupby: str) -> tuple[list[str], np.ndarray]:
         groups = "1 group" if len(column.categories) else "no groups"
         raise InputError(f"obs[{groupby!r}] has {groups}; groupby= needs two or more.")
     if missing.any():
-        warn(f"{count_missing(adata, groupby)} have no value in obs[{groupby!r}]; they are in no group.")
+        warn(f"{tell_missing(adata.obs[groupby], groupby, 'value')}, and so no group.")
     return [str(name) for name in column.categories], np.asarray(column.codes)
 
 
 def _is_missing(values: pd.Series) -> np.ndarray:
     words = set(settings.missing_labels)
     return values.isna().to_numpy() | np.array([str(value).strip() in words for value in values], dtype=bool)
+
+
+def _missing_words(column: pd.Series, missing: np.ndarray) -> list[str]:
+    return [word for word in dict.fromkeys(column[missing]) if isinstance(word, str)]
 
 
 def _words_for_missing(words: list[str]) -> str:

@@ -79,9 +79,7 @@ def check_folder(path: str | Path, *, overwrite: bool, kind: str, file: str) -> 
     path = Path(path)
     if path.exists():
         if not overwrite:
-            raise InputError(
-                f"{path} exists already. Choose another name, or pass overwrite=True (--overwrite) to replace it."
-            )
+            raise InputError(f"{path} exists already. Choose another name, or pass overwrite=True to replace it.")
         if not path.is_dir() or (any(path.iterdir()) and not (path / file).exists()):
             raise InputError(f"{path} is not {kind} (it has no {file}), so it is not replaced. Choose another name.")
     parent = next(parent for parent in path.absolute().parents if parent.exists())

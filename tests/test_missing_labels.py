@@ -63,7 +63,8 @@ def test_groups_have_only_cells_with_a_value(tiny_adata: AnnData):
     labels[:3] = ["nan", None, "unassigned"]
     tiny_adata.obs["label"] = labels
     with pytest.warns(
-        DataWarning, match=r"3 of 40 cells \(text that counts as missing: 'nan', 'unassigned'; .* no group"
+        DataWarning,
+        match=r"3 of 40 cells have no value in .* \(text that counts as missing: 'nan', 'unassigned'; .* no group",
     ):
         names, groups = cell_groups(tiny_adata, "label")
     assert (names, groups[:3].tolist()) == (["A", "B"], [-1, -1, -1])

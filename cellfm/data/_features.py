@@ -124,8 +124,8 @@ def read_features(var: pd.DataFrame) -> Features:
             foreign = is_gene & ~np.isin(genomes.astype(str), [*human, "None"])
             kinds[foreign] = [f"{name}{_species(name)}" for name in genomes[foreign]]
             is_gene &= ~foreign
-    counted = pd.Series(kinds[~is_gene], dtype=object).value_counts()
-    return Features(is_gene, {str(kind): int(number) for kind, number in counted.items()}, chosen, column)
+    left_out = pd.Series(kinds[~is_gene], dtype=object).value_counts()
+    return Features(is_gene, {str(kind): int(number) for kind, number in left_out.items()}, chosen, column)
 
 
 def is_human(genome: str) -> bool:

@@ -73,7 +73,7 @@ def what_hdf5_it_is(path: Path, names: Collection[str]) -> str:
         stem = path.name.rsplit(".", 1)[0]
         return (
             f'an h5Seurat file. In R, SeuratDisk::Convert("{path.name}", dest = "h5ad") writes {stem}.h5ad; pass that. '
-            'Its counts lie in raw: --layer raw on the command line, layer="raw" in Python'
+            'Its counts lie in raw: pass layer="raw"'
         )
     if {"barcode_idx", "umi"} & set(names):
         return (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from cellfm._adata import column_names
 from cellfm.data import without_genome
 from cellfm.errors import MissingKeyError
 from cellfm.genes._names import MISSING, split_name
@@ -49,8 +50,7 @@ def read_names(var: pd.DataFrame, gene_key: str | None, is_gene: np.ndarray) -> 
     elif gene_key in var or gene_key == VAR_NAMES:
         columns = [gene_key]
     else:
-        there = ", ".join(map(str, var.columns)) or "none"
-        raise MissingKeyError(f"gene_key {gene_key!r} is not a column of var. Columns: {there}.")
+        raise MissingKeyError(f"gene_key={gene_key!r} is not a column of var. Columns: {column_names(var)}.")
     places: list[Names] = []
     for column in columns:
         for names in _read(var, column, is_gene):

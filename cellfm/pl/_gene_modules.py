@@ -11,6 +11,7 @@ from matplotlib.collections import PathCollection
 from scanpy.plotting.palettes import default_20
 
 from cellfm._figure import finish, point_area
+from cellfm._wording import counted
 from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
 
@@ -87,7 +88,7 @@ def gene_modules(
         yticks=[],
         xlabel="UMAP1",
         ylabel="UMAP2",
-        title=f"{shown.sum():,} genes" + (", none in a module" if modules.max(initial=-1) < 0 else ""),
+        title=counted(int(shown.sum()), "gene") + (", none in a module" if modules.max(initial=-1) < 0 else ""),
     )
     if ax.get_legend_handles_labels()[0]:
         legend = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")

@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
+from cellfm._adata import read_complete_column, select
 from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._wording import counted_of
-from cellfm.errors import InputError, MissingKeyError
+from cellfm.errors import InputError
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.perturbation._profiles import read_expression
@@ -158,12 +156,12 @@ def fit_transport(
     _check(method, space, n_genes, test_fraction, holdout)
     _check_groupby(method, groupby)
     table = select(adata, modality)
-    names = _column(table, condition_key)
+    names = read_complete_column(table, condition_key, "condition_key")
     _check_conditions(names, condition_key, source, target)
     used = np.flatnonzero(np.isin(names, [source, target]))
     table, names = table[used].to_memory(), names[used]
     is_test = None if holdout is None else _group(table, *holdout)
-    groups = None if groupby is None else _column(table, groupby)
+    groups = None if groupby is None else read_complete_column(table, groupby, "groupby")
     parts = split_cells(
         {name: np.flatnonzero(names == name) for name in (source, target)},
         is_test,
@@ -248,21 +246,9 @@ def _check_conditions(names: np.ndarray, condition_key: str, source: str, target
 
 
 def _group(table: AnnData, key: str, group: str) -> np.ndarray:
-    found = _column(table, key) == group
+    values = read_complete_column(table, key, "holdout")
+    found = values == group
     if not found.any():
-        there = sorted(set(_column(table, key)))
+        there = sorted(set(values))
         raise InputError(f"obs[{key!r}] has no {group!r} in these conditions; there are: {', '.join(there[:20])}.")
     return found
-
-
-def _column(table: AnnData, key: str) -> np.ndarray:
-    """A column of labels as text, complete."""
-    if key not in table.obs:
-        raise MissingKeyError(f"No column {key!r} in obs; there are: {', '.join(map(str, table.obs)) or 'none'}.")
-    column = pd.Series(table.obs[key])
-    if n_missing := int(column.isna().sum()):
-        raise InputError(
-            f"{counted_of(n_missing, len(column), 'cell', 'has', 'have')} no value in obs[{key!r}]. Leave them out: "
-            f"adata[adata.obs[{key!r}].notna()]."
-        )
-    return column.astype(str).to_numpy()

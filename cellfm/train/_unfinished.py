@@ -69,7 +69,7 @@ class Unfinished:
             if lost := self._shard_folders():
                 raise InputError(
                     f"{self.folder} holds {counted(len(lost), 'shard')} without a manifest: pass overwrite=True "
-                    "(--overwrite) to write the corpus anew, or choose another folder."
+                    "to write the corpus anew, or choose another folder."
                 )
             vocab.save(self.folder)
             with whole_file(self.folder / PARTIAL) as partial:
@@ -135,7 +135,7 @@ class Unfinished:
             return
         raise InputError(
             f"{self.folder} was begun with other inputs or options: {_difference(plan, now)}. Run with those again, "
-            "choose another folder, or pass overwrite=True (--overwrite) to write it anew."
+            "choose another folder, or pass overwrite=True to write it anew."
         )
 
     def _remove_temporary(self) -> None:

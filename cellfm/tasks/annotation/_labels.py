@@ -3,7 +3,7 @@
 import numpy as np
 from anndata import AnnData
 
-from cellfm._adata import count_missing, read_column, warn
+from cellfm._adata import read_column, tell_missing, warn
 from cellfm.errors import InputError
 from cellfm.keys import UNKNOWN
 
@@ -23,12 +23,12 @@ def read_labels(reference: AnnData, key: str) -> np.ndarray:
     labels = read_column(reference, key, "labels_key")
     known = np.array([label is not None for label in labels])
     if not known.any():
-        raise InputError(f"obs[{key!r}] holds no labels: it is missing for {count_missing(reference, key)}.")
+        raise InputError(f"obs[{key!r}] holds no labels: {tell_missing(reference.obs[key], key, 'label')}.")
     require_classes(labels[known].astype(str), key)
     if UNKNOWN in set(labels[known]):
         raise InputError(f"obs[{key!r}] has the label {UNKNOWN!r}, which cellfm gives to rejected cells; rename it.")
     if not known.all():
-        warn(f"{count_missing(reference, key)} have no label in obs[{key!r}]; they are left out.")
+        warn(f"{tell_missing(reference.obs[key], key, 'label')}: left out.")
     return labels
 
 

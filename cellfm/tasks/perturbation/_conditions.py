@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import missing_values, warn
+from cellfm._adata import missing_values, tell_missing, warn
 from cellfm._logging import logger
 from cellfm._wording import counted
 from cellfm.errors import InputError, MissingKeyError
@@ -117,10 +117,8 @@ def read_conditions(
     place_of = {label: place[reading.genes] for label, reading in readings.items()}
     codes = labels.map(place_of).fillna(-1).to_numpy(int)
     codes[missing] = -1
-    if n_missing := int(missing.sum()):
-        words = sorted({str(word) for word in column[missing] if isinstance(word, str)})
-        said = f" (text that counts as missing: {', '.join(map(repr, words))})" if words else ""
-        warn(f"{n_missing:,} of {len(column):,} cells have no label in obs[{key!r}]{said} and are left out.")
+    if missing.any():
+        warn(f"{tell_missing(column, key, 'label')}: left out.")
     _report(readings, sizes, key)
     n_cells = np.bincount(codes[codes >= 0], minlength=len(conditions))
     few = [f"{name_of(c)} ({n})" for c, n in zip(conditions, n_cells, strict=True) if n < FEW_CELLS]

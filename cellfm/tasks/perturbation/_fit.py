@@ -1,7 +1,7 @@
 """From cells with conditions to a predictor: split, graphs, vectors of genes, the network, and the baselines beside."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -56,9 +56,7 @@ class Cells:
     """The same cells for the model, where contextual embeddings are asked for."""
 
 
-def known_genes(
-    labels: Iterable[str], vocab: Vocabulary, synonyms: Mapping[str, tuple[str, str]] | None
-) -> frozenset[str]:
+def known_genes(labels: Iterable[str], vocab: Vocabulary, synonyms: Synonyms) -> frozenset[str]:
     """The parts of labels that are genes of a vocabulary by whatever name, by which labels are taken apart.
 
     Names such as ``TBCE-1`` that are there beside ``TBCE`` are not among them: they are rows of a table that had a
