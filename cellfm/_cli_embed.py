@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellfm._cli_genes import add_gene_options, gene_options
+from cellfm._wording import reason_of
 from cellfm.errors import InputError
 from cellfm.keys import EMBED
 
@@ -187,8 +188,7 @@ def drawing(written: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{written} is written, but the plot could not be drawn: {reason}") from error
+        raise InputError(f"{written} is written, but the plot could not be drawn: {reason_of(error)}") from error
 
 
 def _folder(args: argparse.Namespace) -> Path:

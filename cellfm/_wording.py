@@ -1,4 +1,4 @@
-"""Numbers in sentences: "1 gene", "2 genes"."""
+"""Parts of messages: numbers with their nouns ("1 gene", "2 genes"), and what an error of another package says."""
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -31,3 +31,17 @@ def counted_of(n: int, total: int, noun: str, one: str = "is", many: str = "are"
     '0 of 1 cell are'
     """
     return f"{n:,} of {counted(total, noun)} {one if n == 1 else many}"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing.
+
+    Examples
+    --------
+    >>> from cellfm._wording import reason_of
+    >>> reason_of(OSError("no such file"))
+    'no such file'
+    >>> reason_of(EOFError())
+    'EOFError'
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

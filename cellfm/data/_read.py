@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from cellfm._wording import reason_of
 from cellfm.data._compressed import compression, first_bytes, unpacked
 from cellfm.data._features import genomes_of
 from cellfm.data._find_10x import is_zarr, locate, matrices
@@ -200,7 +201,7 @@ def _format_of_folder(path: Path) -> CellFormat:
 
 
 def _damaged(path: Path, kind: str, error: Exception) -> InputError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = reason_of(error).rstrip(".")
     cause: BaseException | None = error
     while cause is not None:
         if type(cause).__name__ == "IORegistryError":  # of anndata: a kind of element that it has no reader for

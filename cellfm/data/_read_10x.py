@@ -12,6 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellfm._logging import logger
+from cellfm._wording import reason_of
 from cellfm.data._compressed import UNREADABLE, opened
 from cellfm.data._features import is_human
 from cellfm.data._find_10x import matrices
@@ -180,8 +181,7 @@ class TenXFolder:
                 values = sp.csr_matrix(mmread(file))
         except (*UNREADABLE, ValueError, TypeError, OverflowError) as error:
             raise InputError(
-                f"{self.matrix} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}. "
-                "It may be cut short or damaged; get it anew."
+                f"{self.matrix} cannot be read: {reason_of(error)}. It may be cut short or damaged; get it anew."
             ) from error
         values = values if self.is_turned else values.T.tocsr()
         return _adata(values.astype(np.float32), self.obs, self.var)

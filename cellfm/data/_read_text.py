@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cellfm._wording import reason_of
 from cellfm.data._compressed import UNREADABLE, opened
 from cellfm.data._features import without_genome
 from cellfm.data._not_cells import decoded
@@ -212,9 +213,7 @@ def _read(path: Path, layout: Layout) -> tuple[sp.csr_matrix, dict[int, np.ndarr
                 for i, values in texts.items():
                     values.append(chunk[i].fillna("").to_numpy(dtype=object))
         except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise InputError(
-                f"{path} is no table of numbers with names beside them: {str(error).splitlines()[0]}."
-            ) from error
+            raise InputError(f"{path} is no table of numbers with names beside them: {reason_of(error)}.") from error
     return sp.vstack(parts, format="csr"), {i: np.concatenate(values) for i, values in texts.items()}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from cellfm._wording import reason_of
 from cellfm.errors import InputError
 from cellfm.keys import RUN
 
@@ -167,7 +168,7 @@ def _write_problem(value: Any, suffix: str) -> str | None:
             warnings.simplefilter("ignore")
             write_elem(_in_memory(suffix), "element", value)
     except Exception as error:  # noqa: BLE001
-        return f"holds {_what_is_in(value)} ({(str(error).splitlines() or [type(error).__name__])[0]})"
+        return f"holds {_what_is_in(value)} ({reason_of(error)})"
     return None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellfm._atomic import whole_file, whole_folder
+from cellfm._wording import reason_of
 from cellfm.data._find_10x import is_zarr
 from cellfm.data._storable import require_storable, storable_part, why_unreadable
 from cellfm.errors import DataWarning, InputError
@@ -117,7 +118,7 @@ def _write(data: "AnnData | MuData", path: Path, suffix: str) -> None:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = reason_of(error)
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             getattr(storable_part(data, suffix), f"write_{suffix[1:]}")(path)
             warnings.warn(

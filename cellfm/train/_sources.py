@@ -14,6 +14,7 @@ from mudata import MuData
 
 from cellfm._adata import Matrix, read_matrix, select
 from cellfm._logging import logger
+from cellfm._wording import reason_of
 from cellfm.data import by_elements, cell_format, locate, open_10x_h5, read_cells
 from cellfm.errors import InputError
 from cellfm.train._ten_x import open_mtx
@@ -127,8 +128,8 @@ def _on_disk(path: Path, kind: str, stack: ExitStack) -> AnnData | None:
             adata = by_elements(group, _element, path, only_counts=True)
     except Exception as error:
         raise InputError(
-            f"{path} looks like {kind} but cannot be read: {(str(error).strip().splitlines() or [type(error)])[0]}. It "
-            "may be cut short or damaged; get it anew."
+            f"{path} looks like {kind} but cannot be read: {reason_of(error)}. It may be cut short or damaged; get it "
+            "anew."
         ) from error
     return adata
 
