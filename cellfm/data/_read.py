@@ -70,8 +70,8 @@ def read_cells(path: Path, *, backed: bool = False, genome: str | None = None) -
     backed
         Leave X, raw and layers in the file; ``.h5ad`` and ``.zarr`` only.
     genome
-        Read the genes of this genome only, where there are several. By default all are read, and of the files of Cell
-        Ranger 2, which keep genomes apart, the human one.
+        Read the genes of this genome only, where there are several; a table that names no genomes is read whole. By
+        default all are read, and of the files of Cell Ranger 2, which keep genomes apart, the human one.
 
     Returns
     -------
@@ -138,26 +138,20 @@ def _plain_names(data: "AnnData | MuData") -> None:
 
 
 def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | MuData":
-    """Without the genes of other genomes; rows without a genome stay."""
+    """Without the genes of other genomes; rows without a genome stay, and so do tables that name none."""
     if hasattr(data, "mod"):
         import mudata
 
         with mudata.set_options(pull_on_update=False):
-            tables = {name: _of_genome(t, genome, path) if _genomes(t) else t for name, t in data.mod.items()}
+            tables = {name: _of_genome(table, genome, path) for name, table in data.mod.items()}
             return mudata.MuData(tables, obs=data.obs, uns=data.uns, obsm=dict(data.obsm))
-    there = _genomes(data)
-    if not there and (path.suffix == ".h5" or path.name == genome):  # Cell Ranger 2 has a group or folder for each
-        return data
-    if genome not in there:
-        raise InputError(f"{path} holds no genome {genome!r}; there is: {', '.join(there) or 'none by name'}.")
     genomes = genomes_of(data.var)[0]
-    kept = np.asarray(pd.isna(genomes)) | (genomes == genome)
-    return data[:, kept].copy()
-
-
-def _genomes(table: "AnnData") -> list[str]:
-    genomes = genomes_of(table.var)[0]
-    return [] if genomes is None else sorted({str(genome) for genome in genomes if genome is not None})
+    if genomes is None:
+        return data
+    there = sorted({str(one) for one in genomes if one is not None})
+    if genome not in there:
+        raise InputError(f"{path} holds no genome {genome!r}; there is: {', '.join(there)}.")
+    return data[:, np.asarray(pd.isna(genomes)) | (genomes == genome)].copy()
 
 
 def _format_of_other(path: Path) -> CellFormat:

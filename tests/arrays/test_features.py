@@ -1,5 +1,7 @@
 """Only human gene expression is read: rows of other feature types and genomes are left out, and said."""
 
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from mudata import MuData, set_options
 import cellfm as cf
 from cellfm._adata import read_matrix
 from cellfm._encode import read_cells_for
-from cellfm.data import read_features
+from cellfm.data import read_cells, read_features
 from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
 from cellfm.train import write_shards
@@ -117,6 +119,17 @@ def test_genomes_among_which_none_can_be_chosen_are_named(genomes: list[str], li
     problem = read_features(pd.DataFrame({"genome": genomes}, index=list("abc"))).problem("adata.var")
     assert f"several genomes ({listed})" in problem
     assert "with genome= when the file is read" in problem
+
+
+def test_a_genome_is_chosen_of_those_that_a_file_names(tmp_path: Path):
+    cells = AnnData(np.ones((2, 3), np.float32), var=pd.DataFrame(index=["A", "B", "C"]))
+    cells.write_h5ad(tmp_path / "none.h5ad")
+    cells.var["genome"] = ["hg19", "GRCh38", "GRCh38"]
+    cells.write_h5ad(tmp_path / "two.h5ad")
+    assert list(read_cells(tmp_path / "two.h5ad", genome="GRCh38").var_names) == ["B", "C"]
+    assert list(read_cells(tmp_path / "none.h5ad", genome="GRCh38").var_names) == ["A", "B", "C"]
+    with pytest.raises(InputError, match="holds no genome 'mm10'; there is: GRCh38, hg19"):
+        read_cells(tmp_path / "two.h5ad", genome="mm10")
 
 
 def with_antibodies(genes: AnnData, n: int, places: int = 0) -> AnnData:
