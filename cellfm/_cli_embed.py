@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cellfm.model import CellFM
 
 FILES_OF_CELLS = "cells with counts: .h5ad, .h5mu, .zarr, 10x .h5 or folder, .loom, .csv or .tsv (also compressed)"
-_MIN_CELLS_OF_PLOT = 4
 _LOGS = ".logs"
 _INPUT = ("layer", "values_layer", "gene_key", "hgnc", "min_known_genes")
 
@@ -124,10 +123,10 @@ def _require_drawable(data: "AnnData | MuData", args: argparse.Namespace) -> Non
 
 
 def _require_enough(n_cells: int) -> None:
-    if n_cells < _MIN_CELLS_OF_PLOT:
-        raise InputError(
-            f"A UMAP needs {_MIN_CELLS_OF_PLOT} cells with an embedding; there are {n_cells}. Omit --plot."
-        )
+    from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP
+
+    if n_cells < MIN_CELLS_OF_UMAP:
+        raise InputError(f"A UMAP needs {MIN_CELLS_OF_UMAP} cells with an embedding; there are {n_cells}. Omit --plot.")
 
 
 def _stays_on_disk(args: argparse.Namespace) -> bool:

@@ -50,13 +50,9 @@ def first_bytes(path: Path, n: int) -> bytes:
         with opened(path) as file:
             return file.read(n)
     except UNREADABLE as error:
-        name = compression(path)
-        if name is None:
+        if compression(path) is None:
             raise
-        raise InputError(
-            f"{path} is compressed by {name} and cannot be unpacked: {error}. It may be cut short or damaged; get it "
-            "anew."
-        ) from error
+        raise _damaged(path, error) from error
 
 
 @contextmanager
@@ -80,8 +76,12 @@ def unpacked(path: Path) -> Iterator[Path]:
                         )
                     target.write(piece)
         except UNREADABLE as error:
-            raise InputError(
-                f"{path} is compressed by {compression(path)} and cannot be unpacked: {error}. It may be cut short or "
-                "damaged; get it anew."
-            ) from error
+            raise _damaged(path, error) from error
         yield whole
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} is compressed by {compression(path)} and cannot be unpacked: {error}. It may be cut short or damaged; "
+        "get it anew."
+    )

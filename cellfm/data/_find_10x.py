@@ -37,7 +37,7 @@ def matrices(folder: Path) -> list[Path]:
     """Files ``matrix.mtx`` of a folder, with any prefix, one a prefix: compressed only where there is no other."""
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        for end in ("matrix.mtx", "matrix.mtx.gz", "matrix.mtx.bz2"):
+        for end in ("matrix.mtx", "matrix.mtx.gz", "matrix.mtx.bz2", "matrix.mtx.xz"):
             if file.name.endswith(end) and file.is_file():
                 found.setdefault(file.name[: -len(end)], file)
     return list(found.values())

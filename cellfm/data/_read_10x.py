@@ -5,7 +5,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -160,7 +160,7 @@ class TenXFolder:
         features_path = _beside(folder, prefix, ("features.tsv", "genes.tsv"), "genes")
         barcodes_path = _beside(folder, prefix, ("barcodes.tsv",), "cells")
         features, barcodes = _table(features_path), _table(barcodes_path)
-        n_rows, n_columns, _ = matrix_shape(matrix)
+        n_rows, n_columns = _matrix_shape(matrix)
         features, barcodes = _headless(features, (n_rows, n_columns)), _headless(barcodes, (n_rows, n_columns))
         found = len(features), len(barcodes)
         if found != (n_rows, n_columns) and found != (n_columns, n_rows):
@@ -187,25 +187,31 @@ class TenXFolder:
         return _adata(values.astype(np.float32), self.obs, self.var)
 
 
-def matrix_shape(path: Path) -> tuple[int, int, int]:
-    """Rows, columns and entries of a Matrix Market file, by its first lines.
+def read_head(file: IO[bytes], path: Path) -> tuple[int, int, int]:
+    """Rows, columns and entries of a Matrix Market file that was opened; its entries follow.
 
     Raises
     ------
     InputError
-        It is none, or damaged.
+        It is none.
+    ValueError
+        It is damaged.
     """
+    first = file.readline(200)
+    if not first.startswith(b"%%MatrixMarket matrix coordinate"):
+        shown = first.decode(errors="replace")[:40]
+        raise InputError(f"{path} is no sparse matrix in Matrix Market format; it begins with {shown!r}.")
+    line = file.readline()
+    while line.startswith(b"%") or line.isspace():
+        line = file.readline()
+    n_rows, n_columns, n_entries = map(int, line.split())
+    return n_rows, n_columns, n_entries
+
+
+def _matrix_shape(path: Path) -> tuple[int, int]:
     try:
         with opened(path) as file:
-            first = file.readline(200)
-            if not first.startswith(b"%%MatrixMarket matrix coordinate"):
-                shown = first.decode(errors="replace")[:40]
-                raise InputError(f"{path} is no sparse matrix in Matrix Market format; it begins with {shown!r}.")
-            line = file.readline()
-            while line.startswith(b"%") or (line and not line.strip()):
-                line = file.readline()
-            n_rows, n_columns, n_entries = map(int, line.split())
-            return n_rows, n_columns, n_entries
+            return read_head(file, path)[:2]
     except (*UNREADABLE, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -13,6 +13,7 @@ from cellfm._counts import VALUES_ADVICE, counts_problem, counts_remarks
 from cellfm._logging import logger
 from cellfm._outputs import require_keys
 from cellfm._undisturbed import undisturbed
+from cellfm._wording import counted_of
 from cellfm.data import (
     ENOUGH_BITS,
     ENOUGH_TOGETHER,
@@ -154,9 +155,10 @@ def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
             bad[rows[wrong]] = True
             shown = shown or str(matrix.recognise(found))
     if bad.any():
+        n_bad = counted_of(int(bad.sum()), len(bad), "cell", "has", "have")
         raise InputError(
-            f"Counts cannot be regained from {matrix.name}: {int(bad.sum()):,} of {len(bad):,} cells have {shown}. "
-            "Pass layer= with the log-normalised values (layer='raw' means adata.raw), or load the raw data."
+            f"Counts cannot be regained from {matrix.name}: {n_bad} {shown}. Pass layer= with the "
+            "log-normalised values (layer='raw' means adata.raw), or load the raw data."
         )
     if kinds <= {"empty"}:
         raise InputError(f"{matrix.name} has nothing but zeros: there are no counts to regain. Load the raw data.")

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from cellfm._logging import logger
 from cellfm._outputs import record_run
+from cellfm._wording import counted
 from cellfm.errors import InputError
 from cellfm.keys import PERTURBATION
 from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of
@@ -105,10 +106,12 @@ def screen_perturbations(
     predict = partial(predictor.changes, method=method)
     conditions = all_conditions(genes, predict, pairs=kind != "singles", singles=kind != "pairs")
     if len(conditions) < 3:
-        raise InputError(f"{len(set(genes))} genes give {len(conditions)} perturbations; a screen needs three.")
+        genes_give = counted(len(set(genes)), "gene gives", "genes give")
+        raise InputError(f"{genes_give} {counted(len(conditions), 'perturbation')}; a screen needs three.")
     others = predictor.others_than(set(genes))
     if others.sum() < LEAST_GENES:
-        raise InputError(f"{int(others.sum())} measured genes are not perturbed; {LEAST_GENES} are needed.")
+        genes_are = counted(int(others.sum()), "measured gene is", "measured genes are")
+        raise InputError(f"{genes_are} not perturbed; {LEAST_GENES} are needed.")
     changes = predict(conditions)
     if not np.ptp(changes[:, others], axis=0).any():
         raise InputError(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellfm.data import TenXFolder, TenXRows
 from cellfm.data._compressed import UNREADABLE, opened
-from cellfm.data._read_10x import matrix_shape
+from cellfm.data._read_10x import read_head
 from cellfm.errors import InputError
 
 _CHUNK = 4_000_000  # lines of text at once
@@ -35,12 +35,9 @@ def open_mtx(folder: Path, stack: ExitStack) -> TenXRows | None:
     if tables.is_turned:
         return None
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cellfm-")))
-    shape = matrix_shape(tables.matrix)
     try:
         with opened(tables.matrix) as file:
-            line = file.readline()
-            while line.startswith(b"%") or line.isspace():
-                line = file.readline()
+            shape = read_head(file, tables.matrix)
             rows = _store(file, tables.matrix, scratch, shape)
     except _NotByCellError:
         return None

@@ -82,7 +82,7 @@ END = st.sampled_from(["", "gz", "bz2", "xz"])
     columns=st.integers(1, 4),
     features=st.sampled_from(["features.tsv", "genes.tsv"]),
     prefix=st.sampled_from(["", "GSM1_a_", "a."]),
-    ends=st.tuples(st.sampled_from(["", "gz"]), END, END),
+    ends=st.tuples(END, END, END),
     turned=st.booleans(),
     header=st.booleans(),
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from cellfm._encode import CellInput
+from cellfm._wording import counted
 from cellfm.errors import InputError
 
 
@@ -19,9 +20,9 @@ def on_shared_genes(query: CellInput, reference: CellInput, *, least: int) -> tu
     shared = np.intersect1d(query.match.ids[query.match.ids > 0], reference.match.ids[reference.match.ids > 0])
     if len(shared) < least:
         raise InputError(
-            f"Query and reference share only {len(shared):,} genes that the model knows (of {query.match.n_distinct:,} "
-            f"and {reference.match.n_distinct:,}); at least {least:,} are needed. Pass min_known_genes= for fewer, or "
-            "shared_genes=False to use all genes of each."
+            f"Query and reference share only {counted(len(shared), 'gene')} that the model knows (of "
+            f"{query.match.n_distinct:,} and {reference.match.n_distinct:,}); at least {least:,} are needed. Pass "
+            "min_known_genes= for fewer, or shared_genes=False to use all genes of each."
         )
     return _only(query, shared), _only(reference, shared)
 

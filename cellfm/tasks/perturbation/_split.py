@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellfm._wording import counted
 from cellfm.errors import InputError
 from cellfm.tasks.perturbation._conditions import Condition, name_of
 
@@ -130,8 +131,8 @@ def _draw(
 def _with_validation(pool: list[Condition], test: list[Condition], generator: np.random.Generator) -> Split:
     if len(pool) < 2:
         raise InputError(
-            f"The split leaves {len(pool)} conditions to train on and to choose the epoch by; two are needed. Take "
-            "another random_state, or name the parts in a column of obs."
+            f"The split leaves {counted(len(pool), 'condition')} to train on and to choose the epoch by; two are "
+            "needed. Take another random_state, or name the parts in a column of obs."
         )
     enough = min(ENOUGH_TO_CHOOSE, max(1, len(pool) // 4))
     for kept in VALIDATION_KEPT:
