@@ -161,7 +161,12 @@ def read_reference_for(
     try:
         return read_cells_for(adata, vocab, layer=layer, gene_key=gene_key, **options)
     except InputError as error:
-        text = re.sub(r"\b(layer|gene_key)=", r"reference_\1=", str(error))
+        # Calls of other functions, such as cf.pp.recover_counts(adata, layer='raw'), stay as they are.
+        text = re.sub(
+            r"\bcf\.[\w.]+\([^()]*\)|\b(layer|gene_key)=",
+            lambda match: f"reference_{match[0]}" if match[1] else match[0],
+            str(error),
+        )
         raise type(error)(f"The reference: {text}") from None
 
 

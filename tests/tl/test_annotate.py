@@ -8,6 +8,7 @@ import mudata as md
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 
 import cellfm as cf
 from cellfm.config import ModelConfig
@@ -359,6 +360,15 @@ def test_bad_references_are_refused_before_any_work(
     monkeypatch.setattr(CellFM, "encode", None)
     with pytest.raises(error, match=message):
         cf.tl.fit_annotator(reference, tiny_model, **{"labels_key": "label"} | options)
+
+
+def test_advice_on_the_reference_works_as_written(reference, query, tiny_model):
+    sc.pp.normalize_total(reference, target_sum=1e4)
+    sc.pp.log1p(reference)
+    reference.layers["logs"] = reference.X
+    match = r"The reference: .*recover_counts\(adata, layer='logs'\) first, and pass reference_layer='counts'"
+    with pytest.raises(InputError, match=match):
+        cf.tl.transfer_labels(query, reference, tiny_model, labels_key="label", reference_layer="logs")
 
 
 def test_fine_tuning_needs_cells_to_judge_by(reference, tiny_model):
