@@ -92,7 +92,10 @@ def read_cells(path: Path, *, backed: bool = False, genome: str | None = None) -
         raise InputError(f"{path}: genome= leaves genes out, which backed=True cannot.")
     if kind == "compressed HDF5":
         with unpacked(path) as inside:
-            return read_cells(inside, genome=genome)
+            try:
+                return read_cells(inside, genome=genome)
+            except InputError as error:
+                raise type(error)(str(error).replace(str(inside), str(path))) from error
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "(Variable|Observation) names are not unique", UserWarning)

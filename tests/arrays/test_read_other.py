@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -141,6 +142,15 @@ def test_compressed_files_are_read(tmp_path: Path, cells: AnnData, end: str, kin
     small.write_bytes(small.read_bytes()[:-40])
     with pytest.raises(InputError, match=r"compressed by .* cannot be unpacked.*cut short or damaged"):
         read_cells(small)
+
+
+def test_messages_on_what_lies_in_a_compressed_file_name_that_file(tmp_path: Path, cells: AnnData):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    content = (tmp_path / "cells.h5ad").read_bytes()
+    whole = tmp_path / "cut.h5ad.gz"
+    whole.write_bytes(gzip.compress(content[: len(content) // 2]))
+    with pytest.raises(InputError, match=f"^{re.escape(str(whole))} looks like HDF5 but cannot be read"):
+        read_cells(whole)
 
 
 def test_what_does_not_fit_on_the_disk_is_not_unpacked(tmp_path: Path, cells: AnnData, monkeypatch: pytest.MonkeyPatch):

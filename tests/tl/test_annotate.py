@@ -368,7 +368,7 @@ def test_advice_on_the_reference_works_as_written(reference, query, tiny_model):
     reference.layers["logs"] = reference.X
     match = r"The reference: .*recover_counts\(adata, layer='logs'\) first, and pass reference_layer='counts'"
     with pytest.raises(InputError, match=match):
-        cf.tl.transfer_labels(query, reference, tiny_model, labels_key="label", reference_layer="logs")
+        cf.tl.transfer_labels(query, reference, model=tiny_model, labels_key="label", reference_layer="logs")
 
 
 def test_fine_tuning_needs_cells_to_judge_by(reference, tiny_model):
