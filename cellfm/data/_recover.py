@@ -20,6 +20,8 @@ ENOUGH_BITS = 16.0
 """Evidence that settles a cell: chance would do as well in one of 65,536."""
 ENOUGH_TOGETHER = 30.0
 """Evidence that settles a matrix as a whole."""
+_ENOUGH_CELLS = 10
+"""In so many cells the smallest value is not that of a count in all of them by chance."""
 _TELLING = 0.25  # counts: a value known worse than this does not tell which count it is
 _STEPS = 8
 _BINS = 64
@@ -84,14 +86,16 @@ def stored_precision(values: np.ndarray) -> Precision:
 
 def zero_value(values: sp.csr_matrix, n_genes: int) -> float:
     """The value that zero counts have: not 0 where no entry is 0 and the smallest value is the same in all cells, as
-    after logarithms with a pseudocount other than 1. It differs between cells where it is that of a count.
+    after logarithms with a pseudocount other than 1. Where it is that of a count it differs between cells, unless they
+    are few: then a positive one is taken for a count.
     """
     n_cells = values.shape[0]
     stored = int(np.count_nonzero(values.data))
-    least = float(values.data.min(initial=0.0))
-    if not n_cells or stored < (0.99 if least < 0 else 1.0) * n_cells * n_genes:
+    if not stored:
         return 0.0
     least = float(values.data.min())
+    if n_cells < (_ENOUGH_CELLS if least > 0 else 1) or stored < (0.99 if least < 0 else 1.0) * n_cells * n_genes:
+        return 0.0
     per_cell = np.minimum.reduceat(values.data, values.indptr[:-1]) if (np.diff(values.indptr) > 0).all() else None
     if per_cell is None or (per_cell > least + _same(least)).mean() > 0.1:
         return 0.0

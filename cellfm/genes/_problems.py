@@ -31,6 +31,7 @@ _OTHER_IDS = (
 )
 MAX_CONTRADICTIONS = 0.1
 """Share of the genes with two known names, from which on one of the two columns must be wrong."""
+_MIN_CONTRADICTIONS = 3
 _SHOWN = 5
 
 
@@ -104,7 +105,7 @@ class Contradictions:
     @property
     def problem(self) -> str | None:
         """What is wrong where there are so many that one of the two places must be wrong; None where there are few."""
-        if not len(self) or len(self) <= MAX_CONTRADICTIONS * self.n_both:
+        if len(self) < _MIN_CONTRADICTIONS or len(self) <= MAX_CONTRADICTIONS * self.n_both:
             return None
         message = f"{self} One of the two is wrong, perhaps shifted by some rows or sorted by itself. Put it right"
         if self.first == self.second:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 import cellfm as cf
@@ -204,6 +204,13 @@ def quiet(tool: Callable, *args: Any, **kwargs: Any) -> Any:
             return tool(*args, **kwargs)
 
 
+def without_contradictions(adata: AnnData) -> AnnData:
+    """The same without ids that name other genes than the names do, which are refused."""
+    if find_genes(adata.var, VOCAB, synonyms=load_synonyms(SHARED.path)).contradictions.problem:
+        del adata.var["gene_ids"]
+    return adata
+
+
 def require_reason(error: InputError) -> None:
     assert len(str(error)) > 20
 
@@ -255,7 +262,7 @@ def test_a_check_is_a_report_whatever_the_data(adata: AnnData):
 
 
 @any_data
-@given(adata=tables(["counts", "sparse counts"], least=1, known=True), data=st.data())
+@given(adata=tables(["counts", "sparse counts"], least=1, known=True).map(without_contradictions), data=st.data())
 def test_an_embedding_depends_on_counts_and_genes_alone(adata: AnnData, data: st.DataObject):
     dense = adata.X.toarray() if sp.issparse(adata.X) else np.asarray(adata.X)
     if not dense.any():
@@ -279,11 +286,15 @@ def test_an_embedding_depends_on_counts_and_genes_alone(adata: AnnData, data: st
 
 
 @any_data
-@given(adata=tables(["counts", "sparse counts", "large"], least=1))
+@given(adata=tables(["counts", "sparse counts", "large"], least=1).map(without_contradictions))
 def test_harmonizing_keeps_every_count_and_is_done_once(adata: AnnData):
     depth = np.asarray(adata.X.astype(np.float64).sum(1)).ravel()
+    if not np.isfinite(depth).all():  # beyond float16; such values cannot be added up
+        return
     boolean = adata.X.dtype == bool
+    note(f"{adata.var}")
     quiet(harmonize, adata)
+    note(f"{adata.var}")
     assert adata.var_names.is_unique
     if not boolean:  # whose sums are no sums
         np.testing.assert_allclose(
@@ -372,5 +383,5 @@ def test_labels_come_from_the_reference(query: AnnData, reference: AnnData, make
 def test_the_names_are_found_in_every_way():
     # So that the laws above are not about names that nothing knows.
     names = ["GENE1", "ENSG00000000002", "ENSG00000000003.7", "OLD4", "ALIAS5", "FOO", "SHARED"]
-    match = find_genes(pd.DataFrame(index=names), VOCAB, synonyms=load_synonyms(SHARED.path).names)
+    match = find_genes(pd.DataFrame(index=names), VOCAB, synonyms=load_synonyms(SHARED.path))
     assert match.ids.tolist() == [2, 3, 4, 5, 6, 0, 0]
