@@ -1,6 +1,7 @@
 """Files that hold no cells, or hold them in a form that is not read: what they are and the way on, for each of them."""
 
 import re
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -117,6 +118,7 @@ def _r_advice(path: Path, *, image: bool) -> str:
 def _zip_advice(path: Path, head: bytes) -> str:
     length = int.from_bytes(head[26:28], "little")
     first = _text(head[30 : 30 + length])
+    inside = set(zipfile.ZipFile(path).namelist()) if zipfile.is_zipfile(path) else {first}
     if first == "[Content_Types].xml" or first.startswith(("xl/", "_rels/")):
         return "an Excel workbook: save the sheet with the counts as .csv (Excel turns some gene names into dates)"
     if first.endswith(".npy"):
@@ -124,12 +126,12 @@ def _zip_advice(path: Path, head: bytes) -> str:
             "a NumPy archive (.npz), which has no names of genes: make an AnnData object of it in Python, and call "
             "write_h5ad"
         )
-    if first in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata"):
+    if inside & {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}:
         folder = f"{path.name.split('.')[0]}.zarr"
         return f"a zipped zarr: extract it into a folder with `unzip {path.name} -d {folder}`, and pass {folder}"
-    inside = f" that holds {first!r}" if first else ""
+    holds = f" that holds {first!r}" if first else ""
     return (
-        f"a zip archive{inside}: extract it with `unzip {path.name}` (or `python -m zipfile -e {path.name} .`), and "
+        f"a zip archive{holds}: extract it with `unzip {path.name}` (or `python -m zipfile -e {path.name} .`), and "
         f"pass {first.split('/')[0] if first else 'the file of cells in it'}"
     )
 

@@ -97,12 +97,16 @@ def read_table(path: Path) -> "AnnData":
                 f"{path} names a gene and a cell on each line (a long table). Make a table of genes x cells of it, for "
                 "instance with pandas.DataFrame.pivot, or a 10x folder with matrix.mtx."
             )
-        named = {str(columns[place]): values for place, values in texts.items() if place != genes}
-        return _of_genes_in_rows(table, numbers, texts[genes], named)
+        is_index = _is_index(numbers[0], table)
+        named = {place: values for place, values in texts.items() if place != genes}
+        return _of_genes_in_rows(table, numbers, texts[genes], _titled(named, columns), is_index=is_index)
     if _settled(in_columns, len(numbers)) and in_columns > 2 * in_rows:
         is_index = bool(layout.is_number[0]) and columns[0].strip().lower() in _INDEX
-        named = {str(columns[place]): values for place, values in texts.items()}
-        return _of_cells_in_rows(table, numbers, known, named, is_index=is_index)
+        cells = next((place for place, values in texts.items() if len(set(values)) == len(values)), None)
+        names = None if cells is None else texts[cells]
+        if cells is not None and not str(columns[cells]).strip():
+            del texts[cells]
+        return _of_cells_in_rows(table, numbers, known, _titled(texts, columns), names, is_index=is_index)
     rows = [str(value) for values in texts.values() for value in values[:3]][:3] or ["no text"]
     carry = "both of them carry" if min(in_rows, in_columns) >= _FEW else "neither carries"
     raise InputError(
@@ -113,11 +117,14 @@ def read_table(path: Path) -> "AnnData":
 
 
 def _of_genes_in_rows(
-    table: sp.csr_matrix, columns: np.ndarray, genes: np.ndarray, named: dict[str, np.ndarray]
+    table: sp.csr_matrix, columns: np.ndarray, genes: np.ndarray, named: dict[str, np.ndarray], *, is_index: bool
 ) -> "AnnData":
+    """`is_index`: the first column of numbers counts the genes."""
     from anndata import AnnData
 
     kept = np.array([not _OF_GENES.match(name) for name in columns], bool)
+    if is_index:
+        table, columns, kept = table[:, 1:], columns[1:], kept[1:]
     var = pd.DataFrame(named | _dense_columns(table, columns, ~kept), index=pd.RangeIndex(len(genes)))
     var.index = pd.Index(genes)
     obs = pd.DataFrame(index=pd.Index(columns[kept].astype(str).astype(object)))
@@ -125,7 +132,13 @@ def _of_genes_in_rows(
 
 
 def _of_cells_in_rows(
-    table: sp.csr_matrix, columns: np.ndarray, known: np.ndarray, named: dict[str, np.ndarray], *, is_index: bool
+    table: sp.csr_matrix,
+    columns: np.ndarray,
+    known: np.ndarray,
+    named: dict[str, np.ndarray],
+    names: np.ndarray | None,
+    *,
+    is_index: bool,
 ) -> "AnnData":
     """`is_index`: the first column numbers the cells."""
     from anndata import AnnData
@@ -136,9 +149,21 @@ def _of_cells_in_rows(
         kept[0] = beside[0] = False
     obs = pd.DataFrame(named | _dense_columns(table, columns, beside), index=pd.RangeIndex(table.shape[0]))
     numbers = table[:, [0]].toarray().ravel().astype(int) if is_index else np.arange(table.shape[0])
-    names = next((values for values in named.values() if len(set(values)) == len(values)), numbers.astype(str))
-    obs.index = pd.Index(np.asarray(names, dtype=object))
+    obs.index = pd.Index(np.asarray(numbers.astype(str) if names is None else names, dtype=object))
     return AnnData(table[:, np.flatnonzero(kept)], obs=obs, var=pd.DataFrame(index=pd.Index(columns[kept])))
+
+
+def _titled(texts: dict[int, np.ndarray], columns: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of text by their names, or by their places where the first line names none."""
+    return {str(columns[place]).strip() or f"column {place + 1}": values for place, values in texts.items()}
+
+
+def _is_index(name: str, table: sp.csr_matrix) -> bool:
+    """Whether the first column of numbers only counts the rows, as pandas writes it."""
+    if str(name).strip().lower() not in _INDEX:
+        return False
+    first = table[:, [0]].toarray().ravel()
+    return bool((np.diff(first) == 1).all() and first[0] in (0, 1))
 
 
 def _dense_columns(table: sp.csr_matrix, columns: np.ndarray, chosen: np.ndarray) -> dict[str, np.ndarray]:

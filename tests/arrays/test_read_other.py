@@ -101,6 +101,27 @@ def test_columns_beside_the_counts_are_those_of_genes_or_cells(tmp_path: Path, c
     assert list(read.obs["n_counts"]) == [5] * 9
 
 
+@pytest.mark.parametrize("genes_in_rows", [True, False])
+def test_an_unnamed_first_column_is_no_column_of_the_cells(tmp_path: Path, cells: AnnData, *, genes_in_rows: bool):
+    table = frame(cells, genes_in_rows=genes_in_rows)
+    table.to_csv(tmp_path / "names.csv")
+    read = read_cells(tmp_path / "names.csv")
+    assert_same(read, cells)
+    assert [*read.obs.columns, *read.var.columns] == []
+    table.reset_index(names="name").to_csv(tmp_path / "numbers.csv")  # numbers the rows, from 0
+    assert_same(read_cells(tmp_path / "numbers.csv"), cells)
+
+
+def test_names_beside_ids_without_a_title_get_one(tmp_path: Path, cells: AnnData):
+    table = frame(cells, genes_in_rows=True)
+    table.insert(0, "gene_id", [f"ENSG{i:011d}" for i in range(30)])
+    table.to_csv(tmp_path / "counts.csv")
+    read = read_cells(tmp_path / "counts.csv")
+    np.testing.assert_array_equal(read.X.toarray(), cells.X.toarray())
+    assert "" not in read.var
+    read.write_h5ad(tmp_path / "read.h5ad")
+
+
 def test_names_are_not_made_unique_and_mouse_tables_lie_the_right_way(tmp_path: Path, cells: AnnData):
     table = frame(cells, genes_in_rows=False)
     table.columns = [table.columns[0], *table.columns[:-1]]
@@ -220,6 +241,7 @@ def test_archives_and_other_formats_are_told_with_a_command(tmp_path: Path):
         archive.writestr("[Content_Types].xml", b"")
     store = io.BytesIO()
     with zipfile.ZipFile(store, "w") as archive:
+        archive.writestr("X/", b"")  # a folder may come first
         archive.writestr("zarr.json", b"{}")
     for content, found in (
         (store.getvalue(), r"a zipped zarr: .*`unzip it.bin -d it.zarr`, and pass it.zarr"),
