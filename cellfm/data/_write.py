@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+_PARTS = {"X", "layers", "obs", "obsm", "obsp", "raw", "uns", "var", "varm", "varp", "zarr.json"}
+"""What the root of a file of cells holds."""
 CELL_SUFFIXES = (".h5ad", ".zarr", ".h5mu")
 """What cells can be written to."""
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
@@ -181,6 +183,7 @@ def _write_zarr_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, un
 def _add_entries(file: Any, data: "AnnData", *, obsm: str, uns: str) -> None:
     from anndata.io import write_elem
 
+    _drop_foreign(file)
     for name in ("obsm", "uns"):
         if name not in file:
             write_elem(file, name, {})
@@ -188,6 +191,17 @@ def _add_entries(file: Any, data: "AnnData", *, obsm: str, uns: str) -> None:
     for key in data.uns:
         if key == uns or key not in file["uns"]:
             write_elem(file["uns"], key, data.uns[key])
+
+
+def _drop_foreign(file: "h5py.File | zarr.Group") -> None:
+    """Leave out what is no part of AnnData: anndata reads no file that holds more."""
+    foreign = sorted(set(file) - _PARTS)
+    for name in foreign:
+        del file[name]
+    if foreign:
+        verb = "is no part" if len(foreign) == 1 else "are no parts"
+        message = f"{', '.join(map(repr, foreign))} in the input {verb} of AnnData and left out of the output."
+        warnings.warn(message, DataWarning, stacklevel=4)
 
 
 def _require_room(folder: Path, n_bytes: int) -> None:

@@ -9,11 +9,12 @@ import anndata
 import h5py
 import numpy as np
 import pytest
+import zarr
 from anndata import AnnData
 from mudata import MuData, set_options
 
 from cellfm.data import check_writable, read_cells, write_cells, write_copy
-from cellfm.errors import InputError
+from cellfm.errors import DataWarning, InputError
 
 
 @pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
@@ -124,6 +125,24 @@ def test_a_copy_has_the_new_entries_and_everything_else_as_it_was(tmp_path: Path
     assert written.obs.equals(tiny_adata.obs)
     if not same:
         assert "X_new" not in anndata.read_h5ad(source).obsm
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_a_copy_holds_nothing_that_anndata_cannot_read(tmp_path: Path, tiny_adata: AnnData, suffix: str):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    write_cells(tiny_adata, source)
+    if suffix == ".zarr":
+        zarr.open_group(source, mode="r+", use_consolidated=False).create_group("junk")
+    else:
+        with h5py.File(source, "r+") as file:
+            file["junk/x"], file["scalar"] = np.arange(3), 5
+    cells = read_cells(source, backed=True)
+    cells.obsm["X_new"] = np.ones((tiny_adata.n_obs, 3), np.float32)
+    cells.uns["cellfm"] = {"X_new": {"seed": 0}}
+    with pytest.warns(DataWarning, match="'junk'.* in the input .* left out of the output"):
+        write_copy(source, cells, target, obsm="X_new", uns="cellfm")
+    read = anndata.read_zarr(target) if suffix == ".zarr" else anndata.read_h5ad(target)
+    assert read.obsm["X_new"].shape == (tiny_adata.n_obs, 3)
 
 
 def test_a_copy_of_a_file_without_obsm_gains_it(tmp_path: Path, tiny_adata: AnnData):
