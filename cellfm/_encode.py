@@ -23,7 +23,7 @@ from cellfm._hgnc import load_synonyms
 from cellfm._logging import logger
 from cellfm._outputs import run_record
 from cellfm._progress import progress
-from cellfm._wording import counted, counted_of
+from cellfm._wording import counted, counted_of, joined
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch, describe, tokenize
 from cellfm.errors import InputError
@@ -312,6 +312,8 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
         warn(match.guess)
     if len(match.contradictions) > FEW_CONTRADICTIONS * match.contradictions.n_both:
         warn(f"{match.contradictions} Those of {match.contradictions.first} are taken; gene_key= chooses.")
+    elif len(match.contradictions):
+        logger.info("%s Those of %s are taken.", match.contradictions, match.contradictions.first)
     if match.n_matched < n_genes / 2:
         warn(
             f"The model knows {match.n_matched:,} of {n_genes:,} genes ({match.n_matched / n_genes:.0%}); the others "
@@ -361,7 +363,7 @@ def _row(match: GeneMatch, row: int) -> str:
 def _added_up(match: GeneMatch, repeated: np.ndarray) -> str:
     """Names of genes that occur more than once."""
     ids = list(dict.fromkeys(match.ids[repeated]))[: _SHOWN + 1]
-    return _listed([" + ".join(map(str, match.matched_by[match.ids == gene_id])) for gene_id in ids])
+    return _listed([joined(match.matched_by[match.ids == gene_id]) for gene_id in ids])
 
 
 def _listed(names: list[str]) -> str:

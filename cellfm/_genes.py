@@ -11,6 +11,7 @@ from cellfm.data import Features, read_features
 from cellfm.errors import InputError
 from cellfm.genes._columns import VAR_NAMES, Names, candidate_columns, other_column, read_names
 from cellfm.genes._index import NOTHING, other_names, spelling_index
+from cellfm.genes._names import split_name, was_made_unique
 from cellfm.genes._problems import Contradictions, advice_on_names, species_of
 from cellfm.vocab import Vocabulary
 
@@ -228,9 +229,9 @@ def _contradict(
 ) -> Contradictions:
     """Rows where two places know different genes.
 
-    A symbol whose Ensembl id the vocabulary does not know contradicts none. Where the symbol is a former name of the
-    gene that the id stands for, the two agree: the id tells which gene it is, and is taken in `chosen`, in place,
-    unless that gene is there under its own name.
+    A symbol whose Ensembl id the vocabulary does not know contradicts none, nor does an id that is its own symbol
+    there. Where the symbol is a former name of the gene that the id stands for, the two agree: the id tells which gene
+    it is, and is taken in `chosen`, in place, unless that gene is there under its own name.
     """
     (first_ids, first_how), (second_ids, second_how) = first_match, second_match
     both = (first_ids > 0) & (second_ids > 0)
@@ -238,14 +239,19 @@ def _contradict(
     there = set(first_ids)
     pairs = []
     for i in np.flatnonzero(both & (first_ids != second_ids)):
-        by_name, by_id = (first, second_ids[i]) if second_how[i] == "ensembl" else (second, first_ids[i])
-        one_is_id = "ensembl" in (first_how[i], second_how[i])
+        second_is_id = second_how[i] == "ensembl" or _is_id(second.read[i])
+        by_name, by_id = (first, second_ids[i]) if second_is_id else (second, first_ids[i])
+        one_is_id = second_is_id or first_how[i] == "ensembl" or _is_id(first.read[i])
         if one_is_id and synonyms.stands_for(by_name.read[i], vocab.symbols[by_id - 1]):
             if by_id not in there:
                 chosen[0][i], chosen[1][i] = by_id, "ensembl"
         elif not one_is_id or (has_id[first_ids[i] - 1] and has_id[second_ids[i] - 1]):
             pairs.append((str(first.read[i]), str(second.read[i])))
     return Contradictions(first.column, second.column, tuple(pairs), int(both.sum()))
+
+
+def _is_id(name: str) -> bool:
+    return bool(split_name(str(name))[1])
 
 
 def _match_other_names(
@@ -279,8 +285,11 @@ def _match_other_names(
 
     for i, name, found in candidates:
         take(i, found.restored, "restored", name)
+    names = frozenset().union(*(place.read for place in places))
+    numbered = [candidate for candidate in candidates if was_made_unique(candidate[1], names)]
     for step in ("other", "made_unique"):
-        proposed = [(i, *getattr(found, step), name, found.made_unique[0]) for i, name, found in candidates]
+        chosen = candidates if step == "other" else numbered
+        proposed = [(i, *getattr(found, step), name, found.made_unique[0]) for i, name, found in chosen]
         for i, gene_id, kind, name, _ in proposed:
             if kind != "alias":
                 take(i, gene_id, kind, name)

@@ -75,7 +75,7 @@ def inspect_data(
         min_genes=min_genes,
         renamed=dict(zip(naming.old[naming.renamed], naming.new[naming.renamed], strict=True)),
         merged=naming.merged,
-        ambiguous=tuple(naming.match.names[naming.ambiguous]),
+        ambiguous=tuple(naming.old[naming.ambiguous]),
         dropped=tuple(naming.old[(ids == 0) & naming.is_gene]),
         share_of_counts=known_depth / float(depths.sum()) if summable else None,
         n_few=n_few,
@@ -151,7 +151,7 @@ def _advice(
     if naming.ambiguous.any():
         yield (
             f"{counted(int(naming.ambiguous.sum()), 'name stands', 'names stand')} for several genes: left out. "
-            "Ensembl ids in a column of var would tell which they are."
+            "Ensembl ids of their own in a column of var would tell which they are."
         )
     if naming.n_merged:
         yield (

@@ -4,6 +4,8 @@ import html
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cellfm._wording import joined
+
 _SHOWN = 5  # names listed before "and n more"
 
 
@@ -109,7 +111,7 @@ class Report:
             ("gene names from", self.column),
             ("genes matched", f"{self.n_matched:,} of {self.n_genes:,}" + (f" ({ways})" if ways else "") + share),
             ("genes to rename", _listed(f"{old} -> {new}" for old, new in self.renamed.items())),
-            ("genes to add up", _listed(f"{' + '.join(old)} -> {new}" for new, old in self.merged.items())),
+            ("genes to add up", _listed(f"{joined(old)} -> {new}" for new, old in self.merged.items())),
             ("ambiguous names", _listed(self.ambiguous)),
             ("genes left out", _listed(self.dropped)),
         ]

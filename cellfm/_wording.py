@@ -1,5 +1,7 @@
 """Parts of messages: numbers with their nouns ("1 gene", "2 genes"), and what an error of another package says."""
 
+from collections.abc import Sequence
+
 
 def counted(n: int, one: str, many: str | None = None) -> str:
     """A number with its noun, or with more words that depend on it.
@@ -13,6 +15,22 @@ def counted(n: int, one: str, many: str | None = None) -> str:
     '2,000 cells are'
     """
     return f"{n:,} {one if n == 1 else many or _plural(one)}"
+
+
+def joined(names: Sequence[object], shown: int = 4) -> str:
+    """Names that are added up; of many the first few, and their number.
+
+    Examples
+    --------
+    >>> from cellfm._wording import joined
+    >>> joined(["EPRS", "EPRS1"])
+    'EPRS + EPRS1'
+    >>> joined(["Y_RNA"] * 200)
+    'Y_RNA + Y_RNA + Y_RNA + Y_RNA + 196 others'
+    """
+    named = [str(name) for name in names]
+    rest = len(named) - shown
+    return " + ".join(named if rest <= 1 else [*named[:shown], f"{rest:,} others"])
 
 
 def _plural(noun: str) -> str:

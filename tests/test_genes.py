@@ -159,5 +159,14 @@ def test_rows_of_one_name_and_id_are_one_gene():
     assert list(find_genes(var, vocab).ids) == [1, 2, 2]
 
 
+def test_a_gene_that_the_vocabulary_has_under_its_id_and_its_name_contradicts_nothing():
+    vocab = vocabulary_of(["CD3E", "RP11-345P4.9", "ENSG00000272106"], ["ENSG00000000001", "", "ENSG00000272106"])
+    var = pd.DataFrame({"gene_ids": ["ENSG00000000001", "ENSG00000272106"]}, index=["CD3E", "RP11-345P4.9"])
+    assert len(find_genes(var, vocab).contradictions) == 0
+    vocab = vocabulary_of(["CD3E", "TBCE"], ["ENSG00000000001", "ENSG00000000002"])
+    var = pd.DataFrame({"gene_ids": ["ENSG00000000002", "ENSG00000000001"]}, index=["CD3E", "TBCE"])
+    assert len(find_genes(var, vocab).contradictions) == 2
+
+
 def vocabulary_of(symbols, ensembl):
     return Vocabulary(pd.DataFrame({"symbol": symbols, "ensembl_id": ensembl}))

@@ -1,6 +1,7 @@
 """How names of genes are written: joined with ids, changed by R, Seurat or Excel, made unique."""
 
 import re
+from collections.abc import Collection
 
 MISSING = frozenset({"", "nan", "NaN", "None", "NA", "<NA>"})
 """Text that stands for no name."""
@@ -12,6 +13,8 @@ _TOKENS = re.compile(r"[|:;,\s()\[\]]+")
 _AS_DOT = str.maketrans(dict.fromkeys("-_/:;|,+*()[]{} @'&~#", "."))
 # Segments of immunoglobulins and T-cell receptors have such endings of their own: IGHV3-30-3.
 _SEGMENT = re.compile(r"(?:IG[HKL]|TR[ABDG])[VDJC]")
+_FEW_COPIES = 9
+"""Names that occur more often than this are rare."""
 _ORF = re.compile(r"(C(?:\d+|X|Y))ORF(\d+.*)")
 
 _MONTHS = {
@@ -69,6 +72,18 @@ def without_suffix(name: str) -> str | None:
     """The name before it was made unique (``TBCE.1`` of R, ``TBCE-1`` of anndata); None without such an ending."""
     end = max(name.rfind("."), name.rfind("-"))
     return name[:end] if end > 0 and name[end + 1 :].isdecimal() and not _SEGMENT.match(name) else None
+
+
+def was_made_unique(name: str, names: Collection[str]) -> bool:
+    """Whether the number at the end of a name counts names that were the same: a high one needs the one before it.
+
+    ``CAND1.11`` is a gene, and not the eleventh copy of ``CAND1``, where there is no ``CAND1.10``.
+    """
+    base = without_suffix(name)
+    if base is None:
+        return False
+    number = int(name[len(base) + 1 :])
+    return number <= _FEW_COPIES or f"{name[: len(base) + 1]}{number - 1}" in names
 
 
 def symbols_of_date(name: str) -> list[str]:

@@ -55,7 +55,7 @@ def test_symbol_and_id_in_one_word_are_read(table: pd.DataFrame, between: str, i
 
 
 @settings(max_examples=40, deadline=None)
-@given(genes, st.sampled_from(["-", "."]), st.integers(1, 30))
+@given(genes, st.sampled_from(["-", "."]), st.integers(1, 9))
 def test_what_made_names_unique_is_left_out(table: pd.DataFrame, between: str, number: int):
     names = [name for name in table["symbol"] if not re.match(r"(IG[HKL]|TR[ABDG])[VDJC]", name)]
     ids = match(names).ids
@@ -142,6 +142,13 @@ def test_an_alias_takes_nothing_from_a_gene_that_is_there():
 def test_an_alias_that_looks_made_unique_is_so_beside_the_gene():
     assert symbols(["INS-1"]) == ["FOXM1"]
     assert symbols(["INS", "INS-1"]) == ["INS", "INS"]
+
+
+def test_a_high_number_is_that_of_a_copy_only_after_the_copy_before():
+    assert symbols(["CAND1", "CAND1.11"]) == ["CAND1", None]
+    assert symbols(["CAND1", "CAND1.1", "CAND1-7"]) == ["CAND1"] * 3
+    copies = ["CAND1", *(f"CAND1.{i}" for i in range(1, 12))]
+    assert symbols(copies) == ["CAND1"] * 12
 
 
 def test_no_symbol_of_a_vocabulary_is_another_gene_but_for_twins():
