@@ -85,6 +85,9 @@ def _way_on(found: Values, matrix: str, adata: AnnData) -> str:
             f"Round them, adata.layers[{new!r}] = np.rint({matrix}), and pass layer={new!r}; or pass values_layer= "
             "with a layer of log1p of these values per 10,000, which are then taken as they are."
         )
+    if found.words == "square roots of counts" and (values := _as_frame(matrix)):
+        line = f"adata.layers[{new!r}] = ({values} ** 2).round()"
+        return f"Square them: {line}, and pass layer={new!r}; or load the raw data."
     if found.recoverable:
         return f"Pass layer= with the counts, or call {_recover_call(matrix, new)} first, and pass layer={new!r}."
     if found.kind == "negative":
@@ -102,11 +105,19 @@ VALUES_ADVICE = (
 
 def _subtract(found: Values, matrix: str, new: str) -> str:
     """The advice for values to which something was added; the line works for sparse and dense matrices."""
-    if matrix == "adata.raw.X":
+    values = _as_frame(matrix)
+    if not values:
         return "Subtract it, or pass layer= with the counts."
-    layer = "" if matrix == "adata.X" else matrix.removeprefix("adata.layers[").removesuffix("]")
-    line = f"adata.layers[{new!r}] = adata.to_df({layer}) - {found.number:.6g}"
+    line = f"adata.layers[{new!r}] = {values} - {found.number:.6g}"
     return f"Subtract it: {line}, and pass layer={new!r}; or load the raw data."
+
+
+def _as_frame(matrix: str) -> str:
+    """The call that gives a matrix as a dense table; empty for that of raw, which has other genes."""
+    if matrix == "adata.raw.X":
+        return ""
+    layer = "" if matrix == "adata.X" else matrix.removeprefix("adata.layers[").removesuffix("]")
+    return f"adata.to_df({layer})"
 
 
 def _recover_call(matrix: str, new: str) -> str:

@@ -286,7 +286,7 @@ def _doctor(args: argparse.Namespace) -> int:
             print(f"{'':{width}}  {'':7}  cure: {finding.cure}")
     problems = sum(finding.status == "problem" for finding in findings)
     warned = sum(finding.status == "warning" for finding in findings)
-    print(f"\n{problems} problems, {warned} warnings" if problems or warned else "\nall is well")
+    print(f"\n{counted(problems, 'problem')}, {counted(warned, 'warning')}" if problems or warned else "\nall is well")
     return 1 if problems else 0
 
 

@@ -312,7 +312,7 @@ def test_convert_goes_both_ways(golden_dir: Path, tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize(
     ("status", "code", "last"),
-    [("ok", 0, "all is well"), ("warning", 0, "0 problems, 1 warnings"), ("problem", 1, "1 problems, 0 warnings")],
+    [("ok", 0, "all is well"), ("warning", 0, "0 problems, 1 warning"), ("problem", 1, "1 problem, 0 warnings")],
 )
 def test_the_doctors_table_ends_with_1_for_a_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, status: str, code: int, last: str

@@ -156,7 +156,9 @@ def recover(values: sp.csr_matrix, transform: Transform, precision: Precision) -
         left = left[~fit.fits]
     n_loose = int((loose & np.repeat(fits, lengths)).sum())
     fits[bad], bits[bad] = False, 0.0
-    result = sp.csr_matrix((counts.astype(np.float32), values.indices, values.indptr), shape=values.shape)
+    with np.errstate(over="ignore"):  # values that fit no count may be beyond all bounds
+        whole = counts.astype(np.float32)
+    result = sp.csr_matrix((whole, values.indices, values.indptr), shape=values.shape)
     return Recovered(result, fits, bits, unit, n_loose)
 
 

@@ -164,14 +164,12 @@ def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
         raise InputError(f"{matrix.name} has nothing but zeros: there are no counts to regain. Load the raw data.")
     found = matrix.describe()
     if kinds <= {"counts", "empty"}:
-        raise InputError(
-            " ".join(
-                [
-                    f"{matrix.name} has whole numbers already: use them as counts, nothing has to be regained.",
-                    *counts_remarks(found, matrix.name),
-                ]
-            )
-        )
+        remarks = counts_remarks(found, matrix.name)
+        doubtful = found.form in ("binary", "added", "no ones", "rounded total")
+        use = ": use them as counts, nothing has to be regained"
+        if doubtful:
+            use = ", from which no others can be regained"
+        raise InputError(" ".join([f"{matrix.name} has whole numbers already{use}.", *remarks]))
     if found.form in ("added", "fractional") and (problem := counts_problem(found, matrix.name, adata)):
         raise InputError(problem)
 

@@ -1,6 +1,7 @@
 """Counts come back exactly from log-normalised values, and nothing else is taken for counts."""
 
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -196,6 +197,22 @@ def test_other_values_are_refused(counts: np.ndarray, make: type, decimals: int 
     with pytest.raises(InputError, match="Counts cannot be regained|too few or stored too roughly"):
         cf.pp.recover_counts(adata, errors=errors)
     assert not adata.layers
+
+
+@pytest.mark.parametrize("spoil", [lambda x: x + 1, lambda x: np.minimum(x, 1)])
+def test_whole_numbers_that_are_no_counts_are_not_called_counts(counts: np.ndarray, spoil: type):
+    with pytest.raises(InputError, match="whole numbers already, from which no others can be regained") as caught:
+        cf.pp.recover_counts(AnnData(np.asarray(spoil(counts), np.float32)))
+    assert "use them" not in str(caught.value)
+
+
+def test_the_advice_for_square_roots_works_as_written(counts: np.ndarray):
+    adata = AnnData(sp.csr_matrix(np.sqrt(counts).astype(np.float32)))
+    message = " ".join(cf.pp.check(adata).problems)
+    line = re.search(r"Square them: (adata\.layers\[.*?\.round\(\)), and", message)
+    assert line, message
+    exec(line[1], {"adata": adata})
+    np.testing.assert_array_equal(adata.layers["counts"], counts)
 
 
 @pytest.mark.parametrize(
