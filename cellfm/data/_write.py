@@ -164,6 +164,8 @@ def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str
         shutil.copyfile(source, partial)
         _require_room(partial.parent, _bytes_of_array(data.obsm[obsm]))
         with h5py.File(partial, "r+") as file:
+            if source.resolve() != path.resolve():
+                _drop_foreign(file)
             _add_entries(file, data, obsm=obsm, uns=uns)
 
 
@@ -175,6 +177,8 @@ def _write_zarr_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, un
         group = zarr.open_group(partial, mode="r+", use_consolidated=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
+            if source.resolve() != path.resolve():
+                _drop_foreign(group)
             _add_entries(group, data, obsm=obsm, uns=uns)
             if any((source / name).exists() for name in (".zmetadata", "zarr.json")):
                 zarr.consolidate_metadata(group.store)
@@ -183,7 +187,6 @@ def _write_zarr_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, un
 def _add_entries(file: Any, data: "AnnData", *, obsm: str, uns: str) -> None:
     from anndata.io import write_elem
 
-    _drop_foreign(file)
     for name in ("obsm", "uns"):
         if name not in file:
             write_elem(file, name, {})
@@ -193,7 +196,7 @@ def _add_entries(file: Any, data: "AnnData", *, obsm: str, uns: str) -> None:
             write_elem(file["uns"], key, data.uns[key])
 
 
-def _drop_foreign(file: "h5py.File | zarr.Group") -> None:
+def _drop_foreign(file: Any) -> None:
     """Leave out what is no part of AnnData: anndata reads no file that holds more."""
     foreign = sorted(set(file) - _PARTS)
     for name in foreign:
