@@ -159,10 +159,12 @@ def _advice(
             "cf.pp.harmonize_genes(adata) and cf.tl.embed add their counts up."
         )
     if n_few:
+        removes = "cf.pp.prepare(adata) removes them"
+        if n_few > adata.n_obs / 2:
+            removes = "cf.pp.prepare(adata) removes no more than half: pass min_genes= with the limit, or 0 to keep all"
         yield (
             f"{counted_of(n_few, adata.n_obs, 'cell', 'expresses', 'express')} fewer than {min_genes} known "
-            f"genes, {n_empty:,} of them none. cf.pp.prepare(adata) removes them; cf.tl.embed keeps them, "
-            "with NaN for cells without any."
+            f"genes, {n_empty:,} of them none. {removes}; cf.tl.embed keeps them, with NaN for cells without any."
         )
     if not adata.obs_names.is_unique:
         n_repeated = int(adata.obs_names.duplicated().sum())

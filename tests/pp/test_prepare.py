@@ -172,6 +172,9 @@ def test_a_panel_keeps_its_cells_or_the_limits_are_told(tiny_adata: AnnData, tin
     counts = tiny_adata.X.toarray()
     counts[:30, 60:] = 0  # 30 of 40 cells express at most 60 genes
     tiny_adata.X = sp.csr_matrix(counts)
+    advice = " ".join(cf.pp.check(tiny_adata, model=tiny_vocab).advice)
+    assert "removes them" not in advice
+    assert "pass min_genes= with the limit, or 0 to keep all" in advice
     with pytest.raises(InputError, match="30 of 40 cells .* of 300 known genes.* min_genes=7 would remove 0 of them"):
         cf.pp.prepare(tiny_adata, model=tiny_vocab)
     assert tiny_adata.shape == (40, 320)
