@@ -59,7 +59,7 @@ def check(
     --------
     >>> report = cf.pp.check(adata)
     >>> report.ok, report.n_matched
-    (True, 712)
+    (True, 765)
     >>> cf.pp.check(log_normalised).ok
     False
     """

@@ -84,7 +84,7 @@ def harmonize_genes(
     --------
     >>> cf.pp.harmonize_genes(adata)
     >>> adata.var["cellfm_match"].value_counts().to_dict()
-    {'symbol': 712, 'none': 53, ...}
+    {'symbol': 712, 'alias': 50, 'previous': 2, ...}
     """
     adata = select(data, modality)
     require_in_memory(adata, "cf.pp.harmonize_genes")
