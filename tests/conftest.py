@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from cellfm.settings import settings
 from cellfm.vocab import Vocabulary
 
 mpl.use("Agg")
+hypothesis.settings.register_profile("no deadline", deadline=None)  # machines are shared
+hypothesis.settings.load_profile("no deadline")
 
 TESTS = Path(__file__).resolve().parent
 # Made absolute here, because the tests run in another folder.

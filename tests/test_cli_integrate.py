@@ -37,8 +37,8 @@ def test_writes_embedding_model_and_picture(paths, tiny_adata, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--batch-key", "donor"), "batch_key='donor' is not a column of obs. Columns: label, batch."),
-        (("--batch-key", "batch", "--label-key", "type"), "--label-key='type' is not a column of obs. Columns: label"),
+        (("--batch-key", "donor"), "--batch-key donor is not a column of obs. Columns: label, batch."),
+        (("--batch-key", "batch", "--label-key", "type"), "--label-key type is not a column of obs. Columns: label"),
         (("--batch-key", "batch", "--plot", "out.txt"), ".png"),
         (("--batch-key", "batch", "--steps", "0"), "steps must be a whole number above 0"),
     ],

@@ -210,7 +210,7 @@ def _read_annotator(folder: Path) -> Any:
     embedding = np.random.default_rng(3).standard_normal((12, found.model.config.d_model)).astype(np.float32)
     with np.errstate(all="ignore"):
         prediction = found.predict_cells(given, embedding=embedding)
-        rejected = prediction.rejected(*found.thresholds(None, None))
+        rejected = prediction.reject(*found.thresholds(None, None), widen=True).rejected
     names = np.array([*found.classes, None], object)[prediction.codes]
     return repr(found), bytes_of(prediction.probabilities, prediction.distance, rejected), list(names), found.colors
 
@@ -286,11 +286,13 @@ def _write_pieces(folder: Path) -> None:
     tiny = model()
     pieces = Pieces(folder / "pieces", tiny, _cell_input(tiny), 0)
     np.save(folder / "pieces" / "000000.npy", np.ones((pieces.n_cells, 8), np.float32))
+    known = np.concatenate([known for _, known in pieces.cells.fingerprints()])
+    np.save(folder / "pieces" / "000000.fingerprints.npy", known)
 
 
 def _read_pieces(folder: Path) -> Any:
     tiny = model()
-    return bytes_of(Pieces(folder / "pieces", tiny, _cell_input(tiny), 0).joined())
+    return bytes_of(*Pieces(folder / "pieces", tiny, _cell_input(tiny), 0).joined())
 
 
 def _write_run(folder: Path) -> None:

@@ -18,8 +18,8 @@ from anndata import AnnData
 
 import cellfm as cf
 import cellfm._pieces as pieces_module
-from cellfm import _adata
-from cellfm._encode import CellInput, read_cells_for
+from cellfm import _encode, _outputs
+from cellfm._encode import read_cells_for
 from cellfm._pieces import Pieces, remove_pieces
 from cellfm.cli import main
 from cellfm.config import ModelConfig
@@ -48,7 +48,7 @@ def save_or_die(path, array):
     global n_saved
     n_saved += 1
     save(path, array)
-    if point == f"piece {n_saved}":
+    if point == f"file {n_saved}":
         path.write_bytes(path.read_bytes()[:50])
         die()
 
@@ -78,14 +78,16 @@ def test_killed_as_it_embeds_and_as_it_writes_it_ends_with_the_bits_of_one_run(
         command = [sys.executable, "-c", RUN, point, cells_file, "-o", out, "--model", model_dir]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300).returncode
 
-    # The last of the five pieces has four cells: it is made in a process that makes no other.
-    assert run("piece 5") == -signal.SIGKILL
+    # The last of the five pieces has four cells: it is made in a process that makes no other. Each piece has two files,
+    # the embedding last.
+    assert run("file 10") == -signal.SIGKILL
     pieces = tmp_path / "out.h5ad.pieces"
-    assert visible(pieces) == [*(f"{i:06d}.npy" for i in range(4)), "pieces.json"]
+    whole = [f"{i:06d}{end}" for i in range(4) for end in (".fingerprints.npy", ".npy")]
+    assert visible(pieces) == [*whole, "000004.fingerprints.npy", "pieces.json"]
     assert run("write") == -signal.SIGKILL
     assert out.read_text() == "what was there before"
     assert visible(tmp_path) == sorted([*before, pieces.name])
-    assert len(visible(pieces)) == 6
+    assert len(visible(pieces)) == 11
 
     monkeypatch.setattr(pieces_module, "PIECE_CELLS", 9)
     assert main(["-q", "embed", str(cells_file), "-o", str(out), "--model", str(model_dir), "--resume"]) == 0
@@ -196,7 +198,7 @@ def test_an_output_folder_that_refuses_is_told_before_the_work(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(_write.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(_write.tempfile, "TemporaryDirectory", refuse)
     monkeypatch.setattr(CellFM, "encode", lambda *_, **__: pytest.fail("it has begun to work"))
     out = tmp_path / "out.h5ad"
     assert main(["-q", "embed", str(cells_file), "-o", str(out), "--model", str(model_dir)]) == 2
@@ -269,7 +271,8 @@ def test_pieces_that_another_process_has_joined_already_are_no_fault(
     one, other = (Pieces(tmp_path / "p", tiny_model, cells, 0) for _ in range(2))
     one.compute()
     other.compute()
-    np.testing.assert_array_equal(one.joined(), other.joined())
+    for mine, theirs in zip(one.joined(), other.joined(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
     for _ in range(2):
         remove_pieces(tmp_path / "p", tiny_adata.n_obs)
     assert not (tmp_path / "p").exists()
@@ -328,7 +331,7 @@ def test_ctrl_c_while_it_works_changes_nothing(
             os.kill(os.getpid(), signal.SIGINT)
         return encode(self, batch, **options)
 
-    monkeypatch.setitem(CellInput.tokens.__kwdefaults__, "n_cells", 16)
+    monkeypatch.setattr(_encode, "BLOCK_CELLS", 16)
     monkeypatch.setattr(CellFM, "encode", stopped)
     with pytest.raises(KeyboardInterrupt):
         tool(tiny_adata, tiny_model)
@@ -367,7 +370,7 @@ def test_ctrl_c_while_it_writes_comes_after_the_whole_result(
         tiny_adata.var_names = [*tiny_adata.var_names[:-1], "ENSG00000000000"]
     expected = tiny_adata.copy()
     tool(expected, tiny_model)
-    record = _adata.record_run
+    record = _outputs.record_run
 
     def stopped(*args: object, **facts: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)  # before the last thing is written
