@@ -230,8 +230,9 @@ def _contradict(
     """Rows where two places know different genes.
 
     A symbol whose Ensembl id the vocabulary does not know contradicts none, nor does an id that is its own symbol
-    there. Where the symbol is a former name of the gene that the id stands for, the two agree: the id tells which gene
-    it is, and is taken in `chosen`, in place, unless that gene is there under its own name.
+    there: a symbol that has another id tells which gene it is, and is taken in `chosen`, in place. Where the symbol is
+    a former name of the gene that the id stands for, the two agree: the id tells which gene it is, and is taken in
+    `chosen`, unless that gene is there under its own name.
     """
     (first_ids, first_how), (second_ids, second_how) = first_match, second_match
     both = (first_ids > 0) & (second_ids > 0)
@@ -239,6 +240,11 @@ def _contradict(
     there = set(first_ids)
     pairs = []
     for i in np.flatnonzero(both & (first_ids != second_ids)):
+        first_nameless, second_nameless = (_is_id(vocab.symbols[ids[i] - 1]) for ids in (first_ids, second_ids))
+        if first_nameless or second_nameless:
+            if not second_nameless and has_id[second_ids[i] - 1] and second_ids[i] not in there:
+                chosen[0][i], chosen[1][i] = second_ids[i], second_how[i]
+            continue
         second_is_id = second_how[i] == "ensembl" or _is_id(second.read[i])
         by_name, by_id = (first, second_ids[i]) if second_is_id else (second, first_ids[i])
         one_is_id = second_is_id or first_how[i] == "ensembl" or _is_id(first.read[i])

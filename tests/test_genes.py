@@ -168,5 +168,16 @@ def test_a_gene_that_the_vocabulary_has_under_its_id_and_its_name_contradicts_no
     assert len(find_genes(var, vocab).contradictions) == 2
 
 
+@pytest.mark.parametrize("n_unnamed", [0, 3])  # the names or the ids know more genes
+def test_a_symbol_with_an_id_of_its_own_is_not_taken_for_an_entry_that_has_no_name(n_unnamed: int):
+    symbols = ["CD3E", "TBCE", "CD19", "CD4", "SOD2", "ENSG00000112096"]
+    ids = [*(f"ENSG0000000000{i}" for i in range(4)), "ENSG00000291237", "ENSG00000112096"]
+    var = pd.DataFrame({"gene_ids": [*ids[:4], ids[5]]}, index=symbols[:5])
+    var.index = [*(f"unnamed{i}" for i in range(n_unnamed)), *var.index[n_unnamed:]]
+    match = find_genes(var, vocabulary_of(symbols, ids))
+    assert list(match.ids) == [1, 2, 3, 4, 5]
+    assert len(match.contradictions) == 0
+
+
 def vocabulary_of(symbols, ensembl):
     return Vocabulary(pd.DataFrame({"symbol": symbols, "ensembl_id": ensembl}))
