@@ -1,7 +1,7 @@
 """Files that hold no cells, or hold them in a form that is not read: what they are and the way on, for each of them."""
 
+import os
 import re
-import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
@@ -14,6 +14,10 @@ READ = (
 _R_STREAM = re.compile(rb"^(X\n\x00\x00\x00[\x02\x03]|A\n[23]\n|B\n[\x02\x03]\x00\x00\x00)")
 _R_IMAGE = re.compile(rb"^RD[XAB][123]\n")
 _R_NAMES = (".rds", ".rdata", ".rda", ".robj", ".qs", ".qs2")
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
+# An entry of the list at the end of a zip archive: 46 bytes, then the name.
+_ZARR_ENTRY = re.compile(rb"PK\x01\x02.{42}(?:" + "|".join(map(re.escape, _ZARR_FILES)).encode() + rb")", re.DOTALL)
+_MAX_LISTING = 1 << 22
 _KINDS = (
     (b"%PDF", "a PDF document"),
     (b"\x28\xb5\x2f\xfd", "compressed by zstd: run `zstd -d {name}`, and pass the file that it writes"),
@@ -118,7 +122,6 @@ def _r_advice(path: Path, *, image: bool) -> str:
 def _zip_advice(path: Path, head: bytes) -> str:
     length = int.from_bytes(head[26:28], "little")
     first = _text(head[30 : 30 + length])
-    inside = set(zipfile.ZipFile(path).namelist()) if zipfile.is_zipfile(path) else {first}
     if first == "[Content_Types].xml" or first.startswith(("xl/", "_rels/")):
         return "an Excel workbook: save the sheet with the counts as .csv (Excel turns some gene names into dates)"
     if first.endswith(".npy"):
@@ -126,7 +129,7 @@ def _zip_advice(path: Path, head: bytes) -> str:
             "a NumPy archive (.npz), which has no names of genes: make an AnnData object of it in Python, and call "
             "write_h5ad"
         )
-    if inside & {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}:
+    if first in _ZARR_FILES or _ZARR_ENTRY.search(_end_of(path)):
         folder = f"{path.name.split('.')[0]}.zarr"
         return f"a zipped zarr: extract it into a folder with `unzip {path.name} -d {folder}`, and pass {folder}"
     holds = f" that holds {first!r}" if first else ""
@@ -134,6 +137,14 @@ def _zip_advice(path: Path, head: bytes) -> str:
         f"a zip archive{holds}: extract it with `unzip {path.name}` (or `python -m zipfile -e {path.name} .`), and "
         f"pass {first.split('/')[0] if first else 'the file of cells in it'}"
     )
+
+
+def _end_of(path: Path) -> bytes:
+    """The last bytes of a file, where a zip archive lists what it holds."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _MAX_LISTING))
+        return file.read()
 
 
 def _text(raw: bytes) -> str:
