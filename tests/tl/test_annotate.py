@@ -281,7 +281,7 @@ def test_what_was_fitted_is_kept(query, reference, tiny_model, tmp_path):
     found = cf.tl.annotate(query, save_annotator=tmp_path / "kept", **options)
     again = cf.tl.annotate(query, tmp_path / "kept", copy=True)
     np.testing.assert_array_equal(again.obsm["cellfm_proba"], found.obsm["cellfm_proba"])
-    with pytest.raises(InputError, match=r"exists already.*overwrite=True"):
+    with pytest.raises(InputError, match=r"exists already.*pass overwrite=True to replace it"):
         cf.tl.annotate(query, save_annotator=tmp_path / "kept", **options)
     reference.obs["label"] = reference.obs["label"].astype(str) + " cells"
     cf.tl.annotate(query, save_annotator=tmp_path / "kept", overwrite=True, **options)
