@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
@@ -197,6 +196,8 @@ def rank_lncrnas(
 
 def _wilcoxon(values: sp.csr_matrix, genes: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
     """Each group of two cells or more against all other cells, by scanpy; p-values adjusted over all pairs."""
+    import scanpy as sc  # slow to import
+
     columns = ["group", "gene", "wilcoxon_log_fold_change", "wilcoxon_p_adjusted"]
     cells = AnnData(values, obs={"group": pd.Categorical(groups)}, var=pd.DataFrame(index=genes))
     large = cells.obs["group"].value_counts() > 1

@@ -1,7 +1,6 @@
 """`cf.tl.score_modules`: how much each cell expresses each module of genes."""
 
 import numpy as np
-import scanpy as sc
 from anndata import AnnData
 from mudata import MuData
 
@@ -75,6 +74,8 @@ def score_modules(
     >>> adata.obsm["cellfm_module_scores"].shape
     (200, 3)
     """
+    import scanpy as sc  # slow to import
+
     adata = select(data, modality)
     require_keys(adata, "key_added", obsm=key_added)
     genes, modules = stored_modules(adata, key, resolution)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import gseapy
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -67,6 +66,8 @@ def _read_gmt(path: Path) -> dict[str, list[str]]:
 
 
 def _fetch(library: str) -> dict[str, list[str]]:
+    import gseapy  # slow to import
+
     try:
         require_reachable(_ENRICHR)
         with contextlib.redirect_stdout(io.StringIO()):

@@ -4,9 +4,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import igraph as ig
 import numpy as np
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
@@ -51,6 +49,8 @@ def leiden_modules(
     Modules are numbered from the largest; genes of modules with fewer than `min_genes` get -1 (Traag 2019; modularity
     with a resolution, as in scanpy).
     """
+    import igraph as ig  # slow to import
+
     upper = sp.triu(graph, k=1).tocoo()
     network = ig.Graph(n=graph.shape[0], edges=np.column_stack((upper.row, upper.col)), directed=False)
     modules = np.empty((graph.shape[0], len(resolutions)), np.int32)
@@ -97,6 +97,8 @@ def standardised_expression(values: sp.csr_matrix) -> np.ndarray:
 
 def umap_of(graph: sp.csr_matrix, random_state: int = 0) -> np.ndarray:
     """UMAP of a graph, (n, 2) float32."""
+    import scanpy as sc  # slow to import
+
     points = AnnData(shape=graph.shape[:1] + (1,), obsp={"connectivities": graph})  # noqa: RUF005
     points.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {"method": "umap"}}
     points.obsm["X_start"] = np.zeros((graph.shape[0], 1), np.float32)
@@ -117,6 +119,8 @@ def strongest(similarity: list[np.ndarray], n_neighbors: int) -> list[tuple[int,
 @contextmanager
 def _seeded(random_state: int) -> Iterator[None]:
     """Igraph takes its random numbers from Python's generator; give it one of our own."""
+    import igraph as ig
+
     ig.set_random_number_generator(random.Random(random_state))  # noqa: S311
     try:
         yield

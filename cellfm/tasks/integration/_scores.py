@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import scanpy as sc
 import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
@@ -100,6 +99,8 @@ def score_embeddings(
 
 def principal_components(values: sp.csr_matrix, *, random_state: int = 0) -> np.ndarray:
     """The baseline: 50 components of the 2,000 most variable genes of log-normalised values, (n_cells, 50) float32."""
+    import scanpy as sc  # slow to import
+
     adata = AnnData(values)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

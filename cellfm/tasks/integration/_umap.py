@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import scanpy as sc
 from anndata import AnnData
 
 N_NEIGHBORS = 15
@@ -13,6 +12,8 @@ MIN_CELLS_OF_UMAP = 4
 
 def umap_of(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
     """UMAP (McInnes 2018) of the cosine neighbours, (n_cells, 2) float32; NaN for cells without an embedding."""
+    import scanpy as sc  # slow to import
+
     there = np.isfinite(embedding).all(axis=1)
     found = np.full((len(embedding), 2), np.nan, np.float32)
     adata = AnnData(obsm={"X": embedding[there]})
