@@ -1,4 +1,12 @@
-"""How well embeddings keep the cells of one type together: nearest-neighbour accuracy and AvgBio, next to PCA."""
+"""How well embeddings keep the cells of one type together: nearest-neighbour accuracy and AvgBio, next to PCA.
+
+    python -m benchmarks.mini.evaluate --data FOLDER
+
+judges the weights that ship on the labelled sets that they were made of, and prints a row a set.
+"""
+
+import argparse
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -6,7 +14,9 @@ import scanpy as sc
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.mini.corpus import CountSet
+from benchmarks.mini.corpus import CountSet, load_corpus, principal_components
+from cellfm.data import tokenize
+from cellfm.model import CellFM, load_model
 
 N_NEIGHBORS = 15
 N_FOLDS = 5
@@ -67,3 +77,26 @@ def judge(cells: CountSet, embedding: np.ndarray, *, bio: bool = False) -> dict[
     if bio:
         result["avg_bio"] = avg_bio(embedding[labelled], cells.labels[labelled])
     return result
+
+
+def scores_of(model: CellFM, cells: CountSet, *, bio: bool = True) -> dict[str, float]:
+    tokens = tokenize(cells.counts, cells.gene_ids, max_genes=model.config.max_genes)
+    return judge(cells, model.encode(tokens).cell, bio=bio)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    mini = load_model("mini")
+    random = CellFM(mini.config, mini.vocab)
+    print("| data set | neighbours from | random weights | mini | PCA |\n|---|---|---|---|---|")
+    for cells in load_corpus(parser.parse_args().data, mini.vocab):
+        if cells.labels is not None:
+            rows = [scores_of(model, cells, bio=False) for model in (random, mini)]
+            rows.append(judge(cells, principal_components(cells.counts)))
+            shown = " | ".join(f"{row['knn']:.3f}" for row in rows)
+            print(f"| {cells.name} | {folds_of(cells, cells.labels != '')[1]} | {shown} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,10 +11,10 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.mini.corpus import CountSet, load_corpus, principal_components
-from benchmarks.mini.evaluate import judge
+from benchmarks.mini.corpus import load_corpus, principal_components
+from benchmarks.mini.evaluate import judge, scores_of
 from benchmarks.mini.shards import write_corpus
-from cellfm.data import Corpus, tokenize
+from cellfm.data import Corpus
 from cellfm.model import CellFM, load_model
 from cellfm.train import pretrain
 from cellfm.train._recipes import model_of, read_config
@@ -30,11 +30,6 @@ LEFT_OUT = (
     "scmix_3cellline",
     "celllines_hashing_scds",
 )
-
-
-def scores_of(model: CellFM, cells: CountSet) -> dict[str, float]:
-    tokens = tokenize(cells.counts, cells.gene_ids, max_genes=model.config.max_genes)
-    return judge(cells, model.encode(tokens).cell, bio=True)
 
 
 def start_of(corpus: Corpus, config: Path) -> CellFM:
