@@ -27,7 +27,7 @@ from cellfm.data import (
     to_csr,
 )
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.settings import settings
+from cellfm.settings import means_missing, settings
 
 BLOCK_CELLS = 2048
 """Cells read at once: bounds the memory that reading takes."""
@@ -176,8 +176,13 @@ def cell_groups(adata: AnnData, groupby: str) -> tuple[list[str], np.ndarray]:
 
 
 def _is_missing(values: pd.Series) -> np.ndarray:
-    words = set(settings.missing_labels)
-    return values.isna().to_numpy() | np.array([str(value).strip() in words for value in values], dtype=bool)
+    texts = pd.Series([str(value) for value in values], dtype=object)
+    different = texts.unique()
+    words = frozenset(settings.missing_labels)
+    if "+" in {text.strip() for text in different}:  # positive and negative
+        words -= {"-"}
+    missing = [text for text in different if means_missing(text, words)]
+    return values.isna().to_numpy() | texts.isin(missing).to_numpy()
 
 
 def _missing_words(column: pd.Series, missing: np.ndarray) -> list[str]:

@@ -17,8 +17,8 @@ from cellfm._hgnc import Synonyms
 from cellfm._outputs import record_run
 from cellfm.data import as_numbers, describe, read_features
 from cellfm.errors import InputError
-from cellfm.genes._names import MISSING
 from cellfm.keys import GENES
+from cellfm.settings import means_missing
 from cellfm.vocab import Vocabulary, strip_version
 
 
@@ -191,7 +191,7 @@ def _keep_apart(new: np.ndarray, known: np.ndarray, is_gene: np.ndarray, vocab: 
     taken = set(new)
     symbols = set(new[known])
     for i in np.flatnonzero(~known & is_gene):
-        if like_known[i] or new[i] in symbols or new[i] in MISSING:
+        if like_known[i] or new[i] in symbols or means_missing(new[i]):
             name = next(name for n in range(1, len(new) + 2) if (name := f"{new[i]}-{n}") not in taken)
             taken.add(name)
             new[i] = name

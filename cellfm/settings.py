@@ -1,7 +1,7 @@
 """Settings of a session: where downloads are kept, on what the model runs, how much is said."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -14,25 +14,47 @@ VERBOSITIES = ("error", "warning", "info", "debug")
 MISSING_LABELS = (
     "",
     "nan",
-    "NaN",
-    "NAN",
     "-nan",
-    "-NaN",
-    "NaT",
-    "NA",
-    "<NA>",
-    "#NA",
-    "#N/A",
-    "N/A",
+    "NaT",  # NAT is normal adjacent tissue
+    "na",
+    "n.a.",
     "n/a",
-    "None",
-    "NULL",
+    "#na",
+    "#n/a",
+    "<na>",
+    "None",  # none may be no treatment, or no disease
+    "<none>",
     "null",
+    "<null>",
+    "-",
+    "--",
+    "---",
+    "–",
+    "—",
+    "?",
+    "??",
+    "???",
+    ".",
+    "undefined",
     "unassigned",
-    "Unassigned",
-    "UNASSIGNED",
+    "not assigned",
+    "unlabeled",
+    "unlabelled",
+    "unannotated",
+    "not annotated",
+    "missing",
+    "not available",
+    "not applicable",
 )
-"""Text that stands for a missing label: what pandas reads as missing from a file, and ``unassigned``."""
+"""Text that stands for a missing value; see `means_missing`."""
+
+
+def means_missing(text: str, words: Collection[str] = frozenset(MISSING_LABELS)) -> bool:
+    """Whether text stands for a missing value: blanks around it are ignored, and so are its capitals, unless the word
+    has some itself.
+    """
+    bare = text.strip()
+    return bare in words or bare.lower() in words
 
 
 class Settings:
@@ -48,10 +70,12 @@ class Settings:
     folding_gb
         Most memory for tables that spare work in the first layer of wide networks (1.0); 0 makes none.
     missing_labels
-        tuple of str: text in columns of `obs` that counts as missing, beside NaN, None and ``pd.NA``; spaces around it
-        are ignored. Such cells belong to no class, batch, group or condition. By default the text that pandas reads as
-        missing from a file (``nan``, ``NA``, ``<NA>``, ``None``, ``N/A``, ``null``, the empty text, ...) and
-        ``unassigned``. ``CELLFM_MISSING_LABELS``, separated by commas, sets it at start.
+        tuple of str: text in columns of `obs` that counts as missing, beside NaN, None and ``pd.NA``. Such cells belong
+        to no class, batch, group or condition. Blanks around the text are ignored. A word in small letters stands for
+        any capitals (``nan`` for ``NaN`` and ``NAN``), one with capitals for itself (``None``, because ``none`` may be
+        a treatment). ``-`` is a value where ``+`` is one, too. By default ``nan``, ``na``, ``n/a``, ``<na>``, ``null``,
+        ``None``, the empty text, ``-``, ``?``, ``.``, ``unassigned``, ``undefined``, ``unlabelled``, ``missing``,
+        ``not available`` and the like. ``CELLFM_MISSING_LABELS``, separated by commas, sets it at start.
     verbosity
         ``"error"``, ``"warning"`` (default), ``"info"`` or ``"debug"``; the numbers 0 to 3 mean the same.
 

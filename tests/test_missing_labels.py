@@ -12,10 +12,32 @@ import cellfm as cf
 from cellfm._adata import cell_groups, missing_values, read_column, read_complete_column
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
-from cellfm.settings import MISSING_LABELS, Settings, settings
+from cellfm.settings import MISSING_LABELS, Settings, means_missing, settings
+from cellfm.tasks.perturbation._labels import CONTROL_WORDS
+from cellfm.vocab import resolve_vocabulary
 
-MISSING = [None, np.nan, pd.NA, "nan", "NA", "None", "<NA>", "", " ", " unassigned ", "Unassigned", "N/A", "null"]
-CLASSES = ["B cell", "T cell", "NANOG+", "none", "na", "0"]
+MISSING = [
+    *(None, np.nan, pd.NA, "nan", "NA", "None", "<NA>", "", " ", " unassigned ", "Unassigned", "N/A", "null", "NULL"),
+    *(
+        "nan ",
+        "NaN",
+        "na",
+        "Na",
+        "#N/A",
+        "-",
+        " - ",
+        "--",
+        "?",
+        "???",
+        ".",
+        "undefined",
+        "Undefined",
+        "UNDEFINED",
+        "NaT",
+    ),
+    *("Not assigned", "unlabelled", "Unlabeled", "Missing", "not available", "n.a.", "\u2013", "\xa0", "\tNA"),
+]
+CLASSES = ["B cell", "T cell", "NANOG+", "none", "NAT", "0", "ND", "unknown", "B-", "CD4 -", "NA12878", "nano", "non-T"]
 
 
 def table(values: pd.Series) -> AnnData:
@@ -47,11 +69,33 @@ def test_columns_of_any_type(column: pd.Series):
     assert missing_values(column).tolist() == [False, True, False]
 
 
+def test_a_minus_is_a_value_beside_a_plus():
+    assert missing_values(pd.Series(["+", "-", "-", "?"])).tolist() == [False, False, False, True]
+    assert missing_values(pd.Series(["+", "-", None], dtype="category")).tolist() == [False, False, True]
+    assert missing_values(pd.Series(["A", "-", "B"])).tolist() == [False, True, False]
+
+
+@given(words=st.lists(st.sampled_from(MISSING_LABELS), min_size=1), data=st.data())
+def test_capitals_and_blanks_of_a_word_do_not_matter(words: list[str], data: st.DataObject):
+    change = st.sampled_from([str.upper, str.lower, str.title, str.capitalize])
+    written = [word if word != word.lower() else data.draw(change)(word) for word in words]
+    assert missing_values(pd.Series([f" {word} " for word in written])).all()
+    assert not missing_values(pd.Series([f"{word}x" for word in written])).any()
+
+
+def test_words_for_control_are_no_missing_labels():
+    assert not any(means_missing(word) for word in (*CONTROL_WORDS, "none", "NT", "untreated", "mock", "DMSO"))
+    vocab = resolve_vocabulary("mini")
+    assert not any(map(means_missing, vocab.symbols))
+
+
 def test_other_text_can_be_missing(monkeypatch: pytest.MonkeyPatch):
     column = pd.Series(["nan", "doublet", "T cell"])
     monkeypatch.setattr(settings, "_missing_labels", MISSING_LABELS)
     settings.missing_labels = ["doublet"]
     assert missing_values(column).tolist() == [False, True, False]
+    settings.missing_labels = ["Doublet"]  # with capitals: just so
+    assert missing_values(pd.Series(["Doublet", "doublet"])).tolist() == [True, False]
     with pytest.raises(InputError, match=r"several pieces of text.*not 'nan'"):
         settings.missing_labels = "nan"
     monkeypatch.setenv("CELLFM_MISSING_LABELS", "low quality,nan")

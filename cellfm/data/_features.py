@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellfm._wording import counted
+from cellfm.settings import means_missing
 
 TYPE_COLUMNS = (
     "featuretypes", "featuretype", "modality", "modalities", "gem", "gems", "gemtype", "datatype", "librarytype",
@@ -35,27 +36,46 @@ _OTHERS = {
     "unassigned codeword", "deprecated codeword", "genomic control",
 }  # fmt: skip
 _OTHER = re.compile(r"(^| )(capture|codeword|control (probe|codeword)|negative (control|probe)s?|blank|vdj)($| )")
+_SIGN = r"[-_.:| ]"
+_ONE_SIGN = str.maketrans("_.:| ", "-----")
+_COPY = r"(?:[-.]\d{1,3})?"  # as names are made unique
 _NAMES = (
-    ("Antibody Capture", ("adt_", "adt:", "ab_", "ab:", "cite_", "cite:", "antibody_", "antibody:", "adt-"),
-     r"^(?:(?:adt|ab|cite|antibody)[_:]|adt-).*$"),
-    ("Antibody Capture", ("totalseq", "total-seq", "_total", "-total", "_prot"),
-     r"^total-?seq.*$|^.*(?:[_-]total(?:-?seq)?[-_]?[abcd]|_prot)$"),
-    ("Multiplexing Capture", ("hto_", "hto-", "hto:", "hashtag", "cmo_", "cmo-", "cmo:", "cmo3"),
-     r"^(?:(?:hto|cmo)[_:-].*|hashtag[-_ ]?\w{0,3}\d.*|cmo3\d\d)$"),
-    ("CRISPR Guide Capture", ("sgrna", "grna", "guide"), r"^(?:sgrna|grna|guide)[_:-].*$"),
-    ("Peaks", ("chr",), r"^chr(?:[0-9]{1,2}|[XYM]|MT|Un)\w*[:_-]\d{3,}[_-]\d{3,}$"),
+    ("Antibody Capture", ("\nadt-", "\nabseq-", "\ncite-", "\nciteseq-", "\nantibod", "\nprot-", "\nprotein-",
+     "\nepitope-", "\nisotype-", "\nab-"),
+     rf"^(?:(?:adt|abseq|cite(?:-?seq)?|antibod(?:y|ies)|prot(?:ein)?|epitope|isotype){_SIGN}+"
+     rf"|ab(?:[_:]|{_SIGN}+(?=CD\d|HLA|Ig))).+$"),
+    ("Antibody Capture", ("\nanti", "-anti-", "\nhu-", "\nhums", "\nhurt"),
+     rf"^(?:anti(?:{_SIGN}+|(?=CD\d|HLA|Ig[AGM]|(?:human|mouse|hu|ms)(?:CD\d|HLA)))"
+     r"|(?-i:Hu(?:Ms)?(?:Rt)?)[-_. ]).+$|^.*[-_. ]anti[-_. ](?:human|mouse|hu|ms|rat)[-_./ ].*$"),
+    ("Antibody Capture", ("total", "-adt\n", "-adt-", "-ab\n", "-ab-", "-abseq", "-pabo", "-prot\n", "-prot-",
+     "-protein", "-antibody", "-isotype"),
+     rf"^total-?seq.*$|^.{{2,}}{_SIGN}(?:adt|ab|abseq|pabo|prot(?:ein)?|antibody|total-?seq.*|total[-_.]?[abcd]"
+     rf"|isotype(?:[-_. ]?(?:control|ctrl|cntrl))?){_COPY}$"),
+    ("Multiplexing Capture", ("\nhto", "-hto", "hashtag", "\ncmo-", "\ncmo3", "sample-tag", "sampletag", "-stabo"),
+     rf"^(?:(?:hto|cmo)[_:-].*|hto\d+|hashtag[-_ ]?\w{{0,3}}\d.*|cmo3\d\d|sample{_SIGN}?tag{_SIGN}?\d.*"
+     rf"|.+{_SIGN}(?:(?:hto|hashtag){_SIGN}?\d*{_COPY}|stabo))$"),
+    ("CRISPR Guide Capture", ("\nsgrna-", "\ngrna-", "\nguide-", "\nsg-", "-sg-", "-sg0", "-sg1", "-sgrna",
+     "-grna", "target"),
+     rf"^(?:(?:sgrna|grna|guide|sg)[_:.-].*|non{_SIGN}?target(?:ing)?{_SIGN}?\w*"
+     rf"|.+{_SIGN}(?:sg|sgrna|grna)[-_.]?\d*{_COPY})$"),
+    ("Peaks", ("\nchr",), r"^chr(?:[0-9]{1,2}|[XYM]|MT|Un)\w*[:_-]\d{3,}[_-]\d{3,}$"),
 )  # fmt: skip
-"""Names that cannot be those of genes: what they are, what one of them has in it, and how they look."""
+"""Names that cannot be those of genes: what they are, what one of them has in it (quick to look for in names in small
+letters, on lines of their own, with one sign for all of `_SIGN`), and how they look."""
 _PREFIX = re.compile(
-    r"^(GRCh3[78](?:\.p\d+)?|GRCm3[89]|hg(?:18|19|38)|mm(?:9|10|39)|Rnor6?|mRatBN7|rn[67]|human|mouse|rat)_+(?=\w)",
+    r"^(?:refdata[-_.](?:gex|cellranger)[-_.])?"
+    r"(GRCh3[678](?:\.p\d+)?|GRCm3[89](?:\.p\d+)?|hg(?:1[6-9]|38)|mm(?:8|9|10|39)|hs37(?:d5)?|b37|T2T(?:-CHM13)?|CHM13"
+    r"|Rnor_?6(?:\.0)?|mRatBN7(?:\.2)?|rn[4-7](?![-_.]8S)|GRCz1[01]|danRer\d+|rheMac\d+|Mmul_?\d+|susScr\d+|galGal\d"
+    r"|dm[36]|human|mouse|rat|homo[-_.]?sapiens|mus[-_.]?musculus)"
+    r"(?:[-_.]\d{4}[-_.][A-Z])?(?:[-_.]pre-?mrna)?[-_.:|]+(?=\w)",
     re.IGNORECASE | re.MULTILINE,
 )
+"""``GRCh38_``, ``mm10___``, and with other signs, as R and Seurat change them: ``hg19-``, ``mm9.``."""
 _HUMAN = re.compile(r"^(grch|hg\d\d|hs\d|homo|human|h[. _]?sapiens|t2t|chm13|b37|ncbi36|9606$|ncbitaxon:9606$)", re.I)
 _MOUSE = re.compile(r"^(grcm|mm\d|mus|mouse|m[. _]?musculus|10090$|ncbitaxon:10090$)", re.I)
 _MANY = 200  # more different values make no type
 _SAMPLE = 100  # names that are looked at for a prefix, which all have or none
 _MOUSE_NOTE = " (mouse)"
-_MISSING = ("", "nan", "none", "na", "<na>")
 
 
 @dataclass(frozen=True)
@@ -88,7 +108,7 @@ class Features:
         """What keeps the rows from being read as genes; None where nothing does. `where` is the name of the table."""
         if self.genomes:
             first = self.genomes[0]
-            rows = f"adata.var_names.str.startswith({first + '_'!r})"
+            rows = f"adata.var_names.str.startswith({first!r})"
             rows = f"adata.var[{self.genome_column!r}] == {first!r}" if self.genome_column is not None else rows
             return (
                 f"{where} holds genes of several genomes ({', '.join(self.genomes)}), and which of them is meant "
@@ -141,7 +161,7 @@ def genomes_of(var: pd.DataFrame, names: np.ndarray | None = None) -> tuple[np.n
     names = _strings(var.index) if names is None else names
     for place in _columns(var, GENOME_COLUMNS):
         values = np.array([_text(value) for value in var.iloc[:, place]], object)
-        different = set(values) - {value for value in values if value.lower() in _MISSING}
+        different = set(values) - {value for value in values if means_missing(value)}
         if not different or len(different) > _MANY or any("_and_" in value for value in different):
             continue
         if len(different) > 1 or any(_HUMAN.match(value) or _MOUSE.match(value) for value in different):
@@ -201,7 +221,7 @@ def _judged(different: Sequence[str], *, trusted: bool) -> dict[str, str | None]
     others = {value for value, text in plain.items() if text in _OTHERS or _OTHER.search(text)}
     biotypes = {value for value, text in plain.items() if value not in genes and _BIOTYPE.search(text)}
     others -= biotypes
-    unknown = plain.keys() - genes - others - biotypes - {value for value, text in plain.items() if text in _MISSING}
+    unknown = plain.keys() - genes - others - biotypes - {value for value in plain if means_missing(value)}
     if not others and not (genes and unknown):
         return None
     if biotypes and {plain[value] for value in others} <= {"protein", "proteins", "prot"}:
@@ -217,7 +237,7 @@ def _judged(different: Sequence[str], *, trusted: bool) -> dict[str, str | None]
 def _add_named_otherwise(kinds: np.ndarray, names: np.ndarray) -> None:
     """Say of rows, in place, what they are by names that no gene has."""
     lines = _lines(names)
-    small = lines.lower()
+    small = f"\n{lines.lower()}\n".translate(_ONE_SIGN)
     for kind, parts, pattern in _NAMES:
         if not any(part in small for part in parts):
             continue

@@ -17,6 +17,7 @@ from cellfm.data._compressed import UNREADABLE, opened
 from cellfm.data._features import without_genome
 from cellfm.data._not_cells import decoded
 from cellfm.errors import InputError
+from cellfm.settings import MISSING_LABELS, means_missing
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,7 +28,8 @@ _CHUNK_VALUES = 4_000_000
 _MOSTLY = 0.8
 _FEW = 10  # known genes that settle which side they are on
 _INDEX = ("", "index", "unnamed: 0", "cell", "cell_id")
-_MISSING = ("", "na", "nan", "n/a", "null", "none")
+_ABSENT = sorted({form for word in MISSING_LABELS for form in (word, word.upper(), word.capitalize())})
+"""Text that stands for no number, as pandas wants it."""
 _ENSEMBL = re.compile(r"ENS[A-Z]{0,4}G\d{11}")
 _OF_GENES = re.compile(r"^(length|start|end|chr|chrom|chromosome|strand|gene_?length|entrez(_?id)?)$", re.IGNORECASE)
 _OF_CELLS = re.compile(
@@ -230,8 +232,7 @@ def _read(path: Path, layout: Layout) -> tuple[sp.csr_matrix, dict[int, np.ndarr
                 index_col=False,
                 dtype=dtypes,
                 chunksize=n_lines,
-                na_filter=True,
-                keep_default_na=True,
+                na_values={int(i): _ABSENT for i in np.flatnonzero(layout.is_number)},
             )
             for chunk in chunks:
                 parts.append(sp.csr_matrix(chunk.loc[:, layout.is_number].to_numpy(np.float32)))
@@ -260,7 +261,7 @@ def _fields(line: str, separator: str) -> list[str]:
 
 
 def _is_number(field: str) -> bool:
-    return field.strip().lower() in _MISSING or _is_value(field)
+    return means_missing(field) or _is_value(field)
 
 
 def _is_value(field: str) -> bool:

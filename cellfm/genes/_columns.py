@@ -10,8 +10,9 @@ import pandas as pd
 from cellfm._adata import column_names
 from cellfm.data import without_genome
 from cellfm.errors import MissingKeyError
-from cellfm.genes._names import MISSING, split_name
+from cellfm.genes._names import split_name
 from cellfm.keys import GENE_COLUMNS
+from cellfm.settings import means_missing
 from cellfm.vocab import Vocabulary
 
 VAR_NAMES = "var_names"
@@ -72,7 +73,7 @@ def other_column(var: pd.DataFrame, vocab: Vocabulary, n_known: int) -> str | No
         names = next(_read(var, column, np.ones(len(var), bool))).read
         ids = vocab.find_symbols(names)
         ids = np.where(ids > 0, ids, vocab.find_ensembl(names))
-        n_rows, n_there = int((ids > 0).sum()), int(sum(name not in MISSING for name in names))
+        n_rows, n_there = int((ids > 0).sum()), int(sum(not means_missing(name) for name in names))
         n_genes = len(np.unique(ids[ids > 0]))
         if n_genes >= max(1, 2 * n_known, _MIN_KNOWN * n_there) and n_genes >= _MIN_DIFFERENT * n_rows:
             found[column] = ids

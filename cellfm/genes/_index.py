@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cellfm._hgnc import Synonyms
-from cellfm.genes._names import MISSING, is_plain, spelling, symbols_of_date, without_quotes, without_suffix
+from cellfm.genes._names import is_plain, spelling, symbols_of_date, without_quotes, without_suffix
+from cellfm.settings import means_missing
 from cellfm.vocab import Vocabulary, strip_version
 
 _REMEMBERED = 1 << 17
@@ -98,7 +99,7 @@ class OtherNames:
         if name.startswith("ENSG"):
             other = self._other(strip_version(name), "")
             return Candidate(other=other) if other[0] else NOTHING
-        if name in MISSING:
+        if means_missing(name):
             return NOTHING
         plain = is_plain(name)
         if not plain and (bare := without_quotes(name)) != name:

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Collection
 
-MISSING = frozenset({"", "nan", "NaN", "None", "NA", "<NA>"})
-"""Text that stands for no name."""
 _ID = re.compile(r"(ENSG\d{11})(?:\.\d+)?(?:_PAR_Y)?(?![0-9A-Za-z])")
 # SYMBOL|1234 of TCGA (an Entrez id) and SYMBOL__chr6 of RaceID.
 _WITH_PLACE = re.compile(r"(.+?)(?:\|\d+|__chr\w+)")

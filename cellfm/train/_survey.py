@@ -29,7 +29,7 @@ _MAX_CATEGORIES = 100_000
 _SAMPLE_CELLS = 256
 _MOST = 0.5  # share of cells with few genes that is too much unless it is asked for
 _MIXED = 0.1  # share of mouse genes from which data are taken for mixed
-_MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])_)", re.IGNORECASE)
+_MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])[-_.])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Only human gene expression is read: rows of other feature types and genomes are left out, and said."""
 
+import re
 from pathlib import Path
 
 import anndata
@@ -15,7 +16,9 @@ from mudata import MuData, set_options
 import cellfm as cf
 from cellfm._adata import read_matrix
 from cellfm._encode import read_cells_for
+from cellfm._hgnc import package_synonyms
 from cellfm.data import read_cells, read_features
+from cellfm.data._features import without_genome
 from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
 from cellfm.train import write_shards
@@ -82,6 +85,34 @@ def test_rows_of_an_unknown_type_beside_gene_expression_are_left_out_by_its_name
         ("adt_CD4", "Antibody Capture"),
         ("ADT-CD8", "Antibody Capture"),
         ("AB_CD19", "Antibody Capture"),
+        ("AB-CD19", "Antibody Capture"),
+        ("CD4-ADT", "Antibody Capture"),
+        ("CD4_adt", "Antibody Capture"),
+        ("CD4.ADT.1", "Antibody Capture"),
+        ("CD4-protein", "Antibody Capture"),
+        ("CD4_prot", "Antibody Capture"),
+        ("prot:CD4", "Antibody Capture"),
+        ("prot_CD4", "Antibody Capture"),
+        ("protein-HLA-DR", "Antibody Capture"),
+        ("CITE-seq_CD4", "Antibody Capture"),
+        ("CD4.TotalSeqC", "Antibody Capture"),
+        ("TotalSeq-B_CD4", "Antibody Capture"),
+        ("anti-CD4", "Antibody Capture"),
+        ("Anti.HLA.DR", "Antibody Capture"),
+        ("antiCD4", "Antibody Capture"),
+        ("anti-human CD4", "Antibody Capture"),
+        ("A0072_anti-human_CD4", "Antibody Capture"),
+        ("Hu.CD4_RPA.T4", "Antibody Capture"),
+        ("HuMs.CD44", "Antibody Capture"),
+        ("Isotype_MOPC.21", "Antibody Capture"),
+        ("IgG2a-isotype-ctrl", "Antibody Capture"),
+        ("CD4:SK3|CD4|AHS0032|pAbO", "Antibody Capture"),
+        ("HTO1", "Multiplexing Capture"),
+        ("B0251_Hashtag1", "Multiplexing Capture"),
+        ("SampleTag01_hs|stAbO", "Multiplexing Capture"),
+        ("TP53_sg1", "CRISPR Guide Capture"),
+        ("TP53-gRNA-2", "CRISPR Guide Capture"),
+        ("non-targeting_0012", "CRISPR Guide Capture"),
         ("Hashtag1", "Multiplexing Capture"),
         ("HTO_3", "Multiplexing Capture"),
         ("sgRNA_TP53_1", "CRISPR Guide Capture"),
@@ -94,7 +125,55 @@ def test_names_that_no_gene_has_tell_what_a_row_is(name: str, kind: str):
 
 
 def test_no_gene_is_taken_for_something_else():
-    assert left_out(list(resolve_vocabulary("mini").symbols)) == {}
+    symbols = np.array(resolve_vocabulary("mini").symbols, dtype=object)
+    others = np.array([*package_synonyms().names], dtype=object)  # HS1-BP3, AB-DIP, B-PROTEIN, RN5-8S1, HU-K4
+    for names in (symbols, others):
+        for written in (names, np.array([make_names(name) for name in names], dtype=object)):
+            assert left_out(list(written)) == {}
+            np.testing.assert_array_equal(without_genome(np.append(written, "hg38_CD4"))[:-1], written)
+
+
+def make_names(name: str) -> str:
+    """As R makes names of columns."""
+    return re.sub(r"[^A-Za-z0-9.]", ".", name)
+
+
+GENOMES = ["GRCh38", "GRCh37", "hg19", "hg38", "human", "GRCh38.p13", "hs37d5", "T2T-CHM13", "Homo_sapiens", "b37"]
+FOREIGN = [
+    "mm10",
+    "mm39",
+    "mm9",
+    "GRCm38",
+    "GRCm39",
+    "mouse",
+    "Mus_musculus",
+    "rn6",
+    "mRatBN7.2",
+    "danRer11",
+    "rheMac10",
+]
+
+
+@given(
+    genome=st.sampled_from(GENOMES),
+    other=st.sampled_from(FOREIGN),
+    sign=st.sampled_from(["_", "__", "___", "-", "---", ".", "...", ":"]),
+    build=st.sampled_from(["", "-2020-A", "_premrna", "-2024-A"]),
+)
+def test_prefixes_of_genomes_are_understood_with_any_sign(genome: str, other: str, sign: str, build: str):
+    human = ["CD4", "HLA-DRA", "AC004556.3", "MT-CO1"]
+    names = [f"{genome}{build}{sign}{name}" for name in human] + [f"{other}{sign}{name}" for name in ["Cd4", "H2-K1"]]
+    found = read_features(pd.DataFrame(index=names))
+    assert found.is_gene.tolist() == [True] * 4 + [False] * 2
+    assert [name.split(" ")[0] for name in found.left_out] == [other]
+    assert not found.genomes
+    assert without_genome(np.array(names, dtype=object)).tolist() == [*human, "Cd4", "H2-K1"]
+
+
+def test_the_advice_on_two_human_genomes_works_as_it_is_written():
+    adata = AnnData(np.ones((2, 4), np.float32), var=pd.DataFrame(index=["hg19-A", "hg19-B", "GRCh38-A", "GRCh38-B"]))
+    advice = re.search(r"adata = (adata\[.*\]\.copy\(\))", read_features(adata.var).problem("adata.var"))
+    assert list(eval(advice[1], {"adata": adata}).var_names) == ["hg19-A", "hg19-B"]
 
 
 @pytest.mark.parametrize(
@@ -217,9 +296,10 @@ def test_data_without_genes_are_refused_with_what_they_are(tiny_adata: AnnData, 
         cf.tl.embed(tiny_adata, tiny_model)
 
 
-def test_prefixed_genes_are_found(tiny_adata: AnnData, tiny_model: CellFM):
+@pytest.mark.parametrize("prefix", ["GRCh38_", "hg38-", "hg19.", "GRCh37---", "human_"])
+def test_prefixed_genes_are_found(tiny_adata: AnnData, tiny_model: CellFM, prefix: str):
     prefixed = tiny_adata.copy()
-    prefixed.var_names = "GRCh38_" + prefixed.var_names
+    prefixed.var_names = prefix + prefixed.var_names
     cf.tl.embed(prefixed, tiny_model)
     cf.tl.embed(tiny_adata, tiny_model)
     np.testing.assert_array_equal(prefixed.obsm["X_cellfm"], tiny_adata.obsm["X_cellfm"])

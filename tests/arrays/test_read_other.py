@@ -122,6 +122,18 @@ def test_names_beside_ids_without_a_title_get_one(tmp_path: Path, cells: AnnData
     read.write_h5ad(tmp_path / "read.h5ad")
 
 
+@pytest.mark.parametrize("word", ["NA", "na", "nan", "-", ".", "?", "Not available", "missing", "#N/A", ""])
+def test_text_for_a_missing_number_is_read_as_missing(tmp_path: Path, cells: AnnData, word: str):
+    table = frame(cells, genes_in_rows=True).astype(str)
+    table.iloc[2, 1] = table.iloc[29, 1] = word
+    path = tmp_path / "counts.csv"
+    table.to_csv(path)
+    read = read_cells(path).X.toarray()
+    expected = cells.X.toarray()
+    expected[1, [2, 29]] = np.nan
+    np.testing.assert_array_equal(read, expected)
+
+
 def test_names_are_not_made_unique_and_mouse_tables_lie_the_right_way(tmp_path: Path, cells: AnnData):
     table = frame(cells, genes_in_rows=False)
     table.columns = [table.columns[0], *table.columns[:-1]]
