@@ -54,7 +54,7 @@ def counts_remarks(found: Values, matrix: str) -> list[str]:
         )
     elif found.form == "rounded total":
         remarks.append(
-            f"The whole numbers of {matrix} add up to about {found.number:,.6g} in every cell: they seem to be rounded "
+            f"The whole numbers of {matrix} add up to about {found.number:,.0f} in every cell: they seem to be rounded "
             f"normalised values, such as TPM or CPM, rather than counts. {elsewhere}"
         )
     return remarks

@@ -9,14 +9,22 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from cellfm.data._recover import BASES, ENOUGH_TOGETHER, Transform, choose_transform, stored_precision, zero_value
+from cellfm.data._recover import (
+    BASES,
+    ENOUGH_TOGETHER,
+    Transform,
+    choose_transform,
+    step_before_logarithm,
+    stored_precision,
+    zero_value,
+)
+from cellfm.data._totals import common_total, is_exact, rounded_total
 from cellfm.data._values import NEAR, Kind, Values, rounded
 
 SAMPLE_CELLS = 192
 """Cells that are enough to recognise a form by."""
-_MIN_CELLS = 3  # fewer say nothing of sums that are the same in all
+_MIN_CELLS = 3  # fewer say nothing of means and spreads
 _MIN_VALUES = 200  # fewer may be all ones by chance
-_SAME_TOTAL = 2e-3
 _SOME_CELLS = 20
 _OFTEN = 0.05
 _FEW = 0.1  # cells that may be no multiples, as in cf.pp.recover_counts
@@ -57,13 +65,12 @@ def _counts(found: Values, sample: sp.csr_matrix, full: bool) -> Values:
     multiples = not (x % least).any()  # counts that were multiplied do no harm
     # Where no entry of many cells is 0, few can be 1, but for those that were 0.
     ones = full and least == 1 and sample.shape[0] >= _SOME_CELLS and (x == 1).mean() > 0.02
-    if len(x) >= _MIN_VALUES and (ones or (_piled_up(x, least) and (full or (least > 1 and not multiples)))):
-        return replace(found, form="added" if full else "no ones", number=float(least))
-    totals = _totals(sample)
-    median = float(np.median(totals))
-    # Equal sums to the last count are those of cells that were thinned to one depth, which are counts.
-    if len(totals) >= 8 and 0 < np.ptp(totals) < 5 * _SAME_TOTAL * median and median >= 1e3:
-        return replace(found, form="rounded total", number=_round_number(median))
+    if len(x) >= _MIN_VALUES and (ones or (full and _piled_up(x, least))):
+        return replace(found, form="added", number=float(least))
+    if total := rounded_total(sample):
+        return replace(found, form="rounded total", number=total)
+    if len(x) >= _MIN_VALUES and least > 1 and not multiples and _piled_up(x, least):
+        return replace(found, form="no ones", number=float(least))
     return found
 
 
@@ -75,19 +82,25 @@ def _fractions(found: Values, sample: sp.csr_matrix, n_genes: int) -> Values:
     if shifted := _shifted(found, sample, n_genes):
         return shifted
     proven = _multiples(found, sample)
-    if total := _total(sample):
-        regained = proven is not None and proven.recoverable
-        return replace(found, kind="normalised", form="total", number=total, recoverable=regained)
-    if proven:
-        return proven
-    logs = {
-        str(Transform(log)): _with(sample, np.expm1(x * log))
-        for log in BASES
-        if log is not None and x.max() * log < _LARGEST_LOGARITHM
-    }
-    for name, linear in logs.items():
-        if total := _total(linear):
-            return replace(found, kind="log-normalised", form="log total", words=name, number=total)
+    regained = proven is not None and proven.recoverable
+    precision = stored_precision(x)
+    if total := common_total(sample, precision.step):
+        about = not is_exact(sample)
+        return replace(found, kind="normalised", form="total", number=total, about=about, recoverable=regained)
+    logs = {str(Transform(log)): log for log in BASES if log is not None and x.max() * log < _LARGEST_LOGARITHM}
+    # Multiples of one unit are counts, but not where they were rounded before the logarithm, and so is their unit.
+    for at_first in (True, False):
+        for words, log in logs.items():
+            linear = _with(sample, np.expm1(x * log))
+            step = step_before_logarithm(linear.data)
+            if bool(step) == at_first and (
+                total := common_total(linear, step + np.exp(x * log) * np.expm1(precision.step * log))
+            ):
+                about = not is_exact(linear)
+                found = replace(found, form="log total", words=words, number=total, about=about)
+                return replace(found, kind="log-normalised", recoverable=regained and not about)
+        if proven and (proven.form or not at_first):
+            return proven
     others = {
         "square roots": x**2,
         "inverse hyperbolic sines": np.sinh(np.minimum(x, 25)),
@@ -97,9 +110,9 @@ def _fractions(found: Values, sample: sp.csr_matrix, n_genes: int) -> Values:
     for words, linear in others.items():
         if _are_whole(linear):
             return replace(found, kind="normalised", form="transformed", words=f"{words} of counts")
-    if total := _total(_with(sample, x**2)):
+    if common_total(_with(sample, x**2)):
         return replace(found, kind="normalised", form="transformed", words="square roots of normalised counts")
-    shares = {name: _share_whole(linear.data) for name, linear in logs.items()} | {"": _share_whole(x)}
+    shares = {words: _share_whole(np.expm1(x * log)) for words, log in logs.items()} | {"": _share_whole(x)}
     best = max(shares, key=lambda name: shares[name])
     if shares[best] > _OFTEN and best:
         return replace(found, kind="log-normalised", form="log of fractions", words=best)
@@ -190,25 +203,6 @@ def _piled_up(x: np.ndarray, least: float) -> bool:
     """Whether the smallest whole number is a frequent one, and more frequent than the next."""
     at, after = (x == least).sum(), (x == least + 1).sum()
     return bool(at >= 2 * _OFTEN * len(x) and at > 1.2 * after)
-
-
-def _totals(sample: sp.csr_matrix) -> np.ndarray:
-    """Sums of the cells that are not empty."""
-    return np.asarray(sample.sum(1)).ravel()[np.diff(sample.indptr) > 0]
-
-
-def _total(sample: sp.csr_matrix) -> float | None:
-    """What all cells add up to; None where they differ."""
-    totals = _totals(sample)
-    median = float(np.median(totals)) if len(totals) else 0.0
-    if len(totals) < _MIN_CELLS or not median > 0 or np.ptp(totals) > _SAME_TOTAL * median:
-        return None
-    return _round_number(median)
-
-
-def _round_number(x: float) -> float:
-    nearest = 10.0 ** np.rint(np.log10(x))
-    return float(nearest) if abs(x / nearest - 1) < 10 * _SAME_TOTAL else x
 
 
 def _with(sample: sp.csr_matrix, data: np.ndarray) -> sp.csr_matrix:

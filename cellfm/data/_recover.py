@@ -36,6 +36,8 @@ class Transform:
     """Natural logarithm of the base; None without a logarithm."""
     zero: float = 0.0
     """The value of zero counts: 0 for log1p, the logarithm of the pseudocount for others."""
+    undone: bool = False
+    """Whether a logarithm was taken and undone again, which multiplies the rounding of floating point."""
 
     def __str__(self) -> str:
         if self.log is None:
@@ -78,10 +80,26 @@ def stored_precision(values: np.ndarray) -> Precision:
         half = values.dtype == np.float16 or bool((values.astype(np.float16) == values).all())
     ulp = 2.0**-11 if half else 2.0**-24
     wide = values.astype(np.float64)
-    for decimals in range(1, 6):
-        if (np.abs(wide - np.round(wide, decimals)) <= 1.01 * ulp * np.abs(wide)).all():
-            return Precision(0.5 * 10.0**-decimals, 4 * ulp)
-    return Precision(0.0, 4 * ulp)
+    return Precision(_step(wide, 1.01 * ulp * np.abs(wide), 1), 4 * ulp)
+
+
+def step_before_logarithm(linear: np.ndarray) -> float:
+    """Half of the last decimal that values had before a logarithm was taken, which was undone; 0 where not rounded."""
+    error = _undone_error(linear, 4 * 2.0**-24)
+    step = _step(linear, error, 0)
+    return step if np.median(error) < 0.1 * step else 0.0
+
+
+def _step(values: np.ndarray, error: np.ndarray, fewest: int) -> float:
+    for decimals in range(fewest, 6):
+        if (np.abs(values - np.round(values, decimals)) <= error).all():
+            return 0.5 * 10.0**-decimals
+    return 0.0
+
+
+def _undone_error(values: np.ndarray, relative: float) -> np.ndarray:
+    """How far values of which the logarithm was taken and undone are off: as the logarithm was, and by taking off 1."""
+    return relative * (1 + values) * (1 + np.log1p(values))
 
 
 def zero_value(values: sp.csr_matrix, n_genes: int) -> float:
@@ -104,20 +122,20 @@ def zero_value(values: sp.csr_matrix, n_genes: int) -> float:
 
 def choose_transform(values: sp.csr_matrix, precision: Precision, zero: float = 0.0) -> tuple[Transform, "Recovered"]:
     """The transform under which most of some cells are counts, and what comes out: e, 2 and 10 as bases, no logarithm,
-    then any base, which is found from the values.
+    one that was undone, then any base, which is found from the values.
     """
     largest = float(values.data.max(initial=0)) - zero
     tried: list[tuple[int, float, Transform, Recovered]] = []
 
-    def settled(log: float | None) -> bool:
+    def settled(log: float | None, *, undone: bool = False) -> bool:
         if log is not None and not 0 < largest * log < _LARGEST_LOGARITHM:
             return False
-        transform = Transform(log, zero)
+        transform = Transform(log, zero, undone)
         result = recover(values, transform, precision)
         tried.append((int(result.fits.sum()), float(result.bits.sum()), transform, result))
         return bool(result.fits.all() and result.bits.sum() > ENOUGH_BITS * len(result.bits))
 
-    if not any(settled(log) for log in BASES):
+    if not (any(settled(log) for log in BASES) or settled(None, undone=True)):
         # That most cells fit by chance is out of the question: a base that has to be found is no better than others.
         any(settled(log) for log in _other_bases(_from_zero(values, zero)[0]))
     _, _, transform, result = max(tried, key=lambda one: one[:2])  # the first of equals
@@ -134,7 +152,7 @@ def recover(values: sp.csr_matrix, transform: Transform, precision: Precision) -
     if zero:  # both the value and that of zero are known to within the rounding
         absolute = 2 * precision.step + 2 * precision.relative * abs(zero)
         precision = replace(precision, step=absolute)
-    x, error = _linear(values.data.astype(np.float64), transform.log, precision)
+    x, error = _linear(values.data.astype(np.float64), transform, precision)
     lengths = np.diff(values.indptr)
     filled = np.flatnonzero(lengths)
     counts = np.zeros(len(x))
@@ -171,13 +189,15 @@ class _Fit:
     unit: np.ndarray
 
 
-def _linear(values: np.ndarray, log: float | None, precision: Precision) -> tuple[np.ndarray, np.ndarray]:
+def _linear(values: np.ndarray, transform: Transform, precision: Precision) -> tuple[np.ndarray, np.ndarray]:
     """Values without the logarithm, and how far off each may be."""
     error = precision.step + precision.relative * values
-    if log is None:
+    if transform.undone:
+        return values, error + _undone_error(values, precision.relative)
+    if transform.log is None:
         return values, error
-    x = np.expm1(values * log)
-    return x, (1 + x) * np.expm1(error * log) + precision.relative * x
+    x = np.expm1(values * transform.log)
+    return x, (1 + x) * np.expm1(error * transform.log) + precision.relative * x
 
 
 def _fit(x: np.ndarray, error: np.ndarray, lengths: np.ndarray, smallest: int) -> _Fit:

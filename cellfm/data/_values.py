@@ -52,21 +52,23 @@ class Values:
     """The transform that was recognised, such as ``"log1p to base 2"``."""
     number: float = 0.0
     """What all cells add up to, or what was added to all values."""
+    about: bool = False
+    """Whether the cells add up to `number` only to within the rounding of their values to a few decimals."""
     recoverable: bool = False
     """Whether `cf.pp.recover_counts` is likely to regain the counts."""
 
     def __str__(self) -> str:
         usual = _USUAL[self.kind].format(self.example)
+        total = f"about {_total_name(self.number, 3)}" if self.about else _total_name(self.number, 6)
         special = {
             "fractional": f"fractions like {self.example:.4g} among values that are otherwise like counts: estimates, "
             "as after the removal of ambient RNA (SoupX, DecontX) or the sharing out of ambiguous reads (RSEM, "
             "salmon, alevin, kallisto)",
             "mixed": f"whole numbers in part, and in part fractions like {self.example:.4g}: counts and other values "
             "are mixed",
-            "total": f"fractions like {self.example:.4g} that add up to {_total_name(self.number)} in every cell, as "
-            "after normalisation",
+            "total": f"fractions like {self.example:.4g} that add up to {total} in every cell, as after normalisation",
             "log total": f"values like {self.example:.3g}, {self.words} of values that add up to "
-            f"{_total_name(self.number)} in every cell, as after log-normalisation",
+            f"{total} in every cell, as after log-normalisation",
             "multiples": usual.replace(", as", f", multiples of one unit in every cell ({self.words}), as", 1),
             "log of fractions": f"values like {self.example:.3g}, {self.words} of what is like counts with fractions, "
             "as after log-normalisation",
@@ -107,9 +109,10 @@ _DOUBTS = {
 }
 
 
-def _total_name(total: float) -> str:
+def _total_name(total: float, digits: int) -> str:
     name = {1e6: " (TPM or CPM)", 1e4: " (counts per 10,000)", 1.0: " (shares)"}.get(total, "")
-    return f"{total:,.6g}{name}"
+    total = float(f"{total:.{digits}g}")
+    return f"{total:,.0f}{name}" if total == int(total) else f"{total:,g}{name}"
 
 
 def describe(values: np.ndarray) -> Values:

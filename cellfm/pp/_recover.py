@@ -170,7 +170,8 @@ def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
         if doubtful:
             use = ", from which no others can be regained"
         raise InputError(" ".join([f"{matrix.name} has whole numbers already{use}.", *remarks]))
-    if found.form in ("added", "fractional") and (problem := counts_problem(found, matrix.name, adata)):
+    hopeless = found.form in ("added", "fractional") or (found.form == "log total" and found.about)
+    if hopeless and (problem := counts_problem(found, matrix.name, adata)):
         raise InputError(problem)
 
 

@@ -75,12 +75,58 @@ def test_every_form_is_recognised(values: np.ndarray, kind: str, form: str, reco
 
 
 def test_totals_and_what_was_added_are_named():
-    assert "1e+06 (TPM or CPM)" in str(found(TPM))
+    assert "1,000,000 (TPM or CPM)" in str(found(TPM))
     assert "10,000 (counts per 10,000)" in str(found(CP10K))
-    assert "log1p to base 2 of values that add up to 1e+06" in str(found(np.log2(TPM + 1)))
+    assert "log1p to base 2 of values that add up to 1,000,000" in str(found(np.log2(TPM + 1)))
     assert "counts with 0.5 added" in str(found(COUNTS + 0.5))
     assert "square roots of counts" in str(found(np.sqrt(COUNTS)))
     assert "SoupX" in str(found(SHARED_OUT))
+
+
+def test_sums_that_differ_by_rounding_alone_are_the_same():
+    """Ones of a cell are all rounded in one direction: sums of 9,868 to 10,110 are 10,000."""
+    for decimals in (0, 1, 2, 3):
+        values = CP10K.round(decimals)
+        spread = np.ptp(values.sum(1))
+        about = decimals == 0 or spread > 20
+        assert (spread > 100) == (decimals == 0)
+        assert found(values).number == 1e4
+        if decimals == 0:
+            assert "their sum is about the same in every cell" in str(found(values))
+        else:
+            assert f"add up to {'about ' if about else ''}10,000 (counts per 10,000)" in str(found(values))
+        logs = found(np.log1p(values))
+        if decimals < 2:
+            assert (logs.kind, logs.form, logs.number, logs.recoverable) == ("log-normalised", "log total", 1e4, False)
+            expected = f"log1p of values that add up to {'about ' if about else ''}10,000 (counts per 10,000)"
+            assert expected in str(logs)
+    rough = found(LOG.round(1))
+    assert (rough.form, rough.number, rough.about, rough.recoverable) == ("log total", 1e4, True, False)
+    median = np.median(DEPTH)
+    assert f"add up to about {float(f'{median:.3g}'):,.0f} in" in str(found((COUNTS / DEPTH * median).round(1)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**16),
+    depth=st.floats(300, 6000),
+    decimals=st.integers(0, 2),
+    total=st.sampled_from([1e4, 1e5, 1e6]),
+)
+def test_rounded_totals_of_cells_of_any_depth_are_recognised(seed: int, depth: float, decimals: int, total: float):
+    generator = np.random.default_rng(seed)
+    rates = generator.gamma(0.3, 1, 1500)
+    rates = rates / rates.sum() * depth * generator.uniform(0.6, 1, (30, 1))
+    counts = generator.poisson(rates) + 0.0
+    values = (counts / counts.sum(1, keepdims=True) * total).round(decimals)
+    assert (found(values).form, found(values).number) == ("rounded total" if decimals == 0 else "total", total)
+    assert found(counts).form == ""
+
+
+def test_a_logarithm_that_was_undone_keeps_counts_recoverable():
+    for log, undo in ((np.log1p, np.expm1), (lambda x: np.log2(x + 1), lambda x: np.exp2(x) - 1)):
+        values = undo(log(CP10K).astype(np.float32))
+        assert (found(values).form, found(values).recoverable) == ("total", True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,6 +148,9 @@ def test_counts_of_any_depth_and_size_raise_no_doubts(seed: int, n_cells: int, n
 def test_thinned_and_real_bulk_counts_raise_no_doubts():
     thinned = np.array([GENERATOR.multivariate_hypergeometric(row.astype(int), 200) for row in COUNTS])
     assert found(thinned).form == ""
+    about_10k = GENERATOR.binomial((COUNTS * 100).astype(int), 100 / DEPTH)
+    assert np.ptp(about_10k.sum(1)) > 100
+    assert found(about_10k).form == ""
     assert found(GENERATOR.negative_binomial(5, 0.02, (20, 300)) + 0.0).form == ""
 
 

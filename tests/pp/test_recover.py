@@ -88,6 +88,27 @@ def test_values_without_a_logarithm_do(counts: np.ndarray):
     np.testing.assert_array_equal(recovered(adata), counts)
 
 
+@pytest.mark.parametrize("target_sum", [1e4, 1e6, None])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_logarithm_that_was_undone_does(counts: np.ndarray, target_sum: float | None, dtype: type):
+    """Floats of logarithms lose more digits than those of the values themselves."""
+    generator = np.random.default_rng(1)
+    counts[::2] = generator.poisson(generator.gamma(0.3, 60.0, counts[::2].shape))  # deep cells
+    for base, power in ((None, np.expm1), (2, lambda x: np.exp2(x) - 1), (10, lambda x: 10**x - 1)):
+        adata = normalised(counts, target_sum, base)
+        adata.X = power(adata.X.astype(np.float32).toarray()).astype(dtype)
+        np.testing.assert_array_equal(recovered(adata), counts)
+
+
+def test_what_was_rounded_before_the_logarithm_is_refused(counts: np.ndarray):
+    depth = np.random.default_rng(0).poisson(counts * 8)
+    cp10k = depth / depth.sum(1, keepdims=True) * 1e4
+    for decimals, words in ((0, "log1p of values that add up to about 10,000 .*"), (1, "")):
+        values = np.log1p(cp10k.round(decimals)).astype(np.float32)
+        with pytest.raises(InputError, match=f"{words}[Cc]ounts cannot be regained"):
+            cf.pp.recover_counts(AnnData(values))
+
+
 @pytest.mark.parametrize("stored", [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_matrix])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_storage_does_not_matter(counts: np.ndarray, stored: type, dtype: type):
