@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import mudata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -19,12 +18,14 @@ from cellfm.data import (
     SAMPLE_CELLS,
     Features,
     Values,
+    as_text,
     describe,
     read_features,
     recognise,
     rounded,
     sliceable,
     to_csr,
+    without_pulling,
 )
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.settings import means_missing, settings
@@ -85,7 +86,7 @@ def read_column(adata: AnnData, key: str, argument: str) -> np.ndarray:
         There is no such column; the message lists the columns.
     """
     require_column(adata.obs, key, argument)
-    values = adata.obs[key].astype(str).to_numpy(dtype=object)
+    values = as_text(adata.obs[key])
     values[missing_values(adata.obs[key])] = None
     return values
 
@@ -213,14 +214,14 @@ def require_in_memory(adata: AnnData, verb: str) -> None:
 
 def copied(data: AnnData | MuData) -> AnnData | MuData:
     """A copy; that of a MuData pulls no columns from its modalities."""
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         return data.copy()
 
 
 def refresh(data: AnnData | MuData) -> None:
     """Let a MuData know that cells or genes of a modality have changed."""
     if isinstance(data, MuData):
-        with mudata.set_options(pull_on_update=False):
+        with without_pulling():
             data.update()
 
 
@@ -350,7 +351,7 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
 def matrices(adata: AnnData) -> list[str]:
     """The matrices that `read_matrix` can read, by the name it takes."""
     x, raw = ["X"] if _x_of(adata) is not None else [], ["raw"] if adata.raw is not None else []
-    return [*x, *adata.layers, *raw]
+    return [*x, *(name for name in adata.layers if name is not None), *raw]  # anndata 0.13 lists X as None
 
 
 def gene_rows(adata: AnnData) -> AnnData:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellfm._cli_genes import add_gene_options, gene_options
+from cellfm._extras import require_mindspore
 from cellfm._wording import reason_of
 from cellfm.errors import InputError
 from cellfm.keys import EMBED
@@ -72,6 +73,8 @@ def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     check_writable(args.output)
     if args.plot:
         check_writable(args.plot, PICTURE_SUFFIXES)
+    if args.workers > 1:
+        require_mindspore("--workers, unlike --part,")
     data, model = _read(args)
     if args.plot:
         _require_drawable(data, args)

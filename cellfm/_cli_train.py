@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cellfm._extras import require_mindspore
 from cellfm._logging import logger
 from cellfm.errors import InputError
 
@@ -78,6 +79,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
 def _launch(args: argparse.Namespace) -> int:
     """Start processes that run the same command, after what can be checked here was checked."""
+    require_mindspore("Training in several processes")
     from cellfm.data import Corpus
     from cellfm.settings import settings
     from cellfm.train._launch import Job, launch

@@ -15,7 +15,7 @@ from cellfm._adata import refresh
 from cellfm._genes import HOW, GeneMatch, find_genes
 from cellfm._hgnc import Synonyms
 from cellfm._outputs import record_run
-from cellfm.data import as_numbers, describe, read_features
+from cellfm.data import as_numbers, as_text, describe, read_features
 from cellfm.errors import InputError
 from cellfm.keys import GENES
 from cellfm.settings import means_missing
@@ -66,7 +66,7 @@ def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene
     features = read_features(var)
     is_gene = features.is_gene
     match = find_genes(var, vocab, gene_key=gene_key, synonyms=synonyms, features=features)
-    old = var.index.astype(str).to_numpy(dtype=object)
+    old = as_text(var.index)
     known = match.ids > 0
     new = old.copy()
     new[known] = vocab.symbols[match.ids[known] - 1]
@@ -157,7 +157,7 @@ def write_genes(
     """Put the new names and the merged matrices into `adata`, which is `data` or a table of it, and record the run."""
     if adata.is_view:
         adata._init_as_actual(adata.copy())
-    original = adata.var[GENES.original].astype(str).to_numpy() if GENES.original in adata.var else naming.old
+    original = as_text(adata.var[GENES.original]) if GENES.original in adata.var else naming.old
     if naming.n_merged:
         adata._inplace_subset_var(naming.kept)
         for layer, values in merged.items():
@@ -200,7 +200,7 @@ def _keep_apart(new: np.ndarray, known: np.ndarray, is_gene: np.ndarray, vocab: 
 def _matrices(adata: AnnData) -> Iterable[tuple[str | None, Any]]:
     if adata.X is not None:
         yield None, adata.X
-    yield from adata.layers.items()
+    yield from ((name, values) for name, values in adata.layers.items() if name is not None)  # None: X in anndata 0.13
 
 
 def _wide(values: Any) -> Any:

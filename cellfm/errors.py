@@ -22,7 +22,7 @@ class DownloadError(InputError):
 
 
 class MissingPackageError(InputError, ImportError):
-    """An optional package is needed for what was asked; the message names the extra that installs it."""
+    """An engine or another optional package is needed and missing; the message names the extra that installs it."""
 
 
 class DataWarning(UserWarning):

@@ -34,7 +34,7 @@ class Vocabulary:
     def __init__(self, genes: pd.DataFrame) -> None:
         if "symbol" not in genes:
             raise InputError(f"A vocabulary needs a column 'symbol'; found {', '.join(map(str, genes.columns))}.")
-        table = genes.reindex(columns=list(_COLUMNS)).fillna("").astype(str).reset_index(drop=True)
+        table = genes.reindex(columns=list(_COLUMNS)).astype(object).fillna("").astype(str).reset_index(drop=True)
         if not len(table):
             raise InputError("The vocabulary holds no genes.")
         twice = table["symbol"][table["symbol"].duplicated() | (table["symbol"] == "")]

@@ -4,8 +4,9 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import matplotlib as mpl
@@ -15,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+from cellfm._extras import has_mindspore
 from cellfm.config import ModelConfig
 from cellfm.data import write_cells
 from cellfm.model import CellFM
@@ -25,13 +27,53 @@ mpl.use("Agg")
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines are shared
 hypothesis.settings.load_profile("no deadline")
 
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 TESTS = Path(__file__).resolve().parent
 # Made absolute here, because the tests run in another folder.
 GOLDEN = Path(os.environ.get("CELLFM_GOLDEN") or TESTS / "data" / "golden").absolute()
 LOOPBACK = {"localhost", "127.0.0.1", "::1", "", None}
+NO_MINDSPORE = "needs MindSpore, which is not installed"
 N_GENES = 300
 N_UNKNOWN = 20
 N_CELLS = 40
+
+
+def _without_mindspore(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that MindSpore is missing."""
+    while error is not None:
+        if isinstance(error, ImportError) and (error.name == "mindspore" or NO_MINDSPORE in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _skip_what_needs_mindspore(report: Report, call: pytest.CallInfo | None, path: Path) -> Report:
+    """What fails for want of MindSpore, where it is not installed, is skipped: a test, or a file of tests."""
+    if call is not None and call.excinfo is not None and not has_mindspore() and _without_mindspore(call.excinfo.value):
+        report.outcome = "skipped"
+        report.longrepr = (str(path), 0, f"Skipped: {NO_MINDSPORE}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _skip_what_needs_mindspore((yield), call, item.path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return _skip_what_needs_mindspore(report, getattr(report, "call", None), collector.path)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that start another process say by a mark that it needs MindSpore."""
+    if item.get_closest_marker("mindspore") and not has_mindspore():
+        pytest.skip(NO_MINDSPORE)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ import cellfm as cf
 from cellfm._adata import read_matrix, require_in_memory, select
 from cellfm._counts import require_counts
 from cellfm._outputs import record_run
-from cellfm.data import read_cells, write_cells
+from cellfm.data import read_cells, without_pulling, write_cells
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (7, 5)).astype(np.float32)
@@ -37,7 +37,7 @@ def with_layers() -> AnnData:
 
 @pytest.fixture
 def mdata() -> mudata.MuData:
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         proteins = AnnData(COUNTS[:, :2], var=pd.DataFrame(index=["P1", "P2"]))
         return mudata.MuData({"rna": AnnData(COUNTS), "protein": proteins})
 
@@ -141,7 +141,8 @@ def test_what_no_sample_shows_is_refused_when_it_is_read(bad: float, shown: str,
 
 def test_whole_numbers_in_memory_are_looked_at_once():
     adata = AnnData(COUNTS)
-    assert require_counts(read_matrix(adata), adata) == read_matrix(adata)
+    matrix = read_matrix(adata)
+    assert require_counts(matrix, adata) == matrix
 
 
 @pytest.mark.parametrize("layer", [None, "words", "raw"])

@@ -35,6 +35,7 @@ FLOORS = (
         "_progress",
         "_ahead",
         "_atomic",
+        "_extras",
         "_fork",
         "_network",
         "_outside",

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from mudata import MuData, set_options
+from mudata import MuData
 
 import cellfm._doctor
 from cellfm import cli
 from cellfm._doctor import Finding
 from cellfm.config import PUBLISHED
-from cellfm.data import write_cells
+from cellfm.data import without_pulling, write_cells
 from cellfm.errors import InputError
 from cellfm.model import CellFM, load_model
 from cellfm.tl import embed
@@ -103,11 +103,11 @@ def test_embedding_a_file_is_embedding_its_cells(
     import mudata
 
     path, out = tmp_path / f"in.{source}", tmp_path / f"out.{target}"
-    with set_options(pull_on_update=False):
+    with without_pulling():
         write_cells(MuData({"rna": tiny_adata}) if source == "h5mu" else tiny_adata, path)
     assert run("embed", path, "-o", out, "--model", model_dir, "--key-added", "X_new", "--batch-size", 7) == 0
     if target == "h5mu":
-        with set_options(pull_on_update=False):
+        with without_pulling():
             written = mudata.read_h5mu(out)["rna"]
     else:
         written = anndata.read_h5ad(out) if target == "h5ad" else anndata.read_zarr(out)
@@ -119,7 +119,7 @@ def test_embedding_a_file_is_embedding_its_cells(
 
 
 def test_one_table_of_a_mudata_can_be_written_alone(tmp_path: Path, tiny_adata: AnnData, model_dir: Path):
-    with set_options(pull_on_update=False):
+    with without_pulling():
         write_cells(MuData({"gex": tiny_adata}), tmp_path / "in.h5mu")
     out = tmp_path / "out.h5ad"
     assert run("embed", tmp_path / "in.h5mu", "-o", out, "--model", model_dir, "--modality", "gex") == 0

@@ -11,12 +11,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mudata import MuData, set_options
+from mudata import MuData
 
 import cellfm as cf
 from cellfm._outputs import as_keys, record_run, require_keys, run_record
 from cellfm.cli import main
-from cellfm.data import check_fits, name_problem, read_cells, require_storable, write_cells
+from cellfm.data import check_fits, name_problem, read_cells, require_storable, without_pulling, write_cells
 from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
 
@@ -251,7 +251,7 @@ def test_columns_twice_and_columns_like_the_index_are_named(tmp_path: Path):
 
 
 def test_the_tables_of_a_mudata_are_checked(tmp_path: Path):
-    with set_options(pull_on_update=False):
+    with without_pulling():
         bad = MuData({"rna": with_obs("a", [[1], [2], [3], [4]])})
         fine = MuData({"rna": with_raw(lambda var: var.insert(0, "_index", list("xyz")))})
         with pytest.raises(InputError, match=r"mdata\.mod\['rna'\]\.obs\['a'\]"):

@@ -8,6 +8,7 @@ from cellfm.data._features import Features, read_features, without_genome
 from cellfm.data._find_10x import locate
 from cellfm.data._forms import SAMPLE_CELLS, recognise
 from cellfm.data._mask import choose_targets
+from cellfm.data._mudata import without_pulling
 from cellfm.data._numbers import as_numbers
 from cellfm.data._read import cell_format, read_cells
 from cellfm.data._read_10x import TenXFolder, TenXRows, open_10x_h5
@@ -25,6 +26,7 @@ from cellfm.data._recover import (
 )
 from cellfm.data._shards import Corpus
 from cellfm.data._storable import name_problem, require_storable
+from cellfm.data._text import as_text
 from cellfm.data._tokenize import TokenBatch, mix, tokenize
 from cellfm.data._values import Values, describe, rounded
 from cellfm.data._write import CELL_SUFFIXES, PICTURE_SUFFIXES, check_fits, check_writable, write_cells, write_copy
@@ -48,6 +50,7 @@ __all__ = [
     "Transform",
     "Values",
     "as_numbers",
+    "as_text",
     "by_elements",
     "cell_format",
     "check_fits",
@@ -77,6 +80,7 @@ __all__ = [
     "to_csr",
     "tokenize",
     "without_genome",
+    "without_pulling",
     "write_cells",
     "write_copy",
     "zero_value",

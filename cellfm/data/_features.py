@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellfm._wording import counted
+from cellfm.data._text import as_text
 from cellfm.settings import means_missing
 
 TYPE_COLUMNS = (
@@ -128,7 +129,7 @@ class Features:
 
 def read_features(var: pd.DataFrame) -> Features:
     """Tell genes from other rows by feature types, genomes and names that cannot be mistaken."""
-    names = _strings(var.index)
+    names = as_text(var.index)
     kinds = _types(var)
     kinds = np.full(len(var), None, object) if kinds is None else kinds
     _add_named_otherwise(kinds, names)
@@ -158,7 +159,7 @@ def genomes_of(var: pd.DataFrame, names: np.ndarray | None = None) -> tuple[np.n
 
     None and None where nothing speaks of genomes.
     """
-    names = _strings(var.index) if names is None else names
+    names = as_text(var.index) if names is None else names
     for place in _columns(var, GENOME_COLUMNS):
         values = np.array([_text(value) for value in var.iloc[:, place]], object)
         different = set(values) - {value for value in values if means_missing(value)}
@@ -266,7 +267,3 @@ def _columns(var: pd.DataFrame, names: tuple[str, ...]) -> list[int]:
     """Places of columns with one of the names, in the order of the names, whatever their capitals and signs."""
     plain = [re.sub(r"[\W_]+", "", str(column)).lower() for column in var.columns]
     return sorted((i for i, name in enumerate(plain) if name in names), key=lambda i: names.index(plain[i]))
-
-
-def _strings(values: pd.Index | pd.Series) -> np.ndarray:
-    return values.astype(str).to_numpy(dtype=object)

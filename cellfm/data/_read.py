@@ -12,12 +12,14 @@ from cellfm._wording import reason_of
 from cellfm.data._compressed import compression, first_bytes, unpacked
 from cellfm.data._features import genomes_of
 from cellfm.data._find_10x import is_zarr, locate, matrices
+from cellfm.data._mudata import without_pulling
 from cellfm.data._not_cells import READ, what_hdf5_it_is, what_it_is
 from cellfm.data._read_10x import TenXFolder, open_10x_h5, ten_x_groups
 from cellfm.data._read_anndata import open_h5ad, open_zarr, read_h5ad, read_zarr
 from cellfm.data._read_loom import is_loom, read_loom
 from cellfm.data._read_text import is_table, read_table
 from cellfm.data._storable import why_unreadable
+from cellfm.data._text import as_text
 from cellfm.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,6 +104,8 @@ def read_cells(path: Path, *, backed: bool = False, genome: str | None = None) -
             warnings.filterwarnings("ignore", "From 0.4 .update", FutureWarning)  # MuData, of its own reading
             data = _read(path, kind, backed, genome)
             _plain_names(data)
+            if kind == "zarr":
+                _require_names(data)
     except InputError:
         raise
     except Exception as error:
@@ -134,10 +138,23 @@ def _plain_names(data: "AnnData | MuData") -> None:
     """Names of cells and genes as plain text, in place: nullable text and categories are read, but hard to write."""
     for table in data.mod.values() if hasattr(data, "mod") else [data]:
         for names in ("obs_names", "var_names"):
-            if getattr(table, names).dtype != object:
-                setattr(table, names, getattr(table, names).astype(str).astype(object))
-        if table.raw is not None and table.raw.var.index.dtype != object:
-            table.raw.var.index = table.raw.var.index.astype(str).astype(object)
+            if not _is_plain(getattr(table, names)):
+                setattr(table, names, as_text(getattr(table, names)))
+        if table.raw is not None and not _is_plain(table.raw.var.index):
+            table.raw.var.index = pd.Index(as_text(table.raw.var.index))
+
+
+def _require_names(data: "AnnData | MuData") -> None:
+    """Refuse names that are all empty, as zarr gives those whose chunks are missing."""
+    for table in data.mod.values() if hasattr(data, "mod") else [data]:
+        for place in ("obs_names", "var_names"):
+            names = getattr(table, place)
+            if len(names) > 1 and not (names != "").any():
+                raise ValueError(f"{place} are all empty")
+
+
+def _is_plain(names: pd.Index) -> bool:
+    return names.dtype in (object, "str")  # the text of pandas 2, and of pandas 3
 
 
 def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | MuData":
@@ -145,7 +162,7 @@ def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | 
     if hasattr(data, "mod"):
         import mudata
 
-        with mudata.set_options(pull_on_update=False):
+        with without_pulling():
             tables = {name: _of_genome(table, genome, path) for name, table in data.mod.items()}
             return mudata.MuData(tables, obs=data.obs, uns=data.uns, obsm=dict(data.obsm))
     genomes = genomes_of(data.var)[0]

@@ -1,5 +1,6 @@
 """HDF5 files and folders of 10x Genomics, of all versions of Cell Ranger, and of STARsolo: whole or by rows."""
 
+import inspect
 import re
 import warnings
 from contextlib import ExitStack
@@ -176,9 +177,12 @@ class TenXFolder:
         """All of it, in memory, by SciPy's reader."""
         from scipy.io import mmread
 
+        # Said only to keep SciPy 1.18 from warning that its default will change; earlier ones know no such parameter.
+        as_matrix = {"spmatrix": True} if "spmatrix" in inspect.signature(mmread).parameters else {}
+
         try:
             with opened(self.matrix) as file:
-                values = sp.csr_matrix(mmread(file))
+                values = sp.csr_matrix(mmread(file, **as_matrix))
         except (*UNREADABLE, ValueError, TypeError, OverflowError) as error:
             raise InputError(
                 f"{self.matrix} cannot be read: {reason_of(error)}. It may be cut short or damaged; get it anew."

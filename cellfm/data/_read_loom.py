@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cellfm.data._text import as_text
 from cellfm.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,10 +49,8 @@ def read_loom(path: Path) -> "AnnData":
         ids = next((name for name in _GENE_IDS if name in var), None)
         var = var.assign(gene_ids=var[ids]) if ids is not None else var
         cells = next((name for name in _CELL_NAMES if name in obs), None)
-        var.index = pd.Index(var[names].astype(str).to_numpy(dtype=object))
-        obs.index = pd.Index(
-            np.arange(n_cells).astype(str) if cells is None else obs[cells].astype(str).to_numpy(dtype=object)
-        )
+        var.index = pd.Index(as_text(var[names]))
+        obs.index = pd.Index(np.arange(n_cells).astype(str) if cells is None else as_text(obs[cells]))
         layers = {
             name: _cells_by_genes(values)
             for name, values in (file["layers"].items() if "layers" in file else ())

@@ -226,8 +226,9 @@ def _bytes_of(data: "AnnData | MuData") -> int:
     if hasattr(data, "mod"):
         return sum(map(_bytes_of, data.mod.values()))
     raw = [] if data.raw is None else [data.raw.X]
-    fields = (data.layers, data.obsm, data.varm, data.obsp, data.varp)
-    arrays = [data.X, *raw, *(array for field in fields for array in field.values())]
+    layers = [array for name, array in data.layers.items() if name is not None]  # where anndata 0.13 lists X
+    arrays = [data.X, *raw, *layers]
+    arrays += [array for field in (data.obsm, data.varm, data.obsp, data.varp) for array in field.values()]
     return sum(map(_bytes_of_array, arrays)) + 8 * (data.obs.size + data.var.size)
 
 

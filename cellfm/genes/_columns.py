@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cellfm._adata import column_names
-from cellfm.data import without_genome
+from cellfm.data import as_text, without_genome
 from cellfm.errors import MissingKeyError
 from cellfm.genes._names import split_name
 from cellfm.keys import GENE_COLUMNS
@@ -129,7 +129,7 @@ def _may_be_joined(name: str) -> bool:
 
 
 def _text(values: pd.Index | pd.Series) -> np.ndarray:
-    return without_genome(values.astype(str).to_numpy(dtype=object))
+    return without_genome(as_text(values))
 
 
 def _plain(column: str) -> str:

@@ -1,11 +1,11 @@
 """Conversion between MindSpore's ``.ckpt`` files with the published names and our model folders."""
 
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from cellfm._atomic import whole_file
+from cellfm._extras import require_mindspore
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import read_model, write_model
 from cellfm.model._parameters import Weights
@@ -66,7 +66,7 @@ def convert(
 
 def write_ckpt(path: Path, weights: Weights) -> None:
     """Write weights under their published names with MindSpore, whole or not at all."""
-    import_module("cellfm.nn")  # checks NumPy before the import of MindSpore
+    require_mindspore("Writing a .ckpt file")
     import mindspore as ms
 
     parameters = [

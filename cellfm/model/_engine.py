@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from cellfm._extras import has_mindspore
 from cellfm.config import ModelConfig
 from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.errors import InputError
@@ -168,7 +169,7 @@ def _best_backend(config: ModelConfig, precision: Precision) -> Backend:
         return "mindspore"
     if precision == "bfloat16":
         return "jax"
-    if settings.device == "auto" and "ASCEND_HOME_PATH" in os.environ:  # else there is none: spare its import
+    if settings.device == "auto" and "ASCEND_HOME_PATH" in os.environ and has_mindspore():  # else spare its import
         from cellfm.nn import has_npu
 
         if has_npu():

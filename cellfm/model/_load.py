@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cellfm._extras import require_mindspore
 from cellfm.errors import InputError
 from cellfm.model._cellfm import CellFM
 from cellfm.model._checkpoint import read_model
@@ -46,6 +47,8 @@ def load_model(
         The file is damaged, or does not fit the vocabulary.
     DownloadError
         Published weights could not be fetched.
+    MissingPackageError
+        ``backend="mindspore"`` without MindSpore, which the extra ``cellfm[mindspore]`` installs.
 
     Examples
     --------
@@ -60,6 +63,8 @@ def load_model(
             raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}.")
     if backend == "mindspore" and precision == "bfloat16":
         raise InputError("precision='bfloat16' needs backend='jax' or 'auto'.")
+    if backend == "mindspore":
+        require_mindspore("backend='mindspore'")
     loaded = _load(model, vocabulary, n_heads)
     loaded.backend, loaded.precision = backend, precision
     return loaded

@@ -1,14 +1,9 @@
 """The network, in MindSpore: mathematics only, no AnnData, no files."""
 
-import numpy as np
+# ruff: noqa: E402 (what is missing is said before it is imported)
+from cellfm._extras import require_mindspore
 
-from cellfm.errors import InputError
-
-if int(np.__version__.split(".")[0]) >= 2:
-    raise InputError(
-        f"MindSpore 2.10 needs NumPy 1, but NumPy {np.__version__} is installed: its results cannot be trusted. "
-        "Install with: pip install 'numpy>=1.26,<2'"
-    )
+require_mindspore()
 
 from cellfm.nn._attention import QueriesAndKeys
 from cellfm.nn._build import build_network, name_parameters, network_weights

@@ -13,6 +13,7 @@ from cellfm._adata import gene_rows, select
 from cellfm._encode import CellInput, read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES, find_genes, require_genes
 from cellfm._hgnc import load_synonyms
+from cellfm.data import as_text
 from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.genes import GeneSets, read_gene_sets
@@ -227,7 +228,7 @@ def _check(genes: str, perturbation: str) -> None:
 def _split(data: AnnData | MuData, table: AnnData, conditions: Conditions, split: str, random_state: int) -> Split:
     if split in SPLITS:
         return SPLITS[split](conditions.perturbed, random_state=random_state)
-    column = pd.Series(condition_column(data, table, split).astype(str).to_numpy())
+    column = pd.Series(as_text(condition_column(data, table, split)))
     part_of = {}
     for place, condition in enumerate(conditions.conditions):
         parts = column[conditions.cells(place)].unique()

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cellfm._extras import require_mindspore
+
 if TYPE_CHECKING:
     from cellfm.train._finetune import finetune
     from cellfm.train._mindrecord import export_mindrecord
@@ -23,6 +25,8 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("finetune", "pretrain"):
+        require_mindspore(f"cf.train.{name}")
     if name in _LAZY:
         return getattr(import_module(f"cellfm.train.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'cellfm.train' has no attribute {name!r}")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cellfm._atomic import whole_folder
+from cellfm._extras import require_mindspore
 from cellfm._progress import progress
 from cellfm.data import Corpus
 from cellfm.errors import InputError
@@ -73,6 +74,7 @@ def export_mindrecord(
     if not 1 <= n_files <= _MAX_FILES:
         raise InputError(f"n_files must be between 1 and {_MAX_FILES:,}, not {n_files}.")
     chosen = _choose(corpus, cells)
+    require_mindspore("cf.train.export_mindrecord")
     from mindspore.mindrecord import FileWriter
 
     with whole_folder(out, overwrite=overwrite) as folder:

@@ -11,13 +11,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
-from mudata import MuData, set_options
+from mudata import MuData
 
 import cellfm as cf
 from cellfm._adata import read_matrix
 from cellfm._encode import read_cells_for
 from cellfm._hgnc import package_synonyms
-from cellfm.data import read_cells, read_features
+from cellfm.data import read_cells, read_features, without_pulling
 from cellfm.data._features import without_genome
 from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
@@ -289,7 +289,7 @@ def test_data_without_genes_are_refused_with_what_they_are(tiny_adata: AnnData, 
         assert any(
             "no human gene expression" in problem for problem in cf.pp.check(tiny_adata, model=tiny_model).problems
         )
-    with set_options(pull_on_update=False), pytest.raises(InputError, match="Peaks"):
+    with without_pulling(), pytest.raises(InputError, match="Peaks"):
         cf.tl.embed(MuData({"prot": tiny_adata}), tiny_model, modality="prot")
     tiny_adata.var = tiny_adata.var[[]].assign(genome="mm10")
     with pytest.raises(InputError, match=r"only [0-9]+ mm10 \(mouse\).*orthologues"):

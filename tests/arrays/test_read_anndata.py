@@ -70,7 +70,8 @@ def test_scalars_and_unknown_entries_do_no_harm(tmp_path: Path, cells: AnnData, 
 def test_layers_with_slashes_keep_their_names(tmp_path: Path, cells: AnnData, kind: str, backed: bool):
     path, file = write(kind, tmp_path, cells)
     for name in ("spliced/raw", "a/b/c"):
-        ad.io.write_elem(file, f"layers/{name}", cells.X * 2)
+        parent, _, last = f"layers/{name}".rpartition("/")  # anndata 0.13 writes no name with a slash
+        ad.io.write_elem(file.require_group(parent), last, cells.X * 2)
     if kind == "h5ad":
         file.close()
     else:
@@ -111,7 +112,7 @@ def test_names_in_nullable_text_are_read_as_plain_text(tmp_path: Path, cells: An
         file.close()
     read = read_cells(path, backed=backed)
     assert (list(read.obs_names), list(read.var_names)) == expected
-    assert read.obs_names.dtype == read.var_names.dtype == object
+    assert read.obs_names.dtype == read.var_names.dtype == pd.Index(["plain"]).dtype
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
         read.to_memory().write_zarr(tmp_path / "again.zarr")

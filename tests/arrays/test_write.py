@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import zarr
 from anndata import AnnData
-from mudata import MuData, set_options
+from mudata import MuData
 
-from cellfm.data import check_writable, read_cells, write_cells, write_copy
+from cellfm.data import check_writable, read_cells, without_pulling, write_cells, write_copy
 from cellfm.errors import DataWarning, InputError
 
 
@@ -33,7 +33,7 @@ def test_written_is_read(tmp_path: Path, tiny_adata: AnnData, suffix: str):
 
 @pytest.mark.parametrize("suffix", [".h5mu", ".zarr"])
 def test_mudata_goes_to_its_own_formats(tmp_path: Path, tiny_adata: AnnData, suffix: str):
-    with set_options(pull_on_update=False):
+    with without_pulling():
         mdata = MuData({"rna": tiny_adata})
         write_cells(mdata, tmp_path / f"cells{suffix}")
     assert list(tmp_path.iterdir()) == [tmp_path / f"cells{suffix}"]

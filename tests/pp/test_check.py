@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
+from cellfm.data import without_pulling
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.vocab import Vocabulary
 
@@ -158,7 +159,7 @@ def test_wrong_arguments_raise(tiny_adata: AnnData, tiny_vocab: Vocabulary):
         cf.pp.check(tiny_adata, model=tiny_vocab, gene_key="name")
     with pytest.raises(InputError, match="found ndarray"):
         cf.pp.check(dense(tiny_adata), model=tiny_vocab)
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = mudata.MuData({"rna": tiny_adata})
     assert cf.pp.check(mdata, model=tiny_vocab).ok
     with pytest.raises(MissingKeyError, match="there are: rna"):

@@ -12,6 +12,7 @@ from anndata import AnnData
 
 import cellfm as cf
 from cellfm._harmonize import merge_columns
+from cellfm.data import without_pulling
 from cellfm.errors import DownloadError, InputError
 from cellfm.vocab import Vocabulary
 
@@ -238,7 +239,7 @@ def test_backed_data_are_refused(adata: AnnData, tmp_path: Path):
 
 def test_a_modality_is_harmonised_in_place(adata: AnnData, hgnc: Path):
     protein = AnnData(np.ones((6, 1), np.float32), obs=adata.obs[[]], var=pd.DataFrame(index=["P1"]))
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = mudata.MuData({"rna": adata, "protein": protein})
     result = cf.pp.harmonize_genes(mdata, model=VOCAB, hgnc=hgnc, copy=True)
     assert mdata.shape == (6, len(NAMES) + 1)

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
+from cellfm.data import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.vocab import Vocabulary
 
@@ -159,7 +160,7 @@ def test_wrong_arguments_are_named(poor: AnnData, tiny_vocab: Vocabulary, tmp_pa
 
 def test_cells_leave_a_modality_only(poor: AnnData, tiny_vocab: Vocabulary):
     protein = AnnData(np.ones((40, 1), np.float32), obs=poor.obs[[]], var=pd.DataFrame(index=["P1"]))
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         mdata = mudata.MuData({"rna": poor, "protein": protein})
     with pytest.warns(DataWarning, match="2 of 40"):
         cf.pp.prepare(mdata, model=tiny_vocab)

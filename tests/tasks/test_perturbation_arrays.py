@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+from cellfm.data import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.tasks.perturbation import _baselines as b
 from cellfm.tasks.perturbation import _metrics as m
@@ -72,7 +73,7 @@ def test_conditions_are_found_in_the_table_of_guides():
     rna, guides = cells(["x"] * 20), cells(["ctrl"] * 10 + ["A"] * 10)
     del rna.obs["condition"]
     guides.var_names = ["guide1", "guide2", "guide3"]
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         data = mudata.MuData({"rna": rna, "gdo": guides[::-1].copy()})
     assert (read_conditions(data, data["rna"], "condition", known="ABC").codes == np.repeat([0, 1], 10)).all()
 

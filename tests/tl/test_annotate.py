@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import warnings
 
 import mudata as md
 import numpy as np
@@ -12,6 +11,7 @@ import scanpy as sc
 
 import cellfm as cf
 from cellfm.config import ModelConfig
+from cellfm.data import without_pulling
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._annotator import Annotator
@@ -199,9 +199,7 @@ def test_a_class_that_loses_most_of_its_cells_is_named(query, reference, tiny_mo
         else:
             cf.tl.transfer_labels(query, reference, labels_key="label", model=tiny_model, **options)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        label(confidence_threshold=0.0, distance_threshold=np.inf)
+    label(confidence_threshold=0.0, distance_threshold=np.inf)
     for options, by_distance in (
         ({"confidence_threshold": 0.0, "distance_threshold": 0.0}, r"\1"),
         ({"confidence_threshold": 1.0, "distance_threshold": np.inf}, "0"),
@@ -267,7 +265,7 @@ def test_colors_of_the_reference_are_kept(reference, query, tiny_model):
 
 
 def test_mudata(query, annotator):
-    with md.set_options(pull_on_update=False):
+    with without_pulling():
         proteins = query[:, :5].copy()
         proteins.var_names = [f"protein{i}" for i in range(5)]
         both = md.MuData({"rna": query.copy(), "adt": proteins})

@@ -12,6 +12,7 @@ from anndata import AnnData
 import cellfm as cf
 from cellfm import _adata
 from cellfm.config import ModelConfig
+from cellfm.data import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 
@@ -135,7 +136,7 @@ def test_layer_and_raw(tiny_adata, tiny_model, expected):
 
 def test_mudata(tiny_adata, tiny_model, expected):
     protein = AnnData(np.ones((tiny_adata.n_obs, 2), np.float32), obs=pd.DataFrame(index=tiny_adata.obs_names))
-    with md.set_options(pull_on_update=False):
+    with without_pulling():
         data = md.MuData({"rna": tiny_adata, "prot": protein})
     cf.tl.embed(data, tiny_model)
     np.testing.assert_array_equal(data.mod["rna"].obsm["X_cellfm"], expected)

@@ -10,7 +10,7 @@ from anndata import AnnData
 
 import cellfm as cf
 from cellfm.config import ModelConfig
-from cellfm.data import tokenize
+from cellfm.data import tokenize, without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.integration import _integrate
@@ -113,7 +113,7 @@ def test_writes_what_it_says_the_same_for_the_same_seed(tiny_adata, model, tmp_p
 @pytest.mark.filterwarnings("ignore:No step of training")  # two steps need not
 def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
     emptied(tiny_adata, 3)
-    with md.set_options(pull_on_update=False):
+    with without_pulling():
         data = md.MuData({"rna": tiny_adata.copy()})
     with pytest.warns(DataWarning, match="1 of 40 cells expresses no gene"):
         result = cf.tl.integrate(data, model, **QUICK, masked=0.0, elastic=1.0, key_added="X_new", copy=True)

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
+from cellfm.data import without_pulling
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.perturbation._baselines import additive
@@ -283,7 +284,7 @@ def test_log_normalised_values_and_the_guides_of_a_mudata_give_the_same(
     rna.X = sp.csr_matrix(sp.diags(1e4 / np.asarray(rna.X.sum(1)).ravel()) @ rna.X, dtype=np.float32).log1p()
     guides = AnnData(np.ones((rna.n_obs, 1), np.float32), obs=rna.obs, var=pd.DataFrame(index=["guide"]))
     del rna.obs["condition"]
-    with mudata.set_options(pull_on_update=False):
+    with without_pulling():
         data = mudata.MuData({"rna": rna, "gdo": guides})
     found = cf.tl.fit_perturbation(data, tiny_model, uncertainty=True, candidates=["GENE200"], **SMALL)
     np.testing.assert_allclose(found.profiles.mean, predictor.profiles.mean, atol=1e-4)

@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 import cellfm as cf
+from cellfm.data import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.tasks.annotation._reject import BatchShift
 
@@ -114,7 +115,7 @@ def test_copy_and_mudata(parts, tiny_model):
     result = cf.tl.transfer_labels(query, reference, labels_key="label", model=tiny_model, copy=True)
     assert "cellfm_label" not in query.obs
     assert "cellfm_label" in result.obs
-    with md.set_options(pull_on_update=False):
+    with without_pulling():
         tables = md.MuData({"rna": query})
         cf.tl.transfer_labels(tables, reference, labels_key="label", model=tiny_model)
     np.testing.assert_array_equal(tables.mod["rna"].obs["cellfm_confidence"], result.obs["cellfm_confidence"])

@@ -11,7 +11,6 @@ import warnings
 from pathlib import Path
 
 import h5py
-import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +21,7 @@ from mudata import MuData
 
 import cellfm as cf
 from cellfm import cli
-from cellfm.data import Corpus, _shard_files
+from cellfm.data import Corpus, _shard_files, without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.train import _shard_writer, export_mindrecord, write_shards
 
@@ -77,7 +76,7 @@ def write_as(form: str, adata: AnnData, folder: Path) -> Path:
             adata.write_zarr(folder / "cells.zarr")
             return folder / "cells.zarr"
         if form == "h5mu":
-            with mudata.set_options(pull_on_update=False):
+            with without_pulling():
                 MuData({"rna": adata}).write_h5mu(folder / "cells.h5mu")
             return folder / "cells.h5mu"
     adata.write_h5ad(folder / "cells.h5ad")

@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cellfm._encode import CellInput, embed_cells
+from cellfm._extras import require_mindspore
 from cellfm._progress import progress
 from cellfm.errors import InputError
 from cellfm.model import CellFM
@@ -86,6 +87,7 @@ class QueryHead:
     def judge(
         self, model: CellFM, cells: CellInput, *, batch_size: int | None = None, random_state: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
+        require_mindspore("An annotator with head='query'")
         from cellfm.train._classify_score import TokenScorer  # the first use of MindSpore
 
         scorer = TokenScorer(model, self.weights, batch_size=batch_size)

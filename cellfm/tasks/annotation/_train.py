@@ -8,6 +8,7 @@ import pandas as pd
 
 from cellfm._adata import warn
 from cellfm._encode import CellInput, embed_cells
+from cellfm._extras import require_mindspore
 from cellfm._logging import logger
 from cellfm._wording import counted
 from cellfm.data import TokenBatch
@@ -187,6 +188,8 @@ def check_options(
         raise InputError(f"validation_fraction must be above 0 and below 1, not {validation_fraction}.")
     if lora_rank < 1:
         raise InputError(f"lora_rank must be 1 or more, not {lora_rank}.")
+    if method != "frozen" or head == "query":
+        require_mindspore(f"method={method!r} with head={head!r}")
 
 
 def _reference(

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from cellfm.data import as_text
+
 N_NEIGHBORS = 10
 _RESOLUTIONS = ((5_000, 5), (20_000, 10), (40_000, 15), (100_000, 20), (200_000, 25))
 _FINEST = 30
@@ -42,5 +44,5 @@ def find_clusters(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray
     sc.tl.leiden(
         graph, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=random_state
     )
-    clusters[there] = graph.obs["leiden"].astype(str).to_numpy(object)
+    clusters[there] = as_text(graph.obs["leiden"])
     return clusters

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cellfm._adata import column_names
+from cellfm.data import as_text
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.vocab import Vocabulary, strip_version
 
@@ -52,7 +53,7 @@ def is_lncrna(adata: AnnData, ids: np.ndarray, vocab: Vocabulary, biotypes: Biot
         kinds = np.concatenate(([""], vocab.genes["biotype"].to_numpy()))[ids]
         where = "the model's vocabulary"
     elif isinstance(biotypes, str) and biotypes in adata.var:
-        kinds, where = adata.var[biotypes].astype(str).to_numpy(), f"var[{biotypes!r}]"
+        kinds, where = as_text(adata.var[biotypes]), f"var[{biotypes!r}]"
     else:
         known, where = _mapping(adata, biotypes)
         symbols = np.concatenate(([""], vocab.symbols))[ids]

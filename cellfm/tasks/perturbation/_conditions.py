@@ -115,7 +115,7 @@ def read_conditions(
         raise InputError(f"obs[{key!r}] has control cells only ({_some(sizes.index)}); expected perturbed ones too.")
     place = {condition: i for i, condition in enumerate(conditions)}
     place_of = {label: place[reading.genes] for label, reading in readings.items()}
-    codes = labels.map(place_of).fillna(-1).to_numpy(int)
+    codes = np.array(labels.map(place_of).fillna(-1), int)
     codes[missing] = -1
     if missing.any():
         warn(f"{tell_missing(column, key, 'label')}: left out.")

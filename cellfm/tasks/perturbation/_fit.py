@@ -10,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellfm._encode import CellInput
+from cellfm._extras import require_mindspore
 from cellfm._genes import find_genes
 from cellfm._hgnc import Synonyms
 from cellfm._logging import logger
@@ -88,6 +89,7 @@ def fit_predictor(
     InputError
         A perturbed gene of which nothing is known.
     """
+    require_mindspore("cf.tl.fit_perturbation")
     from cellfm.tasks.perturbation._train import NetworkInput, train_network
 
     conditions, profiles = cells.conditions, mean_profiles(cells.values, cells.conditions)

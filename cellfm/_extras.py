@@ -1,0 +1,52 @@
+"""MindSpore, which an install may lack: whether it is there and can be trusted, and what to do where not."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from cellfm.errors import MissingPackageError
+
+NEWEST_PYTHON = (3, 12)
+"""The newest Python that MindSpore 2.10 has wheels for."""
+
+
+def has_mindspore() -> bool:
+    """Whether MindSpore is installed; imports nothing."""
+    return find_spec("mindspore") is not None
+
+
+def require_mindspore(what: str = "This") -> None:
+    """Check that MindSpore is installed, beside a NumPy that it can work with; imports nothing.
+
+    Parameters
+    ----------
+    what
+        What needs it, the subject of the message.
+
+    Raises
+    ------
+    MissingPackageError
+        It is not, or NumPy is of version 2.
+    """
+    if not has_mindspore():
+        raise MissingPackageError(f"{what} needs MindSpore, which is not installed. {how_to_install()}")
+    try:
+        numpy = version("numpy")
+    except PackageNotFoundError:  # what is missing then says so itself
+        return
+    if int(numpy.split(".")[0]) >= 2:
+        raise MissingPackageError(
+            f"MindSpore 2.10 needs NumPy 1, but NumPy {numpy} is installed: its results cannot be trusted. "
+            "Install with: pip install 'cellfm[mindspore]', best in an environment of its own."
+        )
+
+
+def how_to_install() -> str:
+    """A sentence on installing MindSpore with this Python."""
+    if sys.version_info[:2] <= NEWEST_PYTHON:
+        return "Install it with: pip install 'cellfm[mindspore]' (it needs NumPy 1)."
+    here, newest = ("{}.{}".format(*numbers[:2]) for numbers in (sys.version_info, NEWEST_PYTHON))
+    return (
+        f"MindSpore 2.10 has no wheel for Python {here}, so that pip cannot install it here: make an environment with "
+        f"Python {newest} or 3.11, and in it pip install 'cellfm[mindspore]'."
+    )
