@@ -57,7 +57,7 @@ FLOORS = (
         "data",
         "genes",
     ),
-    ("nn",),
+    ("nn", "engines"),
     ("model", "_encode", "_pieces"),
     ("train",),
     ("tasks",),
@@ -217,8 +217,8 @@ def test_all_that_is_without_mindspore_is_type_checked():
     assert checked == set(WITHOUT_MINDSPORE)
 
 
-@pytest.mark.parametrize("module", [name for name in INSIDE if room(name) == "nn"])
-def test_the_network_sees_no_data_and_no_files(module: str):
+@pytest.mark.parametrize("module", [name for name in INSIDE if room(name) in ("nn", "engines")])
+def test_the_network_and_its_engines_see_no_data_and_no_files(module: str):
     foreign = {"anndata", "mudata", "pandas", "scanpy", "scipy", "pathlib", "h5py", "safetensors"}
     assert not {name.split(".")[0] for name in imports(module)} & foreign
 

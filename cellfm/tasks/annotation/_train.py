@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from cellfm._adata import warn
 from cellfm._encode import CellInput, embed_cells
@@ -46,8 +45,8 @@ class _Reference:
     weight: np.ndarray
     """(n,) float32: how much a cell counts."""
 
-    def part(self, chosen: np.ndarray) -> LabelledCells:
-        return LabelledCells(self.embedding[chosen], self.kind[chosen], self.weight[chosen])
+    def cells(self, weight: np.ndarray) -> LabelledCells:
+        return LabelledCells(self.embedding, self.kind, weight)
 
 
 def train_annotator(
@@ -97,17 +96,16 @@ def train_annotator(
     if head == "mlp":
         width = model.config.d_model  # also on other features than the model's embedding
         start = MLP.start(of.embedding[train], len(of.classes), n_layers, random_state, width=width)
-        validation = of.part(held_out) if held_out.any() else None
+        validation = of.cells(of.weight * held_out) if held_out.any() else None
         iterations = n_epochs if n_epochs and method == "frozen" else N_ITERATIONS
-        first, lines = fit_mlp(start, of.part(train), n_iterations=iterations, validation=validation)
-        history = pd.DataFrame(lines, columns=["step", "loss", "validation_loss"])
+        first, history = fit_mlp(start, of.cells(of.weight * train), n_iterations=iterations, validation=validation)
     final: Head
     if head == "mlp" and method == "frozen":
         judged, seen = first.logits(of.embedding[held_out]), of.embedding
         # What was held out has done its duty: the head that is kept learns from all cells.
         whole, _ = fit_mlp(
             MLP.start(of.embedding, len(of.classes), n_layers, random_state, width=width),
-            of.part(np.ones(len(of.kind), bool)),
+            of.cells(of.weight),
             n_iterations=iterations,
         )
         final = MLPHead(whole)

@@ -16,7 +16,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from sklearn.multiclass import OneVsRestClassifier
 
 from cellfm._progress import progress
-from cellfm.tasks.genes._mlp import Recipe, binary_recipe, logits, multilabel_recipe, train_folds
+from cellfm.tasks.genes._mlp import Recipe, binary_recipe, multilabel_recipe, probabilities, train_folds
 
 MLP, LOGISTIC = "MLP", "logistic regression"
 VALIDATION = 0.2
@@ -122,10 +122,8 @@ def _mlp_scores(x: np.ndarray, y: np.ndarray, folds: list[Fold], options: dict, 
     by_fold = np.stack([_standardised(x, train) for train, _, _ in folds])
     parts = [train for train, _, _ in folds], [validation for _, validation, _ in folds]
     weights = train_folds(by_fold, y.astype(np.float32), *parts, recipe, random_state)
-    return [
-        1 / (1 + np.exp(-logits(by_fold[i : i + 1, test], [w[i : i + 1] for w in weights], recipe)[0]))
-        for i, (_, _, test) in enumerate(folds)
-    ]
+    found = probabilities(by_fold, weights, recipe)
+    return [p[test] for p, (_, _, test) in zip(found, folds, strict=True)]
 
 
 def _logistic_scores(x: np.ndarray, y: np.ndarray, folds: list[Fold], _: dict, random_state: int) -> list[np.ndarray]:

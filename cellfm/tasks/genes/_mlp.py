@@ -1,16 +1,20 @@
-"""The paper's classifiers of genes, small networks without bias; those of all folds are trained side by side in NumPy.
+"""The paper's classifiers of genes, small networks without bias.
 
-A fold has its own weights and its own genes; products over all folds are one batched matrix product. Two forms (Zeng
-2025, "Gene function prediction"): for two classes d -> d/2 -> d/4 -> 1 with dropout, for many labels a layer norm and
-d -> 1028 -> 512 -> 256 -> k.
+Two forms (Zeng 2025, "Gene function prediction"): for two classes d -> d/2 -> d/4 -> 1 with dropout, for many labels a
+layer norm and d -> 1028 -> 512 -> 256 -> k.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
+from cellfm.engines import apply, fit, shuffled
+
 Hidden = tuple[int, ...]
+Weights = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -24,15 +28,15 @@ class Recipe:
     n_epochs: int = 200
     batch_size: int = 32
     patience: int = 20
-    """Epochs without a lower validation loss after which the weights of a fold are no longer taken."""
+    """Epochs without a lower validation loss after which training stops."""
 
 
-def binary_recipe(d: int, **options: float) -> Recipe:
+def binary_recipe(d: int, **options: Any) -> Recipe:
     """For two classes."""
     return Recipe((max(2, d // 2), max(2, d // 4)), **options)
 
 
-def multilabel_recipe(**options: float) -> Recipe:
+def multilabel_recipe(**options: Any) -> Recipe:
     """For many labels."""
     return Recipe((1028, 512, 256), layer_norm=True, dropout=0.0, batch_size=128, **options)
 
@@ -44,8 +48,8 @@ def train_folds(
     validation: list[np.ndarray],
     recipe: Recipe,
     random_state: int = 0,
-) -> list[np.ndarray]:
-    """Train one network a fold; each keeps the weights of its least validation loss.
+) -> Weights:
+    """Train one network a fold, all side by side; each keeps the weights of its least validation loss.
 
     Parameters
     ----------
@@ -58,97 +62,79 @@ def train_folds(
 
     Returns
     -------
-    Weights by layer, (n_folds, in, out).
+    Weights by layer, (n_folds, in, out) each.
     """
-    n_folds, k = len(train), y.shape[1]
+    n_folds = len(train)
     generators = [np.random.default_rng((random_state, fold)) for fold in range(n_folds)]
-    weights = [
-        np.stack([g.standard_normal((a, b)) * np.sqrt(2 / (a + b)) for g in generators]).astype(np.float32)
-        for a, b in pairwise((x.shape[2], *recipe.hidden, k))
-    ]
-    first, second = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
+    weights = {
+        f"{i}": np.stack([g.standard_normal((a, b)) * np.sqrt(2 / (a + b)) for g in generators]).astype(np.float32)
+        for i, (a, b) in enumerate(pairwise((x.shape[2], *recipe.hidden, y.shape[1])))
+    }
     # Labels are seldom balanced: the rarer value counts more.
-    positive = np.stack([y[genes].mean(0) for genes in train])[:, None]  # (f, 1, k)
-    positive = np.clip(positive, 1e-3, 1 - 1e-3)
-    best, best_loss = [w.copy() for w in weights], np.full(n_folds, np.inf)
-    waited = np.zeros(n_folds, int)
-    n_batches = max(1, min(map(len, train)) // recipe.batch_size)
-    fold = np.arange(n_folds)[:, None]
-    step = 0
-    for _ in range(recipe.n_epochs):
-        order = [generator.permutation(genes) for generator, genes in zip(generators, train, strict=True)]
-        for batch in range(n_batches):
-            # Folds differ by a gene or so in size; the batch takes an equal part of each.
-            genes = np.stack([np.array_split(o, n_batches)[batch][: min(map(len, order)) // n_batches] for o in order])
-            gradients = _gradients(x[fold, genes], y[genes], weights, positive, recipe, generators[0])
-            step += 1
-            for w, g, m, v in zip(weights, gradients, first, second, strict=True):
-                m += 0.1 * (g - m)
-                v += 0.001 * (g * g - v)
-                w -= recipe.learning_rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
-        for i in np.flatnonzero(waited < recipe.patience):
-            own = [w[i : i + 1] for w in weights]
-            loss = _loss(logits(x[i : i + 1, validation[i]], own, recipe), y[validation[i]], positive[i : i + 1])
-            waited[i] += 1
-            if loss < best_loss[i]:
-                best_loss[i], waited[i] = loss, 0
-                for kept, w in zip(best, weights, strict=True):
-                    kept[i] = w[i]
-        if (waited >= recipe.patience).all():
-            break
-    return best
+    positive = np.clip([[y[genes].mean(0)] for genes in train], 1e-3, 1 - 1e-3)  # (f, 1, k)
+    balance = np.where(y > 0.5, 0.5 / positive, 0.5 / (1 - positive)).astype(np.float32)  # (f, n_genes, k)
+    # Folds differ by a gene or so in size; a batch takes as many of each.
+    size = min(recipe.batch_size, *map(len, train))
+    shuffles = [shuffled(len(genes), size, (random_state, fold)) for fold, genes in enumerate(train)]
+    n_batches = min(n for _, n in shuffles)
+    # All folds validate by as many genes; those behind the end of a fold have no share in its loss.
+    n_validation = max(map(len, validation))
+    judged = np.stack([np.pad(genes, (0, n_validation - len(genes))) for genes in validation])
+    shares = np.stack([(np.arange(n_validation) < len(genes)) / len(genes) for genes in validation]).astype(np.float32)
+
+    def batch(step: int) -> tuple[np.ndarray, ...]:
+        genes = [genes[rows(step)[0]] for genes, (rows, _) in zip(train, shuffles, strict=True)]
+        masks: list[np.ndarray] = []
+        if recipe.dropout:
+            random = np.random.default_rng((random_state, n_folds, step)).random
+            sizes = [(n_folds, size, width) for width in recipe.hidden]
+            masks = [(random(s, np.float32) >= recipe.dropout) / np.float32(1 - recipe.dropout) for s in sizes]
+        return np.stack(genes), np.full((1, 1), 1 / size, np.float32), *masks
+
+    data = (_normed(x) if recipe.layer_norm else x, y, balance)
+    return fit(
+        _loss,
+        weights,
+        batch,
+        data=data,
+        steps=recipe.n_epochs * n_batches,
+        learning_rate=recipe.learning_rate,
+        validate=lambda weights: apply(_by_fold, weights, *data, judged, shares),
+        every=n_batches,
+        patience=recipe.patience,
+    )[0]
 
 
-def logits(x: np.ndarray, weights: list[np.ndarray], recipe: Recipe) -> np.ndarray:
-    """(n_folds, n, d) to (n_folds, n, k)."""
-    h = _normed(x) if recipe.layer_norm else x
-    for w in weights[:-1]:
-        h = _silu(h @ w)
-    return h @ weights[-1]
+def probabilities(x: np.ndarray, weights: Weights, recipe: Recipe) -> np.ndarray:
+    """By fold, (n_folds, n, d) to (n_folds, n, k)."""
+    z = apply(_logits, weights, _normed(x) if recipe.layer_norm else x)
+    return 1 / (1 + np.exp(-z))
 
 
-def _gradients(
-    x: np.ndarray,
-    y: np.ndarray,
-    weights: list[np.ndarray],
-    positive: np.ndarray,
-    recipe: Recipe,
-    generator: np.random.Generator,
-) -> list[np.ndarray]:
-    """Gradients of the mean loss over the batch (n_folds, n, d), by layer."""
-    inputs, products, kept = [_normed(x) if recipe.layer_norm else x], [], []
-    for w in weights[:-1]:
-        products.append(inputs[-1] @ w)
-        scale = (generator.random(products[-1].shape, np.float32) >= recipe.dropout) / np.float32(1 - recipe.dropout)
-        kept.append(scale)
-        inputs.append(_silu(products[-1]) * scale)
-    slope = (_sigmoid(inputs[-1] @ weights[-1]) - y) * _balance(y, positive) / (x.shape[1] * y.shape[-1])
-    found = [inputs[-1].swapaxes(1, 2) @ slope]
-    for i in reversed(range(len(weights) - 1)):
-        s = _sigmoid(products[i])
-        slope = (slope @ weights[i + 1].swapaxes(1, 2)) * kept[i] * (s * (1 + products[i] * (1 - s)))
-        found.insert(0, inputs[i].swapaxes(1, 2) @ slope)
-    return found
+def _loss(xp: SimpleNamespace, weights: Weights, *arrays: Any) -> Any:
+    """The sum over folds, whose weights do not meet."""
+    return _by_fold(xp, weights, *arrays).sum()
 
 
-def _loss(z: np.ndarray, y: np.ndarray, positive: np.ndarray) -> float:
-    """Mean binary cross-entropy, rare labels weighted up."""
-    entropy = np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))
-    return float((entropy * _balance(y, positive)).mean())
+def _by_fold(
+    xp: SimpleNamespace, weights: Weights, x: Any, y: Any, balance: Any, genes: Any, shares: Any, *masks: Any
+) -> Any:
+    """Binary cross-entropy of some genes of each fold, (n_folds,); genes count by `shares`, labels by `balance`."""
+    fold = np.arange(len(x))[:, None]
+    z = _logits(xp, weights, x[fold, genes], *masks)  # (f, n, k)
+    entropy = xp.maximum(z, 0) - z * y[genes] + xp.log(1 + xp.exp(-xp.abs(z)))
+    return ((entropy * balance[fold, genes]).mean(-1) * shares).sum(-1)
 
 
-def _balance(y: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    return np.where(y > 0.5, 0.5 / positive, 0.5 / (1 - positive)).astype(np.float32)
+def _logits(xp: SimpleNamespace, weights: Weights, x: Any, *masks: Any) -> Any:
+    h = x
+    for i in range(len(weights) - 1):
+        h = xp.silu(h @ weights[f"{i}"])
+        h = h * masks[i] if masks else h  # dropout
+    return h @ weights[f"{len(weights) - 1}"]
 
 
 def _normed(x: np.ndarray) -> np.ndarray:
+    """The layer norm of the input, which learns nothing."""
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-
-
-def _silu(z: np.ndarray) -> np.ndarray:
-    return z * _sigmoid(z)
-
-
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * z))

@@ -1,33 +1,19 @@
 """CellOT (Bunne 2023): optimal transport between two sets of cells by a pair of convex potentials."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from cellfm._progress import progress
-from cellfm.tasks.transport._adam import AdamState, adam_start, adam_step
-from cellfm.tasks.transport._convex import Weights, convex, draw_potential, gradient, potential
+from cellfm.engines import fit
+from cellfm.tasks.transport._convex import Weights, carry, convex, draw_potential, gradient, potential
 from cellfm.tasks.transport._recipe import Recipe
 
 BETAS = (0.5, 0.9)
 PAD = 1024
 """Sets of cells are padded to multiples of this, so that fits of about the same size share what was compiled."""
-
-
-class Pair(NamedTuple):
-    """Both potentials in training."""
-
-    f: Weights
-    """Over target cells."""
-    g: Weights
-    """Over source cells: its gradient is the map."""
-    of_f: AdamState
-    of_g: AdamState
 
 
 def fit_potentials(
@@ -48,78 +34,47 @@ def fit_potentials(
     -------
     The weights of the potential over source cells, and a row for each validation.
     """
-    draw, key = jax.random.split(jax.random.key(recipe.random_state))
+    generator = np.random.default_rng(recipe.random_state)
     shift = target.mean(0) - source.mean(0) if recipe.start == "shift" else np.zeros(source.shape[1], np.float32)
-    key_f, key_g = jax.random.split(draw)
-    f, g = draw_potential(-shift, recipe.widths, key_f), draw_potential(shift, recipe.widths, key_g)
-    pair = Pair(f, g, adam_start(f), adam_start(g))
-    cells = _padded(source), _padded(target)
-    options = {
-        "n_steps": recipe.validate_every,
-        "inner_steps": recipe.inner_steps,
-        "batch_size": min(recipe.batch_size, len(source), len(target)),
-    }
-    rows, best, kept, waited = [], np.inf, g, 0
-    with progress(recipe.n_steps, "optimal transport", "steps") as bar:
-        for done in range(0, recipe.n_steps + 1, recipe.validate_every):
-            losses = (np.nan, np.nan)
-            if done:
-                key, own = jax.random.split(key)
-                pair, losses = _steps(pair, *cells, own, recipe.learning_rate, **options)
-                bar.update(recipe.validate_every)
-            found = score(np.asarray(gradient(pair.g, held_out)))
-            rows.append({"step": done, "loss_f": float(losses[0]), "loss_g": float(losses[1]), "validation": found})
-            if found < best:
-                best, kept, waited = found, pair.g, 0
-            else:
-                waited += 1
-            if waited == recipe.patience:
-                break
-    return {name: np.asarray(array) for name, array in kept.items()}, pd.DataFrame(rows)
+    f, g = (draw_potential(start, recipe.widths, generator) for start in (-shift, shift))
+    size, period = min(recipe.batch_size, len(source), len(target)), recipe.inner_steps + 1
+
+    def batch(step: int) -> tuple[np.ndarray, ...]:
+        own = np.random.default_rng((recipe.random_state, step))
+        return tuple(own.integers(0, len(cells), size) for cells in (source, target))
+
+    weights, rows = fit(
+        {"f": _loss_of_f, "g": _loss_of_g},
+        {"f": f, "g": g},
+        batch,
+        data=(_padded(source), _padded(target)),
+        turns=("g",) * recipe.inner_steps + ("f",),
+        steps=recipe.n_steps * period,
+        learning_rate=recipe.learning_rate,
+        betas=BETAS,
+        project=convex,
+        validate=lambda weights: score(carry(weights["g"], held_out)),
+        every=recipe.validate_every * period,
+        patience=recipe.patience,
+        label="optimal transport",
+    )
+    history = pd.DataFrame(rows)
+    return weights["g"], history.assign(step=history["step"] // period)
 
 
-def _padded(cells: np.ndarray) -> tuple[jax.Array, int]:
-    """Cells with empty rows behind them, and how many they are."""
-    return jnp.asarray(np.pad(cells, ((0, -len(cells) % PAD), (0, 0)))), len(cells)
+def _loss_of_g(xp: SimpleNamespace, weights: Weights, source: Any, target: Any, of_source: Any, of_target: Any) -> Any:
+    """That of g over source cells, whose gradient is the map: moved cells are where f is small, and near."""
+    x = source[of_source]
+    moved = gradient(xp, weights["g"], x)
+    return (potential(xp, weights["f"], moved) - (x * moved).sum(1)).mean()
 
 
-@partial(jax.jit, static_argnames=("n_steps", "inner_steps", "batch_size"))
-def _steps(
-    pair: Pair,
-    source: tuple[jax.Array, int],
-    target: tuple[jax.Array, int],
-    key: jax.Array,
-    learning_rate: float,
-    *,
-    n_steps: int,
-    inner_steps: int,
-    batch_size: int,
-) -> tuple[Pair, tuple[jax.Array, jax.Array]]:
-    """Some steps of f, each after `inner_steps` of g, in one compiled loop; and the mean losses."""
+def _loss_of_f(xp: SimpleNamespace, weights: Weights, source: Any, target: Any, of_source: Any, of_target: Any) -> Any:
+    """That of f over target cells: large where cells are moved to and target cells are few."""
+    moved = gradient(xp, weights["g"], source[of_source])
+    return potential(xp, weights["f"], target[of_target]).mean() - potential(xp, weights["f"], moved).mean()
 
-    def batch(cells: tuple[jax.Array, int], key: jax.Array) -> jax.Array:
-        return cells[0][jax.random.randint(key, (batch_size,), 0, cells[1])]
 
-    def loss_of_g(g: Weights, f: Weights, x: jax.Array) -> jax.Array:
-        moved = gradient(g, x)
-        return (potential(f, moved) - (x * moved).sum(1)).mean()
-
-    def loss_of_f(f: Weights, y: jax.Array, moved: jax.Array) -> jax.Array:
-        return potential(f, y).mean() - potential(f, moved).mean()
-
-    def inner(carry: tuple[Weights, AdamState, Weights], key: jax.Array) -> tuple[tuple, jax.Array]:
-        g, state, f = carry
-        loss, slope = jax.value_and_grad(loss_of_g)(g, f, batch(source, key))
-        g, state = adam_step(g, slope, state, learning_rate, BETAS)
-        return (convex(g), state, f), loss
-
-    def outer(pair: Pair, key: jax.Array) -> tuple[Pair, tuple[jax.Array, jax.Array]]:
-        *keys, key_x, key_y = jax.random.split(key, inner_steps + 2)
-        (g, of_g, _), losses = jax.lax.scan(inner, (pair.g, pair.of_g, pair.f), jnp.stack(keys))
-        moved = gradient(g, batch(source, key_x))
-        loss, slope = jax.value_and_grad(loss_of_f)(pair.f, batch(target, key_y), moved)
-        f, of_f = adam_step(pair.f, slope, pair.of_f, learning_rate, BETAS)
-        return Pair(convex(f), g, of_f, of_g), (loss, losses.mean())
-
-    pair, losses = jax.lax.scan(outer, pair, jax.random.split(key, n_steps))
-    return pair, (losses[0].mean(), losses[1].mean())
+def _padded(cells: np.ndarray) -> np.ndarray:
+    """Cells with empty rows behind them, which no batch reads."""
+    return np.pad(cells, ((0, -len(cells) % PAD), (0, 0)))

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from cellfm.errors import InputError
+from cellfm.tasks.transport._cellot import fit_potentials
+from cellfm.tasks.transport._convex import carry
 from cellfm.tasks.transport._metrics import mmd
 from cellfm.tasks.transport._recipe import Recipe
 
@@ -26,9 +28,7 @@ class Map:
     def __call__(self, z: np.ndarray) -> np.ndarray:
         """Carry latent cells, (n, d) -> (n, d) float32."""
         if self.kind == "cellot":
-            from cellfm.tasks.transport._convex import gradient
-
-            return np.asarray(gradient(self.arrays, z), np.float32)
+            return carry(self.arrays, z)
         if self.kind == "entropic":
             from cellfm.tasks.transport._entropic import entropic_map
 
@@ -66,8 +66,6 @@ def fit_map(method: Method, source: LatentCells, target: LatentCells, recipe: Re
         return mmd(moved, target.validation)
 
     if method == "cellot":
-        from cellfm.tasks.transport._cellot import fit_potentials
-
         found = fit_potentials(source.fit, target.fit, score, source.validation, recipe)
     elif method == "entropic":
         from cellfm.tasks.transport._entropic import fit_entropic

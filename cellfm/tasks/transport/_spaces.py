@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
+from cellfm.engines import apply
 from cellfm.errors import InputError
+from cellfm.tasks.transport import _autoencoder
 from cellfm.tasks.transport._recipe import Recipe
 
 SpaceName = Literal["cellfm", "pca", "genes", "scgen"]
@@ -35,9 +37,7 @@ class Space:
         a = self.arrays
         z = x
         if self.kind == "cellfm":
-            from cellfm.tasks.transport._autoencoder import encode
-
-            z = np.asarray(encode(a, (x - a["cls_mean"]) / a["cls_scale"]))
+            z = apply(_autoencoder.encode, a, (x - a["cls_mean"]) / a["cls_scale"])
         elif self.kind == "scgen":
             from cellfm.tasks.transport._scgen import encode
 
@@ -51,9 +51,7 @@ class Space:
         a = self.arrays
         z = z * a["scale"] + a["mean"]
         if self.kind == "cellfm":
-            from cellfm.tasks.transport._autoencoder import decode
-
-            return np.asarray(decode(a, z))
+            return apply(_autoencoder.decode, a, z)
         if self.kind == "scgen":
             from cellfm.tasks.transport._scgen import decode
 
@@ -82,10 +80,10 @@ def fit_space(
     history = pd.DataFrame()
     arrays: dict[str, np.ndarray] = {}
     if kind == "cellfm":
-        from cellfm.tasks.transport._autoencoder import train_autoencoder
-
         arrays = {"cls_mean": x[~held_out].mean(0), "cls_scale": x[~held_out].std(0) + TINY}
-        weights, history = train_autoencoder((x - arrays["cls_mean"]) / arrays["cls_scale"], values, held_out, recipe)
+        weights, history = _autoencoder.train_autoencoder(
+            (x - arrays["cls_mean"]) / arrays["cls_scale"], values, held_out, recipe
+        )
         arrays |= weights
     elif kind == "scgen":
         from cellfm.tasks.transport._scgen import train_vae
