@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._wording import counted_of
+from cellfm._wording import counted_of, with_subject
 from cellfm.data import (
     SAMPLE_CELLS,
     Features,
@@ -379,7 +379,7 @@ def warn(message: str) -> None:
     frame, depth = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("cellfm."):
         frame, depth = frame.f_back, depth + 1
-    warnings.warn(message, DataWarning, stacklevel=depth)
+    warnings.warn(with_subject(message), DataWarning, stacklevel=depth)
 
 
 def _x_of(adata: AnnData) -> Any:

@@ -8,9 +8,13 @@ NO_TABLE = "none"
 
 
 def add_gene_options(parser: argparse.ArgumentParser, *, reference: bool = False) -> None:
-    """Add ``--genome``, ``--gene-key``, ``--hgnc`` and ``--min-known-genes`` to a command."""
+    """Add ``--genome``, ``--gene-key``, ``--hgnc`` and ``--min-known-genes`` to a command; the first two also for a
+    reference.
+    """
     add_genome_option(parser)
-    parser.add_argument("--gene-key", metavar="COLUMN", help="column of var with the gene names; by default the best")
+    if reference:
+        parser.add_argument("--reference-genome", metavar="NAME", help="the same for the reference")
+    add_gene_key_option(parser)
     if reference:
         parser.add_argument("--reference-gene-key", metavar="COLUMN", help="the same for the reference")
     add_hgnc_option(parser)
@@ -20,6 +24,12 @@ def add_gene_options(parser: argparse.ArgumentParser, *, reference: bool = False
 def add_genome_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--genome`` to a command."""
     parser.add_argument("--genome", metavar="NAME", help="genome of the genes to read, where there are several")
+
+
+def add_gene_key_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--gene-key`` to a command."""
+    where = "column of var with the gene names, or var_names; by default the best"
+    parser.add_argument("--gene-key", metavar="COLUMN", help=where)
 
 
 def add_hgnc_option(parser: argparse.ArgumentParser) -> None:

@@ -15,16 +15,18 @@ _PARAMETER = re.compile(r"(?:--|\b)([a-z][\w-]*)=(?:'([^']*)'|\"([^\"]*)\"|(\.\.
 
 
 def as_options(message: str, options: Collection[str]) -> str:
-    """Write parameters that a command has as its options; all else stays.
+    """Write parameters that a command has as its options, those of the reference in messages about it; all else stays.
 
     Parameters
     ----------
     options
         Names of the options of the command, with underscores.
     """
+    of_reference = message.startswith("The reference:")
 
     def option(match: re.Match[str]) -> str:
         name = match[1].replace("-", "_")
+        name = f"reference_{name}" if of_reference and f"reference_{name}" in options else name
         name = name if name in options else _RENAMED.get(name, name)
         if name not in options:
             return match[0]

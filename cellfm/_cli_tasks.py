@@ -52,7 +52,7 @@ def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if args.output.suffix == ".h5ad":
         data = select(data, args.modality)  # one table of a .h5mu
     check_fits(data, args.output)
-    reference = read_cells(args.reference, genome=args.genome) if args.reference else None
+    reference = read_cells(args.reference, genome=args.reference_genome) if args.reference else None
     annotate(
         data,
         args.annotator,

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cellfm.errors import InputError
 from cellfm.settings import model_folder, settings
@@ -44,13 +44,23 @@ class Finding:
     """What to do; empty where nothing is wrong."""
 
 
-def diagnose(cells: Path | None = None, *, genome: str | None = None, modality: str = "rna") -> list[Finding]:
-    """Look at all that cellfm needs to run, and at a file of cells; takes as long as MindSpore needs to start."""
+def diagnose(cells: Path | None = None, *, genome: str | None = None, **options: Any) -> list[Finding]:
+    """Look at all that cellfm needs to run, and at a file of cells; takes as long as MindSpore needs to start.
+
+    Parameters
+    ----------
+    cells
+        A file of cells.
+    genome
+        As `cellfm.data.read_cells` takes it.
+    **options
+        Those of `cf.pp.check`.
+    """
     findings = [_python(), *_packages(), *_mindspore(), _mini(), _cache(), _memory()]
-    return findings if cells is None else [*findings, *_cells(cells, genome, modality)]
+    return findings if cells is None else [*findings, *_cells(cells, genome, options)]
 
 
-def _cells(path: Path, genome: str | None, modality: str) -> list[Finding]:
+def _cells(path: Path, genome: str | None, options: dict[str, Any]) -> list[Finding]:
     """Whether a file of cells can be read, and what `cf.pp.check` says of it."""
     from cellfm.data import cell_format, read_cells
     from cellfm.pp import check
@@ -58,7 +68,7 @@ def _cells(path: Path, genome: str | None, modality: str) -> list[Finding]:
     try:
         kind = cell_format(path, genome=genome)
         data = read_cells(path, backed=kind in ("h5ad", "zarr") and genome is None, genome=genome)
-        report = check(data, modality=modality)
+        report = check(data, **options)
     except InputError as error:
         return [Finding("cells", "problem", "cannot be read or checked", str(error))]
     size = f"{kind}, {report.n_cells:,} cells x {report.n_genes:,} genes, {report.n_known:,} known to 'mini'"

@@ -1,6 +1,5 @@
 """Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
 
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -152,22 +151,6 @@ def read_cells_for(
         match = _one_row_a_gene(match, counts)
     _check_genes(match, vocab, counts, min_known_genes)
     return CellInput(counts, match, values)
-
-
-def read_reference_for(
-    adata: AnnData, vocab: Vocabulary, *, layer: str | None, gene_key: str | None, **options: Any
-) -> CellInput:
-    """As `read_cells_for`, for a second table: messages name ``reference_layer=`` and ``reference_gene_key=``."""
-    try:
-        return read_cells_for(adata, vocab, layer=layer, gene_key=gene_key, **options)
-    except InputError as error:
-        # Calls of other functions, such as cf.pp.recover_counts(adata, layer='raw'), stay as they are.
-        text = re.sub(
-            r"\bcf\.[\w.]+\([^()]*\)|\b(layer|gene_key)=",
-            lambda match: f"reference_{match[0]}" if match[1] else match[0],
-            str(error),
-        )
-        raise type(error)(f"The reference: {text}") from None
 
 
 def refuse_empty(cells: CellInput) -> None:

@@ -1,10 +1,30 @@
 """The one logger of the package. Silent but for warnings until `cf.settings.verbosity` says otherwise."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger("cellfm")
 
 LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """A block that gives the same information once: tools that read a file twice say twice what they read in it."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        known = record.levelno == logging.INFO and text in said
+        said.add(text)
+        return not known
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 def set_level(name: str) -> None:

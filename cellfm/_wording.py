@@ -1,6 +1,16 @@
-"""Parts of messages: numbers with their nouns ("1 gene", "2 genes"), and what an error of another package says."""
+"""Parts of messages: numbers with their nouns ("1 gene", "2 genes"), what another package says, what is spoken of."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from cellfm.errors import InputError
+
+_OF_REFERENCE = ContextVar("of_reference", default=False)
+_OPTIONS = re.compile(r"\bcf\.[\w.]+\([^()]*\)|\b(layer|gene_key)=")
+"""Options that the reference has for itself; calls of functions, such as cf.pp.recover_counts(adata, layer='raw'), stay
+as they are."""
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -63,3 +73,36 @@ def reason_of(error: BaseException) -> str:
     'EOFError'
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def of_reference() -> Iterator[None]:
+    """A block whose warnings and errors say that they concern the reference, and name its options.
+
+    ``layer=`` becomes ``reference_layer=``, and ``gene_key=`` becomes ``reference_gene_key=``.
+    """
+    token = _OF_REFERENCE.set(True)
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(with_subject(str(error))) from None
+    finally:
+        _OF_REFERENCE.reset(token)
+
+
+def with_subject(message: str) -> str:
+    """The message, which says in a block of `of_reference` that it concerns the reference.
+
+    Examples
+    --------
+    >>> from cellfm._wording import of_reference, with_subject
+    >>> with_subject("No counts; pass layer= with some.")
+    'No counts; pass layer= with some.'
+    >>> with of_reference():
+    ...     with_subject("No counts; pass layer= with some.")
+    'The reference: No counts; pass reference_layer= with some.'
+    """
+    if not _OF_REFERENCE.get():
+        return message
+    text = _OPTIONS.sub(lambda match: f"reference_{match[0]}" if match[1] else match[0], message)
+    return f"The reference: {text}"

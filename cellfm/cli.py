@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellfm._cli_embed import add_embed_commands
-from cellfm._cli_genes import add_genome_option, add_hgnc_option, hgnc_table
+from cellfm._cli_genes import add_gene_key_option, add_genome_option, add_hgnc_option, hgnc_table
 from cellfm._cli_integrate import add_integrate_command
 from cellfm._cli_messages import as_options
 from cellfm._cli_tasks import add_task_commands
 from cellfm._cli_train import add_training_commands
+from cellfm._logging import once
 from cellfm._wording import counted
 from cellfm.errors import DataWarning, InputError
 from cellfm.settings import model_folder, settings
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     settings.verbosity = "warning" if args.quiet else "info"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), once():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # those of other packages say nothing to who uses a command
             warnings.simplefilter("default", DataWarning)
@@ -66,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     shard.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="corpus to write or continue")
     shard.add_argument("--model", default="mini", help="whose genes: mini (default), 80M, 800M, a folder or gene table")
     shard.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
-    shard.add_argument("--gene-key", metavar="COLUMN", help="column of var with the gene names")
+    add_gene_key_option(shard)
     add_hgnc_option(shard)
     shard.add_argument("--min-genes", type=int, metavar="N", help="known genes a cell must express (200)")
     shard.add_argument("--max-genes", type=int, metavar="N", help="known genes a cell may express; no limit by default")
@@ -99,7 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="look for what is wrong with the installation, or with a file")
     doctor.add_argument("cells", type=Path, nargs="?", metavar="FILE", help="also look at a file of cells")
     doctor.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    doctor.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
     add_genome_option(doctor)
+    add_gene_key_option(doctor)
+    add_hgnc_option(doctor)
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -278,12 +282,13 @@ def _convert(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from cellfm._doctor import diagnose
 
-    findings = diagnose(args.cells, genome=args.genome, modality=args.modality)
+    options = {"layer": args.layer, "gene_key": args.gene_key, "hgnc": hgnc_table(args), "modality": args.modality}
+    findings = diagnose(args.cells, genome=args.genome, **options)
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         print(f"{finding.name:{width}}  {finding.status:7}  {finding.detail}")
         if finding.cure:
-            print(f"{'':{width}}  {'':7}  cure: {finding.cure}")
+            print(f"{'':{width}}  {'':7}  cure: {as_options(finding.cure, vars(args))}")
     problems = sum(finding.status == "problem" for finding in findings)
     warned = sum(finding.status == "warning" for finding in findings)
     print(f"\n{counted(problems, 'problem')}, {counted(warned, 'warning')}" if problems or warned else "\nall is well")

@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 from anndata import AnnData
+from scipy.io import mmwrite
 
 from cellfm._cli_messages import as_options
 from cellfm.cli import main
@@ -61,6 +62,63 @@ def test_the_reference_has_a_column_of_its_own(folder: Path, capsys: pytest.Capt
     assert "pass --reference-gene-key with the column" in capsys.readouterr().err
     options = ["--model", "model", "--labels-key", "label", "--gene-key", "first", "--reference-gene-key", "first"]
     assert main(["annotate", "numbered.h5ad", "-o", "out.h5ad", "--reference", "numbered.h5ad", *options]) == 0
+
+
+def test_the_reference_has_a_genome_of_its_own(folder: Path, capsys: pytest.CaptureFixture):
+    """Two human genomes, of which none can be chosen without being asked."""
+    cells = ad.read_h5ad("named.h5ad")
+    tables = {genome: cells.copy() for genome in ("hg19", "GRCh38")}
+    for genome, table in tables.items():
+        table.var_names = f"{genome}_" + table.var_names
+    write_cells(ad.concat(tables, axis=1, merge="same"), Path("both.h5ad"))
+    options = ["-o", "out.h5ad", "--labels-key", "label", "--model", "model"]
+    assert main(["annotate", "named.h5ad", "--reference", "both.h5ad", *options]) == 2
+    error = capsys.readouterr().err
+    assert "cellfm: The reference: adata.var holds genes of several genomes (" in error
+    assert "Choose one with --reference-genome" in error
+    assert main(["annotate", "named.h5ad", "--reference", "both.h5ad", *options, "--reference-genome", "hg19"]) == 0
+    capsys.readouterr()
+    # --genome is that of the query, and leaves the reference alone, which has no genes of mouse.
+    assert main(["annotate", "both.h5ad", "--reference", "named.h5ad", *options]) == 2
+    assert "Choose one with --genome" in capsys.readouterr().err
+    assert main(["annotate", "both.h5ad", "--reference", "named.h5ad", *options, "--genome", "GRCh38"]) == 0
+
+
+def test_warnings_about_the_reference_say_so(folder: Path, capsys: pytest.CaptureFixture):
+    cells = ad.read_h5ad("named.h5ad")
+    cells.obs_names = [f"reference {name}" for name in cells.obs_names]
+    cells.var["feature_types"] = ["Gene Expression"] * (cells.n_vars - 3) + ["Antibody Capture"] * 3
+    cells.obs["label"] = cells.obs["label"].astype(str)
+    cells.obs.iloc[:4, cells.obs.columns.get_loc("label")] = "?"
+    write_cells(cells, Path("reference.h5ad"))
+    options = ["-o", "out.h5ad", "--labels-key", "label", "--model", "model"]
+    assert main(["annotate", "named.h5ad", "--reference", "reference.h5ad", *options]) == 0
+    said = capsys.readouterr().err
+    assert "Warning: The reference: Only human gene expression is read; 3 rows" in said
+    assert "Warning: The reference: 4 of 40 cells have no label" in said
+    assert main(["annotate", "reference.h5ad", "--reference", "named.h5ad", *options]) == 0
+    said = capsys.readouterr().err
+    assert "Warning: Only human gene expression is read; 3 rows" in said
+    assert "The reference:" not in said
+
+
+@pytest.mark.parametrize("command", ["embed", "shard", "info"])
+def test_a_choice_among_genomes_is_said_once(folder: Path, command: str, capsys: pytest.CaptureFixture):
+    for genome in ("GRCh38", "mm10"):
+        write_10x(Path("outs") / genome, ad.read_h5ad("named.h5ad"))
+    options = {"embed": ["-o", "out.h5ad"], "shard": ["-o", "corpus", "--min-genes", "1"], "info": []}[command]
+    options += [] if command == "info" else ["--model", "model"]
+    assert main([command, "outs", *options]) == 0
+    said = capsys.readouterr().err
+    assert said.count("GRCh38") == 1
+    assert "outs/GRCh38; the genes of mm10 are left out." in said
+
+
+def write_10x(folder: Path, cells: AnnData) -> None:
+    folder.mkdir(parents=True)
+    mmwrite(folder / "matrix.mtx", cells.X.T.astype(int))
+    (folder / "genes.tsv").write_text("".join(f"{name}\t{name}\n" for name in cells.var_names))
+    (folder / "barcodes.tsv").write_text("".join(f"{name}\n" for name in cells.obs_names))
 
 
 @pytest.mark.parametrize(

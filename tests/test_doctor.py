@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from cellfm import _doctor
 from cellfm._doctor import Finding, diagnose
+from cellfm.cli import main
 from cellfm.model import CellFM
 from cellfm.settings import settings
 from cellfm.vocab import resolve_vocabulary
@@ -144,7 +145,7 @@ def test_a_file_of_cells_is_looked_at(tmp_path: Path, tiny_adata: AnnData):
     tiny_adata.var_names = [*resolve_vocabulary("mini").symbols[: tiny_adata.n_vars]]
     tiny_adata.var["feature_types"] = ["Gene Expression"] * (tiny_adata.n_vars - 4) + ["Antibody Capture"] * 4
     tiny_adata.write_h5ad(path)
-    read, *others = _doctor._cells(path, None, "rna")
+    read, *others = _doctor._cells(path, None, {})
     assert (read.status, read.detail) == (
         "ok",
         f"{path}: h5ad, 40 cells x {tiny_adata.n_vars - 4} genes, {tiny_adata.n_vars - 4} known to 'mini'",
@@ -152,8 +153,32 @@ def test_a_file_of_cells_is_looked_at(tmp_path: Path, tiny_adata: AnnData):
     assert any(one.status == "warning" and "4 Antibody Capture" in one.cure for one in others)
     tiny_adata.X = tiny_adata.X * 0.3
     tiny_adata.write_h5ad(path)
-    assert [one for one in _doctor._cells(path, None, "rna") if one.status == "problem" and "No counts" in one.cure]
+    assert [one for one in _doctor._cells(path, None, {}) if one.status == "problem" and "No counts" in one.cure]
     (tmp_path / "cells.rds").write_bytes(b"X\n\x00\x00\x00\x03rest")
-    (finding,) = _doctor._cells(tmp_path / "cells.rds", None, "rna")
+    (finding,) = _doctor._cells(tmp_path / "cells.rds", None, {})
     assert finding.status == "problem"
     assert "readRDS" in finding.cure
+
+
+@pytest.mark.usefixtures("own_logger")
+def test_doctor_takes_the_options_of_the_other_commands(tmp_path: Path, tiny_adata: AnnData, monkeypatch, capsys):
+    for part in ("_packages", "_mindspore"):
+        monkeypatch.setattr(_doctor, part, list)
+    for part in ("_python", "_mini", "_cache", "_memory"):
+        monkeypatch.setattr(_doctor, part, lambda: _doctor.Finding("part", "ok", "fine"))
+    symbols = [*resolve_vocabulary("mini").symbols[: tiny_adata.n_vars]]
+    tiny_adata.var["names"], tiny_adata.var["others"] = symbols, symbols[::-1]
+    tiny_adata.var_names = [str(i) for i in range(tiny_adata.n_vars)]
+    tiny_adata.layers["umi"], tiny_adata.X = tiny_adata.X.copy(), tiny_adata.X * 0.3
+    path = tmp_path / "cells.h5ad"
+    tiny_adata.write_h5ad(path)
+    assert main(["doctor", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "pass --layer umi" in said  # an option that it has
+    assert "--gene-key with the column" in said
+    assert main(["doctor", str(path), "--layer", "umi", "--gene-key", "names", "--hgnc", "none"]) == 0
+    said = capsys.readouterr().out
+    assert f"{tiny_adata.n_vars} known to 'mini'" in said
+    assert main(["doctor", str(path), "--layer", "umi", "--gene-key", "var_names"]) == 1
+    assert main(["doctor", str(path), "--layer", "other"]) == 1
+    assert "cannot be read or checked" in capsys.readouterr().out

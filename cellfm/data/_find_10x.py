@@ -43,8 +43,9 @@ def matrices(folder: Path) -> list[Path]:
     return list(found.values())
 
 
-def locate(path: Path, genome: str | None = None) -> Path:
-    """The file or folder to read for a path: itself, or the filtered matrix in a folder of a pipeline, which is said.
+def locate(path: Path, genome: str | None = None, *, quiet: bool = False) -> Path:
+    """The file or folder to read for a path: itself, or the filtered matrix in a folder of a pipeline, which is said
+    (unless `quiet`).
 
     Raises
     ------
@@ -53,9 +54,9 @@ def locate(path: Path, genome: str | None = None) -> Path:
     """
     if not path.is_dir() or is_zarr(path):
         return path
-    found = _below(path, genome)
-    if found is not None and found != path:
-        logger.info("reading %s.", found)
+    found, others = _below(path, genome)
+    if found is not None and found != path and not quiet:
+        logger.info("reading %s%s.", found, f"; the genes of {others} are left out" if others else "")
     return path if found is None else found
 
 
@@ -64,15 +65,17 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).exists() for name in (".zgroup", "zarr.json"))
 
 
-def _below(folder: Path, genome: str | None) -> Path | None:
+def _below(folder: Path, genome: str | None) -> tuple[Path | None, str]:
+    """What is to be read in a folder, if anything is, and the genomes beside it that are not."""
     if matrices(folder):
-        return folder
+        return folder, ""
     for pattern in _FILTERED:
         for there in sorted(folder.glob(pattern)):
             if there.is_file():
-                return there
-            if (found := _below(there, genome)) is not None:
-                return found
+                return there, ""
+            found, others = _below(there, genome)
+            if found is not None:
+                return found, others
     raw = [there for pattern in _RAW for there in sorted(folder.glob(pattern))]
     if raw:
         raise InputError(
@@ -81,11 +84,9 @@ def _below(folder: Path, genome: str | None) -> Path | None:
         )
     inside = [there for there in sorted(folder.iterdir()) if there.is_dir() and matrices(there)]
     if len(inside) <= 1:
-        return inside[0] if inside else None
+        return (inside[0] if inside else None), ""
     chosen = [there for there in inside if (there.name == genome if genome else is_human(there.name))]
     if len(chosen) == 1:
-        others = ", ".join(there.name for there in inside if there != chosen[0])
-        logger.info("reading the genes of %s; those of %s are left out.", chosen[0].name, others)
-        return chosen[0]
+        return chosen[0], ", ".join(there.name for there in inside if there != chosen[0])
     names = ", ".join(str(there) for there in inside)
     raise InputError(f"{folder} holds several matrices, in folders of their own: pass one of {names}.")

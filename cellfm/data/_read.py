@@ -44,7 +44,7 @@ def cell_format(path: Path, *, genome: str | None = None) -> CellFormat:
     path = Path(path)
     if not path.exists():
         raise InputError(f"No file {path}.")
-    path = locate(path, genome)
+    path = locate(path, genome, quiet=True)  # which is said where it is read
     if path.is_dir():
         return _format_of_folder(path)
     if not path.is_file():

@@ -36,7 +36,8 @@ def check(
     layer
         Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
     gene_key
-        Column of `var` with the gene names, where the automatic choice is wrong.
+        Column of `var` with the gene names, or ``"var_names"``, where the automatic
+        choice is wrong.
     hgnc
         Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
         package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.

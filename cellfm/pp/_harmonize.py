@@ -43,7 +43,8 @@ def harmonize_genes(
         A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model
         folder or of a vocabulary table. Only the vocabulary is read.
     gene_key
-        Column of `var` with the gene names, where the automatic choice is wrong.
+        Column of `var` with the gene names, or ``"var_names"``, where the automatic
+        choice is wrong.
     hgnc
         Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
         package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.

@@ -10,12 +10,12 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import copied, read_column, select, warn
-from cellfm._encode import CellInput, embed_cells, read_cells_for, read_reference_for, stored_or_new_embedding
+from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._outputs import record_run
 from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted_of
+from cellfm._wording import counted_of, of_reference
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
@@ -86,7 +86,8 @@ def annotate(
     modality
         Table of a MuData.
     gene_key
-        Column of `data.var` with the gene names, where the automatic choice is wrong.
+        Column of `data.var` with the gene names, or ``"var_names"``, where the automatic
+        choice is wrong.
     reference_gene_key
         The same for the reference.
     hgnc
@@ -174,19 +175,22 @@ def annotate(
     adata = select(data, modality)
     clusters = read_column(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
     known = None if reference is None else select(reference, modality)
-    labels = None if known is None else read_labels(known, labels_key)
+    with of_reference():
+        labels = None if known is None else read_labels(known, labels_key)
     if isinstance(annotator, str | Path):
         annotator = Annotator.load(annotator)
     loaded = resolve_model(model) if annotator is None else annotator.model
     common = {"values_layer": values_layer, "hgnc": hgnc, "min_known_genes": min_known_genes}
     cells = read_cells_for(adata, loaded.vocab, layer=layer, gene_key=gene_key, **common)
     if annotator is None:
-        source = read_reference_for(known, loaded.vocab, layer=reference_layer, gene_key=reference_gene_key, **common)
+        with of_reference():
+            source = read_cells_for(known, loaded.vocab, layer=reference_layer, gene_key=reference_gene_key, **common)
         if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
             warn("The reference seems to be the query itself: the labels of its own cells were there to learn from.")
         if shared_genes:
             cells, source = _shared(cells, source, min_known_genes)
-        embedding = stored_or_new_embedding(known, loaded, source, random_state=random_state)
+        with of_reference():
+            embedding = stored_or_new_embedding(known, loaded, source, random_state=random_state)
         options = {"method": method, "head": head, "random_state": random_state}
         annotator = train_annotator(loaded, source, labels, embedding=embedding, **options)
         annotator = replace(annotator, colors=tuple(label_colors(known, labels_key, list(annotator.classes))))

@@ -83,7 +83,8 @@ def attention(
     modality
         Table of a MuData.
     gene_key
-        Column of `var` with the gene names, where the automatic choice is wrong.
+        Column of `var` with the gene names, or ``"var_names"``, where the automatic
+        choice is wrong.
     hgnc
         Table of previous symbols and aliases, as for `cf.tl.embed`.
     key_added

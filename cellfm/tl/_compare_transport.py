@@ -51,7 +51,8 @@ def compare_transport(
     modality
         Table of a MuData.
     gene_key
-        Column of `var` with the gene names for the CellFM model, where the automatic choice is wrong.
+        Column of `var` with the gene names for the CellFM model, or ``"var_names"``, where the automatic
+        choice is wrong.
     hgnc
         Table of previous symbols and aliases, as for `cf.tl.embed`.
     min_known_genes

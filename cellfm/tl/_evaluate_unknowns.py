@@ -70,7 +70,8 @@ def evaluate_unknowns(
     modality
         Table of a MuData.
     gene_key
-        Column of `var` with the gene names, where the automatic choice is wrong.
+        Column of `var` with the gene names, or ``"var_names"``, where the automatic
+        choice is wrong.
     hgnc
         Table of previous symbols and aliases; see `cf.tl.embed`.
     batch_size

@@ -109,7 +109,8 @@ def fit_transport(
     modality
         Table of a MuData.
     gene_key
-        Column of `var` with the gene names for the model, where the automatic choice is wrong.
+        Column of `var` with the gene names for the model, or ``"var_names"``, where the automatic
+        choice is wrong.
     hgnc
         Table of previous symbols and aliases, as for `cf.tl.embed`.
     min_known_genes

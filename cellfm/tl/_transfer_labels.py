@@ -8,12 +8,12 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm._adata import copied, select, warn
-from cellfm._encode import read_cells_for, read_reference_for, stored_or_new_embedding
+from cellfm._encode import read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
 from cellfm._logging import logger
 from cellfm._outputs import record_run
 from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted, counted_of
+from cellfm._wording import counted, counted_of, of_reference
 from cellfm.errors import InputError
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
@@ -74,7 +74,8 @@ def transfer_labels(
     modality
         Table of a MuData.
     gene_key
-        Column of `data.var` with the gene names, where the automatic choice is wrong.
+        Column of `data.var` with the gene names, or ``"var_names"``, where the automatic
+        choice is wrong.
     reference_gene_key
         The same for the reference.
     hgnc
@@ -143,7 +144,8 @@ def transfer_labels(
         raise InputError(f"n_neighbors must be 1 or more, not {n_neighbors}.")
     check_thresholds(confidence_threshold, distance_threshold)
     adata, known = select(data, modality), select(reference, modality)
-    labels = read_labels(known, labels_key)
+    with of_reference():
+        labels = read_labels(known, labels_key)
     if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
         warn("The reference seems to be the query itself: each cell votes on its own label.")
     loaded = resolve_model(model)
@@ -156,20 +158,22 @@ def transfer_labels(
         hgnc=hgnc,
         min_known_genes=min_known_genes,
     )
-    source = read_reference_for(
-        known,
-        loaded.vocab,
-        layer=reference_layer,
-        gene_key=reference_gene_key,
-        values_layer=values_layer,
-        hgnc=hgnc,
-        min_known_genes=min_known_genes,
-    )
+    with of_reference():
+        source = read_cells_for(
+            known,
+            loaded.vocab,
+            layer=reference_layer,
+            gene_key=reference_gene_key,
+            values_layer=values_layer,
+            hgnc=hgnc,
+            min_known_genes=min_known_genes,
+        )
     if shared_genes:
         cells, source = on_shared_genes(cells, source, least=min_known_genes)
 
     options = {"batch_size": batch_size, "random_state": random_state}
-    seen = stored_or_new_embedding(known, loaded, source, **options)
+    with of_reference():
+        seen = stored_or_new_embedding(known, loaded, source, **options)
     there = np.isfinite(seen[:, 0])
     labelled = np.array([label is not None for label in labels])
     if n_lost := int((labelled & ~there).sum()):
