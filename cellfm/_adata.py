@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._wording import counted_of, with_subject
+from cellfm._wording import counted, counted_of, with_subject
 from cellfm.data import (
     SAMPLE_CELLS,
     Features,
@@ -123,7 +123,7 @@ def read_complete_column(adata: AnnData, key: str, argument: str) -> np.ndarray:
         words = _missing_words(adata.obs[key], missing)
         kept = f"adata.obs[{key!r}].notna()" + (f" & ~adata.obs[{key!r}].isin({words!r})" if words else "")
         raise InputError(
-            f"obs[{key!r}] is missing for {missing.sum():,} of {len(values):,} cells (the first is cell "
+            f"obs[{key!r}] is missing for {missing.sum():,} of {counted(len(values), 'cell')} (the first is cell "
             f"{np.flatnonzero(missing)[0]:,}){_words_for_missing(words)}. Leave these cells out: adata[{kept}].copy()."
         )
     return values.astype(str)

@@ -264,7 +264,7 @@ def _why_not(
         if n_other == span.stop and not same_input:
             return _Reason("it was made from other genes or values")
     if n_other:
-        changed = f"{n_other:,} of {n_cells:,} cells"
+        changed = f"{n_other:,} of {counted(n_cells, 'cell')}"
         return _Reason(f"the counts or the embeddings of {changed} have changed since it was made", unexpected=True)
     return None
 
@@ -299,8 +299,8 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
         logger.info("%s Those of %s are taken.", match.contradictions, match.contradictions.first)
     if match.n_matched < n_genes / 2:
         warn(
-            f"The model knows {match.n_matched:,} of {n_genes:,} genes ({match.n_matched / n_genes:.0%}); the others "
-            "are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
+            f"The model knows {match.n_matched:,} of {counted(n_genes, 'gene')} ({match.n_matched / n_genes:.0%}); the "
+            "others are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
         )
     repeated = match.repeated()
     if repeated.any():

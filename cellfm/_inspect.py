@@ -139,8 +139,8 @@ def _advice(
         yield matrix.features.note
     if n_matched < n_vars / 2:
         yield (
-            f"The model knows {n_matched:,} of {n_vars:,} genes ({n_matched / max(n_vars, 1):.0%}); the others are "
-            "left out."
+            f"The model knows {n_matched:,} of {counted(n_vars, 'gene')} ({n_matched / max(n_vars, 1):.0%}); the "
+            "others are left out."
         )
     if n_matched < n_vars and not len(synonyms):
         yield "Leave out hgnc=False to match previous symbols and aliases too."

@@ -3,7 +3,7 @@
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -159,19 +159,31 @@ def _is_plain(names: pd.Index) -> bool:
 
 def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | MuData":
     """Without the genes of other genomes; rows without a genome stay, and so do tables that name none."""
-    if hasattr(data, "mod"):
-        import mudata
+    if not hasattr(data, "mod"):
+        return data[:, _is_of_genome(data, genome, path)].copy()
+    import mudata
 
-        with without_pulling():
-            tables = {name: _of_genome(table, genome, path) for name, table in data.mod.items()}
-            return mudata.MuData(tables, obs=data.obs, uns=data.uns, obsm=dict(data.obsm))
+    kept = {name: _is_of_genome(table, genome, path) for name, table in data.mod.items()}
+    tables = {name: table[:, kept[name]].copy() for name, table in data.mod.items()}
+    options: dict[str, Any] = {"obs": data.obs, "uns": data.uns, "obsm": dict(data.obsm), "obsp": dict(data.obsp)}
+    rows = np.concatenate(list(kept.values()))
+    if data.axis == 0 and len(rows) == data.n_vars:  # the rows of all tables, one table after the other
+        options["var"] = data.var[rows]
+        options["varm"] = {key: values[rows] for key, values in data.varm.items() if key not in tables}
+        options["varp"] = {key: values[rows][:, rows] for key, values in data.varp.items()}
+    with without_pulling():
+        return mudata.MuData(tables, axis=data.axis, **options)
+
+
+def _is_of_genome(data: "AnnData", genome: str, path: Path) -> np.ndarray:
+    """(n_vars,) bool: rows of the genome, and those without any."""
     genomes = genomes_of(data.var)[0]
     if genomes is None:
-        return data
+        return np.ones(data.n_vars, bool)
     there = sorted({str(one) for one in genomes if one is not None})
     if genome not in there:
         raise InputError(f"{path} holds no genome {genome!r}; there is: {', '.join(there)}.")
-    return data[:, np.asarray(pd.isna(genomes)) | (genomes == genome)].copy()
+    return np.asarray(pd.isna(genomes)) | (genomes == genome)
 
 
 def _format_of_other(path: Path) -> CellFormat:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellfm._wording import reason_of
+from cellfm._wording import counted, reason_of
 from cellfm.data._compressed import UNREADABLE, opened
 from cellfm.data._features import without_genome
 from cellfm.data._not_cells import decoded
@@ -198,7 +198,9 @@ def _layout(path: Path) -> Layout:
         header = ["", *first] if len(first) == width - 1 else first
         data, n_skipped = rows[1:], n_skipped + 1
     if not data or len(header or first) != width:
-        raise InputError(f"{path} is text, but no table: its first line has {len(first)} fields, the others {width}.")
+        raise InputError(
+            f"{path} is text, but no table: its first line has {counted(len(first), 'field')}, the others {width}."
+        )
     is_number = np.array(
         [
             all(_is_number(row[i]) for row in data if len(row) > i) and any(_is_value(row[i]) for row in data)

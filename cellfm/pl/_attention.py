@@ -97,7 +97,8 @@ def attention(
     if not len(genes):
         write_message(
             ax,
-            f"No gene has a score in all {len(groups)} groups.\nLower min_cells= of cf.tl.attention, or pass genes=.",
+            f"No gene has a score in {'all ' if len(groups) > 1 else ''}{counted(len(groups), 'group')}.\n"
+            "Lower min_cells= of cf.tl.attention, or pass genes=.",
         )
     else:
         _draw(ax, shown, relative=relative and len(groups) > 1)

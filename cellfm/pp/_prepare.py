@@ -135,9 +135,11 @@ def prepare(
 def _too_few_left(n_expressed: np.ndarray, least: int, n_known: int) -> str:
     """Why so many cells cannot simply be removed, and what other limits would do."""
     n_cells, n_few = len(n_expressed), int((n_expressed < least).sum())
+    express = counted_of(n_few, n_cells, "cell", "expresses", "express")
+    express = f"All {n_cells:,} cells express" if n_few == n_cells > 1 else express
     message = (
-        f"{'All' if n_few == n_cells else f'{n_few:,} of'} {n_cells:,} cells express fewer than {least} genes that the "
-        f"model knows (the median is {np.median(n_expressed):.6g}, of {n_known:,} known genes in the data), and would "
+        f"{express} fewer than {least} genes that the model "
+        f"knows (the median is {np.median(n_expressed):.6g}, of {n_known:,} known genes in the data), and would "
         "be removed. "
     )
     if (panel := panel_limit(n_known)) < least:

@@ -13,7 +13,7 @@ from cellfm._counts import VALUES_ADVICE, counts_problem, counts_remarks
 from cellfm._logging import logger
 from cellfm._outputs import require_keys
 from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted_of
+from cellfm._wording import counted, counted_of
 from cellfm.data import (
     ENOUGH_BITS,
     ENOUGH_TOGETHER,
@@ -207,8 +207,8 @@ def _judge(
     if n_failed and (errors == "raise" or not some):
         first = adata.obs_names[int(np.flatnonzero(~fits)[0])]
         raise InputError(
-            f"Counts cannot be regained from {matrix.name}: in {n_failed:,} of {n_cells:,} cells (the first is "
-            f"{first!r}) the values are no whole multiples of one count, as after batch correction, smoothing, "
+            f"Counts cannot be regained from {matrix.name}: in {n_failed:,} of {counted(n_cells, 'cell')} (the first "
+            f"is {first!r}) the values are no whole multiples of one count, as after batch correction, smoothing, "
             "scaling of genes or division by gene length (TPM, FPKM). Logarithms to base e, 2, 10 and others and none "
             f"were tried; what fits best is: {transform}. Pass layer= with other values, or load the raw data; where "
             f"there are no counts, {_values_advice(matrix)}"
@@ -221,7 +221,7 @@ def _judge(
         )
     if n_failed:
         warn(
-            f"The counts of {n_cells - int(recovered.sum()):,} of {n_cells:,} cells could not be regained; "
+            f"The counts of {n_cells - int(recovered.sum()):,} of {counted(n_cells, 'cell')} could not be regained; "
             f"obs[{COUNTS.recovered!r}] is False for them."
         )
     n_loose = sum(part.n_loose for part in parts)

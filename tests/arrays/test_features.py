@@ -211,6 +211,37 @@ def test_a_genome_is_chosen_of_those_that_a_file_names(tmp_path: Path):
         read_cells(tmp_path / "two.h5ad", genome="mm10")
 
 
+def test_a_chosen_genome_leaves_the_rest_of_a_mudata_as_it_is(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    rna = AnnData(generator.random((3, 4), np.float32), var=pd.DataFrame({"genome": list("hmhm")}, index=list("ABCD")))
+    prot = AnnData(generator.random((3, 2), np.float32), var=pd.DataFrame(index=["P", "Q"]))
+    for table in (rna, prot):
+        table.obs_names = ["one", "two", "three"]
+    rna.var["genome"] = ["hg19", "mm10"] * 2
+    with without_pulling():
+        both = MuData({"rna": rna, "prot": prot})
+    both.obs["batch"], both.var["score"] = [1, 2, 3], np.arange(6.0)
+    both.obsm["X_joint"], both.obsp["near"] = generator.random((3, 2)), generator.random((3, 3))
+    both.varm["loadings"], both.varp["alike"] = generator.random((6, 2)), generator.random((6, 6))
+    both.uns["facts"] = "kept"
+    with without_pulling():
+        both.write_h5mu(tmp_path / "both.h5mu")
+    read = read_cells(tmp_path / "both.h5mu", genome="hg19")
+    rows = [0, 2, 4, 5]
+    assert list(read.var_names) == ["A", "C", "P", "Q"]
+    assert read.obs["batch"].tolist() == [1, 2, 3]
+    assert read.var["score"].tolist() == rows
+    assert read.uns["facts"] == "kept"
+    np.testing.assert_array_equal(read.obsm["X_joint"], both.obsm["X_joint"])
+    np.testing.assert_array_equal(read.obsp["near"], both.obsp["near"])
+    np.testing.assert_array_equal(read.varm["loadings"], both.varm["loadings"][rows])
+    np.testing.assert_array_equal(read.varp["alike"], both.varp["alike"][np.ix_(rows, rows)])
+    np.testing.assert_array_equal(read.mod["rna"].X, rna.X[:, [0, 2]])
+    with without_pulling():
+        read.write_h5mu(tmp_path / "again.h5mu")
+    assert set(read_cells(tmp_path / "again.h5mu").varm) == set(read.varm)
+
+
 def with_antibodies(genes: AnnData, n: int, places: int = 0) -> AnnData:
     """The cells with antibodies that carry the names of genes, from some place on."""
     counts = sp.csr_matrix(np.random.default_rng(0).poisson(300, (genes.n_obs, n)).astype(np.float32))
