@@ -160,11 +160,11 @@ def _is_plain(names: pd.Index) -> bool:
 def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | MuData":
     """Without the genes of other genomes; rows without a genome stay, and so do tables that name none."""
     if not hasattr(data, "mod"):
-        return data[:, _is_of_genome(data, genome, path)].copy()
+        return _only(data, _is_of_genome(data, genome, path))
     import mudata
 
     kept = {name: _is_of_genome(table, genome, path) for name, table in data.mod.items()}
-    tables = {name: table[:, kept[name]].copy() for name, table in data.mod.items()}
+    tables = {name: _only(table, kept[name]) for name, table in data.mod.items()}
     options: dict[str, Any] = {"obs": data.obs, "uns": data.uns, "obsm": dict(data.obsm), "obsp": dict(data.obsp)}
     rows = np.concatenate(list(kept.values()))
     if data.axis == 0 and len(rows) == data.n_vars:  # the rows of all tables, one table after the other
@@ -173,6 +173,10 @@ def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | 
         options["varp"] = {key: values[rows][:, rows] for key, values in data.varp.items()}
     with without_pulling():
         return mudata.MuData(tables, axis=data.axis, **options)
+
+
+def _only(table: "AnnData", genes: np.ndarray) -> "AnnData":
+    return table if genes.all() else table[:, genes].copy()
 
 
 def _is_of_genome(data: "AnnData", genome: str, path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from cellfm._adata import BLOCK_CELLS, Matrix, missing_values, warn
 from cellfm._counts import counts_problem, counts_remarks
+from cellfm._fingerprint import count_fingerprints
 from cellfm._genes import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
 from cellfm._hgnc import Synonyms
 from cellfm._inspect import count_known
@@ -27,6 +28,7 @@ SOURCE = "source"
 """Column that says which input a cell comes from."""
 _MAX_CATEGORIES = 100_000
 _SAMPLE_CELLS = 256
+_SPREAD_SAMPLES, _SPREAD_CELLS = 64, 16
 _MOST = 0.5  # share of cells with few genes that is too much unless it is asked for
 _MIXED = 0.1  # share of mouse genes from which data are taken for mixed
 _MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])[-_.])", re.IGNORECASE)
@@ -194,12 +196,18 @@ def _samples(n_cells: int) -> Iterator[slice]:
 
 
 def _fingerprint(matrix: Matrix, gene_ids: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> str:
-    """Tells inputs apart without reading them whole: genes, labels, and the counts of the first and last cells."""
+    """Tells inputs apart by genes, labels and counts: those of all cells in memory; of cells on disk, which would have
+    to be read once more, of those at the beginning, in the middle and at the end, and of some everywhere between.
+    """
     digest = hashlib.sha256(np.ascontiguousarray(gene_ids, "<i4").tobytes())
-    for cells in _samples(matrix.n_cells):
-        block = matrix.rows(cells.start, cells.stop)
-        digest.update(block.indices.astype("<i8").tobytes() + block.data.astype("<f8").tobytes())
-        digest.update(block.indptr.astype("<i8").tobytes())
+    n = matrix.n_cells
+    if matrix.in_memory:
+        spans = [slice(start, min(start + BLOCK_CELLS, n)) for start in range(0, n, BLOCK_CELLS)]
+    else:
+        starts = np.linspace(0, max(0, n - _SPREAD_CELLS), _SPREAD_SAMPLES).astype(int)
+        spans = [*_samples(n), *(slice(int(start), min(int(start) + _SPREAD_CELLS, n)) for start in np.unique(starts))]
+    for cells in spans:
+        digest.update(count_fingerprints(matrix.rows(cells.start, cells.stop), gene_ids).astype("<u8").tobytes())
     for start in range(0, len(obs) if columns else 0, BLOCK_CELLS):
         part = obs[list(columns)].iloc[start : start + BLOCK_CELLS]
         digest.update("\n".join(str(_text(part[column]).tolist()) for column in columns).encode())

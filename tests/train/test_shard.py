@@ -21,9 +21,11 @@ from mudata import MuData
 
 import cellfm as cf
 from cellfm import cli
+from cellfm._adata import Matrix
 from cellfm.data import Corpus, _shard_files, without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.train import _shard_writer, export_mindrecord, write_shards
+from cellfm.train._survey import _fingerprint
 
 N_GENES = 300
 
@@ -423,6 +425,20 @@ def test_other_options_or_inputs_do_not_continue(finished, two_files, tiny_adata
     with pytest.raises(InputError, match="the input second has changed"):
         write_shards(inputs, out, model=genes, cells_per_shard=7)
     assert write_shards(inputs[1:], out, model=genes, overwrite=True).n_cells == 20
+
+
+def test_a_change_in_any_cell_in_memory_is_another_input():
+    """A change between the beginning, the middle and the end went unseen."""
+    counts = sp.random(3000, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
+    counts.data = np.ceil(counts.data * 9).astype(np.float32)
+    ids, var, obs = np.arange(1, 21), pd.DataFrame(index=[f"g{i}" for i in range(20)]), pd.DataFrame(index=range(3000))
+    seen = {_fingerprint(Matrix(counts, var, "adata.X"), ids, obs, [])}
+    for cell in (0, 700, 1400, 2300, 2999):
+        changed = counts.copy()
+        changed.data[changed.indptr[cell]] += 1
+        seen.add(_fingerprint(Matrix(changed, var, "adata.X"), ids, obs, []))
+    assert len(seen) == 6
+    assert _fingerprint(Matrix(counts.toarray(), var, "adata.X"), ids, obs, []) in seen
 
 
 def test_a_full_disk_is_an_error_after_which_the_run_continues(two_files, tmp_path, monkeypatch):
