@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cellfm._fork import require_threads
 from cellfm._progress import progress
 from cellfm.settings import settings
 
@@ -83,6 +84,11 @@ def fit(
     -------
     The weights as NumPy arrays, and a row for the start and each round: ``step``, ``loss`` (with `turns`, one for each
     part: ``loss_<part>``) averaged over the round, and ``validation``; NaN where there is none.
+
+    Raises
+    ------
+    InputError
+        This process was forked after a computation.
     """
     losses = tuple(loss.items()) if isinstance(loss, Mapping) else (("", loss),)
     names = [name for name, _ in losses]
@@ -214,6 +220,7 @@ def _on_device() -> Iterator[None]:
     """Compute where `cf.settings.device` says, with products of float32 that are not rounded to less."""
     import jax
 
+    require_threads()
     device = jax.devices("cpu" if settings.device == "CPU" else None)[0]
     with jax.default_device(device), jax.default_matmul_precision("highest"):
         yield

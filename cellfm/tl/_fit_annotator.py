@@ -84,7 +84,8 @@ def fit_annotator(
         Rank of the adapters.
     n_epochs
         Most passes over the cells: by default 5, or 10 for a frozen model with ``"query"``. For a frozen model with
-        an MLP, most iterations of L-BFGS (300), which goes on until it has converged.
+        an MLP, the updates on all cells at once (300); a head of one layer, logistic regression, takes fewer where it
+        has converged before.
     learning_rate
         Of ``"lora"`` (by default 1e-3), ``"full"`` (3e-4) and ``"query"`` (1e-3).
     patience

@@ -6,11 +6,13 @@ the principal components of their own source. A thousandth of the cost of the sa
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from cellfm.data import TokenBatch, tokenize
+from cellfm.engines import apply
 
 N_CELLS = 192
 """Cells of a step, each with two views."""
@@ -27,6 +29,8 @@ TEMPERATURE = 0.2
 LEARNING_RATE = 0.005
 """Largest change of a gene's vector in a step, as a share of their usual size."""
 WARM_UP = 30
+HIDDEN = 1e4
+"""Taken from the logits of what a row does not see."""
 MIN_GENES = 5
 MIN_CELLS = 10
 """Steps with fewer usable cells (small panels, thinned) are passed over."""
@@ -64,7 +68,7 @@ def refine_loadings(
         values, wanted = _draw(source, len(loadings), generator)
         if values.shape[0] < 2 * MIN_CELLS:
             continue
-        gradient = contrast_gradient(values @ loadings - average, wanted, TEMPERATURE)
+        gradient = contrast_gradient(values @ loadings - average, wanted)
         rate = LEARNING_RATE * min(step / WARM_UP, 0.5 * (1 + np.cos(np.pi * step / n_steps)))
         seen = np.unique(values.indices)
         change = (values.T @ gradient)[seen]
@@ -78,17 +82,27 @@ def refine_loadings(
     return loadings, average
 
 
-def contrast_gradient(images: np.ndarray, wanted: np.ndarray, temperature: float) -> np.ndarray:
-    """Gradient by `images` (n, n_dims) of the cross-entropy between `wanted` (n, n) and their softmaxed cosines."""
-    length = np.linalg.norm(images, axis=1, keepdims=True) + 1e-6
-    unit = images / length
-    logits = unit @ unit.T / temperature
-    np.fill_diagonal(logits, -np.inf)
-    found = np.exp(logits - logits.max(1, keepdims=True))
-    found /= found.sum(1, keepdims=True)
-    by_logit = (found * wanted.sum(1, keepdims=True) - wanted) / (temperature * len(images))
-    by_unit = (by_logit + by_logit.T) @ unit
-    return (by_unit - (by_unit * unit).sum(1, keepdims=True) * unit) / length
+def contrast_gradient(images: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Gradient of `contrast_loss` by `images`, (n, n_dims)."""
+    n_more = max(0, 2 * N_CELLS - len(images))  # steps differ in usable cells and share what was compiled
+    padded = np.pad(images, ((0, n_more), (0, 0))), np.pad(wanted, ((0, n_more), (0, n_more)))
+    return apply(_gradient, *(array.astype(np.float32) for array in padded))[: len(images)]
+
+
+def contrast_loss(xp: Any, images: Any, wanted: Any) -> Any:
+    """Cross-entropy between `wanted` (n, n) and the softmaxed cosines of `images` (n, n_dims), the mean over rows.
+
+    A row does not see itself, and none sees rows that are empty in `wanted`.
+    """
+    used = wanted.sum(1)  # 1 or 0
+    unit = images / ((images**2).sum(1, keepdims=True) + 1e-12) ** 0.5
+    hidden = xp.maximum(np.eye(len(images), dtype=np.float32), 1 - used)
+    logits = unit @ unit.T / TEMPERATURE - HIDDEN * hidden
+    return ((xp.logsumexp(logits) - (wanted * logits).sum(1)) * used).sum() / used.sum()
+
+
+def _gradient(xp: Any, images: Any, wanted: Any) -> Any:
+    return xp.gradient(lambda images: contrast_loss(xp, images, wanted))(images)
 
 
 def _draw(source: SourceCells, n_rows: int, generator: np.random.Generator) -> tuple[sp.csr_matrix, np.ndarray]:

@@ -6,6 +6,7 @@ import pytest
 import cellfm as cf
 from cellfm.engines import apply, fit, shuffled
 from cellfm.engines._fit import _trainer
+from cellfm.errors import InputError
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.standard_normal((64, 3)).astype(np.float32)
@@ -188,3 +189,11 @@ def test_the_device_is_that_of_the_settings(monkeypatch):
         fit(square, START, all_rows, **OPTIONS)
     assert asked[0] == "cpu"
     assert asked[-1] is None
+
+
+def test_forked_processes_are_refused_where_they_would_wait_without_end(monkeypatch):
+    monkeypatch.setattr("cellfm._fork._threads_are_lost", True)
+    with pytest.raises(InputError, match="before this process was forked"):
+        fit(square, START, all_rows, **OPTIONS)
+    with pytest.raises(InputError, match="before this process was forked"):
+        apply(lambda xp, weights: weights["w"], START)

@@ -37,7 +37,7 @@ class Annotator:
     gene_ids: np.ndarray = field(repr=False)
     """(n_genes,) int32: ids of the reference's genes in the vocabulary."""
     history: pd.DataFrame = field(repr=False)
-    """How the head was fitted: a row an iteration (``"frozen"`` with an MLP) or a validation."""
+    """How the head was fitted: a row for each validation, and for a frozen head of one layer one for the end."""
     temperature: float
     """Logits are divided by it."""
     confidence_threshold: float
