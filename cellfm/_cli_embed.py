@@ -60,7 +60,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
 
 def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     from cellfm._outputs import require_key
-    from cellfm.data import PICTURE_SUFFIXES, check_writable
+    from cellfm.data import PICTURE_SUFFIXES, check_writable, closing
     from cellfm.train._workers import is_worker
 
     require_key(args.key_added, "--key-added")
@@ -76,27 +76,29 @@ def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     if args.workers > 1:
         require_mindspore("--workers, unlike --part,")
     data, model = _read(args)
-    if args.plot:
-        _require_drawable(data, args)
-    if args.part:
-        return _embed_part(args, data, model, say)
-    pieces = _pieces(args, data, model) if args.resume or args.workers > 1 else None
-    if pieces is not None and args.workers > 1:
-        _launch(args, pieces)
-    _embed_and_write(args, data, model, say, pieces, batch_size=args.batch_size)
+    with closing(data):
+        if args.plot:
+            _require_drawable(data, args)
+        if args.part:
+            return _embed_part(args, data, model, say)
+        pieces = _pieces(args, data, model) if args.resume or args.workers > 1 else None
+        if pieces is not None and args.workers > 1:
+            _launch(args, pieces)
+        _embed_and_write(args, data, model, say, pieces, batch_size=args.batch_size)
     return 0
 
 
 def _join(args: argparse.Namespace, say: Callable[[str], object]) -> int:
-    from cellfm.data import check_writable
+    from cellfm.data import check_writable, closing
 
     check_writable(args.output)
     if not _folder(args).is_dir():
         raise InputError(f"There is no folder {_folder(args)}: cellfm embed --part I/N -o {args.output} makes it.")
     data, model = _read(args)
-    pieces = _pieces(args, data, model)
-    pieces.require_all()
-    _embed_and_write(args, data, model, say, pieces)
+    with closing(data):
+        pieces = _pieces(args, data, model)
+        pieces.require_all()
+        _embed_and_write(args, data, model, say, pieces)
     return 0
 
 

@@ -62,13 +62,14 @@ def diagnose(cells: Path | None = None, *, genome: str | None = None, **options:
 
 def _cells(path: Path, genome: str | None, options: dict[str, Any]) -> list[Finding]:
     """Whether a file of cells can be read, and what `cf.pp.check` says of it."""
-    from cellfm.data import cell_format, read_cells
+    from cellfm.data import cell_format, closing, read_cells
     from cellfm.pp import check
 
     try:
         kind = cell_format(path, genome=genome)
         data = read_cells(path, backed=kind in ("h5ad", "zarr") and genome is None, genome=genome)
-        report = check(data, **options)
+        with closing(data):
+            report = check(data, **options)
     except InputError as error:
         return [Finding("cells", "problem", "cannot be read or checked", str(error))]
     size = f"{kind}, {report.n_cells:,} cells x {report.n_genes:,} genes, {report.n_known:,} known to 'mini'"

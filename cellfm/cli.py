@@ -236,15 +236,16 @@ def _ckpt_lines(path: Path) -> Iterator[str]:
 
 
 def _cell_lines(path: Path, genome: str | None = None) -> Iterator[str]:
-    from cellfm.data import cell_format, read_cells
+    from cellfm.data import cell_format, closing, read_cells
 
     kind = cell_format(path, genome=genome)
     data = read_cells(path, backed=kind in ("h5ad", "zarr") and genome is None, genome=genome)
     tables = data.mod if hasattr(data, "mod") else {"": data}
-    for modality, cells in tables.items():
-        name = f", modality {modality!r}" if modality else ""
-        yield f"{path}: {kind}{name}, {cells.n_obs:,} cells x {cells.n_vars:,} genes"
-        yield from _table_lines(cells)
+    with closing(data):
+        for modality, cells in tables.items():
+            name = f", modality {modality!r}" if modality else ""
+            yield f"{path}: {kind}{name}, {cells.n_obs:,} cells x {cells.n_vars:,} genes"
+            yield from _table_lines(cells)
 
 
 def _table_lines(cells: "AnnData") -> Iterator[str]:

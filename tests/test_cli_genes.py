@@ -1,5 +1,7 @@
 """Commands take every option about genes that the tools take, and messages name options that the command has."""
 
+import gc
+import os
 from pathlib import Path
 
 import anndata as ad
@@ -112,6 +114,23 @@ def test_a_choice_among_genomes_is_said_once(folder: Path, command: str, capsys:
     said = capsys.readouterr().err
     assert said.count("GRCh38") == 1
     assert "outs/GRCh38; the genes of mm10 are left out." in said
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="the system does not list open files")
+@pytest.mark.parametrize("output", ["out.h5ad", "out.zarr"])
+def test_a_refused_file_does_not_stay_open(folder: Path, output: str):
+    cells = ad.read_h5ad("named.h5ad")
+    cells.raw = cells.copy()
+    cells.X = cells.X * 0.3
+    write_cells(cells, Path("refused.h5ad"))
+    gc.disable()  # which would close it, some time
+    try:
+        for command in (["embed", "refused.h5ad", "-o", output, "--model", "model"], ["info", "refused.h5ad"]):
+            main(command)
+            links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+            assert not [link for link in links if os.path.realpath(link).endswith("refused.h5ad")]
+    finally:
+        gc.enable()
 
 
 def write_10x(folder: Path, cells: AnnData) -> None:

@@ -37,6 +37,7 @@ from cellfm.data._read_10x import TenXFolder as TenXFolder
 from cellfm.data._read_10x import TenXRows as TenXRows
 from cellfm.data._read_10x import open_10x_h5 as open_10x_h5
 from cellfm.data._read_anndata import by_elements as by_elements
+from cellfm.data._read_anndata import closing as closing
 from cellfm.data._recover import (
     ENOUGH_BITS as ENOUGH_BITS,
 )

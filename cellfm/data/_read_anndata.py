@@ -1,6 +1,7 @@
 """Reading .h5ad and .zarr: whole, or with the matrices left on disk; what anndata does not know does no harm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,16 @@ def open_h5ad(path: Path) -> "AnnData":
     for name in names:
         adata.layers[name] = _on_disk(adata.file[f"layers/{name}"])
     return adata
+
+
+@contextmanager
+def closing(data: Any) -> Iterator[None]:
+    """A block after which the file of backed cells is closed, also where it raises: a refusal keeps them in memory."""
+    try:
+        yield
+    finally:
+        if getattr(data, "isbacked", False) and data.file.is_open:
+            data.file.close()
 
 
 def open_zarr(path: Path) -> "AnnData":
