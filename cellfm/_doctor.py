@@ -1,4 +1,4 @@
-"""What `cellfm doctor` looks at: Python, packages, MindSpore, device, models, disk, memory, a file. No network."""
+"""What `cellfm doctor` looks at: Python, packages, engines, devices, models, disk, memory, a file. No network."""
 
 import json
 import platform
@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from cellfm._extras import has_mindspore, how_to_install
 from cellfm.errors import InputError
 from cellfm.settings import model_folder, settings
 
@@ -20,17 +21,33 @@ _GIB = 1 << 30
 _ENOUGH_DISK = 2 * _GIB
 _ENOUGH_MEMORY = 4 * _GIB
 _ANEW = "install cellfm anew as you did at first, with --force-reinstall after pip install"
-_PATIENCE = 180  # seconds for MindSpore to start; a slow disk needs them
-# In a process of its own: a crash of MindSpore is then reported and not suffered.
-_PROBE = """
+_PATIENCE = 180  # seconds for an engine to start; a slow disk needs them
+# In a process of its own: a crash of an engine is then reported and not suffered.
+_PROBES = {
+    "JAX": """
+import json
+import jax
+from cellfm.settings import settings
+devices = jax.devices("cpu" if settings.device == "CPU" else None)
+ones = jax.device_put(jax.numpy.ones((64, 64), "float32"), devices[0])
+kinds = {"cpu": "CPU", "gpu": "GPU", "tpu": "TPU"}
+name = kinds.get(devices[0].platform, devices[0].platform)
+kind = devices[0].device_kind
+name += "" if kind.upper() == name else f" ({kind})"
+name += f", {len(devices)} of them" if len(devices) > 1 else ""
+print(json.dumps([name, float((ones @ ones + 1).sum())]))
+""",
+    "MindSpore": """
 import json
 from cellfm.nn import use_device
 import mindspore as ms
 device = use_device()
 ones = ms.ops.ones((64, 64), ms.float32)
 print(json.dumps([device, float((ones @ ones + 1).sum().asnumpy())]))
-"""
+""",
+}
 _EXPECTED = 64.0 * 64 * 65
+_TRAINS = "MindSpore"  # the engine that trains
 
 
 @dataclass(frozen=True)
@@ -45,7 +62,7 @@ class Finding:
 
 
 def diagnose(cells: Path | None = None, *, genome: str | None = None, **options: Any) -> list[Finding]:
-    """Look at all that cellfm needs to run, and at a file of cells; takes as long as MindSpore needs to start.
+    """Look at all that cellfm needs to run, and at a file of cells; takes as long as the engines need to start.
 
     Parameters
     ----------
@@ -56,7 +73,7 @@ def diagnose(cells: Path | None = None, *, genome: str | None = None, **options:
     **options
         Those of `cf.pp.check`.
     """
-    findings = [_python(), *_packages(), *_mindspore(), _mini(), _cache(), _memory()]
+    findings = [_python(), *_packages(), *_engines(), _mini(), _cache(), _memory()]
     return findings if cells is None else [*findings, *_cells(cells, genome, options)]
 
 
@@ -87,29 +104,53 @@ def _python() -> Finding:
     return Finding("Python", "problem", f"{version}; needed is {needed}", "Make an environment with Python 3.11.")
 
 
-def _packages() -> list[Finding]:
+def _packages(extra: str = "") -> list[Finding]:
+    """The packages that cellfm needs, or those that an extra adds."""
     from packaging.requirements import Requirement
 
     needed = [Requirement(line) for line in metadata.requires("cellfm") or []]
-    return [_package(r.name, r.specifier) for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    always = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    if extra:
+        needed = [r for r in needed if r not in always and r.marker and r.marker.evaluate({"extra": extra})]
+    return [_package(r.name, r.specifier, extra) for r in (needed if extra else always)]
 
 
-def _package(name: str, needed: object) -> Finding:
+def _package(name: str, needed: object, extra: str) -> Finding:
     cure = f"pip install '{name}{needed}'"
+    shown = f"{name} for {extra}" if extra and name != extra else name
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(name, "problem", f"not installed; needed is {needed}", cure)
+        return Finding(shown, "problem", f"not installed; needed is {needed}", cure)
     if needed.contains(version, prereleases=True):  # type: ignore[attr-defined]
-        return Finding(name, "ok", version)
+        return Finding(shown, "ok", version)
     reason = "; MindSpore is built against NumPy 1, its results cannot be trusted" if name == "numpy" else ""
-    return Finding(name, "problem", f"{version}; needed is {needed}{reason}", cure)
+    return Finding(shown, "problem", f"{version}; needed is {needed}{reason}", cure)
 
 
-def _mindspore() -> list[Finding]:
+def _engines() -> list[Finding]:
+    """Whether each engine computes, where, and what for."""
+    findings, devices = [], {}
+    for name in _PROBES:
+        if name == "MindSpore" and not has_mindspore():
+            findings.append(Finding(name, "ok", f"not installed, an extra. {how_to_install()}"))
+            continue
+        if name == "MindSpore":
+            findings += [one for one in _packages("mindspore") if one.status != "ok" or one.name == "mindspore"]
+        finding, devices[name] = _engine(name)
+        findings.append(finding)
+    embeds = "MindSpore" if devices.get("MindSpore") == "Ascend" else "JAX"
+    for what, name in (("embedding", embeds), ("training", _TRAINS)):
+        where = devices.get(name)
+        findings.append(Finding(what, "ok", f"{name} on {where}" if where else f"not here: needs {name}"))
+    return findings
+
+
+def _engine(name: str) -> tuple[Finding, str | None]:
+    """Whether an engine computes, and on what device."""
     try:
         ran = subprocess.run(  # noqa: S603 (our own program)
-            [sys.executable, "-c", _PROBE],
+            [sys.executable, "-c", _PROBES[name]],
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
@@ -117,20 +158,20 @@ def _mindspore() -> list[Finding]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return [_broken(f"gave no answer within {_PATIENCE} s")]
+        return _broken(name, f"gave no answer within {_PATIENCE} s"), None
     if ran.returncode < 0:
-        return [_broken(f"crashed with signal {-ran.returncode}")]
+        return _broken(name, f"crashed with signal {-ran.returncode}"), None
     if ran.returncode:
-        return [_broken((ran.stderr.strip().splitlines() or ["no message"])[-1])]
+        return _broken(name, (ran.stderr.strip().splitlines() or ["no message"])[-1]), None
     device, total = json.loads(ran.stdout.strip().splitlines()[-1])
     if total != _EXPECTED:
-        return [_broken(f"computes wrongly on {device}: {total} instead of {_EXPECTED}")]
-    return [Finding("MindSpore runs", "ok", "a first product is right"), Finding("device", "ok", device)]
+        return _broken(name, f"computes wrongly on {device}: {total} instead of {_EXPECTED}"), None
+    return Finding(f"{name} runs", "ok", f"a first product is right, on {device}"), device
 
 
-def _broken(detail: str) -> Finding:
+def _broken(name: str, detail: str) -> Finding:
     return Finding(
-        "MindSpore runs",
+        f"{name} runs",
         "problem",
         detail,
         f"Mend what is said above of the packages, or {_ANEW}. Where the device is to blame, set CELLFM_DEVICE=CPU.",

@@ -1,5 +1,6 @@
 """The doctor finds what is wrong, names the cure, survives what it looks at, and needs no network."""
 
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -10,6 +11,7 @@ from anndata import AnnData
 
 from cellfm import _doctor
 from cellfm._doctor import Finding, diagnose
+from cellfm._extras import has_mindspore
 from cellfm.cli import main
 from cellfm.model import CellFM
 from cellfm.settings import settings
@@ -38,18 +40,41 @@ def one(findings: list[Finding], name: str) -> Finding:
 def test_everything_is_looked_at_and_the_test_environment_is_sound():
     findings = diagnose()
     names = [finding.name for finding in findings]
-    expected = ("Python", "numpy", "mindspore", "anndata", "MindSpore runs", "model 'mini'", "cache folder", "memory")
+    engine = "MindSpore runs" if has_mindspore() else "MindSpore"
+    expected = ("Python", "numpy", "anndata", "JAX runs", engine, "model 'mini'", "cache folder", "memory")
     assert set(expected) <= set(names)
     assert len(names) == len(set(names))
-    assert one(findings, "MindSpore runs").status == "ok"
-    assert one(findings, "device").detail in ("CPU", "Ascend")
+    assert {one(findings, name).status for name in ("JAX runs", engine)} == {"ok"}
+    assert re.fullmatch("(JAX|MindSpore) on (CPU|GPU|TPU|Ascend).*", one(findings, "embedding").detail)
+    assert one(findings, "training").detail.startswith("MindSpore on " if has_mindspore() else "not here")
     for finding in findings:
         assert bool(finding.cure) == (finding.status != "ok")
 
 
-def test_numpy_2_is_a_problem_with_its_cure(monkeypatch: pytest.MonkeyPatch):
+def test_an_engine_that_is_not_installed_is_no_problem(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "mindspore", None)
+    monkeypatch.setattr(_doctor, "_engine", lambda name: (Finding(f"{name} runs", "ok", "well"), "GPU (a large one)"))
+    findings = _doctor._engines()
+    assert {finding.status for finding in findings} == {"ok"}
+    assert "cellfm[mindspore]" in one(findings, "MindSpore").detail
+    assert one(findings, "embedding").detail == "JAX on GPU (a large one)"
+    assert one(findings, "training").detail == "not here: needs MindSpore"
+
+
+def test_an_npu_is_used_for_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_doctor, "has_mindspore", lambda: True)
+    monkeypatch.setattr(_doctor, "_packages", lambda extra: [])
+    device = {"JAX": "CPU", "MindSpore": "Ascend"}
+    monkeypatch.setattr(_doctor, "_engine", lambda name: (Finding(f"{name} runs", "ok", "well"), device[name]))
+    findings = _doctor._engines()
+    assert [one(findings, what).detail for what in ("embedding", "training")] == ["MindSpore on Ascend"] * 2
+
+
+def test_numpy_2_beside_mindspore_is_a_problem_with_its_cure(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metadata, "requires", lambda _: ["numpy>=1.26", 'numpy<2; extra == "mindspore"'])
     version_that_is(monkeypatch, "numpy", "2.1.0")
-    found = one(_doctor._packages(), "numpy")
+    assert one(_doctor._packages(), "numpy").status == "ok"
+    found = one(_doctor._packages("mindspore"), "numpy for mindspore")
     assert found.status == "problem"
     assert "2.1.0" in found.detail
     assert "NumPy 1" in found.detail
@@ -68,10 +93,10 @@ def test_missing_and_outdated_packages_are_problems(monkeypatch: pytest.MonkeyPa
 
 
 def test_another_python_is_a_problem(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("platform.python_version", lambda: "3.14.0")
+    monkeypatch.setattr("platform.python_version", lambda: "3.10.0")
     found = _doctor._python()
     assert found.status == "problem"
-    assert "3.14.0" in found.detail
+    assert "3.10.0" in found.detail
     assert _doctor._python().cure
 
 
@@ -85,10 +110,11 @@ def test_another_python_is_a_problem(monkeypatch: pytest.MonkeyPatch):
         ("print('[\"CPU\", 12.0]')", "computes wrongly on CPU: 12.0"),
     ],
 )
-def test_a_broken_mindspore_is_reported_and_not_suffered(monkeypatch: pytest.MonkeyPatch, program: str, found: str):
-    monkeypatch.setattr(_doctor, "_PROBE", program)
+def test_a_broken_engine_is_reported_and_not_suffered(monkeypatch: pytest.MonkeyPatch, program: str, found: str):
+    monkeypatch.setitem(_doctor._PROBES, "MindSpore", program)
     monkeypatch.setattr(_doctor, "_PATIENCE", 0.5 if "sleep" in program else 30)
-    (finding,) = _doctor._mindspore()
+    finding, device = _doctor._engine("MindSpore")
+    assert device is None
     assert finding.status == "problem"
     assert found in finding.detail
     assert "CELLFM_DEVICE=CPU" in finding.cure
@@ -96,7 +122,7 @@ def test_a_broken_mindspore_is_reported_and_not_suffered(monkeypatch: pytest.Mon
 
 def test_a_device_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CELLFM_DEVICE", "abacus")
-    (finding,) = _doctor._mindspore()
+    finding, _ = _doctor._engine("JAX")
     assert finding.status == "problem"
     assert "CELLFM_DEVICE is 'abacus'" in finding.detail
 
