@@ -38,18 +38,19 @@ N_UNKNOWN = 20
 N_CELLS = 40
 
 
-def _without_mindspore(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that MindSpore is missing."""
+def _without_mindspore(error: BaseException | None, report: Report) -> bool:
+    """Whether an error, one that led to it, or a process that was started says that MindSpore is missing."""
+    said = [text for _, text in report.sections]
     while error is not None:
-        if isinstance(error, ImportError) and (error.name == "mindspore" or NO_MINDSPORE in str(error)):
-            return True
+        said.append(str(error))
         error = error.__cause__ or error.__context__
-    return False
+    return any(NO_MINDSPORE in text or "No module named 'mindspore'" in text for text in said)
 
 
 def _skip_what_needs_mindspore(report: Report, call: pytest.CallInfo | None, path: Path) -> Report:
     """What fails for want of MindSpore, where it is not installed, is skipped: a test, or a file of tests."""
-    if call is not None and call.excinfo is not None and not has_mindspore() and _without_mindspore(call.excinfo.value):
+    failed = call is not None and call.excinfo is not None and not has_mindspore()
+    if failed and _without_mindspore(call.excinfo.value, report):
         report.outcome = "skipped"
         report.longrepr = (str(path), 0, f"Skipped: {NO_MINDSPORE}")
     return report

@@ -23,7 +23,7 @@ from cellfm.train import write_shards
 from cellfm.train._launch import Job, free_port, launch
 from cellfm.train._workers import Workers
 
-pytestmark = pytest.mark.usefixtures("own_logger")
+pytestmark = [pytest.mark.usefixtures("own_logger"), pytest.mark.mindspore]
 
 CONFIG = """
 [model]

@@ -103,7 +103,7 @@ def test_other_text_can_be_missing(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_groups_have_only_cells_with_a_value(tiny_adata: AnnData):
-    labels = tiny_adata.obs["label"].astype(object).to_numpy()
+    labels = np.array(tiny_adata.obs["label"], dtype=object)
     labels[:3] = ["nan", None, "unassigned"]
     tiny_adata.obs["label"] = labels
     with pytest.warns(
@@ -140,7 +140,7 @@ def test_columns_that_are_numbers_or_occur_twice(tiny_adata: AnnData):
 
 @pytest.mark.parametrize("words", [["nan", "NA", "None"], [None, np.nan]])
 def test_no_tool_takes_them_for_a_class_or_a_batch(tiny_adata: AnnData, tiny_model: CellFM, words: list):
-    labels = tiny_adata.obs["label"].astype(object).to_numpy()
+    labels = np.array(tiny_adata.obs["label"], dtype=object)
     labels[::8] = np.resize(np.array(words, dtype=object), 5)
     tiny_adata.obs["label"] = labels
     with pytest.warns(DataWarning, match="5 of 40 cells"):

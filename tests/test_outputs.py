@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ import cellfm as cf
 from cellfm._outputs import as_keys, record_run, require_keys, run_record
 from cellfm.cli import main
 from cellfm.data import check_fits, name_problem, read_cells, require_storable, without_pulling, write_cells
+from cellfm.data._storable import columns_may_have_slashes
 from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
 
@@ -78,7 +80,7 @@ def test_a_key_that_is_taken_can_be_read_again(tmp_path: Path, suffix: str, key:
         getattr(adata, slot)[key] = np.ones(rows[slot], np.float32) if slot in rows else value[slot]
     read = written(adata, tmp_path / f"cells{suffix}")
     for slot in ("obsm", "varm", "layers", "uns", "obs"):
-        assert list(getattr(read, slot)) == list(getattr(adata, slot))
+        assert set(getattr(read, slot)) == set(getattr(adata, slot))
 
 
 def test_keys_of_something_else_are_refused_and_replaced_data_are_said(tiny_adata: AnnData):
@@ -187,7 +189,9 @@ REFUSED = {
     "adata.obs['a'] holds values of the type list": lambda: with_obs("a", [[1], [2], [3], [4]]),
     "adata.obs['a'] holds values of the type set": lambda: with_obs("a", [{1}, {2}, {3}, {4}]),
     "adata.obs['a'] holds values of the types int, str": lambda: with_obs("a", pd.Categorical([1, "b", 1, "b"])),
-    "adata.obs['a'] holds values of the type datetime64[ns]": lambda: with_obs("a", pd.date_range("2020", periods=4)),
+    "adata.obs['a'] holds values of the type datetime64[ns]": lambda: with_obs(
+        "a", pd.date_range("2020", periods=4).as_unit("ns")
+    ),
     "adata.obs[''] is empty": lambda: with_obs("", [1, 2, 3, 4]),
     "adata.layers['s/r'] has a slash": lambda: with_slot("layers", "s/r", table().X),
     "adata.obsm['s/r'] has a slash": lambda: with_slot("obsm", "s/r", np.ones((4, 2))),
@@ -234,9 +238,15 @@ def test_what_cannot_be_written_is_named_with_its_place(tmp_path: Path, place: s
 
 def test_columns_with_slashes_go_to_h5ad_only(tmp_path: Path):
     adata = with_obs("G1/S", np.arange(4.0))
-    check_fits(adata, tmp_path / "cells.h5ad")
-    assert list(written(adata, tmp_path / "cells.h5ad").obs) == ["G1/S"]
-    with pytest.raises(InputError, match=r"adata\.obs\['G1/S'\] has a slash.* or write \.h5ad"):
+    advice = ""
+    if columns_may_have_slashes():
+        check_fits(adata, tmp_path / "cells.h5ad")
+        assert list(written(adata, tmp_path / "cells.h5ad").obs) == ["G1/S"]
+        advice = r" or write \.h5ad"
+    else:
+        with pytest.raises(InputError, match=r"adata\.obs\['G1/S'\] has a slash"):
+            check_fits(adata, tmp_path / "cells.h5ad")
+    with pytest.raises(InputError, match=rf"adata\.obs\['G1/S'\] has a slash.*{advice}"):
         check_fits(adata, tmp_path / "cells.zarr")
 
 
@@ -279,10 +289,15 @@ def test_results_are_saved_though_something_cannot_be(tmp_path: Path, suffix: st
 def test_names_with_slashes_in_a_file_are_named_and_the_advice_works(tmp_path: Path):
     adata = table()
     path = tmp_path / "cells.h5ad"
-    adata.layers["spliced/raw"], adata.obsm["X/cell"] = adata.X * 2, np.ones((4, 2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        adata.write_h5ad(path)
+    adata.layers["twice"], adata.obsm["X"] = adata.X * 2, np.ones((4, 2))
+    adata.write_h5ad(path)
+    with h5py.File(path, "r+") as file:  # anndata 0.13 writes no such names
+        for old, new in (("layers/twice", "layers/spliced/raw"), ("obsm/X", "obsm/X/cell")):
+            file.move(old, "moved")
+            file.move("moved", new)
+    adata.layers["spliced/raw"] = adata.layers["twice"]
+    del adata.layers["twice"]
+    adata.obsm["X/cell"] = adata.obsm.pop("X")
     with pytest.raises(InputError, match=r"obsm\['X/cell'\], layers\['spliced/raw'\]") as refused:
         check_fits(adata, tmp_path / "copy.h5ad", copied_from=path)
     assert "damaged" not in str(refused.value)
@@ -297,12 +312,12 @@ def test_the_command_refuses_before_the_network_runs(
     tiny_adata: AnnData, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     monkeypatch.setattr(CellFM, "_engine", None)
-    tiny_adata.obs["G1/S"] = 1.0
+    tiny_adata.obs["G1\\S"] = 1.0
     write_cells(tiny_adata, tmp_path / "in.h5ad")
     write_cells(tiny_adata[:3].copy(), tmp_path / "three.h5ad")
     common = ["--model", str(model_dir), "-o"]
     for arguments, said in (
-        (["in.h5ad", *common, "out.zarr"], "adata.obs['G1/S']"),
+        (["in.h5ad", *common, "out.zarr"], "adata.obs['G1\\\\S'] has a backslash"),
         (["in.h5ad", *common, "out.h5ad", "--key-added", "X/cell"], "has a slash"),
         (["three.h5ad", *common, "out.h5ad", "--plot", "p.png"], "needs 4 cells"),
         (["in.h5ad", *common, "out.h5ad", "--plot", "p.png", "--color", "nothing"], "--color"),

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def name_problem(name: object, suffix: str = ".zarr", *, table: bool = False) ->
     suffix
         Of the file; ``.zarr`` takes fewer names than the others.
     table
-        Whether it is a column: those of .h5ad may have slashes.
+        Whether it is a column: those of .h5ad may have slashes before anndata 0.13.
     """
     if not isinstance(name, str):
         return f"is {type(name).__name__} and not text"
@@ -46,7 +47,7 @@ def name_problem(name: object, suffix: str = ".zarr", *, table: bool = False) ->
         return "has a null character"
     if table and name == "_index":
         return "is a name that anndata reserves"
-    if "/" in name and not (table and suffix != ".zarr"):
+    if "/" in name and not (table and suffix != ".zarr" and columns_may_have_slashes()):
         return "has a slash"
     if suffix == ".zarr":
         if "\\" in name:
@@ -56,6 +57,13 @@ def name_problem(name: object, suffix: str = ".zarr", *, table: bool = False) ->
         if n_bytes > _MAX_BYTES:
             return f"has {n_bytes} bytes, more than {_MAX_BYTES}"
     return None
+
+
+def columns_may_have_slashes() -> bool:
+    """Whether anndata writes columns with slashes to .h5ad, as it does before version 0.13."""
+    from packaging.version import Version
+
+    return Version(version("anndata")).release < (0, 13)
 
 
 def require_storable(data: "AnnData | MuData", suffix: str) -> None:
@@ -75,7 +83,9 @@ def require_storable(data: "AnnData | MuData", suffix: str) -> None:
     if problems := list(problems_of(data, suffix)):
         shown = "; ".join(f"{place} {reason}" for place, reason in problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        columns = all(reason == "has a slash" and (".obs[" in place or ".var[" in place) for place, reason in problems)
+        columns = columns_may_have_slashes() and all(
+            reason == "has a slash" and (".obs[" in place or ".var[" in place) for place, reason in problems
+        )
         other = ", or write .h5ad, which takes columns with slashes" if columns else ""
         raise InputError(
             f"These cannot be written to {suffix}: {shown}{more}. Rename, convert or remove them in the input{other}."
@@ -117,7 +127,9 @@ def _of_table(table: pd.DataFrame, suffix: str, place: str) -> Iterator[tuple[st
         column = table.iloc[:, i]
         if _is_numeric(column.array):
             continue
-        if problem := _write_problem(pd.DataFrame({"column": _values_to_try(column)}), suffix):
+        values = pd.DataFrame({"column": _values_to_try(column)})
+        # zarr makes text of anything, which HDF5 refuses
+        if problem := _write_problem(values, ".h5ad") or (suffix == ".zarr" and _write_problem(values, suffix)):
             yield f"{place}[{name!r}]", problem
 
 

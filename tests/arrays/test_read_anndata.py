@@ -75,7 +75,9 @@ def test_layers_with_slashes_keep_their_names(tmp_path: Path, cells: AnnData, ki
     if kind == "h5ad":
         file.close()
     else:
-        zarr.consolidate_metadata(file.store)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
+            zarr.consolidate_metadata(file.store)
     read = read_cells(path, backed=backed)
     assert sorted(read.layers) == ["a/b/c", "counts", "spliced/raw"]
     np.testing.assert_array_equal(read_matrix(read, "spliced/raw").rows(0, 9).toarray(), 2 * cells.X.toarray())
