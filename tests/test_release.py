@@ -5,6 +5,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from cellfm._extras import NEWEST_PYTHON
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -33,6 +37,28 @@ def test_the_listing_of_scverse_says_what_the_project_says():
     readme = (ROOT / "README.md").read_text()
     assert install in readme
     assert tests in readme
+
+
+@needs_checkout
+def test_the_lowest_versions_are_those_that_are_tested():
+    lowest = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / ".ci" / "lowest.txt").read_text(), re.MULTILINE))
+    extra = [Requirement(line) for line in PROJECT["optional-dependencies"]["mindspore"]]
+    named = [*map(Requirement, PROJECT["dependencies"]), *(one for one in extra if one.name == "mindspore")]
+    for requirement in named:
+        bounds = [bound.version for bound in requirement.specifier if bound.operator == ">="]
+        assert bounds == [lowest[requirement.name]], requirement
+    for requirement in extra:
+        assert requirement.specifier.contains(lowest[requirement.name])
+        assert requirement.marker.evaluate({"python_version": "3.12"})
+        assert not requirement.marker.evaluate({"python_version": "3.13"})
+
+
+def test_the_extra_ends_with_the_python_that_mindspore_has_wheels_for():
+    pythons = [line for line in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", line)]
+    assert {f"Programming Language :: Python :: {'.'.join(map(str, NEWEST_PYTHON))}", pythons[0]} <= set(pythons)
+    assert SpecifierSet(PROJECT["requires-python"]).contains(pythons[0].split(" :: ")[-1])
+    after = f"python_version < '{NEWEST_PYTHON[0]}.{NEWEST_PYTHON[1] + 1}'"
+    assert all(line.endswith(after) for line in PROJECT["optional-dependencies"]["mindspore"])
 
 
 def test_every_licence_is_there():

@@ -83,10 +83,8 @@ def require_storable(data: "AnnData | MuData", suffix: str) -> None:
     if problems := list(problems_of(data, suffix)):
         shown = "; ".join(f"{place} {reason}" for place, reason in problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        columns = columns_may_have_slashes() and all(
-            reason == "has a slash" and (".obs[" in place or ".var[" in place) for place, reason in problems
-        )
-        other = ", or write .h5ad, which takes columns with slashes" if columns else ""
+        columns = all(reason == "has a slash" and (".obs[" in place or ".var[" in place) for place, reason in problems)
+        other = ", or write .h5ad, which takes columns with slashes" if columns and columns_may_have_slashes() else ""
         raise InputError(
             f"These cannot be written to {suffix}: {shown}{more}. Rename, convert or remove them in the input{other}."
         )
