@@ -188,7 +188,7 @@ def test_a_file_of_cells_is_looked_at(tmp_path: Path, tiny_adata: AnnData):
 
 @pytest.mark.usefixtures("own_logger")
 def test_doctor_takes_the_options_of_the_other_commands(tmp_path: Path, tiny_adata: AnnData, monkeypatch, capsys):
-    for part in ("_packages", "_mindspore"):
+    for part in ("_packages", "_engines"):
         monkeypatch.setattr(_doctor, part, list)
     for part in ("_python", "_mini", "_cache", "_memory"):
         monkeypatch.setattr(_doctor, part, lambda: _doctor.Finding("part", "ok", "fine"))

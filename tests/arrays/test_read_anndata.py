@@ -79,7 +79,7 @@ def test_layers_with_slashes_keep_their_names(tmp_path: Path, cells: AnnData, ki
             warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)
             zarr.consolidate_metadata(file.store)
     read = read_cells(path, backed=backed)
-    assert sorted(read.layers) == ["a/b/c", "counts", "spliced/raw"]
+    assert {*read.layers} - {None} == {"a/b/c", "counts", "spliced/raw"}  # None is X in anndata 0.13
     np.testing.assert_array_equal(read_matrix(read, "spliced/raw").rows(0, 9).toarray(), 2 * cells.X.toarray())
     with open_table(name_sources(path)[0], layer="spliced/raw", modality="rna") as table:
         np.testing.assert_array_equal(table.matrix.rows(0, 9).toarray(), 2 * cells.X.toarray())

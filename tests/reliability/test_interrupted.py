@@ -286,7 +286,7 @@ def state(adata: AnnData) -> dict[str, object]:
         "obsm": sorted(adata.obsm),
         "uns": sorted(adata.uns),
         "record": sorted(adata.uns.get("cellfm", {})),
-        "layers": sorted(adata.layers),
+        "layers": sorted(name for name in adata.layers if name is not None),
         "var": sorted(adata.var),
         "names": list(adata.var_names),
         "X": adata.X.toarray().tobytes(),
