@@ -126,8 +126,10 @@ def _of_table(table: pd.DataFrame, suffix: str, place: str) -> Iterator[tuple[st
         if _is_numeric(column.array):
             continue
         values = pd.DataFrame({"column": _values_to_try(column)})
-        # zarr makes text of anything, which HDF5 refuses
-        if problem := _write_problem(values, ".h5ad") or (suffix == ".zarr" and _write_problem(values, suffix)):
+        problem = _write_problem(values, ".h5ad")  # zarr makes text of anything, which HDF5 refuses
+        if problem is None and suffix == ".zarr":
+            problem = _write_problem(values, suffix)
+        if problem:
             yield f"{place}[{name!r}]", problem
 
 

@@ -132,7 +132,7 @@ def _sample(indptr: np.ndarray, ids: np.ndarray, data: np.ndarray, max_genes: in
     """
     kept = np.ones(len(ids), bool)
     salt = mix(np.array([random_state], np.uint64))
-    for cell in np.flatnonzero(np.diff(indptr) > max_genes):
+    for cell in np.flatnonzero(np.diff(indptr) > max_genes).tolist():
         span = slice(indptr[cell], indptr[cell + 1])
         token = mix(ids[span].astype(np.uint64) << np.uint64(32) | data[span].astype(np.uint64))
         seed = mix(token.sum(dtype=np.uint64) ^ salt)  # the sum wraps around: the same for any order of the genes
