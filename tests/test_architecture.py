@@ -443,6 +443,7 @@ def test_importing_cellfm_is_quick_and_brings_nothing_heavy(tmp_path: Path):
     assert min(seconds) < IMPORT_SECONDS
 
 
+@pytest.mark.mindspore
 def test_mindspore_says_nothing_of_its_own_whoever_imports_it(tmp_path: Path):
     outside = [name for name in INSIDE if "mindspore" in imports(name) and not name.startswith("cellfm.nn")]
     assert outside
