@@ -2,8 +2,8 @@
 
 python -m benchmarks.attention
 
-One attention layer of width 256 with 8 heads, forward and backward, one cell of 256 to 8,192 tokens, in MindSpore's
-graph mode (paper, Results, efficiency of ERetNet). A process each, because memory is a peak.
+One attention layer of width 256 with 8 heads, forward and backward, one cell of 256 to 8,192 tokens, compiled by
+JAX (paper, Results, efficiency of ERetNet). A process each, because memory is a peak.
 """
 
 import argparse
@@ -22,49 +22,40 @@ def measure(way: str, length: int, repeats: int = 5) -> tuple[float, float]:
     """Seconds of a gradient, the best of some, and gigabytes above what the process held before."""
     import time
 
-    import mindspore as ms
+    import jax
     import numpy as np
-    from mindspore import nn, ops
 
     from cellfm.config import ModelConfig
-    from cellfm.nn._ablations import DecayRetention
-    from cellfm.nn._retention import GatedRetention
+    from cellfm.engines.jax.operations import JaxOperations
+    from cellfm.nn.attention import attention, join_heads, split_heads
+    from cellfm.nn.linear import linear
 
-    class Softmax(GatedRetention):
-        def construct(self, x, key_mask, value_scale, layout):
-            q, k, v = (self.split_heads(part(x)) for part in (self.query, self.key, self.value))
-            pairs = ops.softmax(ops.matmul(q, k.swapaxes(2, 3)) * self.scale, -1)
-            return self.output(self.join_heads(ops.matmul(pairs, v)) * ops.silu(self.gate(x)))
+    linear_form = ModelConfig(n_layers=2, d_model=WIDTH, n_heads=HEADS, n_genes=10)
+    parallel_form = ModelConfig(n_layers=2, d_model=WIDTH, n_heads=HEADS, n_genes=10, retention="decay")
+    xp, generator = JaxOperations(), np.random.default_rng(0)
+    names = ("query", "key", "value", "gate", "output")
+    weights = {name: {"weight": 0.05 * generator.standard_normal((WIDTH, WIDTH), np.float32)} for name in names}
+    x = generator.standard_normal((1, length, WIDTH), np.float32)
+    mask, scale = np.ones((1, length, 1), np.float32), np.full((1, 1, 1), length**-0.5, np.float32)
+    layout = (np.ones((1, length), np.int32), mask[..., 0], np.zeros(1, np.int32), np.zeros(1, np.int32))
 
-    kinds = {WAYS[0]: GatedRetention, WAYS[1]: DecayRetention, WAYS[2]: Softmax}
-    config = ModelConfig(n_layers=2, d_model=WIDTH, n_heads=HEADS, n_genes=10)
-    layer = kinds[way](config)
-    generator = np.random.default_rng(0)
-    for parameter in layer.get_parameters():
-        parameter.set_data(ms.Tensor(0.05 * generator.standard_normal(parameter.shape, np.float32)))
-    x = ms.Tensor(generator.standard_normal((1, length, WIDTH), np.float32))
-    mask, scale = (
-        ms.Tensor(np.ones((1, length, 1), np.float32)),
-        ms.Tensor(np.full((1, 1, 1), length**-0.5, np.float32)),
-    )
-    places = ms.Tensor(np.zeros(1, np.int32))
-    layout = (ms.Tensor(np.ones((1, length), np.int32)), mask.squeeze(-1), places, places)
+    def softmax_attention(p, x):
+        query, key, value = (split_heads(linear_form, linear(xp, p[name], x)) for name in names[:3])
+        pairs = xp.softmax(xp.matmul(query, key.swapaxes(2, 3)) * linear_form.d_head**-0.5)
+        read = join_heads(xp.matmul(pairs, value))
+        return linear(xp, p["output"], read * xp.silu(linear(xp, p["gate"], x)))
 
-    class Loss(nn.Cell):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = layer
-
-        def construct(self, x):
-            out = self.layer(x, mask, scale, layout)
-            return (out * out).mean()
-
-    gradient = ms.jit(ms.value_and_grad(Loss(), None, list(layer.get_parameters())))
+    forms = {
+        WAYS[0]: lambda p, x: attention(xp, linear_form, p, x, mask, scale, layout),
+        WAYS[1]: lambda p, x: attention(xp, parallel_form, p, x, mask, scale, layout),
+        WAYS[2]: softmax_attention,
+    }
+    gradient = jax.jit(jax.value_and_grad(lambda p, x: (forms[way](p, x) ** 2).mean()))
     before = memory_gb("VmRSS")
     seconds = []
     for _ in range(1 + repeats):
         start = time.perf_counter()
-        gradient(x)[0].asnumpy()
+        jax.block_until_ready(gradient(weights, x))
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:]), memory_gb("VmHWM") - before
 

@@ -18,7 +18,7 @@ from benchmarks.record import record
 from benchmarks.synthetic import N_GENES, random_counts, random_model
 from cellfm.data import TokenBatch, tokenize
 from cellfm.model import CellFM, load_model
-from cellfm.model._parameters import n_open_layers
+from cellfm.nn.parameters import n_active_layers
 
 SIZES = {
     # width, heads, layers, width of the value table, cells, batch of the padded network (its fastest of those tried)
@@ -33,7 +33,7 @@ def flop_of(model: CellFM, n_tokens: int, *, jax: bool, folded: bool) -> float:
     """Operations that are left: of the first layer perhaps folded, of the last keys and, but for JAX, values."""
     c = model.config
     d, w, k, h = c.d_model, c.d_value, c.d_head, c.n_heads
-    n_layers = n_open_layers(c, model.weights) if jax else c.n_layers
+    n_layers = n_active_layers(c, model.weights) if jax else c.n_layers
     layer = 8 * d * d + 2 * d * k
     first = 4 * d * (w - d) if folded else 0
     last = d * d + (h * d if jax else d * d + d * k)

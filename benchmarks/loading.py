@@ -14,8 +14,8 @@ import pandas as pd
 
 from benchmarks.record import record
 from cellfm.config import PUBLISHED
-from cellfm.model._parameters import parameter_shapes
 from cellfm.model._published import published_name
+from cellfm.nn.parameters import parameter_shapes
 from cellfm.vocab import Vocabulary
 
 LOAD = """

@@ -33,14 +33,14 @@ REPEATS = 5
 
 def training_step(fields: dict[str, int], n_chunks: int) -> Callable[[], object]:
     """A step on `n_chunks` full chunks, four a cell, compiled."""
-    from cellfm.model._parameters import initial_weights
-    from cellfm.nn import build_network, name_parameters
-    from cellfm.train._objective import PretrainObjective
-    from cellfm.train._step import Step
+    from cellfm.engines import Objective, start_engine
+    from cellfm.nn.objectives import pretraining
+    from cellfm.nn.parameters import initial_weights
+    from cellfm.nn.weights import nest
 
     model, config = ModelConfig(n_genes=N_GENES, d_value=64, **fields), TrainConfig(n_chunks=n_chunks, dropout=0.1)
-    network = build_network(model, initial_weights(model, 0), dropout=config.dropout)
-    step = Step(PretrainObjective(network, config), name_parameters(network), config)
+    weights, objective = initial_weights(model, 0), Objective(pretraining(model, config), 2 * model.n_layers)
+    step = start_engine("jax").trainer(objective, weights, list(weights), config, nest)
     generator = np.random.default_rng(0)
     shape = (n_chunks, CHUNK)
     ids = generator.integers(1, N_GENES, shape).astype(np.int32)

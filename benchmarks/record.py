@@ -5,6 +5,7 @@ import os
 import platform
 import re
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 TARGET = "CELLFM_BENCHMARKS"
@@ -30,7 +31,7 @@ def machine() -> dict[str, str | int]:
         (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    packages = {name: version(name) for name in ("cellfm", "mindspore", "jax", "numpy")}
+    packages = {name: version(name) for name in ("cellfm", "mindspore", "jax", "numpy") if find_spec(name)}
     return {
         "cpu": model,
         "cores": os.cpu_count() or 0,

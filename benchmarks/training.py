@@ -1,11 +1,12 @@
-"""Cells per second of training against the loop that one writes first: cells padded to one length, nn.Adam.
+"""Cells per second of a training step: JAX, MindSpore, and the loop that one writes first (padded cells, nn.Adam).
 
-    python -m benchmarks.training
+    python -m benchmarks.training [--size mini wide]
 
-The loop is over `padded.py`, with loss and gradients compiled. Same weights at the start, same cells, masks and
-objective; the two take turns.
+The padded loop is `padded.py` with loss and gradients compiled. Same weights at the start, same cells, masks and
+objective; the ways take turns.
 """
 
+import argparse
 import time
 from collections.abc import Callable
 
@@ -18,15 +19,16 @@ from benchmarks.record import record
 from benchmarks.synthetic import random_counts, random_model
 from cellfm.config import TrainConfig
 from cellfm.data import CellTable
-from cellfm.nn import build_network, name_parameters
+from cellfm.engines import Objective, start_engine
+from cellfm.nn.objectives import pretraining
+from cellfm.nn.weights import nest
 from cellfm.train._feed import Batch, Feed, MicroBatch
-from cellfm.train._objective import PretrainObjective
-from cellfm.train._step import Step
 
-BATCH = 64
-MICRO = 16
-"""Cells of a micro-batch of the padded loop; those of cellfm have as many chunks as so many cells need."""
-STEPS = 8
+SIZES = {  # width, heads, width of the value table, cells of a batch, of a micro-batch of the padded loop, steps
+    "mini": (128, 2, 64, 64, 16, 8),
+    "wide": (1536, 48, 256, 4, 2, 4),
+}
+CHUNKS_OF_A_CELL = 19
 RATE = 3e-4
 
 
@@ -42,9 +44,10 @@ def padded_loop(objective: PaddedObjective) -> Callable[[Batch], float]:
     step = ms.jit(forward_and_back)
 
     def update(batch: Batch) -> float:
-        found = [step(*arrays) for arrays in map(without_cls, batch.micro)]
-        optimizer(tuple(sum(grads[1:], start=grads[0]) for grads in zip(*(grads for _, grads in found), strict=True)))
-        return float(sum(float(loss) for loss, _ in found))
+        computed = [step(*arrays) for arrays in map(without_cls, batch.micro)]
+        gradients = zip(*(grads for _, grads in computed), strict=True)
+        optimizer(tuple(sum(grads[1:], start=grads[0]) for grads in gradients))
+        return float(sum(float(loss) for loss, _ in computed))
 
     return update
 
@@ -55,41 +58,52 @@ def without_cls(micro: MicroBatch) -> list[ms.Tensor]:
     return [ms.Tensor(np.ascontiguousarray(array[:, 1:])) for array in arrays]
 
 
-def main() -> None:
-    model = random_model(128, 2, d_value=64)
-    counts = random_counts(BATCH * (STEPS + 2))
-    cells = CellTable.from_counts(
-        counts, np.arange(1, counts.shape[1] + 1, dtype=np.int32), model.vocab, np.zeros(counts.shape[0], bool)
-    )
-    config = TrainConfig(
-        learning_rate=RATE, batch_size=BATCH, n_chunks=MICRO * 19, dropout=0.0, clip="none", weight_decay=0.0
-    )
+def measure(size: str) -> None:
+    """Time the ways in turns and print them."""
+    d, n_heads, d_value, batch_size, of_padded, n_steps = SIZES[size]
+    model = random_model(d, n_heads, 2, d_value=d_value)
+    counts = random_counts(batch_size * (n_steps + 2))
+    ids = np.arange(1, counts.shape[1] + 1, dtype=np.int32)
+    cells = CellTable.from_counts(counts, ids, model.vocab, np.zeros(counts.shape[0], bool))
+    options = {"dropout": 0.0, "clip": "none", "weight_decay": 0.0}
+    n_chunks = of_padded * CHUNKS_OF_A_CELL
+    config = TrainConfig(learning_rate=RATE, batch_size=batch_size, n_chunks=n_chunks, schedule="constant", **options)
     packed, padded = (Feed(cells, model.config, config) for _ in range(2))
     padded.length = model.config.max_genes + 1  # one chunk a cell: padding to the longest that there may be
-    padded.config = TrainConfig.from_dict({**vars(config), "n_chunks": MICRO})
+    padded.config = TrainConfig.from_dict({**vars(config), "n_chunks": of_padded})
 
-    def fresh() -> tuple[PretrainObjective, dict[str, ms.Parameter]]:
-        network = build_network(model.config, model.weights, dropout=0.0)
-        return PretrainObjective(network, config), name_parameters(network)
-
+    ways: dict[str, Callable[[int], float]] = {}
     loop = padded_loop(PaddedObjective(model.config, model.weights))
-    step = Step(*fresh(), config)
-    losses: dict[str, list[float]] = {"padded": [], "cellfm": []}
-    times: dict[str, list[float]] = {name: [] for name in losses}
-    for i in range(STEPS):
-        for name, update in (
-            ("padded", lambda: loop(padded.batch(i))),  # noqa: B023 (called at once)
-            ("cellfm", lambda: step(packed.batch(i).micro, i).loss),  # noqa: B023
-        ):
+    ways["padded"] = lambda i: loop(padded.batch(i))
+    for name in ("mindspore", "jax"):
+        objective = Objective(pretraining(model.config, config))
+        trainer = start_engine(name).trainer(objective, model.weights, list(model.weights), config, nest)
+        ways[name] = lambda i, trainer=trainer: trainer(packed.batch(i).micro, i).loss
+    losses: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for i in range(n_steps):
+        for name, update in ways.items():
             start = time.perf_counter()
-            losses[name].append(update())
+            losses[name].append(update(i))
             times[name].append(time.perf_counter() - start)
+    print(f"{size}: batches of {batch_size} cells")
+    rates, ratios = {}, {}
     for name, seconds in times.items():
-        print(f"{name:18} {BATCH / np.median(seconds[2:]):6.1f} cells/s; losses {np.round(losses[name][:3], 4)}")
-    rates = {name: BATCH / float(np.median(seconds[2:])) for name, seconds in times.items()}
-    ratios = np.array(times["padded"][2:]) / np.array(times["cellfm"][2:])
-    print(f"ratio              {np.median(ratios):6.2f} (median; {ratios.min():.2f} to {ratios.max():.2f})")
-    record("training", ratio=float(np.median(ratios)), **rates)
+        rates[name] = batch_size / float(np.median(seconds[2:]))
+        of_turns = np.array(times["padded"][2:]) / np.array(seconds[2:])
+        ratios[name] = float(np.median(of_turns))
+        print(
+            f"  {name:10} {rates[name]:7.2f} cells/s, {ratios[name]:5.2f} x padded ({of_turns.min():.2f} to "
+            f"{of_turns.max():.2f}); first step {seconds[0]:.1f} s; losses {np.round(losses[name][:3], 4)}"
+        )
+    record(f"training, {size}", ratio=ratios, cells_per_second=rates)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=list(SIZES))
+    for size in parser.parse_args().size:
+        measure(size)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellfm._cli_genes import add_gene_options, gene_options
+from cellfm._cli_train import add_backend
 from cellfm._extras import require_mindspore
 from cellfm._wording import reason_of
 from cellfm.errors import InputError
@@ -54,7 +55,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     add_gene_options(parser)
     parser.add_argument("--key-added", default=EMBED.obsm, metavar="KEY", help="name of the embedding in obsm")
     parser.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
-    parser.add_argument("--backend", choices=("auto", "mindspore", "jax"), default="auto", help="what computes (auto)")
+    add_backend(parser)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products (float32)")
 
 
@@ -223,13 +224,15 @@ def _embed_part(
 def _work(args: argparse.Namespace) -> int:
     """One process of several that msrun started: its share, by its number."""
     from cellfm._pieces import Part
-    from cellfm.train._distributed import processes, wait_for_all
+    from cellfm.engines import start_engine
+    from cellfm.train._processes import wait_for_all
     from cellfm.train._workers import announce
 
     announce()
-    part = Part(*processes())
+    engine = start_engine()
+    part = Part(*engine.join_processes())
     _pieces(args, *_read(args)).compute(part, batch_size=args.batch_size)
-    wait_for_all()
+    wait_for_all(engine)
     return 0
 
 

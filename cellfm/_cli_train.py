@@ -19,6 +19,7 @@ def add_training_commands(commands: Any, say: Callable[[str], object]) -> None:
     pretrain.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that cellfm shard wrote")
     pretrain.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="run to begin or go on with")
     _add_configuration(pretrain)
+    add_backend(pretrain)
     pretrain.add_argument("--start", metavar="MODEL", help="model to start from; by default new weights are drawn")
     pretrain.add_argument("--workers", type=int, default=1, metavar="N", help="processes of this machine (1)")
     pretrain.add_argument("--port", type=int, metavar="P", help="port where they meet; by default one that is free")
@@ -50,6 +51,10 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", choices=("auto", "mindspore", "jax"), default="auto", help="what computes (auto)")
+
+
 def _configuration(args: argparse.Namespace) -> dict[str, Any]:
     from cellfm.train._recipes import with_settings
 
@@ -59,6 +64,11 @@ def _configuration(args: argparse.Namespace) -> dict[str, Any]:
 def _pretrain(args: argparse.Namespace) -> int:
     from cellfm.train._workers import announce, is_worker
 
+    if args.backend == "jax" and (args.workers != 1 or args.node is not None):
+        raise InputError(
+            "--workers and --node start processes of MindSpore (msrun). With --backend jax one process uses all "
+            "devices of a machine; start one a machine by srun or mpirun."
+        )
     if is_worker():
         announce()
     elif args.workers != 1 or args.node is not None:
@@ -69,7 +79,7 @@ def _pretrain(args: argparse.Namespace) -> int:
 
     start = load_model(args.start) if args.start else None
     try:
-        pretrain(args.corpus, _configuration(args), out=args.output, start=start)
+        pretrain(args.corpus, _configuration(args), out=args.output, start=start, backend=args.backend)
     except TrainingStopped as stopped:
         if not is_worker():
             raise

@@ -39,7 +39,7 @@ print(json.dumps([name, float((ones @ ones + 1).sum())]))
 """,
     "MindSpore": """
 import json
-from cellfm.nn import use_device
+from cellfm.engines.mindspore.devices import use_device
 import mindspore as ms
 device = use_device()
 ones = ms.ops.ones((64, 64), ms.float32)
@@ -47,7 +47,6 @@ print(json.dumps([device, float((ones @ ones + 1).sum().asnumpy())]))
 """,
 }
 _EXPECTED = 64.0 * 64 * 65
-_TRAINS = "MindSpore"  # the engine that trains
 
 
 @dataclass(frozen=True)
@@ -139,10 +138,11 @@ def _engines() -> list[Finding]:
             findings += [one for one in _packages("mindspore") if one.status != "ok" or one.name == "mindspore"]
         finding, devices[name] = _engine(name)
         findings.append(finding)
-    embeds = "MindSpore" if devices.get("MindSpore") == "Ascend" else "JAX"
-    for what, name in (("embedding", embeds), ("training", _TRAINS)):
-        where = devices.get(name)
-        findings.append(Finding(what, "ok", f"{name} on {where}" if where else f"not here: needs {name}"))
+    chosen = "MindSpore" if devices.get("MindSpore") == "Ascend" else "JAX"
+    where = devices.get(chosen)
+    findings.append(
+        Finding("embedding, training", "ok", f"{chosen} on {where}" if where else f"not here: {chosen} fails")
+    )
     return findings
 
 

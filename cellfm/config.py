@@ -182,7 +182,7 @@ class TrainConfig(_Config):
         Numbers of the matrix products. float16 scales the loss: by `loss_scale` at the start, doubled after each
         `loss_scale_window` steps without overflow, halved at one (whose step is left out).
     recompute
-        Compute activations again in the backward pass instead of keeping them (saves memory on Ascend only).
+        Compute the activations of each layer again in the backward pass instead of keeping them (JAX only).
     target_fraction, hide_fraction
         Share of a cell's genes whose value is asked for, and share of those whose value is hidden.
     gene_weight, cell_weight

@@ -1,7 +1,11 @@
 """What every test may count on: no network, a folder of its own to work in, no screen, a small model and small data."""
 
-import logging
 import os
+
+# Tests compile many small networks and run each a few times; without optimisation XLA compiles three times faster.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import logging
 import signal
 import socket
 from collections.abc import Callable, Generator, Iterator
@@ -19,6 +23,7 @@ from anndata import AnnData
 from cellfm._extras import has_mindspore
 from cellfm.config import ModelConfig
 from cellfm.data import write_cells
+from cellfm.engines import Engine, start_engine
 from cellfm.model import CellFM
 from cellfm.settings import settings
 from cellfm.vocab import Vocabulary
@@ -210,3 +215,11 @@ def model_dir(tmp_path: Path, tiny_model: CellFM) -> Path:
     """`tiny_model` on disk."""
     tiny_model.save(tmp_path / "tiny")
     return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="session", params=["jax", "mindspore"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine in turn, MindSpore where it is installed."""
+    if request.param == "mindspore":
+        pytest.importorskip("mindspore", reason=NO_MINDSPORE)
+    return start_engine(request.param)

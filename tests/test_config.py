@@ -7,7 +7,7 @@ import pytest
 
 from cellfm.config import MODEL_PRESETS, PUBLISHED, ClusterConfig, ModelConfig, TrainConfig
 from cellfm.errors import InputError
-from cellfm.model._parameters import parameter_shapes
+from cellfm.nn.parameters import parameter_shapes
 from cellfm.train._recipes import PRESETS, read_config
 
 MODEL = {"n_layers": 2, "d_model": 16, "n_heads": 2, "n_genes": 50}

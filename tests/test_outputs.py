@@ -56,7 +56,7 @@ TOOLS = {
 def test_no_tool_takes_a_key_that_files_cannot_hold(
     tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch, tool: str
 ):
-    monkeypatch.setattr(CellFM, "_engine", None)  # the network must not run
+    monkeypatch.setattr(CellFM, "_encoder", None)  # the network must not run
     before = repr(tiny_adata)
     for key in BAD_KEYS:
         with pytest.raises(InputError, match=r"key_added=.* choose another key"):
@@ -311,7 +311,7 @@ def test_names_with_slashes_in_a_file_are_named_and_the_advice_works(tmp_path: P
 def test_the_command_refuses_before_the_network_runs(
     tiny_adata: AnnData, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    monkeypatch.setattr(CellFM, "_engine", None)
+    monkeypatch.setattr(CellFM, "_encoder", None)
     tiny_adata.obs["G1\\S"] = 1.0
     write_cells(tiny_adata, tmp_path / "in.h5ad")
     write_cells(tiny_adata[:3].copy(), tmp_path / "three.h5ad")

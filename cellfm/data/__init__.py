@@ -1,4 +1,4 @@
-"""Cells as arrays: kinds of values, tokens, chunks, files. Never MindSpore."""
+"""Cells as arrays: kinds of values, tokens, chunks, files. Never an engine."""
 
 from cellfm.data._augment import choose_panel as choose_panel
 from cellfm.data._augment import sample_unexpressed as sample_unexpressed

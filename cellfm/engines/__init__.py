@@ -1,5 +1,70 @@
-"""What computes and learns: compiled functions, gradients and updates. No other room imports JAX or optax."""
+"""Engines: what computes the functions of `cellfm.nn`, differentiates them, updates weights and uses devices."""
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from cellfm.config import TrainConfig
 from cellfm.engines._fit import apply, fit, shuffled
+from cellfm.engines.choice import BACKENDS, PRECISIONS, Backend, Precision, require_engine, start_engine
+from cellfm.engines.operations import Array, Operations, Weights
+from cellfm.engines.training import FIXED, HEAD, DeviceMemoryError, Objective, StepResult, Trainer, learning_rate
 
-__all__ = ["apply", "fit", "shuffled"]
+__all__ = [
+    "BACKENDS",
+    "FIXED",
+    "HEAD",
+    "PRECISIONS",
+    "Array",
+    "Backend",
+    "DeviceMemoryError",
+    "Engine",
+    "Objective",
+    "Operations",
+    "Precision",
+    "StepResult",
+    "Trainer",
+    "Weights",
+    "apply",
+    "fit",
+    "learning_rate",
+    "require_engine",
+    "shuffled",
+    "start_engine",
+]
+
+
+class Engine(Protocol):
+    """What `cellfm.model`, `cellfm.train` and the tasks know of an engine."""
+
+    name: str
+    on_cpu: bool
+    dtype: Any
+    """Type of the matrices that `compile` multiplies with."""
+    scans: bool
+    """Whether many layers of stacked weights are compiled as one."""
+    xp: Operations
+    trainer: Callable[..., Trainer]
+    """See `cellfm.engines.jax.training.JaxTrainer` for its arguments."""
+
+    n_local: int
+    """Devices of this process, each of which takes micro-batches of its own."""
+
+    def join_processes(self) -> tuple[int, int]:
+        """The number of this process and how many train together; to be called before anything is computed."""
+
+    def total(self, numbers: np.ndarray) -> np.ndarray:
+        """Sums over all processes, in float32. All must call it, with as many numbers."""
+
+    def check_training(self, config: TrainConfig) -> None:
+        """Refuse what this engine cannot do, before any work."""
+
+    def place(self, weights: Any) -> Any:
+        """Nested weights, as arrays, on the device."""
+
+    def compile(self, function: Callable[..., Any], weights: Any) -> Callable[..., Any]:
+        """``function(xp, weights, *arrays)`` with placed weights as a function of NumPy arrays.
+
+        What it returns becomes NumPy by `numpy.asarray`.
+        """

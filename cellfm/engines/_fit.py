@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,7 @@ Weights = dict[str, Any]
 Loss = Callable[..., Any]
 """``loss(xp, weights, *arrays)``, a number.
 
-`xp` are operations: ``abs``, ``exp``, ``log``, ``maximum``, ``relu``, ``leaky_relu``, ``silu``; over the last axis
-``logsumexp`` and ``pick`` (one entry of each row); and ``gradient``, of a function of one array that gives a number.
+`xp` are the `Operations` of JAX, and ``gradient``, of a function of one array that gives a number.
 """
 Rows = list[dict[str, float]]
 
@@ -146,18 +144,10 @@ def shuffled(n: int, size: int, random_state: int | tuple[int, ...]) -> tuple[Ca
 
 
 @lru_cache(1)
-def _operations() -> SimpleNamespace:
-    import jax
-    import jax.numpy as jnp
+def _operations() -> Any:
+    from cellfm.engines.jax.operations import JaxOperations
 
-    names = {jax.nn: ("leaky_relu", "relu", "silu"), jnp: ("abs", "exp", "log", "maximum")}
-    shared = {name: getattr(module, name) for module, own in names.items() for name in own}
-    return SimpleNamespace(
-        **shared,
-        gradient=jax.grad,  # of a function of one array to a number
-        logsumexp=lambda x: jax.nn.logsumexp(x, -1),
-        pick=lambda x, index: jnp.take_along_axis(x, index[:, None], 1)[:, 0],
-    )
+    return JaxOperations()
 
 
 @lru_cache(32)

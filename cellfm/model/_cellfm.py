@@ -14,10 +14,12 @@ from cellfm._fork import require_threads
 from cellfm._wording import counted
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
+from cellfm.engines import Backend, Precision, start_engine
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
-from cellfm.model._engine import Backend, Engine, Precision, start_engine
-from cellfm.model._parameters import NEGLIGIBLE, Weights, active_heads, attention_strengths, initial_weights
+from cellfm.model._encoder import Encoder
+from cellfm.model._network import CompiledNetwork
+from cellfm.nn.parameters import NEGLIGIBLE, Weights, active_heads, attention_strengths, initial_weights
 from cellfm.vocab import Vocabulary
 
 Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
@@ -119,7 +121,7 @@ class CellFM:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the compiled network, which a copy compiles anew, and the lock."""
-        return {name: value for name, value in vars(self).items() if name not in ("_engine", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_encoder", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -150,8 +152,9 @@ class CellFM:
         return self._weights_hash
 
     @cached_property
-    def _engine(self) -> Engine:
-        return start_engine(self.config, self._weights, self.backend, self.precision)
+    def _encoder(self) -> Encoder:
+        engine = start_engine(self.backend, self.precision)
+        return Encoder(self.config, CompiledNetwork(self.config, self._weights, engine))
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
@@ -163,7 +166,7 @@ class CellFM:
     def expect(self, n_tokens: int) -> None:
         """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""
         with self._computing():
-            self._engine.expect(n_tokens)
+            self._encoder.expect(n_tokens)
 
     def encode(
         self,
@@ -186,7 +189,7 @@ class CellFM:
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, not {batch_size}.")
         with self._computing():
-            return Encoded(**self._engine.run(batch, tuple(outputs), batch_size))
+            return Encoded(**self._encoder.run(batch, tuple(outputs), batch_size))
 
     @cached_property
     def active_heads(self) -> np.ndarray:
@@ -266,7 +269,7 @@ class CellFM:
         """
         chosen = self.attention_layer(layer)
         with self._computing():
-            return Attended(**self._engine.attend(batch, chosen, batch_size))
+            return Attended(**self._encoder.attend(batch, chosen, batch_size))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a model folder: ``config.json``, ``vocabulary.tsv`` and ``model.safetensors``.

@@ -14,8 +14,8 @@ from cellfm._atomic import check_folder, whole_folder
 from cellfm._outside import file_sha256, parse_arrays, read_file, read_json
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, InputError
-from cellfm.model._parameters import Weights, parameter_shapes
 from cellfm.model._published import check_parameter
+from cellfm.nn.parameters import Weights, parameter_shapes
 from cellfm.vocab import FILE_NAME as VOCABULARY_FILE
 from cellfm.vocab import Vocabulary
 

@@ -1,4 +1,4 @@
-"""MindSpore's ``.ckpt`` files, read without MindSpore: only the tensors asked for are ever in memory.
+"""MindSpore's ``.ckpt`` files, read and written without MindSpore: only the tensors asked for are ever in memory.
 
 The file is a protobuf message ``Checkpoint { repeated Value { tag = 1; TensorProto tensor = 2 } value = 1 }`` with
 ``TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }``; large tensors are split
@@ -6,13 +6,14 @@ into several values of the same tag. MindSpore's own reader holds the file twice
 which are optimizer state.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from cellfm._atomic import whole_file
 from cellfm._outside import require_file
 from cellfm.errors import CheckpointError
 
@@ -29,6 +30,8 @@ _VARINT = 0
 _MAX_NAME = 4096
 _MAX_DIMENSIONS = 32  # of a NumPy array
 _MAX_EXTENT = 1 << 40
+_PIECE = 1 << 29
+"""Bytes of a tensor in one value; MindSpore reads larger ones in pieces, too."""
 _CRC_FOOTER = 17  # b"crc_num" and ten bytes, written when MindSpore is asked for a checksum
 
 
@@ -81,6 +84,34 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
             else:
                 passed_over.append(entry.name)
     return tensors, passed_over
+
+
+def write_ckpt(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write float32 tensors by name, whole or not at all."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        for name, array in tensors.items():
+            content = memoryview(np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8))
+            dims = b"".join(b"\x08" + _number(extent) for extent in array.shape)
+            head = dims + _delimited(2, b"Float32")
+            for start in range(0, max(1, len(content)), _PIECE):
+                piece = content[start : start + _PIECE]
+                tensor = head + b"\x1a" + _number(len(piece))
+                value = _delimited(1, name.encode()) + b"\x12" + _number(len(tensor) + len(piece)) + tensor
+                file.write(b"\x0a" + _number(len(value) + len(piece)) + value)
+                file.write(piece)
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | _LENGTH_DELIMITED]) + _number(len(content)) + content
+
+
+def _number(value: int) -> bytes:
+    """A varint."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
 
 
 class _FormatError(Exception):

@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from cellfm._atomic import whole_file
-from cellfm._extras import require_mindspore
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import read_model, write_model
-from cellfm.model._parameters import Weights
+from cellfm.model._ckpt import write_ckpt
 from cellfm.model._published import published_name, read_with_vocabulary
+from cellfm.nn.parameters import Weights
 from cellfm.vocab import Vocabulary
 
 SUFFIX = ".ckpt"
@@ -64,21 +61,9 @@ def convert(
     return target
 
 
-def write_ckpt(path: Path, weights: Weights) -> None:
-    """Write weights under their published names with MindSpore, whole or not at all."""
-    require_mindspore("Writing a .ckpt file")
-    import mindspore as ms
-
-    parameters = [
-        {"name": published_name(name), "data": ms.Tensor(np.ascontiguousarray(array))}
-        for name, array in weights.items()
-    ]
-    with whole_file(path) as partial:
-        try:
-            ms.save_checkpoint(parameters, str(partial))
-        except (RuntimeError, ValueError) as error:
-            raise OSError(str(error)) from error
-        partial.chmod(0o644)  # MindSpore leaves it read-only
+def write_published(path: Path, weights: Weights) -> None:
+    """Write weights as a ``.ckpt`` under their published names, whole or not at all."""
+    write_ckpt(path, {published_name(name): array for name, array in weights.items()})
 
 
 def _to_file(source: Path, target: Path, vocabulary: object, n_heads: int | None) -> None:
@@ -87,7 +72,7 @@ def _to_file(source: Path, target: Path, vocabulary: object, n_heads: int | None
     if vocabulary is not None or n_heads is not None:
         raise InputError(f"{source} is a model folder, which knows its vocabulary and heads: leave both out.")
     _, _, weights, _ = read_model(source)
-    write_ckpt(target, weights)
+    write_published(target, weights)
 
 
 def _to_folder(

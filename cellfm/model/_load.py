@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from cellfm._extras import require_mindspore
+from cellfm.engines import BACKENDS, PRECISIONS, Backend, Precision, require_engine
 from cellfm.errors import InputError
 from cellfm.model._cellfm import CellFM
 from cellfm.model._checkpoint import read_model
-from cellfm.model._engine import BACKENDS, PRECISIONS, Backend, Precision
 from cellfm.model._published import read_with_vocabulary
 from cellfm.settings import model_folder
 from cellfm.vocab import Vocabulary
@@ -32,9 +31,9 @@ def load_model(
     n_heads
         Heads of a ``.ckpt`` file whose width is not a published one: the only number that its shapes do not tell.
     backend
-        What runs the network: ``"mindspore"`` (CPUs and Ascend NPUs; knows every network and trains), ``"jax"``
-        (NVIDIA GPUs and TPUs where JAX has them, and CPUs), or ``"auto"``: an NPU, else JAX, on a GPU, a TPU or the
-        CPU; networks that JAX does not know run in MindSpore. Both give the same numbers within 1e-5.
+        What computes, here and where the model is trained further: ``"jax"`` (CPUs, NVIDIA GPUs, TPUs), ``"mindspore"``
+        (Ascend NPUs, and CPUs; the extra ``cellfm[mindspore]``), or ``"auto"``: MindSpore where there is an Ascend NPU,
+        else JAX. Both give the same numbers within 1e-5.
     precision
         ``"float32"``, or ``"bfloat16"``, which rounds the factors of the large products (JAX only): cosines to
         the float32 embedding are above 0.9999, and it is 1.0 to 1.2 times as fast on the CPU where it was measured.
@@ -63,8 +62,7 @@ def load_model(
             raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}.")
     if backend == "mindspore" and precision == "bfloat16":
         raise InputError("precision='bfloat16' needs backend='jax' or 'auto'.")
-    if backend == "mindspore":
-        require_mindspore("backend='mindspore'")
+    require_engine(backend)
     loaded = _load(model, vocabulary, n_heads)
     loaded.backend, loaded.precision = backend, precision
     return loaded

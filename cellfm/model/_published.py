@@ -10,7 +10,7 @@ from cellfm._wording import counted
 from cellfm.config import PUBLISHED, ModelConfig
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model._ckpt import read_ckpt
-from cellfm.model._parameters import Weights, parameter_shapes
+from cellfm.nn.parameters import Weights, parameter_shapes
 from cellfm.vocab import Vocabulary
 
 # Optimizer state and training-only parts: known, passed over.

@@ -10,6 +10,7 @@ from mudata import MuData
 from cellfm._adata import select
 from cellfm._encode import read_cells_for, stored_or_new_embedding
 from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.engines import Backend, require_engine
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._labels import label_colors, read_labels
@@ -38,6 +39,7 @@ def fit_annotator(
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
+    backend: Backend = "auto",
 ) -> Annotator:
     """Fit a classifier of cell types to reference cells.
 
@@ -96,6 +98,9 @@ def fit_annotator(
         Least number of genes that the model must know.
     random_state
         Seed of everything.
+    backend
+        What trains: ``"jax"``, ``"mindspore"``, or ``"auto"``; see `cf.train.pretrain`. By default what the model was
+        loaded with.
 
     Returns
     -------
@@ -115,6 +120,7 @@ def fit_annotator(
     >>> cf.tl.annotate(query, "blood-annotator")
     """
     check_options(method, head, n_layers, validation_fraction, class_weight, lora_rank)
+    require_engine(backend)
     adata = select(reference, modality)
     labels = read_labels(adata, labels_key)
     loaded = resolve_model(model)
@@ -143,5 +149,6 @@ def fit_annotator(
         learning_rate=learning_rate,
         patience=patience,
         random_state=random_state,
+        backend=backend,
     )
     return replace(annotator, colors=tuple(label_colors(adata, labels_key, list(annotator.classes))))

@@ -14,6 +14,7 @@ from cellfm._encode import CellInput, read_cells_for
 from cellfm._genes import MIN_KNOWN_GENES, find_genes, require_genes
 from cellfm._hgnc import load_synonyms
 from cellfm.data import as_text
+from cellfm.engines import Backend, require_engine
 from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.genes import GeneSets, read_gene_sets
@@ -56,6 +57,7 @@ def fit_perturbation(
     weight_decay: float = Recipe.weight_decay,
     width: int = Recipe.width,
     random_state: int = 0,
+    backend: Backend = "auto",
 ) -> PerturbationPredictor:
     """Fit a network that predicts what perturbing one or two genes changes, and judge it beside simple baselines.
 
@@ -147,6 +149,8 @@ def fit_perturbation(
         Of the layers.
     random_state
         Seed of everything.
+    backend
+        What trains: ``"jax"``, ``"mindspore"``, or ``"auto"``; see `cf.train.pretrain`.
 
     Returns
     -------
@@ -167,6 +171,7 @@ def fit_perturbation(
     >>> predictor.evaluation.query("metric == 'pearson_delta' and subgroup == 'all'")[["predictor", "mean"]]
     """
     _check(genes, perturbation)
+    require_engine(backend)
     recipe = Recipe(
         width=width,
         n_epochs=n_epochs,
@@ -216,6 +221,7 @@ def fit_perturbation(
         genes=genes,
         perturbation=perturbation,
         recipe=recipe,
+        backend=backend,
     )
 
 

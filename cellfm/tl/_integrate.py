@@ -15,6 +15,7 @@ from cellfm._logging import logger
 from cellfm._outputs import record_run, require_keys
 from cellfm._undisturbed import undisturbed
 from cellfm._wording import counted_of
+from cellfm.engines import Backend, require_engine
 from cellfm.errors import InputError
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
@@ -53,6 +54,7 @@ def integrate(
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
+    backend: Backend = "auto",
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Fine-tune a model on cells of several batches, without labels, and embed them with it.
@@ -129,6 +131,9 @@ def integrate(
         Least number of genes that the model must know.
     random_state
         Seed of everything: adapters, discriminator, batches, held-out cells, hidden values.
+    backend
+        What trains: ``"jax"``, ``"mindspore"``, or ``"auto"``; see `cf.train.pretrain`. By default what the model was
+        loaded with.
     copy
         Return a copy instead of writing to `data`.
 
@@ -162,6 +167,7 @@ def integrate(
     """
     counts = {"steps": steps, "lora_rank": lora_rank, "train_batch_size": train_batch_size, "train_genes": train_genes}
     _check_options(method, **counts if lora_layers is None else counts | {"lora_layers": lora_layers})
+    require_engine(backend)
     if save_model is not None:
         check_model_folder(save_model, overwrite=overwrite)
     adata = select(data, modality)
@@ -181,7 +187,7 @@ def integrate(
             f"umap=True needs {MIN_CELLS_OF_UMAP} cells that express known genes; there are {len(usable)}."
         )
 
-    from cellfm.tasks.integration._integrate import (  # the first use of MindSpore
+    from cellfm.tasks.integration._integrate import (
         IntegrationOptions,
         IntegrationWeights,
         integrate_cells,
@@ -200,6 +206,7 @@ def integrate(
         train_genes=train_genes,
         learning_rate=learning_rate,
         random_state=random_state,
+        backend=backend,
     )
     require_trainable(loaded, options)
     chosen = usable[choose_cells(batches[usable], steps * train_batch_size + MAX_VALIDATION, random_state=random_state)]

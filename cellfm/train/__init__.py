@@ -3,8 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cellfm._extras import require_mindspore
-
 if TYPE_CHECKING:
     from cellfm.train._finetune import finetune
     from cellfm.train._mindrecord import export_mindrecord
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export_mindrecord", "finetune", "plan", "pretrain", "write_shards"]
 
-# Loaded on first use, so that shards are written without MindSpore.
+# Loaded on first use, so that shards are written without an engine.
 _LAZY = {
     "export_mindrecord": "_mindrecord",
     "finetune": "_finetune",
@@ -25,8 +23,6 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("finetune", "pretrain"):
-        require_mindspore(f"cf.train.{name}")
     if name in _LAZY:
         return getattr(import_module(f"cellfm.train.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'cellfm.train' has no attribute {name!r}")

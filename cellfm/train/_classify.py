@@ -1,72 +1,18 @@
 """Learning to tell classes of cells, with the network below the head or on top of it as it is."""
 
-from collections.abc import Callable
-
-import mindspore as ms
 import numpy as np
 import pandas as pd
-from mindspore import nn, ops
 
-from cellfm.config import TrainConfig
+from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import TokenBatch
+from cellfm.engines import Backend, Objective
 from cellfm.model import CellFM
-from cellfm.nn import CellEncoder, CellFMNetwork, MLPHead, QueryHead, draw_head, head_weights, set_head
+from cellfm.nn.classification import classification
+from cellfm.nn.heads import query_head_weights
 from cellfm.train._classify_feed import TokenBatches, chunks_needed, default_chunks
 from cellfm.train._finetune import Method, finetune
 
 VALIDATIONS_PER_EPOCH = 2
-
-
-class OfCls(nn.Cell):
-    """The loss of a head on CLS, with the network that gives it."""
-
-    def __init__(self, network: CellFMNetwork, head: MLPHead) -> None:
-        super().__init__(auto_prefix=False)
-        self.encoder = CellEncoder(network)
-        self.head = head
-
-    def construct(
-        self, gene_ids, values, visible, mask, chunk_cell, cls_row, kind, weight
-    ) -> tuple[ms.Tensor, ms.Tensor]:
-        cell = self.encoder(gene_ids, values, mask, chunk_cell, cls_row)
-        return _with_terms(cross_entropy(self.head(cell), kind, weight))
-
-
-class OfNetwork(nn.Cell):
-    """The same for networks whose CLS has no short cut (the ablations)."""
-
-    def __init__(self, network: CellFMNetwork, head: MLPHead) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-        self.head = head
-
-    def construct(
-        self, gene_ids, values, visible, mask, chunk_cell, cls_row, kind, weight
-    ) -> tuple[ms.Tensor, ms.Tensor]:
-        cell, _, _, _ = self.network(gene_ids, values, visible, mask, chunk_cell, cls_row)
-        return _with_terms(cross_entropy(self.head(cell), kind, weight))
-
-
-class OfTokens(nn.Cell):
-    """The loss of a `QueryHead`: that of both its logits."""
-
-    def __init__(self, network: CellFMNetwork, head: QueryHead) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-        self.head = head
-
-    def construct(
-        self, gene_ids, values, visible, mask, chunk_cell, cls_row, kind, weight
-    ) -> tuple[ms.Tensor, ms.Tensor]:
-        cell, tokens, _, _ = self.network(gene_ids, values, visible, mask, chunk_cell, cls_row)
-        of_queries, of_cls = self.head(cell, tokens, (gene_ids, mask, chunk_cell, cls_row))
-        return _with_terms(cross_entropy(of_queries, kind, weight) + cross_entropy(of_cls, kind, weight))
-
-
-def cross_entropy(logits: ms.Tensor, kind: ms.Tensor, weight: ms.Tensor) -> ms.Tensor:
-    """The weighted sum over cells of ``-log p(kind)``; `kind` (b,) is of no meaning where `weight` (b,) is 0."""
-    own = ops.gather_elements(logits, 1, kind.expand_dims(-1)).squeeze(-1)
-    return ((ops.logsumexp(logits, 1) - own) * weight).sum()
 
 
 def train_classifier(
@@ -85,6 +31,7 @@ def train_classifier(
     learning_rate: float,
     patience: int,
     random_state: int,
+    backend: Backend = "auto",
 ) -> tuple[CellFM, dict[str, np.ndarray], pd.DataFrame]:
     """Train a head, and by `method` the model below it; the best weights by validation loss are kept.
 
@@ -119,40 +66,27 @@ def train_classifier(
         validate_every=max(1, feed.steps_per_epoch // VALIDATIONS_PER_EPOCH),
         random_state=random_state,
     )
-    cell = _head(model, head, n_classes, random_state)
     tuned = finetune(
         model,
         feed,
-        objective_of(cell, short_cut=model.config.is_published_form),
+        objective_of(model.config, head, n_classes, random_state),
         method=method,
         config=config,
         lora_rank=lora_rank,
         patience=patience,
+        backend=backend,
     )
-    weights = head_weights(cell) | ({} if head is None else {name: head[name] for name in ("mean", "scale")})
+    weights = tuned.head | ({} if head is None else {name: head[name] for name in ("mean", "scale")})
     return model if method == "frozen" else tuned.model, weights, tuned.history
 
 
-def objective_of(head: nn.Cell, *, short_cut: bool) -> Callable[[CellFMNetwork], nn.Cell]:
-    """What `cf.train.finetune` takes to train a head with a network, or on one.
-
-    `short_cut`: the network has the published form, of which CLS alone can be computed (`CellEncoder`).
-    """
-    if isinstance(head, QueryHead):
-        return lambda network: OfTokens(network, head)
-    return lambda network: OfCls(network, head) if short_cut else OfNetwork(network, head)
-
-
-def _head(model: CellFM, arrays: dict[str, np.ndarray] | None, n_classes: int, random_state: int) -> nn.Cell:
-    if arrays is None:
-        cell = QueryHead(model.config, n_classes)
-        draw_head(cell, random_state=random_state)
-        return cell
-    n_layers = 1 + sum(name.startswith("hidden.") for name in arrays) // 2
-    cell = MLPHead(arrays["mean"], arrays["scale"], n_classes, n_layers=n_layers)
-    set_head(cell, arrays)
-    return cell
-
-
-def _with_terms(loss: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-    return loss, loss.reshape((1,))
+def objective_of(
+    config: ModelConfig, head: dict[str, np.ndarray] | None, n_classes: int, random_state: int
+) -> Objective:
+    """The loss of an MLP head that starts from given arrays, or of a query head drawn anew."""
+    if head is None:
+        weights = query_head_weights(config, n_classes, random_state=random_state)
+        return Objective(classification(config, with_queries=True), head=weights)
+    trained = {name: array for name, array in head.items() if name not in ("mean", "scale")}
+    fixed = {"mean": head["mean"].astype(np.float32), "inv_scale": (1 / head["scale"]).astype(np.float32)}
+    return Objective(classification(config, with_queries=False), head=trained, fixed=fixed)

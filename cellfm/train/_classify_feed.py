@@ -50,6 +50,10 @@ class TokenBatches:
     def steps_per_epoch(self) -> int:
         return -(-int((~self.held_out).sum()) // self.batch_size)
 
+    @property
+    def least_chunks(self) -> int:
+        return chunks_needed(self.tokens, self.model)
+
     def batch(self, step: int) -> Batch:
         """The batch of step `step`, counted from 0; each epoch has an order of its own."""
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -88,7 +92,7 @@ class TokenBatches:
 
 
 def default_chunks(model: ModelConfig) -> int:
-    """Chunks computed at once: as many as is fast (`cellfm.model._engine`)."""
+    """Chunks computed at once: as many as is fast (`cellfm.model._encoder`)."""
     return _CHUNKS_WIDE if model.d_model >= _WIDE else _CHUNKS_NARROW
 
 

@@ -1,54 +1,45 @@
-"""What a trained `QueryHead` says of cells: tokens in, logits and embeddings out."""
+"""What a trained query head says of cells: tokens in, logits and embeddings out."""
 
-import mindspore as ms
 import numpy as np
-from mindspore import nn
 
 from cellfm.data import TokenBatch, chunk_cells, depth_values, fill_batches
+from cellfm.engines import HEAD, start_engine
 from cellfm.model import CellFM
-from cellfm.nn import CellFMNetwork, QueryHead, build_network, computing, set_head, use_device
+from cellfm.nn.heads import query_head, query_head_config
+from cellfm.nn.network import network
+from cellfm.nn.parameters import merged_weights
+from cellfm.nn.weights import nest
 from cellfm.train._classify_feed import chunk_length, chunks_needed, default_chunks
 
 
-class _Judge(nn.Cell):
-    def __init__(self, network: CellFMNetwork, head: QueryHead) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-        self.head = head
-
-    def construct(self, gene_ids, values, mask, chunk_cell, cls_row) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
-        cell, tokens, _, _ = self.network(gene_ids, values, mask, mask, chunk_cell, cls_row)
-        of_queries, of_cls = self.head(cell, tokens, (gene_ids, mask, chunk_cell, cls_row))
-        return of_queries, of_cls, cell
-
-
 class TokenScorer:
-    """Runs a model with a `QueryHead` over cells, in batches of one shape.
+    """Runs a model with a query head over cells, in batches of one shape.
 
     Parameters
     ----------
     weights
-        Those of the head, by parameter name.
+        Those of the head, by flat name.
     batch_size
         Cells computed at once, at most; it changes no result.
     """
 
     def __init__(self, model: CellFM, weights: dict[str, np.ndarray], *, batch_size: int | None = None) -> None:
-        use_device()
-        self.config = model.config
+        engine = start_engine(model.backend, model.precision)
+        self.config = config = model.config
         self.batch_size = batch_size
         self.n_chunks = default_chunks(model.config)
         self.n_classes = len(weights["classes"])
-        head = QueryHead(model.config, self.n_classes)
-        set_head(head, weights)
-        judge = _Judge(build_network(model.config, model.weights), head).set_train(False)
+        cross = query_head_config(config)
 
-        def forward(*arrays: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
-            return judge(*arrays)
+        def score(xp, p, values, gene_ids, mask, chunk_cell, cls_row):
+            layout = (gene_ids, mask, chunk_cell, cls_row)
+            cell, tokens, _, _ = network(xp, config, p, values, mask, layout)
+            of_queries, of_cls = query_head(xp, cross, p["head"], cell, tokens, layout)
+            return of_queries, of_cls, cell
 
-        self._forward = ms.jit(forward)
+        flat = merged_weights(model.weights) | {HEAD + name: array for name, array in weights.items()}
+        self._score = engine.compile(score, engine.place(nest(flat)))
 
-    @computing()
     def __call__(self, tokens: TokenBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Both logits, (n_cells, n_classes), and CLS, (n_cells, d); NaN for cells without tokens."""
         n = tokens.n_cells
@@ -61,9 +52,9 @@ class TokenScorer:
             depth = None if tokens.depth is None else tokens.depth[cells]
             specials = depth_values(depth, depth) if self.config.depth_tokens else None
             chunks = chunk_cells(tokens, cells, **shape, specials=specials)
-            arrays = (chunks.gene_ids, chunks.values, chunks.mask, chunks.chunk_cell, chunks.cls_row)
-            for result, found in zip(results, self._forward(*map(ms.Tensor, arrays)), strict=True):
-                result[cells] = found.asnumpy()[: len(cells)]
+            arrays = (chunks.values, chunks.gene_ids, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+            for result, found in zip(results, self._score(*arrays), strict=True):
+                result[cells] = np.asarray(found)[: len(cells)]
         for result in results:
             result[tokens.lengths == 0] = np.nan
         return results[0], results[1], results[2]

@@ -1,5 +1,10 @@
 """How training ends before its last step: errors and stops, and the exit codes that a command makes of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cellfm.config import TrainConfig
+from cellfm.engines import DeviceMemoryError
 from cellfm.errors import InputError
 
 
@@ -15,3 +20,34 @@ class TrainingStopped(KeyboardInterrupt):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + number
+
+
+@contextmanager
+def memory_told(config: TrainConfig, least_chunks: int, kept: str = "") -> Iterator[None]:
+    """A block of training whose error says what would fit where the device runs out of memory.
+
+    Parameters
+    ----------
+    least_chunks
+        Chunks that the largest cell needs, less than which cannot be computed at once.
+    kept
+        What is not lost.
+
+    Raises
+    ------
+    TrainingError
+        It has.
+    """
+    try:
+        yield
+    except DeviceMemoryError as error:
+        n, batch_size = config.n_chunks, config.batch_size
+        fitting = max(error.fitting(n), least_chunks)
+        advice = "Lower train_genes, or set recompute = true or precision = 'bfloat16'"
+        if fitting < n:
+            advice = (
+                f"n_chunks = {fitting} should fit, and gives the same results: a batch that needs more is accumulated. "
+                f"Where n_chunks cannot be set, lower the batch size, to {max(1, batch_size * fitting // n)}"
+            )
+        told = f"{error} It computed n_chunks = {n} at once, for batch_size = {batch_size}. {advice}."
+        raise TrainingError(f"{told} {kept}".rstrip()) from error

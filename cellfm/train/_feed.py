@@ -82,6 +82,8 @@ class Feed:
         for types.
     rank, size
         Which of how many processes this is: each takes its part of every batch.
+    n_parts
+        Micro-batches that a batch is cut into at least: one for each device of this process.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Feed:
         kinds: np.ndarray | None = None,
         rank: int = 0,
         size: int = 1,
+        n_parts: int = 1,
     ) -> None:
+        self.n_parts = n_parts
         self.corpus, self.model, self.config = corpus, model, config
         self.rank, self.size = rank, size
         self.train = np.flatnonzero(~corpus.validation)
@@ -107,6 +111,11 @@ class Feed:
     @property
     def steps_per_epoch(self) -> int:
         return max(1, sum(len(group) // self.config.batch_size for group in self._groups))
+
+    @property
+    def least_chunks(self) -> int:
+        """Chunks of the largest cell that can come, in all its views."""
+        return int(chunks_of(np.array(self.max_genes), self.length, self.model.n_special)) * self.config.n_views
 
     def batch(self, step: int) -> Batch:
         """The part of this process in step `step`, counted from 0."""
@@ -129,7 +138,7 @@ class Feed:
     def _check(self) -> None:
         if not len(self.train):
             raise InputError("The corpus holds no training cells.")
-        largest = int(chunks_of(np.array(self.max_genes), self.length, self.model.n_special)) * self.config.n_views
+        largest = self.least_chunks
         if self.config.n_chunks < largest:
             raise InputError(
                 f"n_chunks = {self.config.n_chunks} is too small: a cell of {self.max_genes:,} genes alone needs "
@@ -248,11 +257,17 @@ class Feed:
         return TokenBatch(indptr, np.concatenate(ids), np.concatenate(values), tokens.depth)
 
     def _fit(self, tokens: TokenBatch, n_cells: int) -> list[np.ndarray]:
-        """Cells of each micro-batch: each cell in the first with room for it, all views of a cell together."""
+        """Cells of each micro-batch: each cell in the first with room for it, all views of a cell together.
+
+        Where there are several devices, the cells are dealt out among their micro-batches.
+        """
         needed = chunks_of(tokens.lengths, self.length, self.model.n_special).reshape(-1, n_cells).sum(0)
-        groups, room = [], []
+        n_parts = min(self.n_parts, n_cells)
+        groups: list[list[int]] = [[] for _ in range(n_parts if n_parts > 1 else 0)]
+        room = [self.config.n_chunks] * len(groups)
         for i, size in enumerate(needed):
-            place = next((k for k, left in enumerate(room) if left >= size), len(room))
+            order = range(len(room)) if n_parts == 1 else np.argsort([-left for left in room], kind="stable")
+            place = next((int(k) for k in order if room[k] >= size), len(room))
             if place == len(room):
                 groups.append([])
                 room.append(self.config.n_chunks)

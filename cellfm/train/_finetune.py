@@ -4,38 +4,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import mindspore as ms
 import numpy as np
 import pandas as pd
-from mindspore import nn
 
 from cellfm._logging import logger
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
+from cellfm.engines import FIXED, HEAD, Backend, Engine, Objective, Trainer, start_engine
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.nn import (
-    CellFMNetwork,
-    add_lora,
-    build_network,
-    computing,
-    merge_lora,
-    name_parameters,
-    network_weights,
-    set_precision,
-    use_device,
-)
+from cellfm.nn.lora import add_adapters
+from cellfm.nn.objectives import pretraining
+from cellfm.nn.parameters import merged_weights
+from cellfm.nn.weights import nest
+from cellfm.train._ending import TrainingError, memory_told
 from cellfm.train._feed import Batch, Cells, Feed
-from cellfm.train._loop import TrainingError
-from cellfm.train._objective import PretrainObjective
-from cellfm.train._optim import HEAD
-from cellfm.train._step import Step
 from cellfm.train._validate import mean_loss
 
-Objective = Callable[[CellFMNetwork], nn.Cell]
-"""Makes of a network the Cell that goes from the arrays of a micro-batch to ``(loss, terms)``."""
-Criterion = Callable[[nn.Cell, Sequence[Batch]], Callable[[], float]]
-"""Makes of the objective and the validation batches what says how good the weights are; less is better."""
+Criterion = Callable[[Trainer, Objective, Sequence[Batch], Engine], Callable[[], float]]
+"""Makes of a trainer, its objective and the validation batches what says how good the weights are; less is better."""
 Method = Literal["frozen", "lora", "full"]
 _MOST_GENES = 2048  # of a cell in a step, where the user does not say
 
@@ -45,6 +32,10 @@ class Batches(Protocol):
 
     @property
     def steps_per_epoch(self) -> int: ...
+    @property
+    def least_chunks(self) -> int:
+        """Chunks of the cell that needs most."""
+
     def batch(self, step: int) -> Batch: ...
     def validation(self) -> list[Batch]: ...
 
@@ -56,14 +47,13 @@ class Finetuned:
     model: CellFM
     """The model; adapters are merged into its weights."""
     head: dict[str, np.ndarray]
-    """Parameters of the objective that are not the network's, by name."""
+    """Weights that the objective adds to the network, by flat name."""
     history: pd.DataFrame
     """One line a validation: step, training loss, validation loss."""
     best_step: int
     """Step whose weights were kept; 0 if no step improved on the start."""
 
 
-@computing()
 def finetune(
     model: CellFM,
     data: Cells | Batches,
@@ -75,6 +65,7 @@ def finetune(
     lora_layers: int | None = None,
     patience: int = 5,
     criterion: Criterion = mean_loss,
+    backend: Backend = "auto",
 ) -> Finetuned:
     """Fine-tune a model; the best weights by validation loss are kept.
 
@@ -85,9 +76,9 @@ def finetune(
     data
         Cells over the vocabulary of the model (a `Corpus` or a `CellTable`), or batches that the objective takes.
     objective
-        Makes the loss of a network; by default the masked values of pretraining, which need no labels.
+        The loss, and what it adds to the network; by default the masked values of pretraining, which need no labels.
     method
-        ``"frozen"`` trains the parameters that the objective adds, ``"lora"`` adapters beside them (Zeng 2025,
+        ``"frozen"`` trains the weights that the objective adds, ``"lora"`` adapters beside them (Zeng 2025,
         Methods, "LoRA"), ``"full"`` everything.
     config
         How to train. `steps` is the upper bound; `validate_every` decides how often it is looked whether to stop. By
@@ -100,6 +91,8 @@ def finetune(
         Validations without improvement after which training stops.
     criterion
         How a validation is judged; by default by the loss.
+    backend
+        What computes; see `cf.train.pretrain`. By default what the model was loaded with.
 
     Returns
     -------
@@ -110,7 +103,7 @@ def finetune(
     InputError
         Nothing to train (``"frozen"`` with an objective without parameters), no validation cells, another vocabulary.
     TrainingError
-        The loss is no number.
+        The loss is no number, or the device has too little memory; the message says what would fit.
 
     Examples
     --------
@@ -124,25 +117,31 @@ def finetune(
     config = config or TrainConfig(steps=200, validate_every=20, learning_rate=1e-4, train_genes=train_genes)
     if model.config.lora_rank:
         raise InputError("The model has adapters already; merge them first.")
-    feed = _feed(model, data, config)
+    engine = start_engine(model.backend if backend == "auto" else backend)
+    engine.check_training(config)
+    feed = _feed(model, data, config, engine)
     validation = feed.validation()
     if not validation:
         raise InputError("There are no validation cells, by which to choose when to stop; hold some out.")
-    use_device()
-    network = build_network(model.config, model.weights, dropout=config.dropout)
+    if objective is None:
+        n_keys = 2 * model.config.n_layers if config.dropout else 0
+        objective = Objective(pretraining(model.config, config), n_keys)
+    weights = model.weights
     if method == "lora":
-        add_lora(network, lora_rank, random_state=config.random_state, last_layers=lora_layers)
-    set_precision(network, config.precision)
-    loss_of = objective(network) if objective is not None else PretrainObjective(network, config)
-    trained, head = _trained(network, loss_of, method)
-    step, evaluate = Step(loss_of, trained, config), criterion(loss_of, validation)
-    best, history = _train(step, feed, evaluate, trained, config, patience)
-    for name, array in best.weights.items():
-        trained[name].set_data(ms.Tensor(array))
-    if method == "lora":
-        merge_lora(network)
-    tuned = CellFM(model.config, model.vocab, network_weights(network), name=f"{model.name} (fine-tuned)")
-    return Finetuned(tuned, {name: p.asnumpy() for name, p in head.items()}, history, best.step)
+        options = {"random_state": config.random_state, "last_layers": lora_layers}
+        weights = add_adapters(model.config, weights, lora_rank, **options)
+    trained = _trained(weights, objective, method)
+    trainer = engine.trainer(objective, weights | objective.weights, trained, config, nest)
+    evaluate = criterion(trainer, objective, validation, engine)
+    with memory_told(config, feed.least_chunks, "The model is as it was."):
+        best, history = _train(trainer, feed, evaluate, trained, config, patience)
+    trainer.load(best.weights)
+    final = trainer.weights()
+    head = {name: final.pop(name) for name in objective.weights}
+    tuned = CellFM(model.config, model.vocab, merged_weights(final), name=f"{model.name} (fine-tuned)")
+    tuned.backend = model.backend
+    head = {name.removeprefix(HEAD): array for name, array in head.items() if not name.startswith(FIXED)}
+    return Finetuned(tuned, head, history, best.step)
 
 
 @dataclass(frozen=True)
@@ -152,53 +151,46 @@ class _Best:
     weights: dict[str, np.ndarray]
 
 
-def _feed(model: CellFM, data: Cells | Batches, config: TrainConfig) -> Batches:
+def _feed(model: CellFM, data: Cells | Batches, config: TrainConfig, engine: Engine) -> Batches:
     if hasattr(data, "steps_per_epoch"):
         return data  # type: ignore[return-value]
     if data.vocab.hash != model.vocab.hash:  # type: ignore[union-attr]
         raise InputError("The cells are given over another vocabulary than the model's.")
-    return Feed(data, model.config, config)  # type: ignore[arg-type]
+    return Feed(data, model.config, config, n_parts=engine.n_local)  # type: ignore[arg-type]
 
 
-def _trained(
-    network: CellFMNetwork, objective: nn.Cell, method: Method
-) -> tuple[dict[str, ms.Parameter], dict[str, ms.Parameter]]:
-    """Parameters to train, and those among them that are the objective's own, by name."""
-    of_network = name_parameters(network)
-    known = {id(parameter) for parameter in of_network.values()}
-    head = {HEAD + name: p for name, p in objective.parameters_and_names() if id(p) not in known}
-    for name, parameter in head.items():
-        parameter.name = name
+def _trained(weights: dict[str, np.ndarray], objective: Objective, method: Method) -> list[str]:
+    """Names of the weights to train."""
+    head = [HEAD + name for name in objective.head]
     if method == "frozen":
-        trained = dict(head)
+        trained = head
     elif method == "lora":
-        adapters = {n: p for n, p in of_network.items() if n.endswith((".a.weight", ".b.weight"))}
-        trained = adapters | head
+        trained = [name for name in weights if name.endswith((".a.weight", ".b.weight"))] + head
     elif method == "full":
-        trained = of_network | head
+        trained = [*weights, *head]
     else:
         raise InputError(f"method must be 'frozen', 'lora' or 'full', not {method!r}.")
     if not trained:
-        raise InputError("Nothing to train: the objective adds no parameters, and method='frozen' keeps the others.")
-    return trained, head
+        raise InputError("Nothing to train: the objective adds no weights, and method='frozen' keeps the others.")
+    return trained
 
 
 def _train(
-    step: Step,
+    trainer: Trainer,
     feed: Batches,
     evaluate: Callable[[], float],
-    trained: dict[str, ms.Parameter],
+    trained: list[str],
     config: TrainConfig,
     patience: int,
 ) -> tuple[_Best, pd.DataFrame]:
-    best = _Best(0, evaluate(), _arrays(trained))
+    best = _Best(0, evaluate(), _arrays(trainer, trained))
     rows = [{"step": 0, "loss": np.nan, "validation_loss": best.loss}]
     losses: list[float] = []
     waited = 0
     with progress(config.steps, "fine-tuning", "steps") as bar:
         for done in range(1, config.steps + 1):
             batch = feed.batch(done - 1)
-            losses.append(step(batch.micro, done - 1).loss)
+            losses.append(trainer(batch.micro, done - 1).loss)
             if not np.isfinite(losses[-1]):
                 raise TrainingError(f"The loss became {losses[-1]} at step {done}. Lower the learning rate.")
             bar.update()
@@ -210,12 +202,13 @@ def _train(
             losses.clear()
             waited += 1
             if found < best.loss:
-                best, waited = _Best(done, found, _arrays(trained)), 0
+                best, waited = _Best(done, found, _arrays(trainer, trained)), 0
             if waited >= patience:
                 logger.info("stopped at step %d: no improvement for %d validations.", done, patience)
                 break
     return best, pd.DataFrame(rows)
 
 
-def _arrays(parameters: dict[str, ms.Parameter]) -> dict[str, np.ndarray]:
-    return {name: parameter.asnumpy().copy() for name, parameter in parameters.items()}
+def _arrays(trainer: Trainer, names: list[str]) -> dict[str, np.ndarray]:
+    weights = trainer.weights()
+    return {name: weights[name] for name in names}

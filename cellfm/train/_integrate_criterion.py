@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-import mindspore as ms
 import numpy as np
 
+from cellfm.config import ModelConfig
+from cellfm.engines import Engine, Objective, Trainer
+from cellfm.nn.integration import IntegrationWeights
+from cellfm.nn.network import embed_cells
 from cellfm.train._feed import Batch
-from cellfm.train._integrate import IntegrationObjective
 
 N_NEIGHBORS = 15
 
@@ -15,37 +17,39 @@ class IntegrationCriterion:
     """The score of the validation cells, less is better.
 
     The terms of the loss, but for the discriminator, whose loss says as much of its own skill as of the network:
-    in its place stands `separability`. It is called with an objective and its validation batches, as
-    `cf.train.finetune` calls a criterion, and keeps what it found in `rows`.
+    in its place stands `separability`. `cf.train.finetune` calls it as a criterion; it keeps what it found in `rows`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, config: ModelConfig, weights: IntegrationWeights) -> None:
+        self.config, self.weights = config, weights
         self.rows: list[dict[str, float]] = []
 
-    def __call__(self, objective: IntegrationObjective, batches: Sequence[Batch]):
-        def look(*arrays: ms.Tensor):
-            gene_ids, values, _, mask, chunk_cell, cls_row = arrays[:6]
-            return objective.encoder(gene_ids, values, mask, chunk_cell, cls_row), objective(*arrays)[1]
+    def __call__(self, trainer: Trainer, objective: Objective, batches: Sequence[Batch], engine: Engine):
+        loss, config, counts = objective.loss, self.config, self.weights
 
-        compiled = ms.jit(look)
+        def look(xp, weights, arrays):
+            gene_ids, values, _, mask, chunk_cell, cls_row = arrays[:6]
+            cell = embed_cells(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
+            return cell, loss(xp, weights, arrays, None)[1]
+
+        compiled = trainer.compile(look)
         of_batch = np.concatenate([micro.kind[micro.kind >= 0] for batch in batches for micro in batch.micro])
 
         def evaluate() -> float:
-            objective.set_train(False)
             cells, terms = [], np.zeros(5)
             for batch in batches:
                 for micro in batch.micro:
-                    cell, found = (part.asnumpy() for part in compiled(*map(ms.Tensor, micro)))
+                    cell, found = compiled(*micro)
                     cells.append(cell[micro.kind >= 0])
                     terms += found * batch.n_cells / len(of_batch)
             _, structure, masked, elastic, discrepancy = terms
             separable = separability(np.concatenate(cells), of_batch)
             score = (
-                objective.adversary * separable
-                + objective.structure * structure
-                + objective.masked * masked
-                + objective.elastic * elastic
-                + objective.discrepancy * discrepancy
+                counts.adversary * separable
+                + counts.structure * structure
+                + counts.masked * masked
+                + counts.elastic * elastic
+                + counts.discrepancy * discrepancy
             )
             found = {
                 "separability": separable,

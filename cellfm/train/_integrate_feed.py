@@ -9,7 +9,7 @@ from cellfm.train._feed import Batch, Feed, MicroBatch
 
 
 class BatchedCells(NamedTuple):
-    """A micro-batch for `IntegrationObjective`: that of pretraining, and what is known of its cells."""
+    """A micro-batch for `cellfm.nn.integration`: that of pretraining, and what is known of its cells."""
 
     gene_ids: np.ndarray
     values: np.ndarray
@@ -58,6 +58,10 @@ class IntegrationFeed:
     @property
     def steps_per_epoch(self) -> int:
         return self.cells.steps_per_epoch
+
+    @property
+    def least_chunks(self) -> int:
+        return self.cells.least_chunks
 
     def batch(self, step: int) -> Batch:
         return self._with_batches(self.cells.batch(step), min(1.0, (step + 1) / max(1, self.rise)))

@@ -7,26 +7,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 
 from cellfm._logging import logger
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
-from cellfm.train._distributed import require_same, share
-from cellfm.train._ending import TrainingError, TrainingStopped
+from cellfm.engines import Engine, StepResult, Trainer, learning_rate
+from cellfm.errors import CheckpointError
+from cellfm.train._ending import TrainingError, TrainingStopped, memory_told
 from cellfm.train._feed import Feed
-from cellfm.train._optim import learning_rate
+from cellfm.train._processes import require_same
 from cellfm.train._run import RunFolder
-from cellfm.train._step import Step, StepResult
 
 Validate = Callable[[], dict[str, float]]
 
 
 def train(
-    step: Step,
+    engine: Engine,
+    trainer: Trainer,
     feed: Feed,
-    parameters: dict[str, ms.Parameter],
     config: TrainConfig,
     run: RunFolder,
     validate: Validate,
@@ -37,8 +36,8 @@ def train(
 
     Parameters
     ----------
-    parameters
-        Weights of the network by name, trained or not: what a checkpoint holds beside the optimizer's state.
+    trainer
+        A checkpoint holds its weights, trained or not, and the moments of its optimiser, whatever the engine.
     validate
         Facts of a validation, by column of the log.
     is_writer
@@ -51,13 +50,13 @@ def train(
     Raises
     ------
     TrainingError
-        The loss or its gradient is no number.
+        The loss or its gradient is no number, or the device has too little memory; the last checkpoint is named.
     TrainingStopped
         SIGTERM or Ctrl-C came, to any of the processes: a checkpoint was written.
     """
-    start = _restore(step, parameters, run)
-    require_same({"last checkpoint": start})
-    share(parameters)
+    start = _restore(trainer, run)
+    require_same(engine, {"last checkpoint": start})
+    trainer.share()
     if is_writer:
         run.open_log(start)
     done, since, cells = start, time.perf_counter(), 0
@@ -66,27 +65,31 @@ def train(
         while not last:
             batch = feed.batch(done)
             asked = stopped.is_set()
-            result = step(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
+            with memory_told(config, feed.least_chunks, _last_good(run)):
+                result = trainer(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
             _require_finite(result, done, run)
             done, cells = done + 1, cells + batch.n_cells * feed.size
             bar.set_postfix(loss=f"{result.loss:.4g}", refresh=False)
             bar.update()
             # Several processes end at the same step: that of which all have heard.
             last = done == config.steps or result.stop or (feed.size == 1 and stopped.is_set())
-            facts = validate() if done % config.validate_every == 0 or done == config.steps else {}
+            facts = {}
+            if done % config.validate_every == 0 or done == config.steps:
+                with memory_told(config, feed.least_chunks, _last_good(run)):
+                    facts = validate()
             if is_writer and (done % config.log_every == 0 or facts):
                 speed = cells / (time.perf_counter() - since)
-                run.append_log(_row(done, result, feed, config, step) | facts | {"cells_per_second": f"{speed:.1f}"})
+                run.append_log(_row(done, result, feed, config, trainer) | facts | {"cells_per_second": f"{speed:.1f}"})
                 since, cells = time.perf_counter(), 0
             if done % config.checkpoint_every == 0 or last:
-                _save(step, parameters, run, done, config.keep_checkpoints, is_writer=is_writer)
+                _save(trainer, run, done, config.keep_checkpoints, is_writer=is_writer)
     if done < config.steps:
         message = f"stopped at step {done:,} of {config.steps:,}; run the same command again to go on."
         raise TrainingStopped(message, stopped.number or signal.SIGTERM)
     return done
 
 
-def _row(done: int, result: StepResult, feed: Feed, config: TrainConfig, step: Step) -> dict[str, Any]:
+def _row(done: int, result: StepResult, feed: Feed, config: TrainConfig, trainer: Trainer) -> dict[str, Any]:
     gene, cell, contrast, of_type = (float(term) for term in result.terms)
     return {
         "step": done,
@@ -98,45 +101,56 @@ def _row(done: int, result: StepResult, feed: Feed, config: TrainConfig, step: S
         "type": repr(of_type),
         "learning_rate": f"{learning_rate(config, done - 1):.4g}",
         "gradient_norm": f"{result.norm:.4g}",
-        "loss_scale": f"{step.loss_scale:g}",
+        "loss_scale": f"{trainer.loss_scale:g}",
     }
 
 
-def _restore(step: Step, parameters: dict[str, ms.Parameter], run: RunFolder) -> int:
+def _restore(trainer: Trainer, run: RunFolder) -> int:
     found = run.load()
     if found is None:
         return 0
-    tensors, state = found
-    for name, parameter in (parameters | step.optimizer.state()).items():
-        parameter.set_data(ms.Tensor(tensors[name]))
-    step.loss_scale, step.steps_since_overflow = state["loss_scale"], state["steps_since_overflow"]
+    arrays, state = found
+    _require_shapes(trainer, arrays, run)
+    trainer.load(arrays)
+    trainer.loss_scale, trainer.steps_since_overflow = state["loss_scale"], state["steps_since_overflow"]
     logger.info("going on from step %d.", state["step"])
     return state["step"]
 
 
-def _save(
-    step: Step, parameters: dict[str, ms.Parameter], run: RunFolder, done: int, keep: int, *, is_writer: bool
-) -> None:
-    moments = step.optimizer.whole_state()  # all processes take part where each has its share of them
+def _require_shapes(trainer: Trainer, arrays: dict[str, np.ndarray], run: RunFolder) -> None:
+    """Refuse a checkpoint whose weights or optimiser state are not those of this run."""
+    for name, array in trainer.weights().items():
+        stored = {key: arrays[key] for key in (name, f"moment1.{name}", f"moment2.{name}") if key in arrays}
+        if name not in stored or any(part.shape != array.shape for part in stored.values()):
+            shapes = ", ".join(f"{key} {part.shape}" for key, part in stored.items()) or "nothing"
+            raise CheckpointError(
+                f"The last checkpoint in {run.checkpoints} does not belong to this network: expected {name} and its "
+                f"moments of shape {array.shape}, found {shapes}. Choose another folder for this run."
+            )
+
+
+def _save(trainer: Trainer, run: RunFolder, done: int, keep: int, *, is_writer: bool) -> None:
+    moments = trainer.moments()  # all processes take part where each has its share of them
     if not is_writer:
         return
-    tensors = {name: parameter.asnumpy() for name, parameter in parameters.items()} | moments
-    state = {"loss_scale": step.loss_scale, "steps_since_overflow": step.steps_since_overflow}
-    run.save(done, tensors, state, keep=keep)
+    state = {"loss_scale": trainer.loss_scale, "steps_since_overflow": trainer.steps_since_overflow}
+    run.save(done, trainer.weights() | moments, state, keep=keep)
 
 
 def _require_finite(result: StepResult, done: int, run: RunFolder) -> None:
     if np.isfinite(result.loss) and (np.isfinite(result.norm) or result.skipped):
         return
-    good = run.steps()
-    where = (
-        f"The last good checkpoint is step {good[-1]} in {run.checkpoints}" if good else "There is no checkpoint yet"
-    )
     what = "norm of the gradients" if np.isfinite(result.loss) else "loss"
     number = result.norm if np.isfinite(result.loss) else result.loss
     raise TrainingError(
-        f"The {what} became {number} at step {done + 1}. {where}. Lower the learning rate or raise warmup_steps."
+        f"The {what} became {number} at step {done + 1}. {_last_good(run)} Lower the learning rate or raise "
+        "warmup_steps."
     )
+
+
+def _last_good(run: RunFolder) -> str:
+    good = run.steps()
+    return f"The last good checkpoint is step {good[-1]} in {run.checkpoints}." if good else "There is no checkpoint."
 
 
 class _Stop(threading.Event):

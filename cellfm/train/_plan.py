@@ -13,7 +13,7 @@ from cellfm._wording import counted
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CHUNK
 from cellfm.errors import DataWarning, InputError
-from cellfm.model._parameters import parameter_shapes, projections
+from cellfm.nn.parameters import parameter_shapes, projections
 from cellfm.train._recipes import Source, model_of, preset_genes, read_config
 
 GB = 1e9

@@ -10,28 +10,18 @@ import numpy as np
 from cellfm._logging import logger
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import Corpus
+from cellfm.engines import Backend, Engine, Objective, start_engine
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.model import CellFM
-from cellfm.model._engine import Engine
-from cellfm.model._mindspore import MindSporeNetwork
-from cellfm.model._parameters import initial_weights
-from cellfm.nn import (
-    build_network,
-    computing,
-    name_parameters,
-    network_weights,
-    recompute_layers,
-    set_precision,
-    use_device,
-)
-from cellfm.train._distributed import processes, require_same, wait_for_all
+from cellfm.nn.objectives import pretraining
+from cellfm.nn.parameters import initial_weights
+from cellfm.nn.weights import nest
 from cellfm.train._feed import Feed
 from cellfm.train._loop import train
-from cellfm.train._objective import PretrainObjective
+from cellfm.train._processes import require_same, require_well, wait_for_all
 from cellfm.train._recipes import model_of, read_config, read_tables
 from cellfm.train._run import RunFolder
 from cellfm.train._start import coexpression_start
-from cellfm.train._step import Step
 from cellfm.train._validate import Validation
 
 
@@ -41,6 +31,7 @@ def pretrain(
     *,
     out: str | Path,
     start: CellFM | None = None,
+    backend: Backend = "auto",
 ) -> CellFM:
     """Pretrain a model on a corpus, or go on with it (Zeng 2025, Methods, "Training").
 
@@ -59,6 +50,9 @@ def pretrain(
         Folder of the run. `cf.load_model` reads it.
     start
         Model to start from; by default new weights are drawn.
+    backend
+        What computes: ``"jax"`` (CPUs, NVIDIA GPUs, TPUs; all devices of all processes), ``"mindspore"`` (Ascend NPUs,
+        and CPUs), or ``"auto"``: MindSpore where there is an Ascend NPU, else JAX. A run may go on under the other.
 
     Returns
     -------
@@ -80,7 +74,8 @@ def pretrain(
     >>> small = cf.train.pretrain("corpus", config, out="run")
     >>> cf.tl.embed(adata, "run")
     """
-    rank, size = processes()  # first of all: MindSpore's scheduler, which runs this too, never comes back from it
+    engine = start_engine(backend)
+    rank, size = engine.join_processes()  # first of all: MindSpore's scheduler, which runs this too, never comes back
     corpus = shards if isinstance(shards, Corpus) else Corpus.open(shards)
     model_fields, train_config = read_config(config)
     if start is None:
@@ -90,7 +85,8 @@ def pretrain(
     if train_config.zero_fraction and not model_config.zero_modelling:
         raise InputError("zero_fraction above 0 needs a model with zero_modelling = true.")
     _check_columns(corpus, train_config)
-    feed = Feed(corpus, model_config, train_config, rank=rank, size=size)
+    engine.check_training(train_config)
+    feed = Feed(corpus, model_config, train_config, rank=rank, size=size, n_parts=engine.n_local)
     run = RunFolder(out)
     start_hash = start.weights_hash if start is not None else None
     facts = {
@@ -100,34 +96,33 @@ def pretrain(
         "corpus": {"n_cells": int(corpus.n_cells), "n_training": len(feed.train)},
         "start": start_hash,
     }
-    require_same({"corpus": corpus.manifest, "configuration": facts, "model to start from": start_hash})
+    require_same(engine, {"corpus": corpus.manifest, "configuration": facts, "model to start from": start_hash})
     with ExitStack() as stack:
+        refused: Exception | None = None
         if rank == 0:
-            stack.enter_context(run.opened(facts))
-        return _train(feed, corpus, start, run)
+            try:
+                stack.enter_context(run.opened(facts))
+            except (InputError, OSError) as error:
+                refused = error
+        require_well(engine, refused)
+        return _train(engine, feed, corpus, start, run)
 
 
-@computing()
-def _train(feed: Feed, corpus: Corpus, start: CellFM | None, run: RunFolder) -> CellFM:
+def _train(engine: Engine, feed: Feed, corpus: Corpus, start: CellFM | None, run: RunFolder) -> CellFM:
     model_config, train_config = feed.model, feed.config
-    use_device()
     weights = _starting_weights(model_config, train_config, corpus, start)
-    network = build_network(model_config, weights, dropout=train_config.dropout)
-    set_precision(network, train_config.precision)
-    if train_config.recompute:
-        recompute_layers(network)
-    parameters = name_parameters(network)
-    objective = PretrainObjective(network, train_config)
-    step = Step(objective, parameters, train_config, rank=feed.rank, n_processes=feed.size)
-    validation = Validation(feed, objective, Engine(model_config, MindSporeNetwork(model_config, network)))
+    n_keys = 2 * model_config.n_layers if train_config.dropout else 0
+    objective = Objective(pretraining(model_config, train_config), n_keys)
+    trainer = engine.trainer(objective, weights, list(weights), train_config, nest, rank=feed.rank)
+    validation = Validation(feed, objective, trainer, engine)
     is_writer = feed.rank == 0
-    train(step, feed, parameters, train_config, run, validation, is_writer=is_writer)
+    train(engine, trainer, feed, train_config, run, validation, is_writer=is_writer)
 
-    model = CellFM(model_config, corpus.vocab, network_weights(network), name=run.path.name)
+    model = CellFM(model_config, corpus.vocab, trainer.weights(), name=run.path.name)
     if is_writer:
         model.save(run.model, overwrite=True)
         logger.info("wrote the model to %s.", run.model)
-    wait_for_all()
+    wait_for_all(engine)
     return model
 
 

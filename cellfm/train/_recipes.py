@@ -1,4 +1,4 @@
-"""How training is configured: presets, TOML files and single settings, read without MindSpore."""
+"""How training is configured: presets, TOML files and single settings, read without an engine."""
 
 import difflib
 import tomllib

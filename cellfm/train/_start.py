@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import tokenize
 from cellfm.errors import InputError
-from cellfm.model._parameters import GATES, Weights, initial_weights
+from cellfm.nn.parameters import GATES, Weights, initial_weights
 from cellfm.train._feed import Cells
 from cellfm.train._refine import SourceCells, refine_loadings
 

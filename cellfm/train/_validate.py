@@ -1,49 +1,70 @@
 """Validation: the loss of cells that training never sees, and how well the embedding tells their types."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import mindspore as ms
 import numpy as np
-from mindspore import nn
 
-from cellfm.data import tokenize
-from cellfm.model._engine import Engine
-from cellfm.train._distributed import total
+from cellfm.config import ModelConfig
+from cellfm.data import Chunks, tokenize
+from cellfm.engines import Engine, Objective, Trainer
+from cellfm.model._encoder import Encoder
+from cellfm.nn.network import embed_cells
 from cellfm.train._feed import Batch, Feed
-from cellfm.train._objective import PretrainObjective
 
 N_NEIGHBORS = 15
 LEAST_LABELLED = 50
 """Labelled validation cells below which nothing is said of types."""
 
 
-def mean_loss(objective: nn.Cell, batches: Sequence[Batch]) -> Callable[[], float]:
-    """A compiled function: the loss over the batches of all processes, in which each target counts the same.
+def mean_loss(trainer: Trainer, objective: Objective, batches: Sequence[Batch], engine: Engine) -> Callable[[], float]:
+    """The loss over the batches of all processes, in which each target counts the same, as a function.
 
     So the loss is the same however the cells are cut into batches, but for terms that compare cells.
     """
+    loss = objective.loss
 
-    def loss(*arrays: ms.Tensor) -> ms.Tensor:
-        return objective(*arrays)[0]
+    def of_micro(xp, weights, arrays):
+        return loss(xp, weights, arrays, None)[0]
 
-    compiled = ms.jit(loss)
+    compiled = trainer.compile(of_micro)
     weights = [batch.n_targets or batch.n_cells for batch in batches]
 
     def evaluate() -> float:
-        objective.set_train(False)
-        losses = [sum(float(compiled(*map(ms.Tensor, micro))) for micro in batch.micro) for batch in batches]
-        weighted, weight = total([np.dot(losses, weights), sum(weights)])
+        losses = [sum(float(compiled(*micro)) for micro in batch.micro) for batch in batches]
+        weighted, weight = engine.total(np.array([np.dot(losses, weights), sum(weights)]))
         return float(weighted / weight)
 
     return evaluate
 
 
+class NetworkInTraining:
+    """CLS by the weights of the moment, for `Encoder`."""
+
+    def __init__(self, config: ModelConfig, trainer: Trainer, engine: Engine) -> None:
+        self.on_cpu = engine.on_cpu
+
+        def of_cells(xp, weights, arrays):
+            values, gene_ids, mask, chunk_cell, cls_row = arrays
+            return embed_cells(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
+
+        self._cell = trainer.compile(of_cells)
+
+    def expect(self, n_tokens: int) -> None:
+        """Nothing is prepared."""
+
+    def cell(self, chunks: Chunks) -> Any:
+        return self._cell(chunks.values, chunks.gene_ids, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+
+
 class Validation:
     """Facts of a validation, by column of the log."""
 
-    def __init__(self, feed: Feed, objective: PretrainObjective, engine: Engine) -> None:
-        self.feed, self.engine = feed, engine
-        self._loss = mean_loss(objective, feed.validation()) if feed.corpus.validation.any() else None
+    def __init__(self, feed: Feed, objective: Objective, trainer: Trainer, engine: Engine) -> None:
+        self.feed = feed
+        self.encoder = Encoder(feed.model, NetworkInTraining(feed.model, trainer, engine))
+        has_cells = feed.corpus.validation.any()
+        self._loss = mean_loss(trainer, objective, feed.validation(), engine) if has_cells else None
 
     def __call__(self) -> dict[str, float]:
         if self._loss is None:
@@ -62,7 +83,7 @@ class Validation:
             return None
         ids = np.arange(1, len(corpus.vocab) + 1, dtype=np.int32)
         tokens = tokenize(corpus.counts(cells), ids, max_genes=self.feed.model.max_genes)
-        embedding = self.engine.run(tokens, ("cell",), None)["cell"]
+        embedding = self.encoder.run(tokens, ("cell",), None)["cell"]
         unit = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-12)
         similarity = unit @ unit.T
         np.fill_diagonal(similarity, -np.inf)

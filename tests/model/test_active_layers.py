@@ -11,7 +11,7 @@ from cellfm.config import ModelConfig
 from cellfm.data import tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.model._parameters import active_heads, attention_strengths, initial_weights, merged_weights
+from cellfm.nn.parameters import active_heads, attention_strengths, initial_weights, merged_weights
 
 SHAPE = {"n_layers": 3, "d_model": 16, "n_heads": 2, "n_genes": 300, "d_value": 8}
 PROJECTIONS = ("query", "key", "value", "gate", "output")
@@ -70,7 +70,7 @@ def test_a_head_is_active_where_no_factor_of_what_it_adds_is_zero(lora_rank, zer
     weights = initial_weights(config, 0)
     for place in zeroed:
         weights = without(weights, *place)
-    merged = merged_weights(config, weights)
+    merged = merged_weights(weights)
     expected = np.zeros((3, 2), bool)
     for layer in range(3):
         w = {name: merged[f"backbone.layers.{layer}.attention.{name}.weight"] for name in PROJECTIONS}

@@ -18,8 +18,8 @@ import pytest
 from cellfm.config import PUBLISHED, ModelConfig
 from cellfm.errors import DownloadError, InputError
 from cellfm.model import _hub, load_model
-from cellfm.model._convert import write_ckpt
-from cellfm.model._parameters import initial_weights
+from cellfm.model._convert import write_published
+from cellfm.nn.parameters import initial_weights
 from cellfm.settings import model_folder, settings
 from cellfm.vocab import Vocabulary
 
@@ -99,7 +99,7 @@ def hugging_face(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert endpoint == os.environ["HF_ENDPOINT"]
         assert etag_timeout <= 10
         asked.append(file)
-        write_ckpt(Path(cache_dir) / file, WEIGHTS)
+        write_published(Path(cache_dir) / file, WEIGHTS)
         return str(Path(cache_dir) / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -128,7 +128,7 @@ def test_a_model_is_fetched_converted_and_then_kept(server: Server, cache: Path,
 def test_huggingface_hub_itself_fetches_from_its_endpoint(
     server: Server, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
 ):
-    write_ckpt(tmp_path / "published.ckpt", WEIGHTS)
+    write_published(tmp_path / "published.ckpt", WEIGHTS)
     path = "/ShangguanNingyuan/CellFM/resolve/main/CellFM_80M_weight.ckpt"
     server.answers[path] = (tmp_path / "published.ckpt").read_bytes()
     if damaged:

@@ -14,9 +14,9 @@ from cellfm.config import PUBLISHED, ModelConfig
 from cellfm.errors import CheckpointError, InputError
 from cellfm.model import load_model
 from cellfm.model._ckpt import read_ckpt
-from cellfm.model._convert import write_ckpt
-from cellfm.model._parameters import Weights, initial_weights, parameter_shapes
+from cellfm.model._convert import write_published
 from cellfm.model._published import is_training_state, published_name, read_published
+from cellfm.nn.parameters import Weights, initial_weights, parameter_shapes
 from cellfm.vocab import Vocabulary
 
 WriteTensors = Callable[[dict[str, np.ndarray]], Path]
@@ -170,7 +170,7 @@ def test_the_number_of_heads_is_asked_for_where_no_published_model_has_the_width
 def test_the_number_of_heads_of_a_published_width_is_known(tmp_path: Path):
     config = ModelConfig(n_layers=1, d_model=1536, n_heads=48, n_genes=7, d_value=8)
     path = tmp_path / "wide.ckpt"
-    write_ckpt(path, initial_weights(config))
+    write_published(path, initial_weights(config))
     found, _ = read_published(path, vocabulary(7))
     assert found == config
     assert {known.n_heads for known in PUBLISHED.values()} == {48}

@@ -2,65 +2,80 @@
 
 import dataclasses
 
-import mindspore as ms
 import numpy as np
 import pytest
+from nn_inputs import CONFIG, OUTPUTS, arrays_of, laid_out, of_layout, random_tokens, random_weights
+from on_engine import differentiate, run
 
-from cellfm.config import ModelConfig
-from cellfm.data import TokenBatch, chunk_cells
-from cellfm.model._parameters import initial_weights, parameter_shapes
-from cellfm.nn import add_lora, build_network, merge_lora, network_weights
+from cellfm.nn.lora import add_adapters
+from cellfm.nn.network import network
+from cellfm.nn.parameters import initial_weights, merged_weights, parameter_shapes, projections
 
-CONFIG = ModelConfig(n_layers=2, d_model=16, n_heads=2, n_genes=50, d_value=8)
-
-
-@pytest.fixture
-def inputs():
-    generator = np.random.default_rng(0)
-    lengths = np.array([70, 5, 30])
-    indptr = np.concatenate(([0], np.cumsum(lengths)))
-    ids = np.concatenate([generator.permutation(50)[: min(n, 50)] for n in (50, 20, 35)])[:105] + 1
-    chunks = chunk_cells(TokenBatch(indptr, ids.astype(np.int32), generator.random(105, np.float32)), np.arange(3))
-    visible = np.ones_like(chunks.mask)
-    arrays = (chunks.gene_ids, chunks.values, visible, chunks.mask, chunks.chunk_cell, chunks.cls_row)
-    return tuple(map(ms.Tensor, arrays))
+ARRAYS = arrays_of(laid_out(random_tokens([70, 5, 30])))
 
 
-def test_fresh_adapters_change_nothing(inputs):
-    network = build_network(CONFIG, initial_weights(CONFIG))
-    before = network(*inputs)[0].asnumpy()
-    add_lora(network, 4)
-    np.testing.assert_array_equal(network(*inputs)[0].asnumpy(), before)
+def outputs(engine, weights):
+    return run(engine, of_layout(network), weights, *ARRAYS)
 
 
-def test_merged_equals_unmerged(inputs):
+def close(some, others, atol):
+    for name, one, other in zip(OUTPUTS, some, others, strict=True):
+        np.testing.assert_allclose(one, other, atol=atol, rtol=0, err_msg=name)
+
+
+def test_fresh_adapters_change_nothing(engine):
+    weights = random_weights()
+    close(outputs(engine, add_adapters(CONFIG, weights, 4)), outputs(engine, weights), 1e-6)
+
+
+def test_merged_equals_unmerged(engine):
     config = dataclasses.replace(CONFIG, lora_rank=4)
-    generator = np.random.default_rng(1)
-    weights = initial_weights(config)
-    for name in weights:
-        if name.endswith(".b.weight"):
-            weights[name] = generator.standard_normal(weights[name].shape).astype(np.float32) * 0.1
-    network = build_network(config, weights)
-    before = network(*inputs)[0].asnumpy()
-    assert not np.allclose(before, build_network(config, initial_weights(config))(*inputs)[0].asnumpy(), atol=1e-3)
-    merge_lora(network)
-    np.testing.assert_allclose(network(*inputs)[0].asnumpy(), before, atol=1e-5)
-    assert {name: array.shape for name, array in network_weights(network).items()} == parameter_shapes(CONFIG)
+    weights = random_weights(config)
+    assert weights.keys() == parameter_shapes(config).keys()
+    unmerged = outputs(engine, weights)
+    merged = merged_weights(weights)
+    assert {name: array.shape for name, array in merged.items()} == parameter_shapes(CONFIG)
+    close(outputs(engine, merged), unmerged, 2e-5)
+    without = {name: np.zeros_like(array) if ".b." in name else array for name, array in weights.items()}
+    assert np.abs(outputs(engine, without)[0] - unmerged[0]).max() > 1e-2, "they did something"
 
 
-def test_adapters_of_the_last_layers_alone(inputs):
+def test_the_gradients_of_adapters_are_those_of_the_weight(engine):
+    """``dW A^T`` is that of B, and ``B^T dW`` that of A."""
+    weights = random_weights()
+    adapted = add_adapters(CONFIG, weights, 3)
+    name = "backbone.layers.1.attention.value"
+    a = adapted[f"{name}.a.weight"]
+    b = np.random.default_rng(0).standard_normal((24, 3)).astype(np.float32) * 0.1
+    adapted[f"{name}.b.weight"] = b
+    values, visible, gene_ids, mask, chunk_cell, cls_row = ARRAYS
+
+    def loss(xp, p, arrays, keys):
+        total = network(xp, CONFIG, p, values_of(arrays), arrays[1], arrays[2:])[0][:, :5].sum()
+        return total, total.reshape((1,))
+
+    parts = [f"{name}.{part}.weight" for part in ("base", "a", "b")]
+    _, found = differentiate(engine, loss, adapted, (values, visible, gene_ids, mask, chunk_cell, cls_row), parts)
+    base = found[parts[0]]
+    for gradient, expected in ((found[parts[1]], b.T @ base), (found[parts[2]], base @ a.T)):
+        assert np.abs(expected).max() > 1e-4
+        np.testing.assert_allclose(gradient, expected, atol=1e-4 * np.abs(expected).max(), rtol=0)
+
+
+def values_of(arrays):
+    return arrays[0]
+
+
+@pytest.mark.parametrize("last_layers", [None, 1])
+def test_adapters_of_the_last_layers_alone(last_layers):
     weights = initial_weights(CONFIG)
-    network = build_network(CONFIG, weights)
-    add_lora(network, 4, last_layers=1)
-    adapted = {name for name in network_weights(network) if ".a." in name}
-    assert len(adapted) == 8
-    assert all(name.startswith("backbone.layers.1.") for name in adapted)
-    merge_lora(network)
-    assert network_weights(network).keys() == weights.keys()
-
-
-def test_network_has_the_declared_parameters():
-    for config in (CONFIG, dataclasses.replace(CONFIG, lora_rank=3, n_layers=3)):
-        network = build_network(config, initial_weights(config))
-        shapes = {name: array.shape for name, array in network_weights(network).items()}
-        assert shapes == parameter_shapes(config)
+    adapted = add_adapters(CONFIG, weights, 4, last_layers=last_layers)
+    first = 0 if last_layers is None else CONFIG.n_layers - last_layers
+    expected = {
+        f"backbone.layers.{i}.{name}.a.weight" for i in range(first, CONFIG.n_layers) for name in projections(CONFIG)
+    }
+    assert {name for name in adapted if ".a." in name} == expected
+    again = merged_weights(adapted)
+    assert again.keys() == weights.keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(again[name], array)

@@ -22,8 +22,8 @@ from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import Corpus
 from cellfm.model import CellFM, load_model
 from cellfm.model._ckpt import list_ckpt
-from cellfm.model._parameters import initial_weights
 from cellfm.model._published import published_name
+from cellfm.nn.parameters import initial_weights
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._head import MLPHead
 from cellfm.tasks.annotation._mlp import MLP
@@ -222,7 +222,6 @@ def _write_predictor(folder: Path) -> None:
     genes = ("A", "B", "C", "D")
     graph = Graph(np.tile(np.arange(4, dtype=np.int32)[:, None], 2), np.full((4, 2), 0.5, np.float32))
     given, recipe = NetworkInput(graph, graph, None, None), PerturbationRecipe(width=4)
-    network = given.build(recipe)
     conditions = ((), ("A",), ("B",), ("A", "B"))
     profile = generator.random((4, 4)).astype(np.float32)
     PerturbationPredictor(
@@ -241,7 +240,7 @@ def _write_predictor(folder: Path) -> None:
         recipe=recipe,
         given=given,
         vectors={"cellfm": profile[:, :2]},
-        weights={parameter.name: parameter.asnumpy() for parameter in network.get_parameters()},
+        weights=given.initial(recipe),
     ).save(folder / "predictor")
 
 

@@ -1,21 +1,26 @@
 """Learning classes through the network: what the loss is, what a method trains, and that it learns."""
 
-import mindspore as ms
+import jax
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from cellfm.config import ModelConfig
 from cellfm.data import tokenize
+from cellfm.engines.jax.operations import JaxOperations
 from cellfm.model import CellFM
-from cellfm.nn import MLPHead, QueryHead, build_network, draw_head
+from cellfm.nn.heads import mlp_head, mlp_head_weights
+from cellfm.nn.network import network
+from cellfm.nn.objectives import cross_entropy
+from cellfm.nn.weights import nest
 from cellfm.tasks.annotation._head import MLPHead as ArrayHead
 from cellfm.tasks.annotation._mlp import MLP, LabelledCells, fit_mlp
-from cellfm.train._classify import cross_entropy, objective_of, train_classifier
+from cellfm.train._classify import objective_of, train_classifier
 from cellfm.train._classify_feed import TokenBatches
 from cellfm.train._classify_score import TokenScorer
 
 SAME = {"atol": 1e-5, "rtol": 1e-4}
+XP = JaxOperations()
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_the_loss_is_weighted_cross_entropy():
     weight = np.array([0.1, 0.4, 0.2, 0.3, 0.0], np.float32)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     expected = sum(-w * np.log(p[i, k]) for i, (k, w) in enumerate(zip(kind, weight, strict=True)))
-    found = cross_entropy(*map(ms.Tensor, (logits, kind, weight)))
+    found = cross_entropy(XP, logits, kind, weight)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
@@ -81,16 +86,23 @@ def test_each_epoch_shows_every_training_cell_once(model, tokens):
     assert (first != later).any()
 
 
+def mlp_arrays(cls: np.ndarray, n_layers: int) -> dict[str, np.ndarray]:
+    """An MLP head whose last layer does not begin at zero."""
+    output = np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)
+    arrays = mlp_head_weights(16, 2, n_layers=n_layers, random_state=1) | {"output.linear.weight": output}
+    return arrays | {"mean": cls.mean(0), "scale": cls.std(0)}
+
+
 @pytest.mark.parametrize("head", ["mlp", "query"])
 def test_micro_batches_add_up_to_the_batch(model, tokens, kind, head):
-    cls = model.encode(tokens).cell
-    cell = QueryHead(model.config, 2) if head == "query" else MLPHead(cls.mean(0), cls.std(0), 2, n_layers=2)
-    draw_head(cell, random_state=1)
-    objective = objective_of(cell, short_cut=True)(build_network(model.config, model.weights)).set_train(False)
+    start = None if head == "query" else mlp_arrays(model.encode(tokens).cell, 2)
+    objective = objective_of(model.config, start, 2, 1)
+    weights = jax.tree.map(jax.numpy.asarray, nest(model.weights | objective.weights))
+    of_micro = jax.jit(lambda arrays: objective.loss(XP, weights, arrays, None)[0])
 
     def loss(n_chunks: int) -> tuple[float, int]:
         micro = batches(model, tokens, kind, n_chunks=n_chunks).batch(0).micro
-        return sum(float(objective(*map(ms.Tensor, part))[0]) for part in micro), len(micro)
+        return sum(float(of_micro(tuple(part))) for part in micro), len(micro)
 
     (whole, one), (parts, many) = loss(48), loss(12)
     assert one == 1
@@ -98,14 +110,21 @@ def test_micro_batches_add_up_to_the_batch(model, tokens, kind, head):
     assert parts == pytest.approx(whole, rel=1e-4)
 
 
-def test_the_short_cut_is_exact(model, tokens, kind):
-    cls = model.encode(tokens).cell
-    head = MLPHead(cls.mean(0), cls.std(0), 2)
-    head.output.linear.weight.set_data(ms.Tensor(np.random.default_rng(0).standard_normal((2, 16)).astype(np.float32)))
-    network = build_network(model.config, model.weights)
-    micro = tuple(map(ms.Tensor, batches(model, tokens, kind).batch(0).micro[0]))
-    some, other = (objective_of(head, short_cut=way)(network).set_train(False)(*micro)[0] for way in (True, False))
-    assert float(some) == pytest.approx(float(other), rel=1e-5)
+def test_the_loss_is_that_of_the_whole_network(model, tokens, kind):
+    objective = objective_of(model.config, mlp_arrays(model.encode(tokens).cell, 1), 2, 0)
+    weights = jax.tree.map(jax.numpy.asarray, nest(model.weights | objective.weights))
+
+    def naive(arrays):
+        gene_ids, values, visible, mask, chunk_cell, cls_row, label, weight = arrays
+        cell = network(XP, model.config, weights, values, visible, (gene_ids, mask, chunk_cell, cls_row))[0]
+        logits = mlp_head(XP, weights["head"], cell, weights["fixed"]["mean"], weights["fixed"]["inv_scale"])
+        return cross_entropy(XP, logits, label, weight)
+
+    def both(arrays):
+        return objective.loss(XP, weights, arrays, None)[0], naive(arrays)
+
+    some, other = jax.jit(both)(tuple(batches(model, tokens, kind).batch(0).micro[0]))
+    assert float(some) == pytest.approx(float(other), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -18,7 +18,8 @@ from cellfm.data import write_cells
 from cellfm.model import CellFM
 from cellfm.train import pretrain, write_shards
 from cellfm.train._launch import Job
-from cellfm.train._optim import owners
+
+pytest.importorskip("mindspore")
 
 CONFIG = {
     "model": {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_value": 8},
@@ -34,11 +35,13 @@ from pathlib import Path
 import numpy as np
 from cellfm.errors import InputError
 from cellfm.train import pretrain
-from cellfm.train._distributed import processes, total, wait_for_all
+from cellfm.engines import start_engine
+from cellfm.train._processes import wait_for_all
 
 folder, config = Path(sys.argv[1]), json.loads(sys.argv[2])
-rank, size = processes()
-said = {"size": size, "total": total([rank + 1, 0.5]).tolist()}
+engine = start_engine()
+rank, size = engine.join_processes()
+said = {"size": size, "total": engine.total(np.array([rank + 1, 0.5])).tolist()}
 for name, sharded in (("plain", False), ("sharded", True)):
     fields = {"model": config["model"], "train": config["train"] | {"shard_optimizer": sharded}}
     model = pretrain(folder / "corpus", fields, out=folder / name)
@@ -53,7 +56,7 @@ try:
 except InputError as error:
     said["config"] = str(error)
 (folder / f"said_{rank}.json").write_text(json.dumps(said))
-wait_for_all()
+wait_for_all(engine)
 """
 
 
@@ -89,7 +92,7 @@ def job(corpora: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(corpora: Path) -> CellFM:
-    return pretrain(corpora / "corpus", CONFIG, out=corpora / "alone")
+    return pretrain(corpora / "corpus", CONFIG, out=corpora / "alone", backend="mindspore")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -150,6 +153,8 @@ def test_both_know_when_they_do_not_see_the_same(job: Path):
 
 
 def test_each_tensor_has_one_owner_and_owners_as_much():
+    from cellfm.engines.mindspore.training import owners
+
     sizes = [100, 40, 40, 10, 10, 1, 1, 1]
     chosen = owners(sizes, 3)
     load = [sum(size for size, owner in zip(sizes, chosen, strict=True) if owner == process) for process in range(3)]

@@ -2,16 +2,19 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
-from mindspore import nn
 
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CellTable
+from cellfm.engines import Objective
+from cellfm.engines.jax.training import JaxTrainer
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.nn import Linear
+from cellfm.nn.linear import linear
+from cellfm.nn.network import embed_cells
 from cellfm.train import finetune
 from cellfm.train._ending import TrainingError
 from cellfm.vocab import Vocabulary
@@ -34,25 +37,17 @@ def cells(tiny_adata, tiny_vocab):
     return CellTable.from_counts(tiny_adata.X, ids, tiny_vocab, held_out, labels)
 
 
-class OfOneNumber(nn.Cell):
+def of_one_number(model, power=2.0) -> Objective:
     """An objective with a head of its own: the mean of a projection of CLS should be 3."""
+    config = model.config
 
-    def __init__(self, network) -> None:
-        super().__init__(auto_prefix=False)
-        self.network = network
-        self.to_number = Linear(16, 1)
+    def loss(xp, p, arrays, keys):
+        gene_ids, values, _, mask, chunk_cell, cls_row, _, _, _, _, share = arrays
+        cell = embed_cells(xp, config, p, values, (gene_ids, mask, chunk_cell, cls_row))
+        total = (linear(xp, p["head"]["to_number"], cell).mean() - 3.0) ** power * share
+        return total, total.reshape((1,))
 
-    def construct(self, gene_ids, values, visible, mask, chunk_cell, cls_row, target, partner, kind, one, share):
-        cell = self.network(gene_ids, values, visible, mask, chunk_cell, cls_row)[0]
-        loss = ((self.to_number(cell).mean() - 3.0) ** 2) * share
-        return loss, loss.reshape((1,))
-
-
-class NoNumber(OfOneNumber):
-    def construct(self, gene_ids, values, visible, mask, chunk_cell, cls_row, target, partner, kind, one, share):
-        cell = self.network(gene_ids, values, visible, mask, chunk_cell, cls_row)[0]
-        loss = (self.to_number(cell).mean() - 1e30).sqrt()
-        return loss, loss.reshape((1,))
+    return Objective(loss, head={"to_number.weight": np.zeros((1, config.d_model), np.float32)})
 
 
 def changed(before: CellFM, after: CellFM) -> set[str]:
@@ -80,16 +75,16 @@ def test_validation_loss_falls_and_the_best_is_kept(model, cells):
 
 
 def test_frozen_trains_the_head_alone(model, cells):
-    tuned = finetune(model, cells, OfOneNumber, method="frozen", config=CONFIG)
+    tuned = finetune(model, cells, of_one_number(model), method="frozen", config=CONFIG)
     assert not changed(model, tuned.model)
-    assert set(tuned.head) == {"head.to_number.weight"}
-    assert np.abs(tuned.head["head.to_number.weight"]).max() > 0
+    assert set(tuned.head) == {"to_number.weight"}
+    assert np.abs(tuned.head["to_number.weight"]).max() > 0
 
 
 def test_stops_when_nothing_improves(model, cells):
     # The loss of an untrained head jumps about at this rate: sooner or later nothing is better than the best.
     config = dataclasses.replace(CONFIG, learning_rate=0.5, steps=60, validate_every=1)
-    tuned = finetune(model, cells, OfOneNumber, method="frozen", config=config, patience=2)
+    tuned = finetune(model, cells, of_one_number(model), method="frozen", config=config, patience=2)
     assert (tuned.history["step"] > tuned.best_step).sum() == 2
     assert len(tuned.history) < 60
 
@@ -118,4 +113,13 @@ def test_what_cannot_be_done_is_refused(model, cells, tiny_vocab):
 
 def test_a_loss_that_is_no_number_ends_the_training(model, cells):
     with pytest.raises(TrainingError, match="The loss became nan at step 1. Lower the learning rate"):
-        finetune(model, cells, config=CONFIG, objective=NoNumber)
+        finetune(model, cells, config=CONFIG, objective=of_one_number(model, 0.5))  # the root of a negative number
+
+
+def test_a_device_without_memory_is_told_what_would_fit(model, cells, monkeypatch):
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4096 bytes.")
+
+    monkeypatch.setattr(JaxTrainer, "_compiled_gradients", lambda trainer: exhausted)
+    with pytest.raises(TrainingError, match="ran out of memory.* n_chunks = 24 should fit.* The model is as it was."):
+        finetune(model, cells, config=CONFIG)

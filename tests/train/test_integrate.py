@@ -1,25 +1,31 @@
 """The terms of integration: what each asks, what it leaves alone, and how batches come to be told apart no more."""
 
-import mindspore as ms
+import jax
 import numpy as np
 import pytest
 
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CellTable
+from cellfm.engines import Objective
+from cellfm.engines.jax.operations import JaxOperations
 from cellfm.model import CellFM
-from cellfm.nn import MLPHead, build_network, draw_head
-from cellfm.train._feed import Feed
-from cellfm.train._integrate import (
+from cellfm.nn.heads import mlp_head, mlp_head_weights
+from cellfm.nn.integration import (
     KERNEL_WIDTHS,
-    IntegrationObjective,
     IntegrationWeights,
     discrepancy_loss,
     elastic_loss,
+    integration,
     structure_loss,
 )
+from cellfm.nn.network import embed_cells
+from cellfm.nn.objectives import log_probability
+from cellfm.nn.weights import nest
+from cellfm.train._feed import Feed
 from cellfm.train._integrate_criterion import separability
 from cellfm.train._integrate_feed import IntegrationFeed
 
+XP = JaxOperations()
 CONFIG = TrainConfig(steps=4, batch_size=8, n_chunks=48, dropout=0.0, train_genes=120, target_fraction=0.5)
 
 
@@ -55,19 +61,19 @@ def test_terms_are_means_over_pairs_of_cells():
     generator = np.random.default_rng(1)
     cell, start = generator.standard_normal((2, 7, 5)).astype(np.float32)
     codes = np.array([0, 1, 0, 1, 1, -2, -2], np.int32)
-    found = float(structure_loss(*map(ms.Tensor, (cell, start, codes))))
+    found = float(structure_loss(XP, cell, start, codes))
     change = naive_pairs(cell, lambda i, j: (cosine(cell, i, j) - cosine(start, i, j)) ** 2, codes, own_batch=True)
     assert found == pytest.approx(change, rel=1e-4)
-    found = float(elastic_loss(ms.Tensor(cell), ms.Tensor(codes)))
+    found = float(elastic_loss(XP, cell, codes))
     elastic = naive_pairs(cell, lambda i, j: 1 - (max(cosine(cell, i, j), 0) - 0.8) ** 2, codes, own_batch=False)
     assert found == pytest.approx(elastic, rel=1e-4)
 
 
 def test_the_elastic_term_draws_the_like_together_and_the_unlike_apart():
-    codes = ms.Tensor(np.zeros(2, np.int32))
+    codes = np.zeros(2, np.int32)
 
     def loss(angle: float) -> float:
-        return float(elastic_loss(ms.Tensor(np.array([[1, 0], [np.cos(angle), np.sin(angle)]], np.float32)), codes))
+        return float(elastic_loss(XP, np.array([[1, 0], [np.cos(angle), np.sin(angle)]], np.float32), codes))
 
     like, unlike = np.arccos(0.9), np.arccos(0.5)
     assert loss(like - 0.1) < loss(like) < loss(like + 0.1)
@@ -89,10 +95,10 @@ def test_the_discrepancy_is_that_of_each_batch_from_all_cells():
             kernel = np.exp(-square / (2 * width**2))
             apart = kernel[np.ix_(own, own)].mean() - 2 * kernel[own].mean() + kernel.mean()
             expected += own.mean() * apart / len(KERNEL_WIDTHS)
-    found = float(discrepancy_loss(ms.Tensor(cell), ms.Tensor(codes), 3))
+    found = float(discrepancy_loss(XP, cell, codes, 3))
     assert found == pytest.approx(expected, rel=1e-4)
     twice = np.concatenate((cell[:4], cell[:4]))
-    alike = float(discrepancy_loss(ms.Tensor(twice), ms.Tensor(np.repeat(np.array([0, 1], np.int32), 4)), 2))
+    alike = float(discrepancy_loss(XP, twice, np.repeat(np.array([0, 1], np.int32), 4), 2))
     assert alike == pytest.approx(0, abs=1e-6)
 
 
@@ -119,41 +125,38 @@ def test_masked_values_are_asked_of_the_first_chunks_alone(feed):
 
 @pytest.mark.parametrize("adversary", [0.0, 0.5])
 def test_the_network_gets_what_the_discriminator_gets_turned_round_and_gated(model, feed, adversary):
-    micro = feed.batch(3).micro[0]
-    network = build_network(model.config, model.weights, dropout=0.0)
-    head = MLPHead(np.zeros(16), np.ones(16), 2, n_layers=2)
-    draw_head(head)
-    head.output.linear.weight.set_data(ms.Tensor(np.random.default_rng(2).standard_normal((2, 16)).astype(np.float32)))
+    micro = tuple(feed.batch(3).micro[0])
+    gene_ids, values, _, mask, chunk_cell, cls_row = micro[:6]
+    label, weight = micro[8], micro[12]
+    output = np.random.default_rng(2).standard_normal((2, 16)).astype(np.float32)
+    head = mlp_head_weights(16, 2, n_layers=2) | {"output.linear.weight": output}
     weights = IntegrationWeights(
         adversary, structure=0.0, masked=0.0 if adversary else 1.0, elastic=0.0, discrepancy=0.0
     )
-    sizes = {"n_batches": 2, "n_masked": 12, "mean_square": 1.0}
-    objective = IntegrationObjective(network, head, model.config, CONFIG, weights, **sizes)
-    arrays = [ms.Tensor(array) for array in micro]
-    gene_ids, values, _, mask, chunk_cell, cls_row = arrays[:6]
-    kind, weight = arrays[8], arrays[12]
-    parameters = ms.ParameterTuple([network.backbone.layers[1].attention.output.weight, head.output.linear.weight])
+    loss = integration(model.config, CONFIG, weights, n_batches=2, n_masked=12, mean_square=1.0)
+    fixed = {"mean": np.zeros(16, np.float32), "inv_scale": np.ones(16, np.float32)}
+    whole = nest(model.weights | Objective(loss, head=head, fixed=fixed).weights)
 
-    def loss(*arrays):
-        return objective(*arrays)[0]
+    def gradients(of) -> tuple[np.ndarray, np.ndarray]:
+        found = jax.jit(jax.grad(of))(whole)
+        of_network = found["backbone"][1]["attention"]["output"]["weight"]
+        return np.asarray(of_network), np.asarray(found["head"]["output"]["linear"]["weight"])
 
-    of_network, of_head = ms.value_and_grad(loss, None, parameters)(*arrays)[1]
+    of_network, of_head = gradients(lambda p: loss(XP, p, micro, None)[0])
     if not adversary:
-        assert not of_head.asnumpy().any()
-        assert of_network.asnumpy().any()
+        assert not of_head.any()
+        assert of_network.any()
         return
 
-    def expected(*arrays):
-        """The discriminator lowers -log p; the network, on its own, lowers -log(1 - p)."""
-        cell = objective.encoder(gene_ids, values, mask, chunk_cell, cls_row)
-        own = ms.ops.gather_elements(ms.ops.softmax(head(cell), -1), 1, ms.ops.maximum(kind, 0).expand_dims(-1))
-        own = own.squeeze(-1)
-        return -(ms.ops.log(own) * weight).sum(), -(ms.ops.log(1 - own) * weight).sum()
+    def log_p(p):
+        cell = embed_cells(XP, model.config, p, values, (gene_ids, mask, chunk_cell, cls_row))
+        return log_probability(XP, mlp_head(XP, p["head"], cell, fixed["mean"], fixed["inv_scale"]), label)
 
-    with_head = ms.grad(lambda: expected()[0], None, parameters)()[1]
-    with_network = ms.grad(lambda: expected()[1], None, parameters)()[0]
-    np.testing.assert_allclose(of_head.asnumpy(), with_head.asnumpy(), rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(of_network.asnumpy(), adversary * with_network.asnumpy(), rtol=1e-3, atol=1e-6)
+    # The discriminator lowers -log p; the network, on its own, lowers -log(1 - p).
+    with_head = gradients(lambda p: -(log_p(p) * weight).sum())[1]
+    with_network = gradients(lambda p: -(jax.numpy.log(1 - jax.numpy.exp(log_p(p))) * weight).sum())[0]
+    np.testing.assert_allclose(of_head, with_head, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(of_network, adversary * with_network, rtol=1e-3, atol=1e-6)
 
 
 def test_separability_is_1_apart_and_near_0_mixed():

@@ -7,38 +7,32 @@ import shutil
 import signal
 import threading
 
-import mindspore as ms
+import jax
 import numpy as np
 import pytest
-from mindspore import nn, ops
 
 from cellfm.config import TrainConfig
+from cellfm.engines import Objective, start_engine
 from cellfm.errors import CheckpointError
+from cellfm.nn.weights import nest
 from cellfm.train._feed import Batch
 from cellfm.train._loop import TrainingError, TrainingStopped, train
 from cellfm.train._run import RunFolder
-from cellfm.train._step import Step
 
 CONFIG = {"steps": 12, "log_every": 2, "validate_every": 5, "checkpoint_every": 4, "learning_rate": 0.1}
 
 
-class Quadratic(nn.Cell):
+def quadratic(xp, p, arrays, keys):
     """Distance of a weight to the batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = ms.Parameter(ms.Tensor(np.zeros(4, np.float32)), name="weight")
-        self.fixed = ms.Parameter(ms.Tensor(np.full(2, 7, np.float32)), name="fixed", requires_grad=False)
-
-    def construct(self, x: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        loss = ((x - self.weight) ** 2).sum()
-        return loss, ops.stack((loss, loss, loss, loss))
+    away = arrays[0] - p["weight"]
+    loss = (away * away).sum()
+    return loss, xp.stack((loss, loss, loss, loss), 0)
 
 
 class Draws:
     """Batches that follow from the step; at some steps something happens first."""
 
-    size, steps_per_epoch = 1, 6
+    size, steps_per_epoch, least_chunks = 1, 6, 5
 
     def __init__(self, **at) -> None:
         self.at = {int(step.removeprefix("step_")): do for step, do in at.items()}
@@ -53,22 +47,22 @@ class Draws:
 class Run:
     """A run that can be started again, with new objects each time."""
 
-    def __init__(self, path, **config) -> None:
+    def __init__(self, path, backend="jax", **config) -> None:
+        self.engine = start_engine(backend)
         self.folder = RunFolder(path)
         self.folder.path.mkdir(exist_ok=True)
         self.config = TrainConfig(**(CONFIG | config))
         self.validated: list[int] = []
 
-    def __call__(self, feed=None, *, weight: float = 0.0) -> int:
-        self.objective = Quadratic()
-        self.objective.weight.set_data(ms.Tensor(np.full(4, weight, np.float32)))
-        self.step = Step(self.objective, {"weight": self.objective.weight}, self.config)
-        parameters = {"weight": self.objective.weight, "fixed": self.objective.fixed}
-        return train(self.step, feed or Draws(), parameters, self.config, self.folder, self.validate)
+    def __call__(self, feed=None, *, weight: float = 0.0, prepare=lambda trainer: None) -> int:
+        weights = {"weight": np.full(4, weight, np.float32), "fixed": np.full(2, 7, np.float32)}
+        self.trainer = self.engine.trainer(Objective(quadratic), weights, ["weight"], self.config, nest)
+        prepare(self.trainer)
+        return train(self.engine, self.trainer, feed or Draws(), self.config, self.folder, self.validate)
 
     def validate(self) -> dict[str, float]:
         self.validated.append(len(self.validated))
-        return {"validation_loss": float((self.objective.weight.asnumpy() ** 2).sum())}
+        return {"validation_loss": float((self.trainer.weights()["weight"] ** 2).sum())}
 
     def rows(self) -> list[dict[str, str]]:
         with self.folder.log.open(newline="") as file:
@@ -76,12 +70,19 @@ class Run:
 
     def result(self) -> tuple[list[dict[str, str]], bytes, bytes]:
         last = self.folder.checkpoints / f"step-{self.config.steps:09d}"
-        return self.rows(), self.objective.weight.asnumpy().tobytes(), (last / "tensors.safetensors").read_bytes()
+        return self.rows(), self.trainer.weights()["weight"].tobytes(), (last / "tensors.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module", params=["jax", "mindspore"])
+def backend(request) -> str:
+    if request.param == "mindspore":
+        pytest.importorskip("mindspore", reason="needs MindSpore")
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> Run:
-    run = Run(tmp_path_factory.mktemp("whole"))
+def uninterrupted(tmp_path_factory, backend) -> Run:
+    run = Run(tmp_path_factory.mktemp("whole"), backend)
     assert run() == 12
     return run
 
@@ -116,8 +117,8 @@ def crash() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 7, 11])
-def test_resumed_is_uninterrupted(tmp_path, uninterrupted, step):
-    run = Run(tmp_path)
+def test_resumed_is_uninterrupted(tmp_path, uninterrupted, backend, step):
+    run = Run(tmp_path, backend)
     with pytest.raises(CrashError):
         run(Draws(**{f"step_{step}": crash}))
     last = [found for found in (4, 8) if found <= step]
@@ -128,15 +129,16 @@ def test_resumed_is_uninterrupted(tmp_path, uninterrupted, step):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_ends_the_run_in_order(tmp_path, uninterrupted, number):
+def test_signal_ends_the_run_in_order(tmp_path, uninterrupted, backend, number):
     handler = signal.getsignal(number)
-    run = Run(tmp_path)
+    run = Run(tmp_path, backend)
     with pytest.raises(
         TrainingStopped, match="stopped at step 7 of 12; run the same command again to go on"
     ) as stopped:
         run(Draws(step_6=lambda: os.kill(os.getpid(), number)))
     # MindSpore hands Ctrl-C on as SIGTERM.
-    assert stopped.value.exit_code in (128 + number, 128 + signal.SIGTERM)
+    allowed = {"jax": [number], "mindspore": [number, signal.SIGTERM]}[backend]
+    assert stopped.value.exit_code - 128 in allowed
     assert isinstance(stopped.value, KeyboardInterrupt)
     assert run.folder.steps() == [4, 7], "the step under way is finished and kept"
     assert signal.getsignal(number) == handler
@@ -178,7 +180,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(tmp_path):
 
 
 def test_diverged_weights_stop_the_run(tmp_path):
-    with pytest.raises(TrainingError, match=r"became (inf|nan) at step 2. There is no checkpoint yet. Lower"):
+    with pytest.raises(TrainingError, match=r"became (inf|nan) at step 2. There is no checkpoint. Lower"):
         Run(tmp_path, learning_rate=1e30)()
 
 
@@ -189,9 +191,9 @@ def test_gradients_that_are_no_numbers_stop_the_run(tmp_path):
         run(weight=4.7e18)
 
 
-def test_damaged_checkpoint_is_named(tmp_path, uninterrupted):
+def test_damaged_checkpoint_is_named(tmp_path, uninterrupted, backend):
     shutil.copytree(uninterrupted.folder.path, tmp_path / "run")
-    run = Run(tmp_path / "run")
+    run = Run(tmp_path / "run", backend)
     last = run.folder.checkpoints / "step-000000012"
     tensors = last / "tensors.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:40])
@@ -210,5 +212,63 @@ def test_loss_scale_is_part_of_a_checkpoint(tmp_path):
     run()
     whole = Run(tmp_path / "whole", **options)
     whole()
-    assert (run.step.loss_scale, run.step.steps_since_overflow) == (8 * 2**4, 0)
+    assert (run.trainer.loss_scale, run.trainer.steps_since_overflow) == (8 * 2**4, 0)
     assert run.result() == whole.result()
+
+
+def test_a_checkpoint_of_another_shape_is_refused_and_kept(tmp_path):
+    run = Run(tmp_path)
+    run()
+    tensors, state = run.folder.load()
+    state.pop("step")
+    for name, array in (("moment2.weight", np.zeros(3, np.float32)), ("weight", np.zeros((4, 1), np.float32))):
+        run.folder.save(12, tensors | {name: array}, state, keep=9)
+        with pytest.raises(CheckpointError, match=rf"expected weight and its moments of shape \(4,\), .*{name} \("):
+            run()
+        assert run.folder.load()[0][name].shape == array.shape
+    run.folder.save(12, tensors, state, keep=9)
+    assert run() == 12
+
+
+@pytest.mark.parametrize(
+    ("asked", "fitting"), [("8000000000 bytes.", 12), ("3.00GiB.", 24), ("3.00MiB.", 48), ("very much.", 48)]
+)
+def test_a_device_without_memory_is_told_what_would_fit(tmp_path, monkeypatch, asked, fitting):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 12 * 2**30, "bytes_in_use": 11 * 2**30}
+
+        def __str__(self):
+            return "TPU 0"
+
+    from cellfm.engines.jax import devices
+
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: Out of memory while trying to allocate {asked}")
+
+    run = Run(tmp_path)
+    with pytest.raises(CrashError):
+        run(Draws(step_9=crash))
+    with monkeypatch.context() as patch:
+        patch.setattr(devices, "default_device", Device)
+        patch.setattr(Draws, "least_chunks", 12)
+        with pytest.raises(TrainingError) as told:
+            run(prepare=lambda trainer: patch.setattr(trainer, "_gradients", exhausted))
+        message = str(told.value)
+        assert message.startswith("The device (TPU 0) ran out of memory")
+        assert f"It computed n_chunks = 96 at once, for batch_size = 128. n_chunks = {fitting} should fit" in message
+        assert f"lower the batch size, to {128 * fitting // 96}." in message
+        assert message.endswith(f"The last good checkpoint is step 8 in {run.folder.checkpoints}.")
+
+        patch.setattr(Draws, "least_chunks", 96)
+        with pytest.raises(TrainingError, match="Lower train_genes, or set recompute = true or .*'bfloat16'. The last"):
+            run(prepare=lambda trainer: patch.setattr(trainer, "_gradients", exhausted))
+    assert run() == 12
+
+
+def test_another_error_of_the_engine_is_what_it_is(tmp_path):
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a fault")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        Run(tmp_path)(prepare=lambda trainer: setattr(trainer, "_gradients", broken))

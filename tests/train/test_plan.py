@@ -7,7 +7,7 @@ import pytest
 from cellfm.config import MODEL_PRESETS, PUBLISHED, ModelConfig, TrainConfig
 from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
-from cellfm.model._parameters import parameter_shapes
+from cellfm.nn.parameters import parameter_shapes
 from cellfm.train import plan
 from cellfm.train._plan import CPU_ACTIVATIONS, memory_by_term, multiply_adds
 from cellfm.train._recipes import PRESETS

@@ -11,7 +11,7 @@ from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CellTable, tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.model._parameters import n_open_layers, parameter_shapes
+from cellfm.nn.parameters import n_active_layers, parameter_shapes
 from cellfm.train import pretrain, write_shards
 from cellfm.train._start import N_VALUE_DIMS, REST, coexpression_start, gene_loadings, gene_scales, start_weights
 
@@ -137,14 +137,14 @@ def test_weights_are_those_of_the_configuration(tiny_vocab):
 
 def test_layers_above_the_first_start_closed_and_training_opens_them(tiny_vocab, tmp_path):
     cells, config = cells_of(tiny_vocab, 60), config_of(n_layers=3)
-    assert n_open_layers(config, coexpression_start(cells, config, TrainConfig())) == 1
+    assert n_active_layers(config, coexpression_start(cells, config, TrainConfig())) == 1
     sources = write_shards(adata_of(cells), tmp_path / "corpus", model=tiny_vocab, min_genes=1)
     train = {"start": "coexpression", "steps": 2, "batch_size": 4, "n_chunks": 24, "train_genes": 60, "n_validation": 1}
     fields = {"n_layers": 3, "d_model": 48, "n_heads": 4, "d_value": 32}
     for rate, n_open in ((0.0, 1), (1.0, 3)):
         config = {"model": fields, "train": train | {"other_rate": rate}}
         model = pretrain(sources, config, out=tmp_path / f"run{rate}")
-        assert n_open_layers(model.config, model.weights) == n_open
+        assert n_active_layers(model.config, model.weights) == n_open
 
 
 def test_seed_decides(tiny_vocab):

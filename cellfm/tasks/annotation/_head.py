@@ -6,7 +6,6 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cellfm._encode import CellInput, embed_cells
-from cellfm._extras import require_mindspore
 from cellfm._progress import progress
 from cellfm.errors import InputError
 from cellfm.model import CellFM
@@ -55,7 +54,7 @@ class MLPHead:
         return {"mean": self.mlp.mean, "scale": self.mlp.scale} | self.parameters()
 
     def parameters(self) -> Arrays:
-        """What is learned, under the names that `cellfm.nn.MLPHead` gives it."""
+        """What is learned, under the names of `cellfm.nn.heads.mlp_head`."""
         names = [f"hidden.{i}" for i in range(len(self.mlp.weights) - 1)] + ["output"]
         found = {}
         for name, weight, bias in zip(names, self.mlp.weights, self.mlp.biases, strict=True):
@@ -72,7 +71,7 @@ class MLPHead:
 
 @dataclass(frozen=True)
 class QueryHead:
-    """A head on all tokens; `cellfm.nn.QueryHead` holds what it does."""
+    """A head on all tokens; `cellfm.nn.heads.query_head` holds what it does."""
 
     weights: Arrays
     kind: Kind = "query"
@@ -87,8 +86,7 @@ class QueryHead:
     def judge(
         self, model: CellFM, cells: CellInput, *, batch_size: int | None = None, random_state: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
-        require_mindspore("An annotator with head='query'")
-        from cellfm.train._classify_score import TokenScorer  # the first use of MindSpore
+        from cellfm.train._classify_score import TokenScorer
 
         scorer = TokenScorer(model, self.weights, batch_size=batch_size)
         n_cells = cells.counts.n_cells

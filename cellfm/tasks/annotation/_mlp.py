@@ -1,6 +1,6 @@
 """A small MLP on arrays: the head on embeddings that are there already, fitted in seconds.
 
-`cellfm.nn.MLPHead` is the same function in MindSpore, for when the network below learns too.
+`cellfm.nn.heads.mlp_head` is the same function for when the network below learns too.
 """
 
 import math

@@ -7,10 +7,10 @@ import numpy as np
 
 from cellfm._adata import warn
 from cellfm._encode import CellInput, embed_cells
-from cellfm._extras import require_mindspore
 from cellfm._logging import logger
 from cellfm._wording import counted
 from cellfm.data import TokenBatch
+from cellfm.engines import Backend
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._annotator import Annotator
@@ -66,6 +66,7 @@ def train_annotator(
     learning_rate: float | None = None,
     patience: int | None = None,
     random_state: int = 0,
+    backend: Backend = "auto",
 ) -> Annotator:
     """Fit an annotator; see `cf.tl.fit_annotator` for the parameters that are not explained here.
 
@@ -110,7 +111,7 @@ def train_annotator(
         )
         final = MLPHead(whole)
     else:
-        from cellfm.train._classify import train_classifier  # the first use of MindSpore
+        from cellfm.train._classify import train_classifier
 
         if not held_out.any():
             raise InputError(f"method={method!r} needs validation cells; no class has three cells or more.")
@@ -129,6 +130,7 @@ def train_annotator(
             learning_rate=learning_rate or RATES[method],
             patience=patience or PATIENCE,
             random_state=random_state,
+            backend=backend,
         )
         final = QueryHead(weights) if head == "query" else MLPHead.from_arrays(weights)
         logits, seen = final.judge(tuned, cells, random_state=random_state)
@@ -186,8 +188,6 @@ def check_options(
         raise InputError(f"validation_fraction must be above 0 and below 1, not {validation_fraction}.")
     if lora_rank < 1:
         raise InputError(f"lora_rank must be 1 or more, not {lora_rank}.")
-    if method != "frozen" or head == "query":
-        require_mindspore(f"method={method!r} with head={head!r}")
 
 
 def _reference(

@@ -22,7 +22,8 @@ def vote(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """
     table = pd.DataFrame({"label": labels, "cluster": clusters})
     winners = table.groupby("cluster")["label"].agg(lambda found: found.value_counts().sort_index().idxmax())
-    return table["cluster"].map(winners).fillna(table["label"]).to_numpy(object)
+    voted = table["cluster"].map(winners).astype(object)  # without clusters it would be a column of numbers
+    return voted.where(voted.notna(), table["label"]).to_numpy(object)
 
 
 def find_clusters(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:

@@ -12,7 +12,7 @@ from cellfm._progress import progress
 from cellfm.data import TokenBatch
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM
-from cellfm.model._parameters import NEGLIGIBLE
+from cellfm.nn.parameters import NEGLIGIBLE
 
 BLOCK_CELLS = 256
 """Cells whose queries and keys are held at once."""

@@ -11,13 +11,14 @@ import scipy.sparse as sp
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
 from cellfm.data import CHUNK, CellTable, TokenBatch, chunks_of, tokenize
+from cellfm.engines import Backend, Objective, start_engine
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.nn import CellFMNetwork, MLPHead, draw_head
+from cellfm.nn.heads import mlp_head_weights
+from cellfm.nn.integration import IntegrationWeights, integration
 from cellfm.tasks.integration._batches import hold_out
 from cellfm.train import finetune
 from cellfm.train._feed import Feed
-from cellfm.train._integrate import IntegrationObjective, IntegrationWeights
 from cellfm.train._integrate_criterion import IntegrationCriterion
 from cellfm.train._integrate_feed import IntegrationFeed
 
@@ -49,6 +50,7 @@ class IntegrationOptions:
     train_genes: int
     learning_rate: float
     random_state: int
+    backend: Backend = "auto"
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ def integrate_cells(
     cells = CellTable.from_counts(counts, gene_ids, model.vocab, hold_out(codes, random_state=options.random_state))
     config = train_config(model, cells, options)
     start = _start(model, cells, config)
+    n_parts = start_engine(model.backend if options.backend == "auto" else options.backend).n_local
     feed = IntegrationFeed(
-        Feed(cells, model.config, config, kinds=np.arange(cells.n_cells)),
+        Feed(cells, model.config, config, kinds=np.arange(cells.n_cells), n_parts=n_parts),
         codes.astype(np.int32),
         start,
         n_masked=-(-config.n_chunks // MASKED_PART),
@@ -96,21 +99,20 @@ def integrate_cells(
     )
     values = _tokens(cells, slice(0, SOME_CELLS), config).values
 
-    def objective(network: CellFMNetwork) -> IntegrationObjective:
-        discriminator = MLPHead(start.mean(0), start.std(0) + 1e-3, len(names), n_layers=N_DISCRIMINATOR_LAYERS)
-        draw_head(discriminator, random_state=options.random_state)
-        return IntegrationObjective(
-            network,
-            discriminator,
-            model.config,
-            config,
-            options.weights,
-            n_batches=len(names),
-            n_masked=feed.n_masked,
-            mean_square=float((values**2).mean()),
-        )
-
-    criterion = IntegrationCriterion()
+    head = mlp_head_weights(
+        model.config.d_model, len(names), n_layers=N_DISCRIMINATOR_LAYERS, random_state=options.random_state
+    )
+    loss = integration(
+        model.config,
+        config,
+        options.weights,
+        n_batches=len(names),
+        n_masked=feed.n_masked,
+        mean_square=float((values**2).mean()),
+    )
+    fixed = {"mean": start.mean(0), "inv_scale": 1 / (start.std(0) + 1e-3)}
+    objective = Objective(loss, head=head, fixed={name: a.astype(np.float32) for name, a in fixed.items()})
+    criterion = IntegrationCriterion(model.config, options.weights)
     tuned = finetune(
         model,
         feed,
@@ -121,6 +123,7 @@ def integrate_cells(
         lora_layers=options.lora_layers,
         patience=N_VALIDATIONS,
         criterion=criterion,
+        backend=options.backend,
     )
     history = tuned.history.rename(columns={"validation_loss": "score"}).join(pd.DataFrame(criterion.rows))
     integrated = CellFM(model.config, model.vocab, tuned.model.weights, name=f"{model.name} (integrated)")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from cellfm._extras import require_mindspore
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, require_use, table_facts, table_of, texts_of
 from cellfm.tasks.perturbation._baselines import ADDITIVE, BASELINES, BILINEAR_CELLFM, BILINEAR_PCA, MEAN, NO_CHANGE
@@ -48,7 +47,6 @@ def write_predictor(predictor: PerturbationPredictor, folder: Path, *, overwrite
 
 def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> PerturbationPredictor:
     """Read a predictor; see `PerturbationPredictor.load`."""
-    require_mindspore("The network of a perturbation predictor")
     from cellfm.tasks.perturbation._train import NetworkInput
 
     with FILES.read(folder) as (facts, arrays):

@@ -10,11 +10,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellfm._encode import CellInput
-from cellfm._extras import require_mindspore
 from cellfm._genes import find_genes
 from cellfm._hgnc import Synonyms
 from cellfm._logging import logger
 from cellfm._wording import counted
+from cellfm.engines import Backend
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.tasks.genes import contextual_means, static_embedding
@@ -81,6 +81,7 @@ def fit_predictor(
     genes: Source,
     perturbation: Literal["cellfm", "learned"],
     recipe: Recipe,
+    backend: Backend = "auto",
 ) -> PerturbationPredictor:
     """Fit the network, and judge it beside the baselines on the test conditions.
 
@@ -89,7 +90,6 @@ def fit_predictor(
     InputError
         A perturbed gene of which nothing is known.
     """
-    require_mindspore("cf.tl.fit_perturbation")
     from cellfm.tasks.perturbation._train import NetworkInput, train_network
 
     conditions, profiles = cells.conditions, mean_profiles(cells.values, cells.conditions)
@@ -108,7 +108,9 @@ def fit_predictor(
         None if perturbation == "learned" else _standardised(vectors),
     )
     places = {gene: i for i, gene in enumerate(perturbable)}
-    weights, history, by_network = train_network(given, cells.values, conditions, profiles, split, places, recipe)
+    weights, history, by_network = train_network(
+        given, cells.values, conditions, profiles, split, places, recipe, backend
+    )
     of_genes = {"measured": principal_vectors(training.T.toarray()), "cellfm": principal_vectors(vectors)}
     named = {
         "measured": vectors_by_name(cells.symbols, of_genes["measured"]),

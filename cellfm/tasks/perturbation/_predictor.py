@@ -71,7 +71,7 @@ class PerturbationPredictor:
     def _forward(self) -> "Forward":
         from cellfm.tasks.perturbation._train import trained_network
 
-        return trained_network(self.given, self.weights, self.recipe)
+        return trained_network(self.given, self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs: not what was compiled here."""

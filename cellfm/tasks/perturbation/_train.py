@@ -1,17 +1,23 @@
 """Training of the network of perturbations: pairs of control and perturbed cells, and the best epoch by validation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import mindspore as ms
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from mindspore import nn, ops
 
 from cellfm._progress import progress
 from cellfm.config import TrainConfig
-from cellfm.nn import PerturbationNetwork, computing, draw_head, head_weights, set_head, set_spread, silence, use_device
+from cellfm.engines import FIXED, Backend, DeviceMemoryError, Objective, start_engine
+from cellfm.nn.perturbation import (
+    MIN_VARIANCE,
+    perturbation,
+    perturbation_weights,
+    perturbed_changes,
+    statistics_names,
+)
+from cellfm.nn.weights import nest
 from cellfm.tasks.perturbation._baselines import start_changes
 from cellfm.tasks.perturbation._choice import choose_epoch, validation_errors
 from cellfm.tasks.perturbation._conditions import MOST_GENES, Condition, Conditions
@@ -20,11 +26,8 @@ from cellfm.tasks.perturbation._metrics import score_conditions
 from cellfm.tasks.perturbation._profiles import Profiles
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split
-from cellfm.train._loop import TrainingError
-from cellfm.train._step import Step
+from cellfm.train._ending import TrainingError
 
-SHARPNESS = 10.0
-"""Slope of the tanh that stands for the sign of a change."""
 LEAST_STEPS = 5
 """Steps of an epoch, which is otherwise one pass over the cells."""
 CHUNK = 32
@@ -43,49 +46,28 @@ class NetworkInput:
     perturbations: np.ndarray | None
     """(n_perturbable, d) the same of the genes that can be perturbed."""
 
-    def build(self, recipe: Recipe) -> PerturbationNetwork:
-        """The network, its weights drawn."""
-        use_device()
-        graphs = [(graph.neighbours, graph.weights) for graph in (self.coexpression, self.relations)]
-        network = PerturbationNetwork(
-            *graphs,
-            genes=self.genes,
-            perturbations=self.perturbations,
+    def initial(self, recipe: Recipe) -> dict[str, np.ndarray]:
+        """Weights drawn for a network that predicts no change, by flat name."""
+        return perturbation_weights(
+            len(self.coexpression.neighbours),
+            len(self.relations.neighbours),
+            d_genes=None if self.genes is None else self.genes.shape[1],
+            d_perturbations=None if self.perturbations is None else self.perturbations.shape[1],
             width=recipe.width,
             uncertainty=recipe.uncertainty,
+            random_state=recipe.random_state,
         )
-        draw_head(network, random_state=recipe.random_state)
-        return network
 
-
-class Objective(nn.Cell):
-    """The loss of pairs: the error to a high power, and the direction of the change against mean control."""
-
-    def __init__(self, network: PerturbationNetwork, recipe: Recipe) -> None:
-        super().__init__()
-        self.network = network
-        self.power, self.direction, self.sign = recipe.power, recipe.direction, recipe.sign
-        self.uncertainty = recipe.uncertainty
-        self.uncertainty_weight = recipe.uncertainty_weight
-
-    def construct(
-        self, perturbed: ms.Tensor, present: ms.Tensor, target: ms.Tensor, start: ms.Tensor
-    ) -> tuple[ms.Tensor, ms.Tensor]:
-        """Changes to predict and where the controls of the pairs lie against mean control, (s, n_genes) each."""
-        said = self.network(perturbed, present)
-        change = said[0]
-        error = ops.abs(change - target)
-        loss = (error**self.power).mean()
-        if self.sign:
-            apart = ops.sign(target + start) - ops.sign(change + start)
-        else:
-            apart = ops.tanh(SHARPNESS * (target + start)) - ops.tanh(SHARPNESS * (change + start))
-        direction = (apart * apart).mean()
-        total = loss + self.direction * direction
-        if self.uncertainty:  # the variance learns from the error, and not the error from the variance
-            square, log_variance = ops.stop_gradient(error * error), said[1]
-            total = total + self.uncertainty_weight * (square * ops.exp(-log_variance) + log_variance).mean()
-        return total, ops.stack((loss, direction))
+    def fixed(self) -> dict[str, np.ndarray]:
+        """What the network reads and nothing trains, by flat name."""
+        arrays = {}
+        for name, graph in (("coexpression", self.coexpression), ("relations", self.relations)):
+            arrays[f"{FIXED}{name}.neighbours"] = graph.neighbours.astype(np.int32)
+            arrays[f"{FIXED}{name}.weights"] = graph.weights.astype(np.float32)
+        for name, given in (("genes", self.genes), ("perturbations", self.perturbations)):
+            if given is not None:
+                arrays[FIXED + name] = given.astype(np.float32)
+        return arrays
 
 
 class Pairs:
@@ -133,25 +115,18 @@ class Pairs:
 class Forward:
     """A network in use: conditions to changes, compiled for one number of conditions."""
 
-    def __init__(self, network: PerturbationNetwork) -> None:
-        self.network = network
+    def __init__(self, run: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
+        self._run = run
 
-        def run(perturbed: ms.Tensor, present: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-            return network(perturbed, present)
-
-        self._run = ms.jit(run)
-
-    @computing()
     def __call__(self, codes: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Changes and variances, (n, n_genes) float32 each."""
-        self.network.set_train(False)
-        found: list[list[np.ndarray]] = []
+        computed: list[list[np.ndarray]] = []
         for start in range(0, len(codes), CHUNK):
             n = len(codes[start : start + CHUNK])
             padding = ((0, CHUNK - n), (0, 0))
-            given = (ms.Tensor(np.pad(x[start : start + CHUNK], padding)) for x in (codes, present))
-            found.append([part.asnumpy()[:n] for part in self._run(*given)])
-        changes, log_variances = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            given = (np.pad(x[start : start + CHUNK], padding) for x in (codes, present))
+            computed.append([np.asarray(part)[:n] for part in self._run(*given)])
+        changes, log_variances = (np.concatenate(parts) for parts in zip(*computed, strict=True))
         return changes, np.exp(log_variances)
 
 
@@ -165,7 +140,6 @@ def code_conditions(conditions: Sequence[Condition], places: dict[str, int]) -> 
     return codes, present
 
 
-@computing()
 def train_network(
     given: NetworkInput,
     values: sp.csr_matrix,
@@ -174,6 +148,7 @@ def train_network(
     split: Split,
     places: dict[str, int],
     recipe: Recipe,
+    backend: Backend = "auto",
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame, np.ndarray]:
     """Weights of one epoch, a row for each, and what that epoch predicts for the validation conditions.
 
@@ -183,16 +158,18 @@ def train_network(
     Raises
     ------
     TrainingError
-        The loss is no number.
+        The loss is no number, or the device has too little memory.
     """
-    network = given.build(recipe)
-    silence(network)
+    weights = given.initial(recipe)
     train, changes = split.train, profiles.changes(split.train)
     start = [start_changes(recipe.start, some, train, changes) for some in (train, split.validation)]
     pairs = Pairs(values, conditions, train, start[0], places, recipe)
     if recipe.uncertainty:
-        set_spread(network, np.mean(pairs.batch(0)[2] ** 2, axis=0))
-    trained = {name: p for name, p in network.parameters_and_names() if p.requires_grad}
+        variance = np.mean(pairs.batch(0)[2] ** 2, axis=0)
+        weights["read_variance"] = np.zeros_like(weights["read_variance"])
+        weights["variance_bias"] = np.log(np.maximum(variance, MIN_VARIANCE)).astype(np.float32)
+    statistics = tuple(statistics_names())
+    trained = [name for name in weights if name not in statistics]
     config = TrainConfig(
         steps=recipe.n_epochs * pairs.steps_per_epoch,
         learning_rate=recipe.learning_rate,
@@ -202,9 +179,20 @@ def train_network(
         clip="global",
         random_state=recipe.random_state,
     )
-    for name, parameter in trained.items():
-        parameter.name = name
-    step, forward = Step(Objective(network, recipe), trained, config), Forward(network)
+    loss = perturbation(
+        power=recipe.power,
+        direction=recipe.direction,
+        sign=recipe.sign,
+        uncertainty=recipe.uncertainty,
+        uncertainty_weight=recipe.uncertainty_weight,
+    )
+    engine = start_engine(backend)
+    trainer = engine.trainer(Objective(loss, statistics=statistics), weights | given.fixed(), trained, config, nest)
+
+    def predict(xp, p, arrays):
+        return perturbed_changes(xp, p, arrays[0], arrays[1], training=False)[:2]
+
+    forward = Forward(trainer.compile(predict))
     observed, top = profiles.means(split.validation), profiles.top(split.validation)
     codes, base = code_conditions(split.validation, places), profiles.control + start[1]
 
@@ -215,17 +203,24 @@ def train_network(
         predicted = base + forward(*codes)[0]
         found = score_conditions(predicted, observed, profiles.control, top)
         errors.append(validation_errors(predicted, observed, top))
-        kept.append((head_weights(network), predicted))
+        now = trainer.weights()
+        kept.append(({name: now[name] for name in weights}, predicted))
         return {f"validation_{name}": float(found[name].mean()) for name in ("mse_top20", "pearson_delta")}
 
     rows = [{"epoch": 0, "loss": np.nan} | judge()]
     with progress(config.steps, "fitting perturbations", "steps") as bar:
         for epoch in range(recipe.n_epochs):
-            step.config = replace(config, learning_rate=recipe.learning_rate * recipe.falling**epoch)
+            trainer.config = replace(config, learning_rate=recipe.learning_rate * recipe.falling**epoch)
             losses = []
             for i in range(pairs.steps_per_epoch):
                 done = epoch * pairs.steps_per_epoch + i
-                losses.append(step([pairs.batch(done)], done).loss)
+                try:
+                    losses.append(trainer([pairs.batch(done)], done).loss)
+                except DeviceMemoryError as error:
+                    fitting = error.fitting(pairs.size)
+                    raise TrainingError(
+                        f"{error} batch_size = {fitting} should fit in place of {pairs.size}."
+                    ) from error
                 bar.update()
             if not np.isfinite(losses).all():
                 raise TrainingError(f"The loss became {losses[-1]} in epoch {epoch + 1}. Lower the learning rate.")
@@ -234,12 +229,15 @@ def train_network(
             if epoch + 1 - int(np.argmin([error.mean() for error in errors])) >= recipe.patience:
                 break
     epoch = choose_epoch(np.array(errors))
-    weights, predicted = kept[epoch]
-    return weights, pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == epoch), predicted
+    best, predicted = kept[epoch]
+    return best, pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == epoch), predicted
 
 
-def trained_network(given: NetworkInput, weights: dict[str, np.ndarray], recipe: Recipe) -> Forward:
+def trained_network(given: NetworkInput, weights: dict[str, np.ndarray]) -> Forward:
     """A network with weights that were trained."""
-    network = given.build(recipe)
-    set_head(network, weights)
-    return Forward(network)
+    engine = start_engine()
+
+    def predict(xp, p, codes, present):
+        return perturbed_changes(xp, p, codes, present, training=False)[:2]
+
+    return Forward(engine.compile(predict, engine.place(nest(weights | given.fixed()))))

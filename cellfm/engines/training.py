@@ -1,0 +1,158 @@
+"""What all engines mean by a step of training: the protocol, learning rates, weight decay and the loss scale."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from cellfm.config import TrainConfig
+from cellfm.errors import InputError
+
+MAX_LOSS_SCALE = 2.0**24
+HEAD = "head."
+"""What the names of the weights begin with that an objective adds to the network."""
+FIXED = "fixed."
+"""What the names of numbers begin with that an objective reads and nothing trains."""
+MOMENTS = ("moment1", "moment2")
+# Embeddings, norms, and vectors and scalars in general do not decay.
+_NO_DECAY = ("embed.gene", "embed.cls", "embed.hidden", "embed.zero", "embed.depth", "gamma", "beta", "skip")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and what it needs beside the weights."""
+
+    loss: Callable[..., tuple[Any, ...]]
+    """``loss(xp, weights, arrays, keys)`` to the loss of a micro-batch, its terms and, if it has any, new `statistics`.
+
+    The losses of all micro-batches add up to that of the batch. `keys` (n_keys,) int32 are those of dropout, None
+    where nothing is dropped.
+    """
+    n_keys: int = 0
+    head: dict[str, np.ndarray] = field(default_factory=dict)
+    """Weights, by flat name, that it adds to those of the network, as ``head`` of the nested ones."""
+    fixed: dict[str, np.ndarray] = field(default_factory=dict)
+    """Arrays, by flat name, that it reads as ``fixed`` of the nested weights and nothing changes."""
+    statistics: tuple[str, ...] = ()
+    """Weights that no gradient changes but the loss itself."""
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """What it adds to the weights of the network, by flat name."""
+        head = {HEAD + name: array for name, array in self.head.items()}
+        return head | {FIXED + name: array for name, array in self.fixed.items()}
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an update did."""
+
+    loss: float
+    terms: np.ndarray
+    """The terms of the objective, unweighted."""
+    norm: float
+    """Norm of all gradients before clipping."""
+    skipped: bool
+    """A gradient overflowed under a loss scale that can be lowered: nothing was updated."""
+    stop: bool = False
+    """A process was asked to stop."""
+
+
+class DeviceMemoryError(InputError):
+    """A device has not enough memory; `asked` and `free` are bytes, None where they are not known."""
+
+    def __init__(self, device: str, asked: int | None = None, free: int | None = None) -> None:
+        self.asked, self.free = asked, free
+        numbers = "" if asked is None else f": {asked / 1e9:.2g} GB more were needed"
+        numbers += "" if asked is None or free is None else f", {free / 1e9:.2g} GB are free"
+        super().__init__(f"The device ({device}) ran out of memory{numbers}.")
+
+    def fitting(self, n: int) -> int:
+        """Of how many things at once that need as much as was asked for, `n`, should fit, by halves."""
+        least = n // 2
+        while least > 1 and self.asked and self.free is not None and self.asked * least > self.free * n:
+            least //= 2
+        return max(1, least)
+
+
+class Trainer(Protocol):
+    """Updates the trained weights of an objective; what `cellfm.train` drives."""
+
+    config: TrainConfig
+    loss_scale: float
+    steps_since_overflow: int
+
+    def __call__(
+        self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False
+    ) -> StepResult:
+        """Update on the micro-batches of step `step`, counted from 0.
+
+        `weight` is what this process's losses count among those of all processes (its targets); `stop` tells all of
+        them that this one was asked to stop.
+        """
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function(xp, weights, arrays)``, with the weights of the moment, as a function of NumPy arrays to such."""
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """All weights by flat name."""
+
+    def moments(self) -> dict[str, np.ndarray]:
+        """The state of the optimiser by ``moment1.NAME`` and ``moment2.NAME``; all processes must ask at once."""
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take weights and, where they are given, moments, by the names of `weights` and `moments`."""
+
+    def share(self) -> None:
+        """Give all processes the weights that process 0 has."""
+
+
+def decays(name: str) -> bool:
+    """Whether weight decay applies to a weight."""
+    return not name.endswith(_NO_DECAY)
+
+
+def relative_rate(name: str, config: TrainConfig) -> float:
+    """What the learning rate is multiplied with for a weight."""
+    if name == "embed.gene":
+        return config.gene_rate
+    if name.startswith(HEAD):
+        return config.head_rate
+    return config.decoder_rate if "decoder" in name else config.other_rate
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The rate of step `step`, counted from 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, config.steps - 1 - config.warmup_steps)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * fall)
+
+
+def dropout_keys(config: TrainConfig, n: int, *place: int) -> np.ndarray:
+    """Keys (n,) int32 that follow from the seed, the process, the step and the micro-batch alone."""
+    return np.random.default_rng((config.random_state, *place)).integers(-(2**31), 2**31, n, dtype=np.int32)
+
+
+class LossScale:
+    """The factor of a float16 loss: halved at an overflow, doubled after a window of steps without one."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.value = config.loss_scale if config.precision == "float16" else 1.0
+        self.steps_since_overflow = 0
+
+    def follow(self, *, overflow: bool) -> None:
+        """Take note of a step."""
+        if self.config.precision != "float16":
+            return
+        self.steps_since_overflow = 0 if overflow else self.steps_since_overflow + 1
+        if overflow:
+            self.value = max(1.0, self.value / 2)
+        elif self.steps_since_overflow == self.config.loss_scale_window:
+            self.value, self.steps_since_overflow = min(MAX_LOSS_SCALE, self.value * 2), 0

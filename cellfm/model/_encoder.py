@@ -1,0 +1,121 @@
+"""The network at work: ragged tokens in, ragged arrays out, in batches of few shapes, by either engine."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cellfm.config import ModelConfig
+from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.model._network import CompiledNetwork
+
+# Chunks computed at once. On a CPU wide networks are fastest while a layer's temporaries stay near the caches, narrow
+# ones need more tokens to be worth a call (benchmarks/README.md).
+_WIDE = 512
+_CHUNKS_WIDE = 33
+_CHUNKS_NARROW = 96
+_CHUNKS_ACCELERATOR = 1024
+_ROUNDED = 32  # chunks: cells too large for a batch share few shapes, each of which is compiled
+_GENES_OF_A_CELL = 1024  # what a cell is taken to hold when the user asks for a number of cells
+_IN_FLIGHT = 2
+"""Batches that are computed while the next one is laid out, where the engine does not wait."""
+
+
+class Encoder:
+    """Runs a network over cells in batches of one shape, compiled once."""
+
+    def __init__(self, config: ModelConfig, network: CompiledNetwork) -> None:
+        self.config = config
+        self.network = network
+        self._shapes: set[int] = set()
+        self._expected = 0  # chunks
+        # Decay needs all tokens of a cell in one chunk.
+        length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
+        self._cut = {"length": length, "n_special": config.n_special}
+
+    def expect(self, n_tokens: int) -> None:
+        """Prepare for so many tokens: the last few of them get batches of the shape of the first, and the same bits."""
+        self.network.expect(n_tokens)
+        self._expected = max(self._expected, n_tokens // self._cut["length"])
+
+    def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
+        """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
+        d, n_tokens = self.config.d_model, len(batch.gene_ids)
+        shapes = {"cell": (batch.n_cells, d), "tokens": (n_tokens, d), "gene_wise": n_tokens, "cell_wise": n_tokens}
+        self.network.expect(n_tokens)
+        results = {name: np.empty(shapes[name], np.float32) for name in outputs}
+
+        def compute(chunks: Chunks) -> dict[str, Any]:
+            return {"cell": self.network.cell(chunks)} if outputs == ("cell",) else self.network.all(chunks)
+
+        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+            for name, result in results.items():
+                array = np.asarray(computed[name])
+                if name == "cell":
+                    result[cells] = array[: len(cells)]
+                else:
+                    result[chunks.source] = array.reshape(-1, *array.shape[2:])[chunks.token_row]
+        if "cell" in results:
+            results["cell"][batch.lengths == 0] = np.nan
+        return results
+
+    def attend(self, batch: TokenBatch, layer: int, batch_size: int | None) -> dict[str, np.ndarray]:
+        """Queries and keys of a layer for all cells; see `Attended` for their shapes."""
+        d, n_tokens = self.config.d_model, len(batch.gene_ids)
+        shapes = {"cls_query": (batch.n_cells, d), "query": (n_tokens, d), "key": (n_tokens, d)}
+        results = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
+
+        def compute(chunks: Chunks) -> tuple[Any, ...]:
+            return self.network.attend(chunks, layer)
+
+        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+            cls_query, query, key = map(np.asarray, computed)
+            results["cls_query"][cells] = cls_query[: len(cells)]
+            results["query"][chunks.source] = query.reshape(-1, d)[chunks.token_row]
+            results["key"][chunks.source] = key.reshape(-1, d)[chunks.token_row]
+        heads = (self.config.n_heads, self.config.d_head)
+        return {name: array.reshape(-1, *heads) for name, array in results.items()}
+
+    def _computed(
+        self, batch: TokenBatch, batch_size: int | None, compute: Callable[[Chunks], Any]
+    ) -> Iterator[tuple[np.ndarray, Chunks, Any]]:
+        """Cells computed together, how they lie, and what came out."""
+        running: deque[tuple[np.ndarray, Chunks, Any]] = deque()
+        for cells, chunks in self._batches(batch, batch_size):
+            running.append((cells, chunks, compute(chunks)))
+            if len(running) > _IN_FLIGHT:
+                yield running.popleft()
+        yield from running
+
+    def _batches(self, batch: TokenBatch, batch_size: int | None) -> Iterator[tuple[np.ndarray, Chunks]]:
+        n_chunks, n_slots = self._shape(batch, batch_size)
+        for cells in fill_batches(batch.lengths, n_chunks=n_chunks, n_slots=n_slots, **self._cut):
+            yield (
+                cells,
+                chunk_cells(
+                    batch,
+                    cells,
+                    n_chunks=n_chunks,
+                    n_slots=n_slots,
+                    length=self._cut["length"],
+                    specials=depth_values(batch.depth[cells], batch.depth[cells]) if self.config.depth_tokens else None,
+                ),
+            )
+
+    def _shape(self, batch: TokenBatch, batch_size: int | None) -> tuple[int, int]:
+        """Chunks and cells of a batch: fixed by the model and the user, but no more than the cells can fill."""
+        needed = chunks_of(batch.lengths, **self._cut)
+        if batch_size is not None:
+            n_chunks = batch_size * int(chunks_of(np.array(_GENES_OF_A_CELL), **self._cut))
+        elif self.network.on_cpu:
+            n_chunks = _CHUNKS_WIDE if self.config.d_model >= _WIDE else _CHUNKS_NARROW
+        else:
+            n_chunks = _CHUNKS_ACCELERATOR
+        if (largest := int(needed.max(initial=1))) > n_chunks:
+            n_chunks = -(-largest // _ROUNDED) * _ROUNDED
+        enough = min(n_chunks, 1 << int(max(needed.sum() - 1, self._expected, 0)).bit_length())  # a power of two
+        # A few cells ride along in a larger shape that is compiled already.
+        n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)
+        self._shapes.add(n_chunks)
+        return n_chunks, min(n_chunks, batch_size or n_chunks)

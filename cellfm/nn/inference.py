@@ -1,0 +1,266 @@
+"""The network in use, with less work: the same numbers from weights that are rearranged once.
+
+- Values are never negative, which makes the LeakyReLU of the value embedding linear in them, and its first two layers
+  one vector.
+- Projections of the same tokens are one product; layers above the last active one are only their norms.
+- CLS alone passes the last layer, and there tokens are weighed before they become values.
+- The first layer's products of wide networks can be tables over genes, values and CLS (`fold`).
+
+For the published form without zero modelling and depth tokens; tests hold it to `cellfm.nn.network`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from cellfm.config import ModelConfig
+from cellfm.engines import Array, Operations, Weights
+from cellfm.nn.attention import join_heads, split_heads
+from cellfm.nn.embedding import LEAKY_SLOPE
+from cellfm.nn.layout import Layout, cls_of, is_gene, sum_by_cell, to_chunks, value_scale
+from cellfm.nn.parameters import Weights as FlatWeights
+from cellfm.nn.parameters import merged_weights, n_active_layers
+
+STACKED_FROM = 5
+"""Layers from which on their weights are stacked, so that an engine compiles one of them in place of all."""
+_WIDE = 512
+_MIN_SAVED = 0.1
+
+
+def has_short_form(config: ModelConfig) -> bool:
+    """Whether this module has all of a network."""
+    plain = config.is_published_form and config.feed_forward == "sglu"
+    return plain and not (config.depth_tokens or config.zero_modelling)
+
+
+def arrange(config: ModelConfig, weights: FlatWeights, dtype: Any = np.float32, *, stack: bool = True) -> Weights:
+    """Weights as the functions below take them: matrices as (in, out) in `dtype`, many layers stacked if asked for."""
+    weights = merged_weights(weights)
+    expanded = weights["embed.value.expand.weight"][:, 0]
+    expanded = np.where(expanded >= 0, expanded, LEAKY_SLOPE * expanded)
+
+    def matrix(*names: str) -> np.ndarray:
+        return np.concatenate([weights[f"{name}.weight"].T for name in names], 1).astype(dtype)
+
+    def of_layer(i: int) -> Weights:
+        name = f"backbone.layers.{i}"
+        joined = {
+            "query_gate": ("attention.query", "attention.gate"),
+            "key_value": ("attention.key", "attention.value"),
+            "output": ("attention.output",),
+            "glu": ("glu.gate", "glu.value"),
+            "glu_output": ("glu.output",),
+        }
+        norms = {f"norm{n}": {part: weights[f"{name}.norm{n}.{part}"] for part in ("gamma", "beta")} for n in (1, 2)}
+        return {to: matrix(*(f"{name}.{part}" for part in parts)) for to, parts in joined.items()} | norms
+
+    layers = [of_layer(i) for i in range(config.n_layers)]
+    return {
+        "gene": weights["embed.gene"],
+        "cls": weights["embed.cls"].reshape(-1),
+        "value": weights["embed.value.mix.weight"] @ expanded + weights["embed.value.skip"][0, 0] * expanded,
+        "value_table": matrix("embed.value.table"),
+        "below": _stacked(layers[:-1]) if stack else layers[:-1],
+        "last": layers[-1],
+        "gene_decoder": {"inner": matrix("gene_decoder.inner"), "output": matrix("gene_decoder.output")},
+        "cell_decoder": matrix("cell_decoder.inner"),
+    }
+
+
+def for_cells(config: ModelConfig, weights: FlatWeights, arranged: Weights) -> Weights:
+    """What `encode_cells` needs: of the layers above the last active one only the norms are left."""
+    n_active = n_active_layers(config, merged_weights(weights))
+    layers = [_layer_at(arranged, i, config.n_layers) for i in range(n_active - 1, config.n_layers)]
+    below = arranged["below"]
+    if not isinstance(below, dict):
+        below = below[: n_active - 1]
+    elif n_active < config.n_layers:
+        below = _map(lambda stacked: stacked[: n_active - 1], below)
+    inactive = []
+    for layer in layers[1:]:
+        inactive += [layer["norm1"], layer["norm2"]]
+    names = ("gene", "cls", "value", "value_table")
+    return {name: arranged[name] for name in names} | {"below": below, "last": layers[0], "inactive": tuple(inactive)}
+
+
+def tokens_that_pay(config: ModelConfig, n_layers: int, *, bytes_of_a_number: int, max_gb: float) -> float:
+    """Tokens for which the products of the first of `n_layers` are worth a table with a row for each gene.
+
+    A table takes ``4 d^2`` products a gene, and saves ``4 d (d - w)`` a token. Infinite where the table is larger than
+    `max_gb`, where other layers are most of the work, and in narrow networks, where it saves nothing.
+    """
+    d, w = config.d_model, config.d_value
+    saved = 4 * (d - w) / (8 * d * (n_layers - 1) + d)  # of all products
+    size = 4 * d * config.n_gene_rows * bytes_of_a_number / 1e9
+    if n_layers < 2 or d < _WIDE or saved < _MIN_SAVED or size > max_gb:
+        return np.inf
+    return config.n_gene_rows * d / (d - w)
+
+
+def fold(xp: Operations, weights: Weights) -> Weights:
+    """The first layer's keys, values, queries and gates as tables over genes, values and CLS.
+
+    ``x W = (E W)[gene] + (Wt W) choice``, which saves the widest products of the layer.
+    """
+    first = _map(lambda w: w[0], weights["below"]) if isinstance(weights["below"], dict) else weights["below"][0]
+    joined = xp.concat((first["key_value"], first["query_gate"]), 1)
+    return {
+        "gene": xp.matmul(weights["gene"].astype(joined.dtype), joined),
+        "value": xp.matmul(weights["value_table"], joined),
+        "cls": xp.matmul(weights["cls"][None].astype(joined.dtype), joined)[0],
+    }
+
+
+def with_tables(weights: Weights, tables: Weights) -> Weights:
+    """The weights of `for_cells` with the tables of `fold` in place of the products that they save."""
+    stacked = isinstance(weights["below"], dict)
+    first = _map(lambda w: w[0], weights["below"]) if stacked else weights["below"][0]
+    others = _map(lambda w: w[1:], weights["below"]) if stacked else weights["below"][1:]
+    first = {name: array for name, array in first.items() if name not in ("key_value", "query_gate")}
+    return weights | {"first": first, "below": others, "tables": tables}
+
+
+def encode_cells(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
+    """CLS of each cell, (b, d): in the last layer it reads all tokens, but nothing else is computed."""
+    x, scale = tokens_below(xp, config, weights, values, layout)
+    cls, last = cls_of(xp, x, layout)[:, None], weights["last"]
+    query, gate = xp.split(xp.product(cls, last["query_gate"]), 2)
+    cls = join(xp, config, last, cls, read_for_cls(xp, config, last["key_value"], x, query, scale, layout), gate)
+    for norm in weights["inactive"]:
+        cls = xp.layer_norm(alpha(config) * cls, norm["gamma"], norm["beta"])
+    return cls[:, 0]
+
+
+def encode_all(
+    xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout
+) -> tuple[Array, Array, Array, Array]:
+    """CLS, all tokens, and what both decoders read from them, as `cellfm.nn.network.network` returns them."""
+    x, scale = tokens_below(xp, config, weights, values, layout)
+    tokens = full_layer(xp, config, weights["last"], x, scale, layout)
+    cell = cls_of(xp, tokens, layout)
+    decoder = weights["gene_decoder"]
+    gene_wise = xp.product(xp.leaky_relu(xp.product(tokens, decoder["inner"]), LEAKY_SLOPE), decoder["output"])
+    of_gene = xp.sigmoid(xp.product(xp.take(weights["gene"], layout[0]), weights["cell_decoder"]))
+    cell_wise = xp.matmul(of_gene, to_chunks(xp, cell, layout)[..., None])
+    return cell, tokens, gene_wise[..., 0], cell_wise[..., 0]
+
+
+def queries_and_keys(
+    xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, n: int
+) -> tuple[Array, Array, Array]:
+    """Queries of CLS, queries and keys of all tokens, in layer `n`."""
+    x, scale = embed(xp, weights, values, layout), chunk_scale(xp, config, layout)
+    for i in range(n):
+        x = full_layer(xp, config, _layer_at(weights, i, config.n_layers), x, scale, layout)
+    own = _layer_at(weights, n, config.n_layers)
+    query = xp.relu(xp.split(xp.product(x, own["query_gate"]), 2)[0])
+    key = xp.relu(xp.split(xp.product(x, own["key_value"]), 2)[0])
+    return cls_of(xp, query, layout), query, key
+
+
+def tokens_below(
+    xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout
+) -> tuple[Array, Array]:
+    """Tokens before the last layer, (c, s, d), and the scale of each chunk's products, (c, 1, 1)."""
+    x, scale = embed(xp, weights, values, layout), chunk_scale(xp, config, layout)
+    if "tables" in weights:
+        products = sum_of_rows(xp, weights["tables"], weights["value"], values, layout)
+        key_value, query_gate = xp.split(products, 2)
+        x = attend(xp, config, weights["first"], x, key_value, query_gate, scale, layout)
+
+    def one(x: Array, own: Weights, extra: Any) -> Array:
+        return full_layer(xp, config, own, x, scale, layout)
+
+    below = weights["below"]
+    n = below["output"].shape[0] if isinstance(below, dict) else len(below)
+    return xp.layers(one, x, below, (0,) * n) if n else x, scale
+
+
+def embed(xp: Operations, weights: Weights, values: Array, layout: Layout) -> Array:
+    """Tokens, (c, s, d)."""
+    tables = {"gene": weights["gene"], "value": weights["value_table"], "cls": weights["cls"]}
+    return sum_of_rows(xp, tables, weights["value"], values, layout)
+
+
+def sum_of_rows(xp: Operations, tables: Weights, value: Array, values: Array, layout: Layout) -> Array:
+    """The sum of what tables hold for a token's gene, its value and, in place of both, for CLS."""
+    gene_ids, mask, _, _ = layout
+    choice = xp.softmax(values[..., None] * value) * is_gene(xp, layout)[..., None]
+    cls = (mask * (gene_ids == 0))[..., None] * tables["cls"]
+    return xp.take(tables["gene"], gene_ids) + xp.product(choice, tables["value"]) + cls  # row 0 of genes is zero
+
+
+def chunk_scale(xp: Operations, config: ModelConfig, layout: Layout) -> Array:
+    """(c, 1, 1)."""
+    return value_scale(xp, layout) / config.d_head
+
+
+def full_layer(xp: Operations, config: ModelConfig, own: Weights, x: Array, scale: Array, layout: Layout) -> Array:
+    """New tokens for all, (c, s, d)."""
+    key_value, query_gate = xp.product(x, own["key_value"]), xp.product(x, own["query_gate"])
+    return attend(xp, config, own, x, key_value, query_gate, scale, layout)
+
+
+def attend(
+    xp: Operations,
+    config: ModelConfig,
+    own: Weights,
+    x: Array,
+    key_value: Array,
+    query_gate: Array,
+    scale: Array,
+    layout: Layout,
+) -> Array:
+    """The layer once its products are there."""
+    key, value = xp.split(key_value, 2)
+    query, gate = xp.split(query_gate, 2)
+    key = split_heads(config, xp.relu(key) * layout[1][..., None])  # (c, h, s, k)
+    state = xp.matmul(key, split_heads(config, value), transpose_a=True) * scale[..., None]
+    state = to_chunks(xp, sum_by_cell(xp, state, layout), layout)  # (c, h, k, k)
+    read = xp.matmul(split_heads(config, xp.relu(query)), state)  # (c, h, s, k)
+    return join(xp, config, own, x, read, gate)
+
+
+def read_for_cls(
+    xp: Operations, config: ModelConfig, key_value: Array, x: Array, query: Array, scale: Array, layout: Layout
+) -> Array:
+    """``(q K^T x) Wv``, (b, h, 1, k): for CLS alone, tokens are weighed first, and only their sum becomes values."""
+    of_key, of_value = xp.split(key_value, 2)  # (d, d)
+    h, k = config.n_heads, config.d_head
+    key = xp.relu(xp.product(x, of_key)).reshape((*x.shape[:2], h, k))
+    query = to_chunks(xp, xp.relu(query).reshape((-1, 1, h, k)), layout)
+    weight = (key * query).sum(-1) * (layout[1][..., None] * scale)  # (c, s, h)
+    seen = sum_by_cell(xp, xp.matmul(weight, x, transpose_a=True), layout)  # (b, h, d)
+    of_head = of_value.reshape((-1, h, k)).swapaxes(0, 1)  # (h, d, k)
+    return xp.matmul(seen.swapaxes(0, 1), xp.float32(of_head)).swapaxes(0, 1)[:, :, None]
+
+
+def join(xp: Operations, config: ModelConfig, own: Weights, x: Array, read: Array, gate: Array) -> Array:
+    """New tokens for `x` (r, m, d), by what their queries read (r, h, m, k) and their gates (r, m, d)."""
+    y = alpha(config) * x + xp.product(join_heads(xp.rms_norm(read)) * xp.silu(gate), own["output"])
+    y = xp.layer_norm(y, own["norm1"]["gamma"], own["norm1"]["beta"])
+    gate, value = xp.split(xp.product(y, own["glu"]), 2)
+    y = alpha(config) * y + xp.product(gate * value, own["glu_output"])
+    return xp.layer_norm(y, own["norm2"]["gamma"], own["norm2"]["beta"])
+
+
+def alpha(config: ModelConfig) -> float:
+    """What DeepNorm multiplies a token with."""
+    return (2 * config.n_layers) ** 0.25
+
+
+def _stacked(layers: list[Weights]) -> Any:
+    return tuple(layers) if len(layers) < STACKED_FROM else _map(lambda *arrays: np.stack(arrays), *layers)
+
+
+def _layer_at(arranged: Weights, i: int, n_layers: int) -> Weights:
+    if i == n_layers - 1:
+        return arranged["last"]
+    below = arranged["below"]
+    return _map(lambda stacked: stacked[i], below) if isinstance(below, dict) else below[i]
+
+
+def _map(function: Any, *trees: Any) -> Any:
+    if isinstance(trees[0], dict):
+        return {name: _map(function, *(tree[name] for tree in trees)) for name in trees[0]}
+    return function(*trees)

@@ -1,0 +1,53 @@
+"""Several processes that train together, whatever starts them: what they must agree on."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from cellfm.engines import Engine
+from cellfm.errors import InputError
+
+
+def wait_for_all(engine: Engine) -> None:
+    """Return when all processes have come here."""
+    engine.total(np.ones(1))
+
+
+def require_well(engine: Engine, refused: Exception | None) -> None:
+    """Raise in all processes what one of them met alone; all must call it.
+
+    Raises
+    ------
+    Exception
+        `refused`, if there is one.
+    InputError
+        Another process met an error.
+    """
+    failed = engine.total(np.array([refused is not None], np.float32))
+    if refused is not None:
+        raise refused
+    if failed[0] > 0:
+        raise InputError("Another of the processes that train together cannot begin; its message says why.")
+
+
+def require_same(engine: Engine, facts: Mapping[str, object]) -> None:
+    """Check that all processes see the same; all must call it with the same names.
+
+    Raises
+    ------
+    InputError
+        They do not; the message names what differs, and where.
+    """
+    rank, size = engine.join_processes()
+    for name, fact in facts.items():
+        digest = np.frombuffer(hashlib.sha256(repr(fact).encode()).digest(), np.uint8)
+        mine = np.zeros((size, len(digest)), np.float32)
+        mine[rank] = digest
+        seen = engine.total(mine.ravel()).reshape(size, -1)
+        other = np.flatnonzero((seen != seen[0]).any(1))
+        if len(other):
+            raise InputError(
+                f"The processes do not see the same {name}: process {other[0]} of {size} differs from process 0. All "
+                "must be given the same corpus, configuration and folder of the run, on every machine."
+            )

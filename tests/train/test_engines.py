@@ -1,0 +1,255 @@
+"""The engines agree: the same start, data and seed give the same numbers after 20 steps of every task, in either."""
+
+import csv
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from cellfm.config import ModelConfig, TrainConfig
+from cellfm.data import CellTable, TokenBatch, tokenize
+from cellfm.model import CellFM
+from cellfm.nn.heads import mlp_head_weights
+from cellfm.nn.integration import IntegrationWeights
+from cellfm.tasks.integration._integrate import IntegrationOptions, integrate_cells
+from cellfm.tasks.perturbation._conditions import CONTROL, Conditions
+from cellfm.tasks.perturbation._graphs import coexpression_graph, term_graph
+from cellfm.tasks.perturbation._profiles import mean_profiles
+from cellfm.tasks.perturbation._recipe import Recipe
+from cellfm.tasks.perturbation._split import Split
+from cellfm.tasks.perturbation._train import NetworkInput, train_network
+from cellfm.train import finetune, pretrain, write_shards
+from cellfm.train._classify import train_classifier
+from cellfm.vocab import Vocabulary
+
+N_STEPS, N_GENES, N_CELLS = 20, 60, 24
+GENE_IDS = np.arange(1, N_GENES + 1, dtype=np.int32)
+HELD_OUT = np.arange(N_CELLS) % 5 == 0
+ENGINES = ("jax", "mindspore")
+Weights = dict[str, np.ndarray]
+Trained = tuple[list[float], Weights]
+"""Losses and weights."""
+
+
+@pytest.fixture(scope="module")
+def vocab() -> Vocabulary:
+    return Vocabulary(pd.DataFrame({"symbol": [f"GENE{i}" for i in range(N_GENES)]}))
+
+
+@pytest.fixture(scope="module")
+def model(vocab: Vocabulary) -> CellFM:
+    return CellFM(ModelConfig(1, 16, 2, N_GENES, d_value=8, max_genes=60), vocab, random_state=2)
+
+
+@pytest.fixture(scope="module")
+def counts() -> sp.csr_matrix:
+    generator = np.random.default_rng(0)
+    mean = generator.gamma(2.0, 2.0, (2, N_GENES))[np.arange(N_CELLS) % 2]
+    return sp.csr_matrix(generator.poisson(mean + 0.5).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def tokens(counts: sp.csr_matrix) -> TokenBatch:
+    return tokenize(counts, GENE_IDS, max_genes=60)
+
+
+def compare(
+    task: Callable[[str], Trained], *, within: float = 1e-5, losses_within: float = 1e-5
+) -> tuple[Trained, Trained]:
+    """Train by both engines: losses agree within `losses_within`, also of their size, weights within `within`."""
+    pytest.importorskip("mindspore")
+    found = [task(backend) for backend in ENGINES]
+    (losses, weights), (other_losses, others) = found
+    assert len(losses) == len(other_losses)
+    np.testing.assert_allclose(other_losses, losses, rtol=losses_within, atol=losses_within)
+    assert weights.keys() == others.keys()
+    away = {name: float(np.abs(others[name] - array).max()) for name, array in weights.items()}
+    assert max(away.values()) < within, sorted(away.items(), key=lambda item: -item[1])[:5]
+    return found[0], found[1]
+
+
+def require_moved(weights: Weights, start: Weights) -> None:
+    """What was trained is far from its start by the measure that the engines are compared by."""
+    assert max(np.abs(weights[name] - array).max() for name, array in start.items()) > 1e-3
+
+
+def require_same_embeddings(tokens: TokenBatch, model: CellFM, weights: Weights, others: Weights) -> None:
+    """CLS by the same weights within 1e-5, and within 1e-4 by what each engine has learned.
+
+    Norms enlarge what weights differ by after training, 2e-6, and in a cell or two also what rounding differs by.
+    """
+    one, same, other = (
+        CellFM(model.config, model.vocab, some, backend=backend).encode(tokens).cell
+        for some, backend in ((weights, "jax"), (others, "jax"), (others, "mindspore"))
+    )
+    away = np.abs(same - other).max(1)
+    assert np.quantile(away, 0.9) < 1e-5, np.sort(away)
+    assert away.max() < 1e-4
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# Adam divides by the size of the gradient plus epsilon: with 1e-8, one that is rounding alone moves a weight by a whole
+# step, and in either direction.
+SHAPE = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_value": 8, "max_genes": 60, "depth_tokens": True}
+PRETRAIN = {
+    "steps": N_STEPS, "batch_size": 6, "n_chunks": 10, "train_genes": 50, "dropout": 0.2, "learning_rate": 2e-3,
+    "contrast_weight": 1.0, "type_weight": 1.0, "zero_fraction": 0.2, "thin_probability": 0.5, "optimizer": "adamw",
+    "clip": "global", "log_every": 1, "validate_every": 10, "checkpoint_every": 10, "epsilon": 1e-5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, vocab: Vocabulary, counts: sp.csr_matrix) -> Path:
+    out = tmp_path_factory.mktemp("engines") / "corpus"
+    obs = pd.DataFrame({"cell_type": np.array(["A", "B"])[np.arange(N_CELLS) % 2]}, index=map(str, range(N_CELLS)))
+    cells = AnnData(counts, obs=obs, var=pd.DataFrame(index=list(vocab.symbols)))
+    write_shards(cells, out, model=vocab, min_genes=1, validation_fraction=0.2)
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> dict[str, tuple[Path, CellFM]]:
+    """Folder and model of a whole run by each engine."""
+    pytest.importorskip("mindspore")
+    folder = tmp_path_factory.mktemp("runs")
+    config = {"model": SHAPE, "train": PRETRAIN}
+    return {name: (folder / name, pretrain(corpus, config, out=folder / name, backend=name)) for name in ENGINES}
+
+
+def losses(run: Path) -> list[float]:
+    columns = ("loss", "gene", "cell", "contrast", "type", "validation_loss")
+    return [float(row[name]) for row in rows(run) for name in columns if row[name]]
+
+
+def test_pretraining_with_every_term(runs: dict[str, tuple[Path, CellFM]], tokens: TokenBatch):
+    (one, model), (other, _) = runs["jax"], runs["mindspore"]
+    (_, weights), (_, others) = compare(lambda name: (losses(runs[name][0]), runs[name][1].weights))
+    assert len(rows(one)) == len(rows(other)) == N_STEPS
+    require_same_embeddings(tokens, model, weights, others)
+    require_moved(weights, CellFM(model.config, model.vocab, random_state=0).weights)
+
+
+@pytest.mark.parametrize(("first", "second"), [("jax", "mindspore"), ("mindspore", "jax"), ("jax", "jax")])
+def test_a_run_of_one_engine_goes_on_in_the_other(
+    tmp_path: Path, runs: dict[str, tuple[Path, CellFM]], corpus: Path, first: str, second: str
+):
+    """The checkpoint of step 10 of a whole run, and what the other engine makes of it."""
+    run = tmp_path / first
+    shutil.copytree(runs[first][0], run)
+    shutil.rmtree(run / "checkpoints" / f"step-{N_STEPS:09d}")
+    shutil.rmtree(run / "model")
+    model = pretrain(corpus, {"model": SHAPE, "train": PRETRAIN}, out=run, backend=second)
+    whole = runs[second]
+    assert [row["step"] for row in rows(run)] == [row["step"] for row in rows(whole[0])]
+    for name, array in whole[1].weights.items():
+        np.testing.assert_allclose(model.weights[name], array, atol=0 if first == second else 1e-5, rtol=0)
+    if first == second:
+        assert losses(run) == losses(whole[0])
+    else:
+        np.testing.assert_allclose(losses(run), losses(whole[0]), rtol=1e-5)
+
+
+FINETUNE = TrainConfig(
+    steps=N_STEPS, batch_size=6, n_chunks=10, learning_rate=2e-3, validate_every=5, dropout=0.1, train_genes=50,
+    epsilon=1e-5,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_finetuning(model: CellFM, vocab: Vocabulary, counts: sp.csr_matrix, tokens: TokenBatch, method: Any):
+    cells = CellTable.from_counts(counts, GENE_IDS, vocab, HELD_OUT)
+
+    def task(backend: Any) -> Trained:
+        tuned = finetune(model, cells, method=method, config=FINETUNE, lora_rank=4, backend=backend)
+        assert tuned.best_step
+        return list(tuned.history[["loss", "validation_loss"]].iloc[1:].to_numpy().ravel()), tuned.model.weights
+
+    (_, weights), (_, others) = compare(task)
+    require_same_embeddings(tokens, model, weights, others)
+    require_moved(weights, model.weights)
+
+
+@pytest.mark.parametrize(("method", "with_queries"), [("lora", False), ("full", False), ("full", True)])
+def test_annotators(model: CellFM, counts: sp.csr_matrix, method: Any, with_queries: bool):
+    # The validation cells are the training cells once more, so that what is learned shows in them.
+    tokens = tokenize(sp.vstack([counts, counts]).tocsr(), GENE_IDS, max_genes=60)
+    n, label = tokens.n_cells, np.arange(tokens.n_cells) % 2
+    cls = model.encode(tokens).cell
+    head = mlp_head_weights(16, 2, n_layers=2) | {"mean": cls.mean(0), "scale": cls.std(0) + 0.1}
+
+    def task(backend: Any) -> Trained:
+        tuned, weights, history = train_classifier(
+            model, tokens, label, np.ones(n, np.float32), np.arange(n) >= N_CELLS, 2,
+            head=None if with_queries else head, method=method, lora_rank=4, n_epochs=N_STEPS // 4, batch_size=6,
+            learning_rate=1e-3, patience=99, random_state=0, backend=backend,
+        )  # fmt: skip
+        # The bias that a query head gives to all classes alike changes no loss: what moves it is rounding.
+        of_head = {
+            f"head.{name}": array for name, array in weights.items() if not with_queries or name != "output.bias"
+        }
+        return list(history[["loss", "validation_loss"]].iloc[1:].to_numpy().ravel()), tuned.weights | of_head
+
+    (_, weights), (_, others) = compare(task)
+    of_network = [{name: some[name] for name in model.weights} for some in (weights, others)]
+    require_same_embeddings(tokens, model, *of_network)
+    require_moved(weights, model.weights)
+
+
+@pytest.mark.parametrize("adversary", [0.0, 1.0])
+def test_integration(model: CellFM, counts: sp.csr_matrix, tokens: TokenBatch, adversary: float):
+    options = IntegrationOptions(
+        method="lora", lora_rank=4, lora_layers=None,
+        weights=IntegrationWeights(adversary, structure=1.0, masked=1.0, elastic=0.5, discrepancy=0.5),
+        zero_fraction=0.0, mask_ratio=0.4, steps=N_STEPS, batch_size=8, train_genes=50, learning_rate=1e-3,
+        random_state=0,
+    )  # fmt: skip
+    batches = np.where(np.arange(N_CELLS) < 12, "one", "two")
+
+    def task(backend: Any) -> Trained:
+        found = integrate_cells(model, counts, GENE_IDS, batches, dataclasses.replace(options, backend=backend))
+        return list(found.history.drop(columns="step").iloc[1:].to_numpy().ravel()), found.model.weights
+
+    (_, weights), (_, others) = compare(task)
+    require_same_embeddings(tokens, model, weights, others)
+    require_moved(weights, model.weights)
+
+
+def test_perturbation():
+    generator = np.random.default_rng(0)
+    genes = tuple("ABCDEF")
+    singles = [(gene,) for gene in genes]
+    pairs = [("A", "B"), ("C", "D"), ("E", "F"), ("A", "C")]
+    conditions = (CONTROL, *sorted([*singles, *pairs]))
+    cells = Conditions(conditions, np.repeat(np.arange(len(conditions)), 6))
+    values = sp.csr_matrix(generator.gamma(2.0, 1.0, (6 * len(conditions), 12)).astype(np.float32))
+    given = NetworkInput(
+        coexpression_graph(values), term_graph({}, genes), generator.standard_normal((12, 4)).astype(np.float32), None
+    )
+    split = Split((*singles, *pairs[:2]), (pairs[2],), (pairs[3],))
+    recipe = Recipe(width=16, n_epochs=4, batch_size=4, bag=3, patience=9, uncertainty=True)
+    places = {gene: i for i, gene in enumerate(genes)}
+
+    def task(backend: Any) -> Trained:
+        profiles = mean_profiles(values, cells)
+        weights, history, predicted = train_network(given, values, cells, profiles, split, places, recipe, backend)
+        numbers = history.drop(columns=["epoch", "kept"]).iloc[1:].to_numpy().ravel()
+        kept = {name: array for name, array in weights.items() if not name.endswith(("bias", ".mean", ".variance"))}
+        return [*numbers, *predicted.ravel()], kept
+
+    # Batch normalisation takes off the biases before it: rounding alone moves them, by whole steps of Adam, and the
+    # means that prediction normalises by follow later.
+    (_, weights), _ = compare(task, within=1e-3, losses_within=1e-3)
+    start = given.initial(recipe)
+    require_moved(weights, {name: start[name] for name in weights})
