@@ -234,7 +234,7 @@ def _read(path: Path, layout: Layout) -> tuple[sp.csr_matrix, dict[int, np.ndarr
                 index_col=False,
                 dtype=dtypes,
                 chunksize=n_lines,
-                na_values={int(i): _ABSENT for i in np.flatnonzero(layout.is_number)},
+                na_values={int(i): _ABSENT for i in np.flatnonzero(layout.is_number)},  # type: ignore[misc]
             )
             for chunk in chunks:
                 parts.append(sp.csr_matrix(chunk.loc[:, layout.is_number].to_numpy(np.float32)))

@@ -92,7 +92,7 @@ def fit(
     names = [name for name, _ in losses]
     order = np.array([names.index(turn) for turn in turns or names], np.int32)
     parts, kept = weights if turns else {"": weights}, weights
-    rows, best, waited = [], np.inf, 0
+    rows, best, waited = [], np.array(np.inf), np.array(0)
     with _on_device(), progress(steps // len(order), label, "steps") if label else nullcontext() as bar:
         start, train = _trainer(losses, betas, weight_decay, clip, project)
         state, data = start(parts), _to_device(data)
@@ -186,8 +186,8 @@ def _trainer(
     steps = [update(*each) for each in losses]
 
     @jax.jit
-    def train(parts: Weights, states: Weights, data: tuple, inputs: tuple) -> tuple[Weights, Weights, jax.Array]:
-        def step(carry: tuple[Weights, Weights], now: tuple) -> tuple[tuple[Weights, Weights], jax.Array]:
+    def train(parts: Weights, states: Weights, data: tuple, inputs: tuple) -> tuple[Any, ...]:
+        def step(carry: Any, now: tuple) -> tuple[Any, Any]:
             turn, rate, *arrays = now
             *carry, value = jax.lax.switch(turn, steps, *carry, rate, (*data, *arrays))
             return tuple(carry), value

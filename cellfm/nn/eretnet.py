@@ -78,7 +78,7 @@ def eretnet(
         of_layer = None
         if dropout is not None:
             of_layer = (dropout[0][2 * i : 2 * i + 2], dropout[1][i][0], dropout[1][i][1])
-        extras = extras + ((shown if i < n_without_hidden else tokens, of_layer),)  # noqa: RUF005 (jit has no *)
+        extras = extras + ((shown if i < n_without_hidden else tokens, of_layer),)  # type: ignore[assignment]  # noqa: RUF005
 
     def one(x: Array, p: Weights, extra: tuple[Array, OfLayer]) -> Array:
         return layer(xp, config, p, x, extra[0], scale, layout, extra[1])

@@ -63,7 +63,7 @@ def batch_norm(xp: Operations, p: Weights, x: Array, *, training: bool) -> tuple
         statistics = (follow(xp, p["mean"], mean), follow(xp, p["variance"], variance))
     else:
         mean, variance = p["mean"], p["variance"]
-        statistics = ()
+        statistics = ()  # type: ignore[assignment]
     scale = p["gamma"] * xp.rsqrt(variance + EPSILON)
     return x * scale + (p["beta"] - mean * scale), statistics
 
@@ -78,7 +78,7 @@ def normed_mlp(xp: Operations, p: Weights, x: Array, *, training: bool) -> tuple
     for i in range(len(p["layers"])):
         x = linear(xp, p["layers"][i], xp.relu(x) if i else x)
         x, own = batch_norm(xp, p["norms"][i], x, training=training)
-        statistics = statistics + own
+        statistics = statistics + own  # type: ignore[assignment]
     return x, statistics
 
 

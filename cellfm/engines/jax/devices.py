@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,7 +69,9 @@ def join_processes() -> tuple[int, int]:
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        options = {"cluster_detection_method": "deactivate"} if address and launcher == "JAX_NUM_PROCESSES" else {}
+        options: dict[str, Any] = (
+            {"cluster_detection_method": "deactivate"} if address and launcher == "JAX_NUM_PROCESSES" else {}
+        )
         jax.distributed.initialize(address, n_processes, rank, **options)
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(
