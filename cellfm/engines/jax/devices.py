@@ -69,9 +69,9 @@ def join_processes() -> tuple[int, int]:
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     try:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        options: dict[str, Any] = (
-            {"cluster_detection_method": "deactivate"} if address and launcher == "JAX_NUM_PROCESSES" else {}
-        )
+        options: dict[str, Any] = {}
+        if address and launcher == "JAX_NUM_PROCESSES" and jax.__version_info__ >= (0, 6):
+            options["cluster_detection_method"] = "deactivate"
         jax.distributed.initialize(address, n_processes, rank, **options)
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(

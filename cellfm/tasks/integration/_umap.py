@@ -16,7 +16,7 @@ def umap_of(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
 
     there = np.isfinite(embedding).all(axis=1)
     found = np.full((len(embedding), 2), np.nan, np.float32)
-    adata = AnnData(obsm={"X": embedding[there]})
+    adata = AnnData(shape=(int(there.sum()), 1), obsm={"X": embedding[there]})  # anndata 0.11 does not ask obsm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         n_neighbors = min(N_NEIGHBORS, adata.n_obs - 1)
