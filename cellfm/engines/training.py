@@ -81,8 +81,7 @@ class Trainer(Protocol):
     """Updates the trained weights of an objective; what `cellfm.train` drives."""
 
     config: TrainConfig
-    loss_scale: float
-    steps_since_overflow: int
+    scale: "LossScale"
 
     def __call__(
         self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False

@@ -101,7 +101,7 @@ def _row(done: int, result: StepResult, feed: Feed, config: TrainConfig, trainer
         "type": repr(of_type),
         "learning_rate": f"{learning_rate(config, done - 1):.4g}",
         "gradient_norm": f"{result.norm:.4g}",
-        "loss_scale": f"{trainer.loss_scale:g}",
+        "loss_scale": f"{trainer.scale.value:g}",
     }
 
 
@@ -112,7 +112,7 @@ def _restore(trainer: Trainer, run: RunFolder) -> int:
     arrays, state = found
     _require_shapes(trainer, arrays, run)
     trainer.load(arrays)
-    trainer.loss_scale, trainer.steps_since_overflow = state["loss_scale"], state["steps_since_overflow"]
+    trainer.scale.value, trainer.scale.steps_since_overflow = state["loss_scale"], state["steps_since_overflow"]
     logger.info("going on from step %d.", state["step"])
     return state["step"]
 
@@ -133,7 +133,7 @@ def _save(trainer: Trainer, run: RunFolder, done: int, keep: int, *, is_writer: 
     moments = trainer.moments()  # all processes take part where each has its share of them
     if not is_writer:
         return
-    state = {"loss_scale": trainer.loss_scale, "steps_since_overflow": trainer.steps_since_overflow}
+    state = {"loss_scale": trainer.scale.value, "steps_since_overflow": trainer.scale.steps_since_overflow}
     run.save(done, trainer.weights() | moments, state, keep=keep)
 
 

@@ -33,7 +33,7 @@ def test_overflow_leaves_out_the_step_and_halves_the_scale(engine):
     np.testing.assert_array_equal(result.terms, [19, 19])
     before = state_of(trainer)
     assert trainer(gradient(1, np.inf, 1), 1).skipped
-    assert (trainer.loss_scale, trainer.steps_since_overflow) == (512, 0)
+    assert (trainer.scale.value, trainer.scale.steps_since_overflow) == (512, 0)
     np.testing.assert_array_equal(state_of(trainer), before)
     assert not trainer(gradient(1, 1, 1), 2).skipped
     assert (trainer.weights()["weight"] != before[:3]).all()
@@ -41,9 +41,9 @@ def test_overflow_leaves_out_the_step_and_halves_the_scale(engine):
 
 def test_only_half_precision_scales_the_loss(engine):
     trainer = trainer_of(engine, precision="float32", loss_scale=4096.0, loss_scale_window=1)
-    assert trainer.loss_scale == 1
+    assert trainer.scale.value == 1
     trainer(gradient(1, 1, 1), 0)
-    assert trainer.loss_scale == 1
+    assert trainer.scale.value == 1
     before = state_of(trainer)
     result = trainer(gradient(np.nan, 1, 1), 1)
     assert not result.skipped, "there is no scale to lower"

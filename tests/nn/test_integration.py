@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cell_pairs import cosine, naive_pairs
 from nn_inputs import micro_batch, random_tokens, random_weights, with_options
 from numpy_operations import NumpyOperations
 from on_engine import differences, differentiate, run
@@ -28,19 +29,6 @@ LABEL = np.array([0, 1, 0, 1, -2, -2], np.int32)
 START = np.random.default_rng(0).standard_normal((6, 16)).astype(np.float32)
 WEIGHT = np.array([0.2, 0.3, 0.2, 0.3, 0, 0], np.float32)
 ARRAYS = (*MICRO._replace(kind=LABEL), START, WEIGHT, np.float32(0.5))
-
-
-def naive_pairs(term, codes: np.ndarray, *, own_batch: bool) -> float:
-    found = []
-    for i in range(len(codes)):
-        for j in range(len(codes)):
-            if i != j and min(codes[i], codes[j]) >= 0 and (codes[i] == codes[j] or not own_batch):
-                found.append(term(i, j))
-    return float(np.mean(found))
-
-
-def cosine(x: np.ndarray, i: int, j: int) -> float:
-    return float(x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]))
 
 
 def terms(xp, p, cell, start, codes):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from cell_pairs import cosine, naive_pairs
 
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import CellTable
@@ -44,28 +45,15 @@ def feed(model, tiny_adata, tiny_vocab):
     return IntegrationFeed(Feed(cells, model.config, CONFIG, kinds=np.arange(40)), codes, start, n_masked=12, rise=2)
 
 
-def naive_pairs(cell: np.ndarray, term, codes: np.ndarray, *, own_batch: bool) -> float:
-    found = []
-    for i in range(len(cell)):
-        for j in range(len(cell)):
-            if i != j and min(codes[i], codes[j]) >= 0 and (codes[i] == codes[j] or not own_batch):
-                found.append(term(i, j))
-    return float(np.mean(found))
-
-
-def cosine(x: np.ndarray, i: int, j: int) -> float:
-    return float(x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]))
-
-
 def test_terms_are_means_over_pairs_of_cells():
     generator = np.random.default_rng(1)
     cell, start = generator.standard_normal((2, 7, 5)).astype(np.float32)
     codes = np.array([0, 1, 0, 1, 1, -2, -2], np.int32)
     found = float(structure_loss(XP, cell, start, codes))
-    change = naive_pairs(cell, lambda i, j: (cosine(cell, i, j) - cosine(start, i, j)) ** 2, codes, own_batch=True)
+    change = naive_pairs(lambda i, j: (cosine(cell, i, j) - cosine(start, i, j)) ** 2, codes, own_batch=True)
     assert found == pytest.approx(change, rel=1e-4)
     found = float(elastic_loss(XP, cell, codes))
-    elastic = naive_pairs(cell, lambda i, j: 1 - (max(cosine(cell, i, j), 0) - 0.8) ** 2, codes, own_batch=False)
+    elastic = naive_pairs(lambda i, j: 1 - (max(cosine(cell, i, j), 0) - 0.8) ** 2, codes, own_batch=False)
     assert found == pytest.approx(elastic, rel=1e-4)
 
 

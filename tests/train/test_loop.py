@@ -212,7 +212,7 @@ def test_loss_scale_is_part_of_a_checkpoint(tmp_path):
     run()
     whole = Run(tmp_path / "whole", **options)
     whole()
-    assert (run.trainer.loss_scale, run.trainer.steps_since_overflow) == (8 * 2**4, 0)
+    assert (run.trainer.scale.value, run.trainer.scale.steps_since_overflow) == (8 * 2**4, 0)
     assert run.result() == whole.result()
 
 

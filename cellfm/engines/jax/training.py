@@ -78,22 +78,6 @@ class JaxTrainer:
             out_shardings=(self._everywhere, (self._moments_at,) * 2, self._everywhere),
         )
 
-    @property
-    def loss_scale(self) -> float:
-        return self.scale.value
-
-    @loss_scale.setter
-    def loss_scale(self, value: float) -> None:
-        self.scale.value = value
-
-    @property
-    def steps_since_overflow(self) -> int:
-        return self.scale.steps_since_overflow
-
-    @steps_since_overflow.setter
-    def steps_since_overflow(self, value: int) -> None:
-        self.scale.steps_since_overflow = value
-
     @memory_checked()
     def __call__(
         self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False

@@ -64,22 +64,6 @@ class MindSporeTrainer:
         self._compile_gradients()
         self._compile_update()
 
-    @property
-    def loss_scale(self) -> float:
-        return self.scale.value
-
-    @loss_scale.setter
-    def loss_scale(self, value: float) -> None:
-        self.scale.value = value
-
-    @property
-    def steps_since_overflow(self) -> int:
-        return self.scale.steps_since_overflow
-
-    @steps_since_overflow.setter
-    def steps_since_overflow(self, value: int) -> None:
-        self.scale.steps_since_overflow = value
-
     def _compile_gradients(self) -> None:
         xp, weights, loss = self.xp, self._nested, self.objective.loss
         leaves = ms.ParameterTuple(list(self._trained.values()))
