@@ -20,9 +20,9 @@ import scipy.sparse as sp
 
 import cellfm as cf
 from benchmarks.annotation_tables import CHOSEN_ON, SEEN, TABLES, TESTED_ON, UNSEEN
-from cellfm._encode import embed_cells, read_cells_for
 from cellfm.engines.jax.training import JaxTrainer
 from cellfm.model import CellFM
+from cellfm.model._cells import embed_cells, read_cells_for
 from cellfm.tasks.annotation._baselines import celltypist_name
 from cellfm.tasks.annotation._features import log_normalised
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, judge

@@ -16,7 +16,7 @@ from benchmarks.gemm import peak
 from benchmarks.padded import PaddedEncoder
 from benchmarks.record import record
 from benchmarks.synthetic import N_GENES, random_counts, random_model
-from cellfm.data import TokenBatch, tokenize
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.model import CellFM, load_model
 from cellfm.nn.parameters import n_active_layers
 

@@ -19,13 +19,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.synthetic import N_GENES, random_counts, random_model
+from cellfm.cells.chunk import CHUNK, chunk_cells, fill_batches
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CHUNK, TokenBatch, chunk_cells, fill_batches, tokenize
 from cellfm.engines import Objective, start_engine
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM, load_model
 from cellfm.nn.objectives import pretraining
 from cellfm.nn.weights import nest
-from cellfm.vocab import Vocabulary
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "data" / "golden"
 SIZES = {  # width, heads, layers, width of the value table, cells of inference, chunks of a training step

@@ -14,9 +14,9 @@ import pandas as pd
 
 from benchmarks.record import record
 from cellfm.config import PUBLISHED
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model._published import published_name
 from cellfm.nn.parameters import parameter_shapes
-from cellfm.vocab import Vocabulary
 
 LOAD = """
 import json, re, sys, time

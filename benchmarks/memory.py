@@ -26,7 +26,7 @@ def measure(size: str, way: str) -> float:
     from benchmarks.embedding import SIZES as SHAPES
     from benchmarks.padded import PaddedEncoder
     from benchmarks.synthetic import N_GENES, random_counts, random_model
-    from cellfm.data import tokenize
+    from cellfm.cells.tokenize import tokenize
     from cellfm.model import CellFM, load_model
 
     d, h, n_layers, w, n_cells, padded_batch = SHAPES[size]

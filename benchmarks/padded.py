@@ -8,8 +8,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
-from cellfm.data import TokenBatch
 
 
 class PaddedCellFM(nn.Cell):

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import record
+from cellfm.cells.chunk import CHUNK
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CHUNK
 from cellfm.train._plan import CPU_ACTIVATIONS, cpu_tflops, memory_by_term, plan
 
 SIZES = {

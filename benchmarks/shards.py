@@ -33,7 +33,7 @@ print(json.dumps(facts))
 READ = """
 import json, re, sys, time
 import numpy as np
-from cellfm.data import Corpus
+from cellfm.corpus import Corpus
 start = time.perf_counter()
 corpus = Corpus.open(sys.argv[1])
 corpus.lengths

@@ -41,7 +41,7 @@ READ = """
 import json, re, sys, time
 import anndata
 import cellfm as cf
-from cellfm._encode import read_cells_for
+from cellfm.model._cells import read_cells_for
 model = cf.load_model("mini")
 cells = read_cells_for(anndata.read_h5ad(sys.argv[1], backed="r"), model.vocab)
 memory = lambda field: int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e6

@@ -5,8 +5,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cellfm.config import ModelConfig
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
-from cellfm.vocab import Vocabulary
 
 N_GENES = 20_000
 

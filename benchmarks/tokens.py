@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.record import record
 from benchmarks.synthetic import N_GENES, random_counts
-from cellfm.data import tokenize
+from cellfm.cells.tokenize import tokenize
 
 
 def main(n_cells: int = 5000, repeats: int = 5) -> None:

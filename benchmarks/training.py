@@ -18,7 +18,7 @@ from benchmarks.padded import PaddedObjective
 from benchmarks.record import record
 from benchmarks.synthetic import random_counts, random_model
 from cellfm.config import TrainConfig
-from cellfm.data import CellTable
+from cellfm.corpus._cell_table import CellTable
 from cellfm.engines import Objective, start_engine
 from cellfm.nn.objectives import pretraining
 from cellfm.nn.weights import nest

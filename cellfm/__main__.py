@@ -2,6 +2,6 @@
 
 import sys
 
-from cellfm.cli import main
+from cellfm.cli._main import main
 
 sys.exit(main())

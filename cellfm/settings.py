@@ -6,8 +6,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_dir
 
-from cellfm import _logging
 from cellfm.errors import InputError
+from cellfm.io import logging as _logging
 
 DEVICES = ("auto", "CPU", "Ascend")
 VERBOSITIES = ("error", "warning", "info", "debug")

@@ -20,13 +20,13 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._extras import has_mindspore
+from cellfm.cells.write import write_cells
 from cellfm.config import ModelConfig
-from cellfm.data import write_cells
 from cellfm.engines import Engine, start_engine
+from cellfm.engines.installed import has_mindspore
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
 from cellfm.settings import settings
-from cellfm.vocab import Vocabulary
 
 mpl.use("Agg")
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines are shared

@@ -13,10 +13,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm._adata import read_matrix, require_in_memory, select
-from cellfm._counts import require_counts
-from cellfm._outputs import record_run
-from cellfm.data import read_cells, without_pulling, write_cells
+from cellfm.cells.counts import require_counts
+from cellfm.cells.matrix import read_matrix
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.outputs import record_run
+from cellfm.cells.read import read_cells
+from cellfm.cells.select import require_in_memory, select
+from cellfm.cells.write import write_cells
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (7, 5)).astype(np.float32)

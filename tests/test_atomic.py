@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cellfm._atomic import whole_file, whole_folder
 from cellfm.errors import InputError
+from cellfm.io.atomic_file import whole_file, whole_folder
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path):

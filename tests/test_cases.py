@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import cellfm as cf
-from cellfm.cli import main
+from cellfm.cli._main import main
 from cellfm.errors import DataWarning, InputError
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "make_cases.py"

@@ -14,11 +14,12 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-import cellfm._doctor
-from cellfm import cli
-from cellfm._doctor import Finding
+import cellfm.cli._doctor
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.write import write_cells
+from cellfm.cli import _main as cli
+from cellfm.cli._doctor import Finding
 from cellfm.config import PUBLISHED
-from cellfm.data import without_pulling, write_cells
 from cellfm.errors import InputError
 from cellfm.model import CellFM, load_model
 from cellfm.tl import embed
@@ -319,7 +320,7 @@ def test_the_doctors_table_ends_with_1_for_a_problem(
 ):
     cure = "" if status == "ok" else "take a rest"
     findings = [Finding("Python", "ok", "3.11"), Finding("numpy", status, "2.0", cure)]
-    monkeypatch.setattr(cellfm._doctor, "diagnose", lambda *_, **__: findings)
+    monkeypatch.setattr(cellfm.cli._doctor, "diagnose", lambda *_, **__: findings)
     assert run("doctor") == code
     said = capsys.readouterr().out
     assert re.search(rf"^numpy   {status} +2\.0$", said, re.MULTILINE)
@@ -330,7 +331,7 @@ def test_the_doctors_table_ends_with_1_for_a_problem(
 def test_the_demo_gets_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folders = []
     monkeypatch.setitem(
-        sys.modules, "cellfm._demo", SimpleNamespace(run_demo=lambda folder, **_: folders.append(folder))
+        sys.modules, "cellfm.cli._demo", SimpleNamespace(run_demo=lambda folder, **_: folders.append(folder))
     )
     assert run("demo") == 0
     assert run("demo", "-o", tmp_path) == 0

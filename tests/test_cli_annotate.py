@@ -4,7 +4,7 @@ import anndata as ad
 import pytest
 
 import cellfm as cf
-from cellfm.cli import main
+from cellfm.cli._main import main
 
 pytestmark = [
     pytest.mark.usefixtures("own_logger"),

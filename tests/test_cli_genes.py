@@ -10,9 +10,9 @@ import pytest
 from anndata import AnnData
 from scipy.io import mmwrite
 
-from cellfm._cli_messages import as_options
-from cellfm.cli import main
-from cellfm.data import write_cells
+from cellfm.cells.write import write_cells
+from cellfm.cli._main import main
+from cellfm.cli._messages import as_options
 
 pytestmark = pytest.mark.usefixtures("own_logger")
 COMMANDS = {

@@ -3,7 +3,8 @@
 import anndata as ad
 import pytest
 
-from cellfm import cli, load_model
+from cellfm import load_model
+from cellfm.cli import _main as cli
 from cellfm.config import ModelConfig
 from cellfm.model import CellFM
 

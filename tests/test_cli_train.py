@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from cellfm import cli
+from cellfm.cells.write import write_cells
+from cellfm.cli import _main as cli
 from cellfm.config import ClusterConfig
-from cellfm.data import write_cells
 from cellfm.errors import InputError
 from cellfm.model import CellFM, load_model
 from cellfm.train import write_shards

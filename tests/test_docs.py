@@ -19,7 +19,7 @@ import pytest
 
 import cellfm as cf
 from cellfm import keys
-from cellfm.cli import _parser
+from cellfm.cli._main import _parser
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(path for path in ROOT.glob("docs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from anndata import AnnData
 
-from cellfm import _doctor
-from cellfm._doctor import Finding, diagnose
-from cellfm._extras import has_mindspore
-from cellfm.cli import main
+from cellfm.cli import _doctor
+from cellfm.cli._doctor import Finding, diagnose
+from cellfm.cli._main import main
+from cellfm.engines.installed import has_mindspore
+from cellfm.genes.vocabulary import resolve_vocabulary
 from cellfm.model import CellFM
 from cellfm.settings import settings
-from cellfm.vocab import resolve_vocabulary
 
 
 def version_that_is(monkeypatch: pytest.MonkeyPatch, package: str, version: str | None) -> None:
@@ -158,8 +158,8 @@ def test_little_disk_and_memory_are_warnings(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_doctor_starts_without_the_packages_that_it_looks_for(tmp_path: Path):
     heavy = ("mindspore", "numpy", "pandas", "anndata", "safetensors", "scipy")
-    code = f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); import cellfm.cli, cellfm._doctor"
-    code += "; print([f.status for f in [cellfm._doctor._mini(), *cellfm._doctor._packages()]][0])"
+    code = f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); import cellfm.cli, cellfm.cli._doctor"
+    code += "; print([f.status for f in [cellfm.cli._doctor._mini(), *cellfm.cli._doctor._packages()]][0])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ran.stdout.strip() == "problem"
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
-from cellfm._figure import fit_tick_labels, name_points, point_area, shorten, sized
+from cellfm.pl._figure import fit_tick_labels, name_points, point_area, shorten, sized
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellfm._genes import find_genes, require_genes
-from cellfm._hgnc import Synonyms
 from cellfm.errors import InputError, MissingKeyError
-from cellfm.vocab import Vocabulary
+from cellfm.genes.hgnc import Synonyms
+from cellfm.genes.match import find_genes, require_genes
+from cellfm.genes.vocabulary import Vocabulary
 
 VOCAB = Vocabulary(
     pd.DataFrame(

@@ -11,8 +11,10 @@ import scipy.sparse as sp
 from on_engine import differentiate
 
 import cellfm as cf
+from cellfm.cells.chunk import chunk_cells
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.config import TrainConfig
-from cellfm.data import TokenBatch, chunk_cells, tokenize
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
 from cellfm.model._ckpt import read_ckpt
 from cellfm.model._convert import convert
@@ -20,7 +22,6 @@ from cellfm.model._published import published_name
 from cellfm.nn.network import network
 from cellfm.nn.objectives import pretraining
 from cellfm.train._feed import MicroBatch
-from cellfm.vocab import Vocabulary
 
 GOLDEN = Path(os.environ.get("CELLFM_GOLDEN") or Path(__file__).parent / "data" / "golden").absolute()
 CASES = sorted(path.stem for path in GOLDEN.glob("*.json"))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cellfm import _hgnc
-from cellfm._hgnc import load_synonyms
 from cellfm.errors import DataWarning, DownloadError, InputError
+from cellfm.genes import hgnc as _hgnc
+from cellfm.genes.hgnc import load_synonyms
+from cellfm.genes.vocabulary import resolve_vocabulary
 from cellfm.settings import settings
-from cellfm.vocab import resolve_vocabulary
 
 TABLE = """hgnc_id\tsymbol\tstatus\talias_symbol\tprev_symbol\tensembl_gene_id
 1\tKMT2A\tApproved\t"TRX1|HRX"\t"MLL|OLD1"\tENSG00000118058

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cellfm._extras import NEWEST_PYTHON, how_to_install, require_mindspore
+from cellfm.engines.installed import NEWEST_PYTHON, how_to_install, require_mindspore
 from cellfm.errors import InputError, MissingPackageError
 from cellfm.model import load_model
 
@@ -16,7 +16,7 @@ READERS = ("scanpy", "anndata", "mudata", "gseapy", "igraph", "matplotlib")
 ENCODE = """
 import numpy as np
 import cellfm as cf
-from cellfm.data._tokenize import TokenBatch, tokenize
+from cellfm.cells.tokenize import TokenBatch, tokenize
 import scipy.sparse as sp
 
 model = cf.load_model("mini")
@@ -83,11 +83,11 @@ def test_a_missing_engine_is_named_with_its_extra_and_what_hinders_it(monkeypatc
 
 
 def test_numpy_2_beside_mindspore_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cellfm._extras.has_mindspore", lambda: True)
-    monkeypatch.setattr("cellfm._extras.version", lambda _: "2.1.0")
+    monkeypatch.setattr("cellfm.engines.installed.has_mindspore", lambda: True)
+    monkeypatch.setattr("cellfm.engines.installed.version", lambda _: "2.1.0")
     with pytest.raises(MissingPackageError, match=r"needs NumPy 1, but NumPy 2\.1\.0"):
         require_mindspore()
-    monkeypatch.setattr("cellfm._extras.version", lambda _: "1.26.4")
+    monkeypatch.setattr("cellfm.engines.installed.version", lambda _: "1.26.4")
     require_mindspore()
 
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cellfm as cf
-from cellfm._adata import cell_groups, missing_values, read_column, read_complete_column
+from cellfm.cells.obs import cell_groups, missing_values, read_column, read_complete_column
 from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.genes.vocabulary import resolve_vocabulary
 from cellfm.model import CellFM
 from cellfm.settings import MISSING_LABELS, Settings, means_missing, settings
 from cellfm.tasks.perturbation._labels import CONTROL_WORDS
-from cellfm.vocab import resolve_vocabulary
 
 MISSING = [
     *(None, np.nan, pd.NA, "nan", "NA", "None", "<NA>", "", " ", " unassigned ", "Unassigned", "N/A", "null", "NULL"),
@@ -164,7 +164,7 @@ def test_no_tool_takes_them_for_a_class_or_a_batch(tiny_adata: AnnData, tiny_mod
 
 
 def test_shards_keep_them_apart_from_labels(tiny_adata: AnnData):
-    from cellfm.train._survey import column_codes, column_values
+    from cellfm.corpus._survey import column_codes, column_values
 
     obs = pd.DataFrame({"label": ["a", "nan", None, "b", "unassigned"]})
     assert column_values(obs, "label") == ["a", "b"]

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from mudata import MuData
 
 import cellfm as cf
-from cellfm._outputs import as_keys, record_run, require_keys, run_record
-from cellfm.cli import main
-from cellfm.data import check_fits, name_problem, read_cells, require_storable, without_pulling, write_cells
-from cellfm.data._storable import columns_may_have_slashes
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.outputs import as_keys, record_run, require_keys, run_record
+from cellfm.cells.read import read_cells
+from cellfm.cells.storable import columns_may_have_slashes, name_problem, require_storable
+from cellfm.cells.write import check_fits, write_cells
+from cellfm.cli._main import main
 from cellfm.errors import DataWarning, InputError
 from cellfm.model import CellFM
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-import cellfm._pieces as pieces_module
-from cellfm._encode import read_cells_for
-from cellfm._pieces import Part, Pieces, remove_pieces
-from cellfm.cli import main
-from cellfm.data import write_cells
+import cellfm.model._embedding_checkpoint as pieces_module
+from cellfm.cells.write import write_cells
+from cellfm.cli._main import main
 from cellfm.errors import InputError
 from cellfm.model import CellFM
+from cellfm.model._cells import read_cells_for
+from cellfm.model._embedding_checkpoint import Part, Pieces, remove_pieces
 from cellfm.tl import embed
 
 

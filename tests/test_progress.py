@@ -6,7 +6,7 @@ import sys
 import pytest
 import tqdm.std
 
-from cellfm._progress import progress
+from cellfm.io.progress import progress
 from cellfm.settings import settings
 
 

@@ -11,7 +11,7 @@ from cellfm.settings import Settings, settings
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings whose verbosity does not touch the logger of the package."""
-    monkeypatch.setattr("cellfm._logging.set_level", lambda _: None)
+    monkeypatch.setattr("cellfm.io.logging.set_level", lambda _: None)
     return Settings()
 
 

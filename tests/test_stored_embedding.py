@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cellfm as cf
-from cellfm._encode import read_cells_for, stored_or_new_embedding
-from cellfm._fingerprint import among, count_fingerprints, tie, value_fingerprints
-from cellfm.data import read_cells, write_cells
+from cellfm.cells.fingerprint import among, count_fingerprints, tie, value_fingerprints
+from cellfm.cells.read import read_cells
+from cellfm.cells.write import write_cells
 from cellfm.errors import DataWarning
 from cellfm.model import CellFM
+from cellfm.model._cells import read_cells_for, stored_or_new_embedding
 
 
 @pytest.fixture

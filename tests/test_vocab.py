@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from cellfm.errors import CheckpointError, InputError
+from cellfm.genes.vocabulary import NAME_COLUMNS, Vocabulary, resolve_vocabulary, strip_version
 from cellfm.settings import settings
-from cellfm.vocab import NAME_COLUMNS, Vocabulary, resolve_vocabulary, strip_version
 
 GENES = pd.DataFrame(
     {

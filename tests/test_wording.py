@@ -2,7 +2,7 @@
 
 import pytest
 
-from cellfm._wording import counted, counted_of
+from cellfm.io.messages import counted, counted_of
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from benchmarks.mini.vocabulary import approved_names
-from cellfm.vocab import Vocabulary
+from cellfm.genes.vocabulary import Vocabulary
 
 NO_LABEL = ("Doublet", "Negative")
 """Entries of `cell_type` that are no cell type."""

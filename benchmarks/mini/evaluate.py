@@ -15,7 +15,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, s
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.mini.corpus import CountSet, load_corpus, principal_components
-from cellfm.data import tokenize
+from cellfm.cells.tokenize import tokenize
 from cellfm.model import CellFM, load_model
 
 N_NEIGHBORS = 15

@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.mini.corpus import load_corpus, principal_components
 from benchmarks.mini.evaluate import judge, scores_of
 from benchmarks.mini.shards import write_corpus
-from cellfm.data import Corpus
+from cellfm.corpus._corpus import Corpus
 from cellfm.model import CellFM, load_model
 from cellfm.train import pretrain
 from cellfm.train._recipes import model_of, read_config

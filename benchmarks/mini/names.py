@@ -19,9 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.mini.vocabulary import approved_names
-from cellfm.genes._names import symbols_of_date
+from cellfm.genes.names import symbols_of_date
+from cellfm.genes.vocabulary import FILE_NAME, NAME_COLUMNS, strip_version
 from cellfm.settings import model_folder
-from cellfm.vocab import FILE_NAME, NAME_COLUMNS, strip_version
 
 _GIVEN_UP = (
     (re.compile(r"SEPTIN(\d+)"), r"SEPT\1"),

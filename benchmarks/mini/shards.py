@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.mini.vocabulary import approved_names
-from cellfm.data import Corpus
+from cellfm.corpus._corpus import Corpus
 from cellfm.train import write_shards
 
 LEAST_GENES = 20

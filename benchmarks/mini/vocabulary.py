@@ -10,7 +10,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 
-from cellfm.vocab import Vocabulary, strip_version
+from cellfm.genes.vocabulary import Vocabulary, strip_version
 
 MIN_CELLS = 10
 """Genes that are neither protein-coding nor in the tables of CellFM stay when this many cells of the data show them."""

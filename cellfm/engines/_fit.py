@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cellfm._fork import require_threads
-from cellfm._progress import progress
+from cellfm.engines.fork import require_threads
+from cellfm.io.progress import progress
 from cellfm.settings import settings
 
 Weights = dict[str, Any]

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Literal
 
-from cellfm._extras import has_mindspore, require_mindspore
+from cellfm.engines.installed import has_mindspore, require_mindspore
 from cellfm.errors import InputError
 from cellfm.settings import settings
 

@@ -1,5 +1,5 @@
-"""Names of genes: how they are written, where a table holds them, and what is wrong where too few are known."""
+"""Names of genes: the vocabulary, other names, where a table holds them, and matching the two."""
 
-from cellfm.genes._panel import panel_limit
+from cellfm.genes.vocabulary import Vocabulary
 
-__all__ = ["panel_limit"]
+__all__ = ["Vocabulary"]

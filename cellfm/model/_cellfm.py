@@ -10,17 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellfm._fork import require_threads
-from cellfm._wording import counted
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
-from cellfm.data import TokenBatch
 from cellfm.engines import Backend, Precision, start_engine
+from cellfm.engines.fork import require_threads
 from cellfm.errors import InputError
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.messages import counted
 from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
 from cellfm.model._encoder import Encoder
 from cellfm.model._network import CompiledNetwork
 from cellfm.nn.parameters import NEGLIGIBLE, Weights, active_heads, attention_strengths, initial_weights
-from cellfm.vocab import Vocabulary
 
 Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
 
@@ -31,7 +31,7 @@ class Encoded:
 
     Examples
     --------
-    >>> from cellfm.data import tokenize
+    >>> from cellfm.cells import tokenize
     >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
     >>> encoded = model.encode(cells, outputs=["cell", "tokens"])
     >>> encoded.cell.shape
@@ -56,7 +56,7 @@ class Attended:
 
     Examples
     --------
-    >>> from cellfm.data import tokenize
+    >>> from cellfm.cells import tokenize
     >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
     >>> model.attend(cells).cls_query.shape
     (200, 2, 64)

@@ -10,14 +10,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save, save_file
 
-from cellfm._atomic import check_folder, whole_folder
-from cellfm._outside import file_sha256, parse_arrays, read_file, read_json
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, InputError
+from cellfm.genes.vocabulary import FILE_NAME as VOCABULARY_FILE
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.atomic_file import check_folder, whole_folder
+from cellfm.io.safe_read import file_sha256, parse_arrays, read_file, read_json
 from cellfm.model._published import check_parameter
 from cellfm.nn.parameters import Weights, parameter_shapes
-from cellfm.vocab import FILE_NAME as VOCABULARY_FILE
-from cellfm.vocab import Vocabulary
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cellfm._atomic import whole_file
-from cellfm._outside import require_file
 from cellfm.errors import CheckpointError
+from cellfm.io.atomic_file import whole_file
+from cellfm.io.safe_read import require_file
 
 _DTYPES = {
     "Float16": np.float16,

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from cellfm.errors import InputError
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model._checkpoint import read_model, write_model
 from cellfm.model._ckpt import write_ckpt
 from cellfm.model._published import published_name, read_with_vocabulary
 from cellfm.nn.parameters import Weights
-from cellfm.vocab import Vocabulary
 
 SUFFIX = ".ckpt"
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cellfm.cells.chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
-from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.model._network import CompiledNetwork
 
 # Chunks computed at once. On a CPU wide networks are fastest while a layer's temporaries stay near the caches, narrow

@@ -9,16 +9,16 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellfm._atomic import whole_file
-from cellfm._logging import logger
-from cellfm._network import TIMEOUT, require_reachable
-from cellfm._outside import file_sha256
 from cellfm.config import PUBLISHED
 from cellfm.errors import CheckpointError, DownloadError, InputError
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.atomic_file import whole_file
+from cellfm.io.http import TIMEOUT, require_reachable
+from cellfm.io.logging import logger
+from cellfm.io.safe_read import file_sha256
 from cellfm.model._checkpoint import CONFIG_FILE, write_model
 from cellfm.model._published import read_published
 from cellfm.settings import model_folder, settings
-from cellfm.vocab import Vocabulary
 
 WEIGHTS_REPOSITORY = "ShangguanNingyuan/CellFM"
 TABLES_REPOSITORY = "biomed-AI/CellFM"

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from cellfm.engines import BACKENDS, PRECISIONS, Backend, Precision, require_engine
 from cellfm.errors import InputError
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model._cellfm import CellFM
 from cellfm.model._checkpoint import read_model
 from cellfm.model._published import read_with_vocabulary
 from cellfm.settings import model_folder
-from cellfm.vocab import Vocabulary
 
 
 def load_model(

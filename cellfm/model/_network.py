@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from cellfm.cells.chunk import Chunks
 from cellfm.config import ModelConfig
-from cellfm.data import Chunks
 from cellfm.engines import Engine
 from cellfm.nn import inference, network
 from cellfm.nn.parameters import Weights, merged_weights, n_active_layers

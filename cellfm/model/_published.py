@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cellfm._logging import logger
-from cellfm._wording import counted
 from cellfm.config import PUBLISHED, ModelConfig
 from cellfm.errors import CheckpointError, InputError
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted
 from cellfm.model._ckpt import read_ckpt
 from cellfm.nn.parameters import Weights, parameter_shapes
-from cellfm.vocab import Vocabulary
 
 # Optimizer state and training-only parts: known, passed over.
 _TRAINING_ONLY = re.compile(

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from mudata import MuData
 
-from cellfm._adata import missing_values, require_column, select
-from cellfm._figure import finish, fit_tick_labels, label_inches, shorten
-from cellfm._outputs import run_record
+from cellfm.cells.obs import missing_values, require_column
+from cellfm.cells.outputs import run_record
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import ANNOTATION, UNKNOWN
+from cellfm.pl._figure import finish, fit_tick_labels, label_inches, shorten
 
 Panel = Literal["confusion", "confidence"]
 _PANELS = ("confusion", "confidence")

@@ -10,11 +10,11 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, fit_tick_labels, write_message
-from cellfm._outputs import run_record
-from cellfm._wording import counted
+from cellfm.cells.outputs import run_record
 from cellfm.errors import MissingKeyError
+from cellfm.io.messages import counted
 from cellfm.keys import ATTENTION
+from cellfm.pl._figure import finish, fit_tick_labels, write_message
 
 
 def attention(

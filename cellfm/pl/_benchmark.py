@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
 
-from cellfm._figure import finish
 from cellfm.errors import InputError
+from cellfm.pl._figure import finish
 
 _AGGREGATES = ("AvgBio", "Bio conservation", "Batch correction", "Total")
 _BATCH_METRICS = ("Silhouette batch", "BRAS", "iLISI", "KBET", "Graph connectivity", "PCR comparison")

@@ -9,10 +9,10 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
-from cellfm._adata import select
-from cellfm._figure import finish, sized
-from cellfm._wording import counted
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.messages import counted
+from cellfm.pl._figure import finish, sized
 
 
 def cells(

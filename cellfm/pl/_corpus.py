@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, fit_tick_labels, shorten
-from cellfm._wording import counted
-from cellfm.data import Corpus
+from cellfm.corpus._corpus import Corpus
 from cellfm.errors import InputError
+from cellfm.io.messages import counted
+from cellfm.pl._figure import finish, fit_tick_labels, shorten
 
 _COLUMNS = ("source", "tissue", "platform", "assay", "cell_type", "condition", "disease")
 _A_ROW = 4

@@ -9,9 +9,9 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, fit_tick_labels, write_message
 from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
+from cellfm.pl._figure import finish, fit_tick_labels, write_message
 
 _LARGEST = 180  # points of area
 _DARKEST = 20  # -log10 p; more looks the same

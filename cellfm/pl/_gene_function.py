@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, write_message
 from cellfm.errors import MissingKeyError
+from cellfm.pl._figure import finish, write_message
 
 
 def gene_function(

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from scanpy.plotting.palettes import default_20
 
-from cellfm._figure import finish, point_area
-from cellfm._wording import counted
 from cellfm.errors import MissingKeyError
+from cellfm.io.messages import counted
 from cellfm.keys import MODULES
+from cellfm.pl._figure import finish, point_area
 
 _MAX_NAME = 32  # letters
 _LARGEST = 40  # points of area

@@ -9,9 +9,9 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from cellfm._figure import finish, write_message
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import MODULES
+from cellfm.pl._figure import finish, write_message
 
 
 def gene_network(

@@ -10,10 +10,11 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from mudata import MuData
 
-from cellfm._adata import read_column, select
-from cellfm._figure import finish, sized
+from cellfm.cells.obs import read_column
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
 from cellfm.keys import INTEGRATION
+from cellfm.pl._figure import finish, sized
 
 
 def integration(

@@ -9,11 +9,11 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.markers import MarkerStyle
 
-from cellfm._adata import warn
-from cellfm._figure import finish, fit_tick_labels, write_message
-from cellfm._outputs import run_record
+from cellfm.cells.outputs import run_record
 from cellfm.errors import MissingKeyError
+from cellfm.io.messages import warn
 from cellfm.keys import ATTENTION
+from cellfm.pl._figure import finish, fit_tick_labels, write_message
 
 _LARGEST = 200  # points of area, for a gene that every cell expresses
 

@@ -7,9 +7,9 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish
 from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
+from cellfm.pl._figure import finish
 
 
 def module_comparison(

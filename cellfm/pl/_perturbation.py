@@ -8,9 +8,9 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, fit_tick_labels, name_points, point_area
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.keys import PERTURBATION
+from cellfm.pl._figure import finish, fit_tick_labels, name_points, point_area
 
 COLORS = {"control": "grey", "observed": "C0", "predicted": "C1"}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cellfm._figure import finish, fit_tick_labels
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.pl._figure import finish, fit_tick_labels
 
 COLORS = {"measured": "C0", "predicted": "C1"}
 

@@ -8,9 +8,9 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from scanpy.plotting.palettes import default_20
 
-from cellfm._figure import finish, name_points, point_area
 from cellfm.errors import MissingKeyError
 from cellfm.keys import PERTURBATION
+from cellfm.pl._figure import finish, name_points, point_area
 
 
 def perturbation_screen(

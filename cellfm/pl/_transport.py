@@ -10,10 +10,10 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from cellfm._figure import finish, point_area
-from cellfm._wording import counted
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.messages import counted
 from cellfm.keys import TRANSPORT
+from cellfm.pl._figure import finish, point_area
 
 COLORS = {"before": "0.6", "predicted": "C1", "observed": "C0"}
 BINS = 40

@@ -5,11 +5,11 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import pick_table
-from cellfm._hgnc import load_synonyms
-from cellfm._inspect import inspect_data
-from cellfm._report import Report
-from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.cells.inspection import inspect_data
+from cellfm.cells.report import Report
+from cellfm.cells.select import pick_table
+from cellfm.genes.hgnc import load_synonyms
+from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
 
 
 def check(

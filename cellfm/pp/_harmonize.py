@@ -5,14 +5,15 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, require_in_memory, select, warn
-from cellfm._harmonize import merge_matrices, name_genes, write_genes
-from cellfm._hgnc import load_synonyms
-from cellfm._logging import logger
-from cellfm._undisturbed import undisturbed
+from cellfm.cells.harmonize import merge_matrices, name_genes, write_genes
+from cellfm.cells.select import copied, require_in_memory, select
 from cellfm.errors import InputError
+from cellfm.genes.hgnc import load_synonyms
+from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.logging import logger
+from cellfm.io.messages import warn
 from cellfm.keys import GENES, RUN
-from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
 
 
 def harmonize_genes(

@@ -6,17 +6,18 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, read_matrix, refresh, require_in_memory, select, warn
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._harmonize import merge_matrices, name_genes, write_genes
-from cellfm._hgnc import load_synonyms
-from cellfm._inspect import count_known, inspect_data
-from cellfm._logging import logger
-from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted_of
+from cellfm.cells.harmonize import merge_matrices, name_genes, write_genes
+from cellfm.cells.inspection import count_known, inspect_data
+from cellfm.cells.matrix import read_matrix
+from cellfm.cells.select import copied, refresh, require_in_memory, select
 from cellfm.errors import InputError
-from cellfm.genes import panel_limit
-from cellfm.vocab import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.genes.hgnc import load_synonyms
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.genes.panel import panel_limit
+from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted_of, warn
 
 _SHARE_KEPT = 0.5
 """Least share of the cells that the usual limit must leave."""

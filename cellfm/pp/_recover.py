@@ -8,25 +8,26 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, copied, read_matrix, refresh, require_in_memory, select, warn
-from cellfm._counts import VALUES_ADVICE, counts_problem, counts_remarks
-from cellfm._logging import logger
-from cellfm._outputs import require_keys
-from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted, counted_of
-from cellfm.data import (
+from cellfm.cells.counts import VALUES_ADVICE, counts_problem, counts_remarks
+from cellfm.cells.matrix import Matrix, read_matrix
+from cellfm.cells.outputs import require_keys
+from cellfm.cells.recover import (
     ENOUGH_BITS,
     ENOUGH_TOGETHER,
     Precision,
     Recovered,
     Transform,
     choose_transform,
-    describe,
     recover,
     stored_precision,
     zero_value,
 )
+from cellfm.cells.select import copied, refresh, require_in_memory, select
+from cellfm.cells.values import describe
 from cellfm.errors import InputError
+from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted, counted_of, warn
 from cellfm.keys import COUNTS
 
 _SAMPLE_CELLS = 64

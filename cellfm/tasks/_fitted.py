@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 
-from cellfm._atomic import check_folder, whole_folder
-from cellfm._outside import parse_arrays, read_file, read_json
 from cellfm.errors import CheckpointError, InputError
+from cellfm.io.atomic_file import check_folder, whole_folder
+from cellfm.io.safe_read import parse_arrays, read_file, read_json
 from cellfm.model import CellFM
 
 Arrays = dict[str, np.ndarray]

@@ -8,10 +8,12 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, read_complete_column, read_matrix, select
-from cellfm._counts import require_counts
-from cellfm._logging import logger
+from cellfm.cells.counts import require_counts
+from cellfm.cells.matrix import Matrix, read_matrix
+from cellfm.cells.obs import read_complete_column
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.logging import logger
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.tasks.annotation._features import log_normalised
 from cellfm.tasks.annotation._labels import require_classes

@@ -7,10 +7,10 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, select
-from cellfm._logging import logger
-from cellfm._outputs import record_run, require_keys
+from cellfm.cells.outputs import record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import compare_graphs, gene_features, match_sets, neighbour_graph, read_gene_sets
 

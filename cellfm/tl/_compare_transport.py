@@ -7,10 +7,10 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._outputs import record_run
+from cellfm.cells.outputs import record_run
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._fit import row_of
 from cellfm.tasks.transport._metrics import evaluate

@@ -7,18 +7,18 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, select, warn
-from cellfm._encode import embed_known_cells, read_cells_for, refuse_empty
-from cellfm._fingerprint import tie
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
-from cellfm._outputs import record_run, require_keys
-from cellfm._pieces import Pieces
-from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted_of
+from cellfm.cells.fingerprint import tie
+from cellfm.cells.outputs import record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted_of, warn
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._cells import embed_known_cells, read_cells_for, refuse_empty
+from cellfm.model._embedding_checkpoint import Pieces
 
 
 def embed(

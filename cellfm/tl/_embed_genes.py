@@ -7,16 +7,17 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import cell_groups, copied, select, warn
-from cellfm._encode import read_cells_for
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
-from cellfm._outputs import as_keys, record_run, require_keys
-from cellfm._wording import counted_of
+from cellfm.cells.obs import cell_groups
+from cellfm.cells.outputs import as_keys, record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted_of, warn
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.genes import contextual_means, static_embedding
+from cellfm.model._cells import read_cells_for
+from cellfm.tasks._gene_embedding import contextual_means, static_embedding
 
 
 def embed_genes(

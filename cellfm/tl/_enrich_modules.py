@@ -6,10 +6,11 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, select, warn
-from cellfm._logging import logger
-from cellfm._outputs import record_run, require_keys
+from cellfm.cells.outputs import record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
+from cellfm.io.messages import warn
 from cellfm.keys import MODULES
 from cellfm.tasks.genes import match_sets, n_tests, over_representation, read_gene_sets, stored_modules
 

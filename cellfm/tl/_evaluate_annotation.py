@@ -9,11 +9,13 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import column_names, read_complete_column, select
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
-from cellfm._progress import progress
+from cellfm.cells.obs import read_complete_column
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.genes.text import column_names
+from cellfm.io.logging import logger
+from cellfm.io.progress import progress
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._labels import require_classes
 from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines

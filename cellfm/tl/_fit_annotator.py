@@ -7,11 +7,11 @@ from typing import Literal
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
-from cellfm._encode import read_cells_for, stored_or_new_embedding
-from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
+from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._cells import read_cells_for, stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._labels import label_colors, read_labels
 from cellfm.tasks.annotation._train import check_options, train_annotator

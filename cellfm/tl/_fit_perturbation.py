@@ -9,20 +9,21 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import gene_rows, select
-from cellfm._encode import CellInput, read_cells_for
-from cellfm._genes import MIN_KNOWN_GENES, find_genes, require_genes
-from cellfm._hgnc import load_synonyms
-from cellfm.data import as_text
+from cellfm.cells.matrix import gene_rows
+from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
 from cellfm.errors import InputError
+from cellfm.genes.hgnc import load_synonyms
+from cellfm.genes.match import MIN_KNOWN_GENES, find_genes, require_genes
+from cellfm.genes.text import as_text
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._cells import CellInput, read_cells_for
+from cellfm.tasks._expression import read_expression
 from cellfm.tasks.genes import GeneSets, read_gene_sets
 from cellfm.tasks.perturbation._conditions import Conditions, condition_column, read_conditions
 from cellfm.tasks.perturbation._fit import Cells, fit_predictor, known_genes
 from cellfm.tasks.perturbation._labels import LabelRule, require_rule
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
-from cellfm.tasks.perturbation._profiles import read_expression
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split, given_split, simulation_split, single_split, whole_split
 

@@ -7,13 +7,14 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import read_complete_column, select
-from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
-from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.cells.obs import read_complete_column
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.perturbation._profiles import read_expression
+from cellfm.model._cells import read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm.tasks._expression import read_expression
 from cellfm.tasks.transport._fit import Cells, fit_conditions, variable_genes
 from cellfm.tasks.transport._maps import BALANCED, METHODS, Method
 from cellfm.tasks.transport._model import TransportModel

@@ -6,9 +6,9 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
-from cellfm._wording import counted
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.messages import counted
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.tasks.genes import gene_table
 

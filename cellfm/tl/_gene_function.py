@@ -9,9 +9,9 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
-from cellfm._logging import logger
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM
 from cellfm.tasks.genes import cross_validate, expression_summary, features_by_name, read_labels

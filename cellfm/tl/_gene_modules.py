@@ -8,10 +8,11 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, select, warn
-from cellfm._logging import logger
-from cellfm._outputs import record_run, require_keys
+from cellfm.cells.outputs import record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
+from cellfm.io.messages import warn
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import gene_features, leiden_modules, module_keys, neighbour_graph, spread, umap_of
 

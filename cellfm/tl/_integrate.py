@@ -8,17 +8,18 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, read_complete_column, select, warn
-from cellfm._encode import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
-from cellfm._outputs import record_run, require_keys
-from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted_of
+from cellfm.cells.obs import read_complete_column
+from cellfm.cells.outputs import record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.engines import Backend, require_engine
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted_of, warn
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._cells import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
 from cellfm.model._checkpoint import check_model_folder
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
 from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP, umap_of

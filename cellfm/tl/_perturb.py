@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm._outputs import record_run
+from cellfm.cells.outputs import record_run
 from cellfm.keys import PERTURBATION
 from cellfm.tasks.perturbation._conditions import name_of
 from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor

@@ -10,14 +10,17 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import Matrix, cell_groups, copied, select
-from cellfm._encode import CellInput, read_cells_for
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
-from cellfm._outputs import record_run, require_keys
+from cellfm.cells.matrix import Matrix
+from cellfm.cells.obs import cell_groups
+from cellfm.cells.outputs import record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.logging import logger
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._cells import CellInput, read_cells_for
 from cellfm.tasks.genes import (
     ATTENTION_SCORE,
     EXPRESSION_SCORE,
@@ -28,7 +31,6 @@ from cellfm.tasks.genes import (
     pick_layer,
     rank_correlation,
 )
-from cellfm.vocab import Vocabulary
 
 
 def perturbed_genes(

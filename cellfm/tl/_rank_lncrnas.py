@@ -9,21 +9,23 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import cell_groups, copied, select, warn
-from cellfm._encode import read_cells_for
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
-from cellfm._outputs import record_run, require_keys
+from cellfm.cells.obs import cell_groups
+from cellfm.cells.outputs import record_run, require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.logging import logger
+from cellfm.io.messages import warn
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._cells import read_cells_for
+from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes import (
     adjusted_over_all,
     cls_scores,
     is_lncrna,
     is_tested,
     layer_facts,
-    log_normalised,
     marker_table,
     pick_layer,
     rank_correlation,

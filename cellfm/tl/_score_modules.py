@@ -4,14 +4,16 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, read_matrix, select
-from cellfm._counts import require_counts
-from cellfm._logging import logger
-from cellfm._outputs import require_keys
-from cellfm._progress import progress
+from cellfm.cells.counts import require_counts
+from cellfm.cells.matrix import read_matrix
+from cellfm.cells.outputs import require_keys
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
+from cellfm.io.progress import progress
 from cellfm.keys import MODULES
-from cellfm.tasks.genes import log_normalised, stored_modules
+from cellfm.tasks._expression import log_normalised
+from cellfm.tasks.genes import stored_modules
 
 
 def score_modules(

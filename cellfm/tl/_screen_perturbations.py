@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm._logging import logger
-from cellfm._outputs import record_run
-from cellfm._wording import counted
+from cellfm.cells.outputs import record_run
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted
 from cellfm.keys import PERTURBATION
 from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of
 from cellfm.tasks.perturbation._conditions import name_of

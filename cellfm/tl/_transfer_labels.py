@@ -7,16 +7,16 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import copied, select, warn
-from cellfm._encode import read_cells_for, stored_or_new_embedding
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._logging import logger
-from cellfm._outputs import record_run
-from cellfm._undisturbed import undisturbed
-from cellfm._wording import counted, counted_of, of_reference
+from cellfm.cells.outputs import record_run
+from cellfm.cells.select import copied, select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted, counted_of, of_reference, warn
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
+from cellfm.model._cells import read_cells_for, stored_or_new_embedding
 from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels, require_classes
 from cellfm.tasks.annotation._neighbors import N_NEIGHBORS, fit_neighbor_vote

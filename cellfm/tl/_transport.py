@@ -6,10 +6,10 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select, warn
-from cellfm._genes import MIN_KNOWN_GENES
-from cellfm._outputs import record_run
-from cellfm._wording import counted_of
+from cellfm.cells.outputs import record_run
+from cellfm.cells.select import select
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.messages import counted_of, warn
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._read import read_given

@@ -4,27 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cellfm.corpus._write import write_shards
     from cellfm.train._finetune import finetune
     from cellfm.train._mindrecord import export_mindrecord
     from cellfm.train._plan import plan
     from cellfm.train._pretrain import pretrain
-    from cellfm.train._shard import write_shards
 
 __all__ = ["export_mindrecord", "finetune", "plan", "pretrain", "write_shards"]
 
 # Loaded on first use, so that shards are written without an engine.
 _LAZY = {
-    "export_mindrecord": "_mindrecord",
-    "finetune": "_finetune",
-    "plan": "_plan",
-    "pretrain": "_pretrain",
-    "write_shards": "_shard",
+    "export_mindrecord": "cellfm.train._mindrecord",
+    "finetune": "cellfm.train._finetune",
+    "plan": "cellfm.train._plan",
+    "pretrain": "cellfm.train._pretrain",
+    "write_shards": "cellfm.corpus._write",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(f"cellfm.train.{_LAZY[name]}"), name)
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'cellfm.train' has no attribute {name!r}")
 
 

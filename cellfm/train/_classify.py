@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import TokenBatch
 from cellfm.engines import Backend, Objective
 from cellfm.model import CellFM
 from cellfm.nn.classification import classification

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cellfm.cells.chunk import CHUNK, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
-from cellfm.data import CHUNK, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.train._feed import Batch
 
 _WIDE = 512

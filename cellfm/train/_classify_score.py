@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from cellfm.data import TokenBatch, chunk_cells, depth_values, fill_batches
+from cellfm.cells.chunk import chunk_cells, depth_values, fill_batches
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.engines import HEAD, start_engine
 from cellfm.model import CellFM
 from cellfm.nn.heads import query_head, query_head_config

@@ -10,22 +10,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from cellfm._logging import logger
+from cellfm.cells.augment import choose_panel, sample_unexpressed, thin
+from cellfm.cells.chunk import CHUNK, chunk_cells, chunks_of, depth_values
+from cellfm.cells.mask import choose_targets
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import (
-    CHUNK,
-    TokenBatch,
-    choose_panel,
-    choose_targets,
-    chunk_cells,
-    chunks_of,
-    depth_values,
-    sample_unexpressed,
-    thin,
-    tokenize,
-)
 from cellfm.errors import InputError
-from cellfm.vocab import Vocabulary
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.logging import logger
 
 
 class Cells(Protocol):

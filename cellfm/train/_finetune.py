@@ -7,11 +7,11 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from cellfm._logging import logger
-from cellfm._progress import progress
 from cellfm.config import TrainConfig
 from cellfm.engines import FIXED, HEAD, Backend, Engine, Objective, Trainer, start_engine
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
+from cellfm.io.progress import progress
 from cellfm.model import CellFM
 from cellfm.nn.lora import add_adapters
 from cellfm.nn.objectives import pretraining
@@ -108,7 +108,7 @@ def finetune(
     Examples
     --------
     >>> from cellfm.config import TrainConfig
-    >>> from cellfm.data import Corpus
+    >>> from cellfm.corpus import Corpus
     >>> config = TrainConfig(steps=2, batch_size=8, n_chunks=40, train_genes=255, validate_every=2)
     >>> tuned = cf.train.finetune(small, Corpus.open("corpus"), config=config)
     >>> tuned.model.save("my-model")

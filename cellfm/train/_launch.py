@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellfm._progress import progress
 from cellfm.config import ClusterConfig
 from cellfm.errors import InputError
+from cellfm.io.progress import progress
 from cellfm.train._ending import TrainingError, TrainingStopped
 from cellfm.train._run import WORKER_LOGS, RunFolder
 from cellfm.train._workers import Workers

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cellfm._atomic import whole_folder
-from cellfm._extras import require_mindspore
-from cellfm._progress import progress
-from cellfm.data import Corpus
+from cellfm.corpus._corpus import Corpus
+from cellfm.engines.installed import require_mindspore
 from cellfm.errors import InputError
+from cellfm.io.atomic_file import whole_folder
+from cellfm.io.progress import progress
 
 FILE_NAME = "cells.mindrecord"
 _BLOCK_CELLS = 1024

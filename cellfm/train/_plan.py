@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellfm._wording import counted
+from cellfm.cells.chunk import CHUNK
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CHUNK
 from cellfm.errors import DataWarning, InputError
+from cellfm.io.messages import counted
 from cellfm.nn.parameters import parameter_shapes, projections
 from cellfm.train._recipes import Source, model_of, preset_genes, read_config
 
@@ -275,8 +275,8 @@ def _other_cures(train: TrainConfig, devices: int) -> str:
 
 
 def _mini_genes() -> int:
+    from cellfm.genes.vocabulary import Vocabulary
     from cellfm.settings import model_folder
-    from cellfm.vocab import Vocabulary
 
     return len(Vocabulary.load(model_folder("mini")))
 

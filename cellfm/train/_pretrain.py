@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from cellfm._logging import logger
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import Corpus
+from cellfm.corpus._corpus import Corpus
 from cellfm.engines import Backend, Engine, Objective, start_engine
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.logging import logger
 from cellfm.model import CellFM
 from cellfm.nn.objectives import pretraining
 from cellfm.nn.parameters import initial_weights

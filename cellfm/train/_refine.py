@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from cellfm.data import TokenBatch, tokenize
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.engines import apply
 
 N_CELLS = 192

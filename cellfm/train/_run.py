@@ -21,10 +21,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from cellfm._atomic import whole_file, whole_folder
-from cellfm._outside import parse_arrays, read_file, read_json
 from cellfm.errors import CheckpointError, InputError
-from cellfm.train._lock import LOCK, locked
+from cellfm.io.atomic_file import whole_file, whole_folder
+from cellfm.io.lock import LOCK, locked
+from cellfm.io.safe_read import parse_arrays, read_file, read_json
 
 WORKER_LOGS = "worker_logs"
 TENSORBOARD = "tensorboard"

@@ -13,8 +13,8 @@ the corpus does not know, whose leading components say little, are told by the r
 import numpy as np
 import scipy.sparse as sp
 
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import tokenize
 from cellfm.errors import InputError
 from cellfm.nn.parameters import GATES, Weights, initial_weights
 from cellfm.train._feed import Cells

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from cellfm.cells.chunk import Chunks
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig
-from cellfm.data import Chunks, tokenize
 from cellfm.engines import Engine, Objective, Trainer
 from cellfm.model._encoder import Encoder
 from cellfm.nn.network import embed_cells

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cellfm.data import choose_panel, sample_unexpressed, thin
+from cellfm.cells.augment import choose_panel, sample_unexpressed, thin
 
 
 def test_thinning_keeps_every_expressed_gene_and_adds_nothing():

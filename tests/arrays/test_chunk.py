@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cellfm.data import TokenBatch, chunk_cells, chunks_of, fill_batches
+from cellfm.cells.chunk import chunk_cells, chunks_of, fill_batches
+from cellfm.cells.tokenize import TokenBatch
 
 LENGTH = 8
 

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from mudata import MuData
 
 import cellfm as cf
-from cellfm._adata import read_matrix
-from cellfm._encode import read_cells_for
-from cellfm._hgnc import package_synonyms
-from cellfm.data import read_cells, read_features, without_pulling
-from cellfm.data._features import without_genome
+from cellfm.cells.matrix import read_matrix
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.read import read_cells
 from cellfm.errors import DataWarning, InputError
+from cellfm.genes.features import read_features, without_genome
+from cellfm.genes.hgnc import package_synonyms
+from cellfm.genes.vocabulary import Vocabulary, resolve_vocabulary
 from cellfm.model import CellFM
+from cellfm.model._cells import read_cells_for
 from cellfm.train import write_shards
-from cellfm.vocab import Vocabulary, resolve_vocabulary
 
 NOT_UNIQUE = pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")
 

@@ -6,7 +6,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellfm.data import Values, describe, recognise
+from cellfm.cells.forms import recognise
+from cellfm.cells.values import Values, describe
 
 GENERATOR = np.random.default_rng(0)
 N_CELLS, N_GENES = 80, 600

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cellfm.data import choose_targets
+from cellfm.cells.mask import choose_targets
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 5, 24, 200, 2048])

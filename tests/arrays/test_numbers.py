@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cellfm.data import as_numbers
+from cellfm.cells.numbers import as_numbers
 from cellfm.errors import InputError
 
 COUNTS = np.random.default_rng(0).poisson(1.0, (7, 5))

@@ -15,7 +15,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.data import cell_format, read_cells, without_pulling, write_cells, write_copy
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.read import cell_format, read_cells
+from cellfm.cells.write import write_cells, write_copy
 from cellfm.errors import InputError
 
 

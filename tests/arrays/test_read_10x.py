@@ -16,9 +16,9 @@ from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellfm.data import cell_format, read_cells
+from cellfm.cells.read import cell_format, read_cells
+from cellfm.corpus._sources import name_sources, open_table
 from cellfm.errors import InputError
-from cellfm.train._sources import name_sources, open_table
 
 SHRINK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
 

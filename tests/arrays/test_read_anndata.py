@@ -12,10 +12,10 @@ import scipy.sparse as sp
 import zarr
 from anndata import AnnData
 
-from cellfm._adata import matrices, read_matrix
-from cellfm.data import read_cells
+from cellfm.cells.matrix import matrices, read_matrix
+from cellfm.cells.read import read_cells
+from cellfm.corpus._sources import name_sources, open_table
 from cellfm.errors import InputError, MissingKeyError
-from cellfm.train._sources import name_sources, open_table
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellfm.data import cell_format, read_cells
+from cellfm.cells.read import cell_format, read_cells
+from cellfm.corpus._sources import name_sources
 from cellfm.errors import InputError
-from cellfm.train._sources import name_sources
-from cellfm.vocab import resolve_vocabulary
+from cellfm.genes.vocabulary import resolve_vocabulary
 
 SHRINK = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
@@ -79,7 +79,7 @@ def test_tables_are_read_whichever_way_they_lie(
 
 
 def test_large_tables_are_read_in_pieces(tmp_path: Path, cells: AnnData, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cellfm.data._read_text._CHUNK_VALUES", 25)
+    monkeypatch.setattr("cellfm.cells.read_text._CHUNK_VALUES", 25)
     for genes_in_rows in (True, False):
         frame(cells, genes_in_rows=genes_in_rows).to_csv(tmp_path / "counts.csv")
         assert_same(read_cells(tmp_path / "counts.csv"), cells)
@@ -190,7 +190,7 @@ def test_what_does_not_fit_on_the_disk_is_not_unpacked(tmp_path: Path, cells: An
     cells.write_h5ad(tmp_path / "cells.h5ad")
     small = tmp_path / "cells.h5ad.gz"
     small.write_bytes(gzip.compress((tmp_path / "cells.h5ad").read_bytes()))
-    monkeypatch.setattr("cellfm.data._compressed._KEPT_FREE", 1 << 62)
+    monkeypatch.setattr("cellfm.cells.compressed._KEPT_FREE", 1 << 62)
     with pytest.raises(InputError, match="does not fit on the disk"):
         read_cells(small)
 
@@ -212,7 +212,7 @@ def write_loom(path: Path, cells: AnnData) -> Path:
 
 
 def test_loom_files_are_read(tmp_path: Path, cells: AnnData, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cellfm.data._read_loom._BLOCK", 30 * 5)
+    monkeypatch.setattr("cellfm.cells.read_loom._BLOCK", 30 * 5)
     read = read_cells(write_loom(tmp_path / "cells.loom", cells))
     assert_same(read, cells)
     np.testing.assert_array_equal(read.layers["spliced"].toarray(), 2 * cells.X.toarray())

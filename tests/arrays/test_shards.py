@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from cellfm.data import Corpus, tokenize
-from cellfm.data._pack import SeenHashes, in_validation, pack_cells
-from cellfm.data._shard_files import codes_name
+from cellfm.cells.tokenize import tokenize
+from cellfm.corpus._corpus import Corpus
+from cellfm.corpus._pack import SeenHashes, in_validation, pack_cells
+from cellfm.corpus._shard_files import codes_name
 from cellfm.errors import CheckpointError, InputError, MissingKeyError
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.train import write_shards
-from cellfm.vocab import Vocabulary
 
 N_GENES = 300
 
@@ -157,7 +158,7 @@ def test_few_open_shards_are_enough(corpus):
 FORK = """
 import os, sys
 import numpy as np
-from cellfm.data import Corpus
+from cellfm.corpus import Corpus
 corpus, cells = Corpus.open(sys.argv[1]), np.arange(40)
 before = corpus.counts(cells[::2]).sum()
 child = os.fork()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cellfm.data import TokenBatch, tokenize
+from cellfm.cells.tokenize import TokenBatch, tokenize
 
 N_GENES = 60
 IDS = np.where(np.arange(N_GENES) % 7 == 0, 0, np.arange(N_GENES) + 1).astype(np.int32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cellfm.data import describe, rounded
+from cellfm.cells.values import describe, rounded
 
 COUNTS = np.array([0, 1, 3, 200])
 

@@ -13,7 +13,9 @@ import zarr
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.data import check_writable, read_cells, without_pulling, write_cells, write_copy
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.read import read_cells
+from cellfm.cells.write import check_writable, write_cells, write_copy
 from cellfm.errors import DataWarning, InputError
 
 
@@ -50,7 +52,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from anndata import AnnData
-from cellfm.data import write_cells
+from cellfm.cells import write_cells
 from cellfm.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))

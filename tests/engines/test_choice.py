@@ -47,7 +47,7 @@ def test_other_backends_do_not_exist(backend):
 
 def test_a_missing_engine_names_the_extra(monkeypatch):
     real = importlib.util.find_spec
-    for module in (choice, importlib.util, *(m for m in [sys.modules.get("cellfm._extras")] if m)):
+    for module in (choice, importlib.util, *(m for m in [sys.modules.get("cellfm.engines.installed")] if m)):
         if hasattr(module, "find_spec"):
             monkeypatch.setattr(module, "find_spec", lambda name, *a: None if name == "mindspore" else real(name, *a))
     for refuse in (require_engine, start_engine):

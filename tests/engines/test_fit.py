@@ -192,7 +192,7 @@ def test_the_device_is_that_of_the_settings(monkeypatch):
 
 
 def test_forked_processes_are_refused_where_they_would_wait_without_end(monkeypatch):
-    monkeypatch.setattr("cellfm._fork._threads_are_lost", True)
+    monkeypatch.setattr("cellfm.engines.fork._threads_are_lost", True)
     with pytest.raises(InputError, match="before this process was forked"):
         fit(square, START, all_rows, **OPTIONS)
     with pytest.raises(InputError, match="before this process was forked"):

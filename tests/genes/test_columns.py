@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellfm._genes import GeneMatch, find_genes, genes_problem
-from cellfm._hgnc import package_synonyms
-from cellfm.vocab import resolve_vocabulary
+from cellfm.genes.hgnc import package_synonyms
+from cellfm.genes.match import GeneMatch, find_genes, genes_problem
+from cellfm.genes.vocabulary import resolve_vocabulary
 
 MINI = resolve_vocabulary("mini")
 TABLE = MINI.genes[(MINI.genes["ensembl_id"] != "") & (MINI.genes["biotype"] == "protein_coding")].iloc[::40]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellfm._genes import GeneMatch, find_genes
-from cellfm._hgnc import Synonyms, package_synonyms
-from cellfm.genes._names import spelling, split_name, symbols_of_date, without_suffix
-from cellfm.vocab import Vocabulary, resolve_vocabulary
+from cellfm.genes.hgnc import Synonyms, package_synonyms
+from cellfm.genes.match import GeneMatch, find_genes
+from cellfm.genes.names import spelling, split_name, symbols_of_date, without_suffix
+from cellfm.genes.vocabulary import Vocabulary, resolve_vocabulary
 
 MINI = resolve_vocabulary("mini")
 WITH_ID = MINI.genes[(MINI.genes["ensembl_id"] != "") & ~MINI.genes["symbol"].str.startswith("ENSG")]

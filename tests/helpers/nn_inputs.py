@@ -5,8 +5,9 @@ from functools import cache
 
 import numpy as np
 
+from cellfm.cells.chunk import Chunks, chunk_cells, depth_values
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
-from cellfm.data import Chunks, TokenBatch, chunk_cells, depth_values
 from cellfm.nn.parameters import initial_weights
 from cellfm.train._feed import MicroBatch
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cellfm as cf
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig
-from cellfm.data import tokenize
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.nn.parameters import active_heads, attention_strengths, initial_weights, merged_weights

@@ -7,11 +7,12 @@ import pytest
 import scipy.sparse as sp
 
 import cellfm as cf
+from cellfm.cells.chunk import chunks_of
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig
-from cellfm.data import chunks_of, tokenize
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
 from cellfm.nn.parameters import GATES, n_active_layers
-from cellfm.vocab import Vocabulary
 
 
 @pytest.fixture(scope="module")

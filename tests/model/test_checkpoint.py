@@ -14,9 +14,9 @@ import pytest
 
 from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, InputError
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM, _checkpoint, load_model
 from cellfm.model._checkpoint import read_model, write_model
-from cellfm.vocab import Vocabulary
 
 FILES = {"config.json", "model.safetensors", "vocabulary.tsv"}
 

@@ -17,11 +17,11 @@ import pytest
 
 from cellfm.config import PUBLISHED, ModelConfig
 from cellfm.errors import DownloadError, InputError
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import _hub, load_model
 from cellfm.model._convert import write_published
 from cellfm.nn.parameters import initial_weights
 from cellfm.settings import model_folder, settings
-from cellfm.vocab import Vocabulary
 
 CONFIG = ModelConfig(n_layers=1, d_model=16, n_heads=4, n_genes=30, d_value=8)
 SYMBOLS = [f"GENE{i}" for i in range(30)]

@@ -12,12 +12,12 @@ import pytest
 
 from cellfm.config import PUBLISHED, ModelConfig
 from cellfm.errors import CheckpointError, InputError
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import load_model
 from cellfm.model._ckpt import read_ckpt
 from cellfm.model._convert import write_published
 from cellfm.model._published import is_training_state, published_name, read_published
 from cellfm.nn.parameters import Weights, initial_weights, parameter_shapes
-from cellfm.vocab import Vocabulary
 
 WriteTensors = Callable[[dict[str, np.ndarray]], Path]
 

@@ -8,7 +8,8 @@ from nn_inputs import laid_out, random_tokens, random_weights, with_options
 from numpy_operations import NumpyOperations
 from on_engine import run
 
-from cellfm.data import TokenBatch, chunk_cells
+from cellfm.cells.chunk import chunk_cells
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.nn.classification import classification
 from cellfm.nn.heads import mlp_head, mlp_head_weights, query_head, query_head_config, query_head_weights
 from cellfm.nn.network import network

@@ -16,7 +16,7 @@ from nn_inputs import (
 from numpy_operations import NumpyOperations
 from on_engine import run
 
-from cellfm.data import TokenBatch
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.nn.network import embed_cells, network, queries_and_keys
 from cellfm.nn.parameters import parameter_shapes
 from cellfm.nn.weights import nest

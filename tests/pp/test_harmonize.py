@@ -11,10 +11,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm._harmonize import merge_columns
-from cellfm.data import without_pulling
+from cellfm.cells.harmonize import merge_columns
+from cellfm.cells.mudata import without_pulling
 from cellfm.errors import DownloadError, InputError
-from cellfm.vocab import Vocabulary
+from cellfm.genes.vocabulary import Vocabulary
 
 VOCAB = Vocabulary(
     pd.DataFrame(

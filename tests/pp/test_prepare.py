@@ -12,9 +12,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm.data import without_pulling
+from cellfm.cells.mudata import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.vocab import Vocabulary
+from cellfm.genes.vocabulary import Vocabulary
 
 
 @pytest.fixture

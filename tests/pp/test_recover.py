@@ -14,7 +14,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm.data import Transform, recover, stored_precision, without_pulling
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.recover import Transform, recover, stored_precision
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 
 N_CELLS, N_GENES = 50, 300

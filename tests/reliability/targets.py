@@ -14,14 +14,15 @@ import scipy.sparse as sp
 from anndata import AnnData
 from ckpt_bytes import ckpt_entry
 
-from cellfm._encode import CellInput, read_cells_for
-from cellfm._hgnc import read_synonyms
-from cellfm._outside import read_file
-from cellfm._pieces import Pieces
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import Corpus
+from cellfm.corpus._corpus import Corpus
+from cellfm.genes.hgnc import read_synonyms
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.safe_read import read_file
 from cellfm.model import CellFM, load_model
+from cellfm.model._cells import CellInput, read_cells_for
 from cellfm.model._ckpt import list_ckpt
+from cellfm.model._embedding_checkpoint import Pieces
 from cellfm.model._published import published_name
 from cellfm.nn.parameters import initial_weights
 from cellfm.tasks.annotation._annotator import Annotator
@@ -39,7 +40,6 @@ from cellfm.tasks.transport._recipe import Recipe as TransportRecipe
 from cellfm.tasks.transport._spaces import Space
 from cellfm.train import write_shards
 from cellfm.train._run import RunFolder as Run
-from cellfm.vocab import Vocabulary
 
 N_GENES = 30
 VOCAB = Vocabulary(

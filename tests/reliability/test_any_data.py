@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 import cellfm as cf
-from cellfm import _inspect
-from cellfm._genes import find_genes
-from cellfm._hgnc import load_synonyms
+from cellfm.cells import inspection as _inspect
+from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
-from cellfm.data import TokenBatch
 from cellfm.errors import InputError
+from cellfm.genes.hgnc import load_synonyms
+from cellfm.genes.match import find_genes
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import Encoded
-from cellfm.vocab import Vocabulary
 
 # The same few examples in every run; CELLFM_EXAMPLES=2000 draws that many others.
 EXAMPLES = int(os.environ.get("CELLFM_EXAMPLES", "0"))

@@ -17,15 +17,18 @@ import pytest
 from anndata import AnnData
 
 import cellfm as cf
-import cellfm._pieces as pieces_module
-from cellfm import _encode, _outputs
-from cellfm._encode import read_cells_for
-from cellfm._pieces import Pieces, remove_pieces
-from cellfm.cli import main
+import cellfm.model._embedding_checkpoint as pieces_module
+from cellfm.cells import outputs as _outputs
+from cellfm.cells import write as _write
+from cellfm.cells.tokenize import TokenBatch
+from cellfm.cells.write import check_writable, write_cells
+from cellfm.cli._main import main
 from cellfm.config import ModelConfig
-from cellfm.data import TokenBatch, _write, check_writable, write_cells
 from cellfm.errors import InputError
 from cellfm.model import CellFM
+from cellfm.model import _cells as _encode
+from cellfm.model._cells import read_cells_for
+from cellfm.model._embedding_checkpoint import Pieces, remove_pieces
 from cellfm.model._encoder import Encoder
 from cellfm.tasks.perturbation._train import Pairs
 from cellfm.train._classify_feed import TokenBatches
@@ -35,9 +38,9 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this sys
 
 RUN = """
 import os, signal, sys
-import cellfm._pieces as pieces
+import cellfm.model._embedding_checkpoint as pieces
 from cellfm.cli import main
-from cellfm.data import _write
+from cellfm.cells import write as _write
 
 point, *args = sys.argv[1:]
 pieces.PIECE_CELLS = 9
@@ -166,7 +169,7 @@ def test_a_full_disk_keeps_what_was_there(
 FULL = """
 import sys
 from pathlib import Path
-from cellfm.data import read_cells, write_cells
+from cellfm.cells import read_cells, write_cells
 from cellfm.errors import InputError
 try:
     write_cells(read_cells(Path(sys.argv[1])), Path(sys.argv[2]))
@@ -235,7 +238,7 @@ class Encoder:  # as quick as can be: what is tested is the files
         return {"cell": np.full((batch.n_cells, 16), float(number), np.float32)}
 
 cellfm.CellFM._encoder = Encoder()
-import cellfm.data._write as write
+import cellfm.cells.write as write
 inner = write.whole_file
 def together(path):
     Path(f"{barrier}-{number}").touch()
@@ -398,7 +401,7 @@ def test_ctrl_c_while_it_writes_comes_after_the_whole_result(
         record(*args, **facts)
 
     tools = [f"cellfm.tl._{name}" for name in ("embed", "transfer_labels", "annotate", "integrate")]
-    where = ["cellfm._harmonize"] if tool is harmonize else tools
+    where = ["cellfm.cells.harmonize"] if tool is harmonize else tools
     for name in where:
         monkeypatch.setattr(sys.modules[name], "record_run", stopped)
     with pytest.raises(KeyboardInterrupt):

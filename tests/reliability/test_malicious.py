@@ -14,18 +14,19 @@ import pytest
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm._hgnc import read_synonyms
-from cellfm.cli import main
+from cellfm.cells.read import read_cells
+from cellfm.cli._main import main
 from cellfm.config import ModelConfig
-from cellfm.data import Corpus, read_cells
+from cellfm.corpus._corpus import Corpus
 from cellfm.errors import CheckpointError, InputError
+from cellfm.genes.hgnc import read_synonyms
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM, load_model
 from cellfm.model._convert import convert
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.train import write_shards
-from cellfm.vocab import Vocabulary
 
 PACKAGE = Path(cf.__file__).parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}

@@ -9,8 +9,8 @@ import pytest
 from anndata import AnnData
 
 import cellfm as cf
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
-from cellfm.vocab import Vocabulary
 
 N_THREADS = 4
 
@@ -61,7 +61,7 @@ def test_several_threads_in_one_table(tiny_model: CellFM, tiny_adata: AnnData):
 
 def test_the_record_of_one_thread_is_not_overwritten_by_another(tiny_adata: AnnData, monkeypatch: pytest.MonkeyPatch):
     # Each reads the records, adds its own and puts them back: nobody may come between.
-    from cellfm import _outputs
+    from cellfm.cells import outputs as _outputs
 
     inside, most = [], []
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cellfm._adata import read_matrix
+from cellfm.cells.matrix import read_matrix
 from cellfm.tasks.annotation import _baselines, _features
 from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, logistic_regression
 from cellfm.tasks.annotation._features import component_features, gene_features, log_normalised

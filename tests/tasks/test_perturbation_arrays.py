@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm.data import without_pulling
+from cellfm.cells.mudata import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.tasks.perturbation import _baselines as b
 from cellfm.tasks.perturbation import _metrics as m

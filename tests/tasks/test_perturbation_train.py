@@ -8,10 +8,10 @@ import scipy.sparse as sp
 
 import cellfm.nn.perturbation as network
 from cellfm.engines.jax.operations import JaxOperations
+from cellfm.tasks._expression import correlation
 from cellfm.tasks.perturbation._baselines import additive
 from cellfm.tasks.perturbation._conditions import CONTROL, Conditions
 from cellfm.tasks.perturbation._graphs import coexpression_graph, term_graph
-from cellfm.tasks.perturbation._metrics import correlation
 from cellfm.tasks.perturbation._profiles import mean_profiles
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split

@@ -10,9 +10,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm import _adata
+from cellfm.cells import select as _adata
+from cellfm.cells.mudata import without_pulling
 from cellfm.config import ModelConfig
-from cellfm.data import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 
 import cellfm as cf
-from cellfm._encode import read_cells_for
 from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.model._cells import read_cells_for
 
 
 def test_static_embeddings_are_rows_of_the_gene_table(tiny_adata, tiny_model):

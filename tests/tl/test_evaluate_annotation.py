@@ -190,7 +190,7 @@ def test_bad_input_is_refused_before_any_work(labelled, tiny_model, monkeypatch,
     refused(InputError, "at least two, found only 'one'", split="leave-one-batch-out", batch_key="lone")
     labelled.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(InputError, match="to_memory"):
-        evaluate(cf.data.read_cells(tmp_path / "cells.h5ad", backed=True), tiny_model)
+        evaluate(cf.cells.read_cells(tmp_path / "cells.h5ad", backed=True), tiny_model)
     with pytest.raises(InputError, match="No label 'D'.*A, B, C"):
         cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", left_out="D")
     with pytest.raises(InputError, match="at least two, found only 'one'"):

@@ -9,8 +9,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
+from cellfm.cells.mudata import without_pulling
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig
-from cellfm.data import tokenize, without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.integration import _integrate

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm.data import without_pulling
+from cellfm.cells.mudata import without_pulling
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.perturbation._baselines import additive

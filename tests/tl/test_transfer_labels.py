@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 import cellfm as cf
-from cellfm.data import without_pulling
+from cellfm.cells.mudata import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
 from cellfm.tasks.annotation._reject import BatchShift
 

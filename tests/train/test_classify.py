@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig
-from cellfm.data import tokenize
 from cellfm.engines.jax.operations import JaxOperations
 from cellfm.model import CellFM
 from cellfm.nn.heads import mlp_head, mlp_head_weights

@@ -14,7 +14,7 @@ import pytest
 from anndata import AnnData
 from safetensors.numpy import load_file
 
-from cellfm.data import write_cells
+from cellfm.cells.write import write_cells
 from cellfm.model import CellFM
 from cellfm.train import pretrain, write_shards
 from cellfm.train._launch import Job

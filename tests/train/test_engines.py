@@ -13,8 +13,10 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CellTable, TokenBatch, tokenize
+from cellfm.corpus._cell_table import CellTable
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
 from cellfm.nn.heads import mlp_head_weights
 from cellfm.nn.integration import IntegrationWeights
@@ -27,7 +29,6 @@ from cellfm.tasks.perturbation._split import Split
 from cellfm.tasks.perturbation._train import NetworkInput, train_network
 from cellfm.train import finetune, pretrain, write_shards
 from cellfm.train._classify import train_classifier
-from cellfm.vocab import Vocabulary
 
 N_STEPS, N_GENES, N_CELLS = 20, 60, 24
 GENE_IDS = np.arange(1, N_GENES + 1, dtype=np.int32)

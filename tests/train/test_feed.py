@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from cellfm.cells.chunk import depth_values
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CellTable, depth_values
+from cellfm.corpus._cell_table import CellTable
 from cellfm.errors import InputError
 from cellfm.train._feed import Feed, MicroBatch
 

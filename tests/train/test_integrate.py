@@ -6,7 +6,7 @@ import pytest
 from cell_pairs import cosine, naive_pairs
 
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CellTable
+from cellfm.corpus._cell_table import CellTable
 from cellfm.engines import Objective
 from cellfm.engines.jax.operations import JaxOperations
 from cellfm.model import CellFM

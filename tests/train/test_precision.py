@@ -7,15 +7,15 @@ import pytest
 import scipy.sparse as sp
 
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CellTable
+from cellfm.corpus._cell_table import CellTable
 from cellfm.engines import Objective
 from cellfm.engines.jax.operations import SCANNED_FROM
 from cellfm.engines.jax.training import JaxTrainer
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.nn.objectives import pretraining
 from cellfm.nn.parameters import initial_weights
 from cellfm.nn.weights import nest
 from cellfm.train._feed import Feed
-from cellfm.vocab import Vocabulary
 
 CONFIG = TrainConfig(steps=4, batch_size=4, n_chunks=4, train_genes=40, dropout=0.2, learning_rate=1e-3, epsilon=1e-4)
 

@@ -14,12 +14,13 @@ import pytest
 from anndata import AnnData
 
 import cellfm as cf
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig
-from cellfm.data import Corpus, tokenize
+from cellfm.corpus._corpus import Corpus
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
 from cellfm.train import pretrain, write_shards
-from cellfm.vocab import Vocabulary
 
 MODEL = {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_value": 8, "max_genes": 60}
 TRAIN = {

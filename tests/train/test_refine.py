@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CellTable
+from cellfm.corpus._cell_table import CellTable
 from cellfm.engines import apply
 from cellfm.train._refine import TEMPERATURE, SourceCells, _draw, contrast_gradient, contrast_loss, refine_loadings
 from cellfm.train._start import coexpression_start

@@ -7,10 +7,10 @@ import pytest
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm import _extras
-from cellfm.cli import main
+from cellfm.cli._main import main
 from cellfm.config import TrainConfig
-from cellfm.data import CellTable
+from cellfm.corpus._cell_table import CellTable
+from cellfm.engines import installed as _extras
 from cellfm.engines import start_engine
 from cellfm.engines.jax.training import JaxTrainer
 from cellfm.errors import InputError, MissingPackageError

@@ -20,12 +20,14 @@ from anndata import AnnData
 from mudata import MuData
 
 import cellfm as cf
-from cellfm import cli
-from cellfm._adata import Matrix
-from cellfm.data import Corpus, _shard_files, without_pulling
+from cellfm.cells.matrix import Matrix
+from cellfm.cells.mudata import without_pulling
+from cellfm.cli import _main as cli
+from cellfm.corpus import _shard_files, _shard_writer
+from cellfm.corpus._corpus import Corpus
+from cellfm.corpus._survey import _fingerprint
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.train import _shard_writer, export_mindrecord, write_shards
-from cellfm.train._survey import _fingerprint
+from cellfm.train import export_mindrecord, write_shards
 
 N_GENES = 300
 
@@ -345,8 +347,8 @@ def test_an_input_that_loses_most_cells_warns(tiny_adata, write):
 
 RUN = """
 import os, signal, sys
-import cellfm.data._shard_files as files
-import cellfm.train._unfinished as unfinished
+import cellfm.corpus._shard_files as files
+import cellfm.corpus._unfinished as unfinished
 from cellfm.train import write_shards
 
 out, genes, point, *inputs = sys.argv[1:]
@@ -483,7 +485,7 @@ def test_shards_that_lost_their_manifest_are_not_removed_unasked(tiny_adata, wri
 HOLD = """
 import sys, time
 from pathlib import Path
-from cellfm.train._lock import locked
+from cellfm.io.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

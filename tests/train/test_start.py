@@ -7,8 +7,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
+from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig, TrainConfig
-from cellfm.data import CellTable, tokenize
+from cellfm.corpus._cell_table import CellTable
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.nn.parameters import n_active_layers, parameter_shapes

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cellfm._fork import require_threads
+from cellfm.engines.fork import require_threads
 from cellfm.engines.training import DeviceMemoryError
 from cellfm.errors import InputError
 from cellfm.settings import settings

@@ -12,8 +12,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cellfm._fork import require_threads
 from cellfm.config import TrainConfig
+from cellfm.engines.fork import require_threads
 from cellfm.engines.jax.devices import memory_checked, training_mesh
 from cellfm.engines.jax.operations import JaxOperations
 from cellfm.engines.training import (

@@ -7,13 +7,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import ops
 
-from cellfm._logging import logger
 from cellfm.config import TrainConfig
 from cellfm.engines.mindspore.devices import computing, use_device
 from cellfm.engines.mindspore.distributed import join_processes, total
 from cellfm.engines.mindspore.operations import MindSporeOperations
 from cellfm.engines.mindspore.training import MindSporeTrainer, as_numpy, parameters
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
 
 __all__ = ["MindSporeEngine"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import mindspore as ms
 
-from cellfm._fork import require_threads
+from cellfm.engines.fork import require_threads
 from cellfm.errors import InputError
 from cellfm.settings import settings
 

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm._adata import select, warn
-from cellfm._encode import CellInput, read_cells_for
-from cellfm._genes import MIN_KNOWN_GENES
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.messages import warn
 from cellfm.model import CellFM
+from cellfm.model._cells import CellInput, read_cells_for
 from cellfm.tasks.annotation._calibrate import calibrated, check_thresholds
 from cellfm.tasks.annotation._head import Head, MLPHead
 from cellfm.tasks.annotation._prediction import Prediction

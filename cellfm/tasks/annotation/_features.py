@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
-from cellfm._adata import Matrix
+from cellfm.cells.matrix import Matrix
 
 TARGET_SUM = 1e4
 N_TOP_GENES = 2000

@@ -5,10 +5,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from cellfm._encode import CellInput, embed_cells
-from cellfm._progress import progress
 from cellfm.errors import InputError
+from cellfm.io.progress import progress
 from cellfm.model import CellFM
+from cellfm.model._cells import CellInput, embed_cells
 from cellfm.tasks.annotation._mlp import MLP, softmax
 
 Kind = Literal["mlp", "query"]

@@ -3,8 +3,9 @@
 import numpy as np
 from anndata import AnnData
 
-from cellfm._adata import read_column, tell_missing, warn
+from cellfm.cells.obs import read_column, tell_missing
 from cellfm.errors import InputError
+from cellfm.io.messages import warn
 from cellfm.keys import UNKNOWN
 
 UNKNOWN_COLOR = "#bdbdbd"

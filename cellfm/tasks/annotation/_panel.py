@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cellfm._encode import CellInput
-from cellfm._wording import counted
 from cellfm.errors import InputError
+from cellfm.io.messages import counted
+from cellfm.model._cells import CellInput
 
 
 def on_shared_genes(query: CellInput, reference: CellInput, *, least: int) -> tuple[CellInput, CellInput]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellfm._adata import warn
-from cellfm._logging import logger
+from cellfm.io.logging import logger
+from cellfm.io.messages import warn
 from cellfm.keys import UNKNOWN
 from cellfm.tasks.annotation._reject import BatchShift, Reference
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellfm._adata import warn
-from cellfm._wording import counted, counted_of
 from cellfm.errors import InputError
+from cellfm.io.messages import counted, counted_of, warn
 
 MIN_TRAIN = 2
 """Cells of a class that training needs, one of them for validation."""

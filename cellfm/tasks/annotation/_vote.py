@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from cellfm.data import as_text
+from cellfm.genes.text import as_text
 
 N_NEIGHBORS = 10
 _RESOLUTIONS = ((5_000, 5), (20_000, 10), (40_000, 15), (100_000, 20), (200_000, 25))

@@ -14,7 +14,6 @@ from cellfm.tasks.genes._attention import (
 )
 from cellfm.tasks.genes._biotypes import is_lncrna
 from cellfm.tasks.genes._compare import compare_graphs
-from cellfm.tasks.genes._embed import GeneMeans, contextual_means, static_embedding
 from cellfm.tasks.genes._enrich import (
     GeneSets,
     enriched_terms,
@@ -23,7 +22,7 @@ from cellfm.tasks.genes._enrich import (
     over_representation,
     read_gene_sets,
 )
-from cellfm.tasks.genes._features import expression_summary, gene_features, gene_table, log_normalised
+from cellfm.tasks.genes._features import expression_summary, gene_features, gene_table
 from cellfm.tasks.genes._function import LOGISTIC, MLP, cross_validate, fit_and_score
 from cellfm.tasks.genes._graph import leiden_modules, neighbour_graph, random_modules, spread, strongest, umap_of
 from cellfm.tasks.genes._known import features_by_name
@@ -36,12 +35,10 @@ __all__ = [
     "EXPRESSION_SCORE",
     "LOGISTIC",
     "MLP",
-    "GeneMeans",
     "GeneSets",
     "adjusted_over_all",
     "cls_scores",
     "compare_graphs",
-    "contextual_means",
     "cross_validate",
     "enriched_terms",
     "expression_summary",
@@ -54,7 +51,6 @@ __all__ = [
     "is_tested",
     "layer_facts",
     "leiden_modules",
-    "log_normalised",
     "marker_table",
     "match_sets",
     "mean_scores",
@@ -70,7 +66,6 @@ __all__ = [
     "read_labels",
     "score_matrices",
     "spread",
-    "static_embedding",
     "stored_modules",
     "strongest",
     "umap_of",

@@ -6,12 +6,12 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import spearmanr
 
-from cellfm._adata import warn
-from cellfm._encode import CellInput
-from cellfm._progress import progress
-from cellfm.data import TokenBatch
+from cellfm.cells.tokenize import TokenBatch
+from cellfm.io.messages import warn
+from cellfm.io.progress import progress
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM
+from cellfm.model._cells import CellInput
 from cellfm.nn.parameters import NEGLIGIBLE
 
 BLOCK_CELLS = 256

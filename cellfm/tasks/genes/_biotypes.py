@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm._adata import column_names
-from cellfm.data import as_text
 from cellfm.errors import InputError, MissingKeyError
-from cellfm.vocab import Vocabulary, strip_version
+from cellfm.genes.text import as_text, column_names
+from cellfm.genes.vocabulary import Vocabulary, strip_version
 
 Biotypes = str | Path | Mapping[str, str] | pd.Series | None
 LNCRNA = {

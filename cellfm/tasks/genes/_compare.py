@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellfm._progress import progress
+from cellfm.io.progress import progress
 from cellfm.tasks.genes._enrich import enriched_terms, n_tests
 from cellfm.tasks.genes._graph import leiden_modules, random_modules
 

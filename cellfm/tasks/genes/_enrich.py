@@ -12,8 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.stats import false_discovery_control, hypergeom
 
-from cellfm._network import require_reachable
 from cellfm.errors import DownloadError, InputError
+from cellfm.io.http import require_reachable
 
 GeneSets = Mapping[str, Iterable[str]] | str | Path
 """Names and their genes, the path of a GMT file, or the name of an Enrichr library."""

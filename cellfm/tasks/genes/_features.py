@@ -8,10 +8,11 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._adata import read_matrix
-from cellfm._counts import require_counts
-from cellfm._wording import counted, counted_of
+from cellfm.cells.counts import require_counts
+from cellfm.cells.matrix import read_matrix
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.messages import counted, counted_of
+from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes._graph import standardised_expression
 
 MIN_GENES_OF_GRAPH = 50
@@ -93,12 +94,6 @@ def gene_features(
     cells = np.sort(generator.permutation(counts.n_cells)[:MAX_CELLS])
     blocks = [block[cells[(cells >= span.start) & (cells < span.stop)] - span.start] for span, block in counts.blocks()]
     return places, standardised_expression(log_normalised(sp.vstack(blocks).tocsr())[:, places])
-
-
-def log_normalised(counts: sp.csr_matrix) -> sp.csr_matrix:
-    """log1p of counts per 10,000."""
-    depth = np.asarray(counts.sum(1)).ravel()
-    return sp.csr_matrix(sp.diags(1e4 / np.maximum(depth, 1)) @ counts, dtype=np.float32).log1p()
 
 
 def _chosen(adata: AnnData, genes: Sequence[str] | str | None) -> np.ndarray:

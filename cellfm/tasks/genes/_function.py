@@ -15,7 +15,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 from sklearn.multiclass import OneVsRestClassifier
 
-from cellfm._progress import progress
+from cellfm.io.progress import progress
 from cellfm.tasks.genes._mlp import Recipe, binary_recipe, multilabel_recipe, probabilities, train_folds
 
 MLP, LOGISTIC = "MLP", "logistic regression"

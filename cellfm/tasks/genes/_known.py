@@ -7,10 +7,10 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import select
+from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.model import CellFM, resolve_model
-from cellfm.tasks.genes._embed import static_embedding
+from cellfm.tasks._gene_embedding import static_embedding
 from cellfm.tasks.genes._features import gene_table
 
 Features = AnnData | MuData | pd.DataFrame | CellFM | str | Path

@@ -3,7 +3,7 @@
 import numpy as np
 from anndata import AnnData
 
-from cellfm._outputs import run_record
+from cellfm.cells.outputs import run_record
 from cellfm.errors import MissingKeyError
 from cellfm.keys import MODULES
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cellfm._wording import counted_of
 from cellfm.errors import InputError
+from cellfm.io.messages import counted_of
 
 VALIDATION_FRACTION = 0.15
 MAX_VALIDATION = 300

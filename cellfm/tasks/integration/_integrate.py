@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellfm._progress import progress
+from cellfm.cells.chunk import CHUNK, chunks_of
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.config import TrainConfig
-from cellfm.data import CHUNK, CellTable, TokenBatch, chunks_of, tokenize
+from cellfm.corpus._cell_table import CellTable
 from cellfm.engines import Backend, Objective, start_engine
 from cellfm.errors import InputError
+from cellfm.io.progress import progress
 from cellfm.model import CellFM
 from cellfm.nn.heads import mlp_head_weights
 from cellfm.nn.integration import IntegrationWeights, integration

@@ -8,10 +8,10 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm._adata import missing_values, tell_missing, warn
-from cellfm._logging import logger
-from cellfm._wording import counted
+from cellfm.cells.obs import missing_values, tell_missing
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted, warn
 from cellfm.tasks.perturbation._labels import (
     CONTROL,
     CONTROL_WORDS,

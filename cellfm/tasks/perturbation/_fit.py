@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellfm._encode import CellInput
-from cellfm._genes import find_genes
-from cellfm._hgnc import Synonyms
-from cellfm._logging import logger
-from cellfm._wording import counted
 from cellfm.engines import Backend
 from cellfm.errors import InputError
+from cellfm.genes.hgnc import Synonyms
+from cellfm.genes.match import find_genes
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted
 from cellfm.model import CellFM
-from cellfm.tasks.genes import contextual_means, static_embedding
+from cellfm.model._cells import CellInput
+from cellfm.tasks._gene_embedding import contextual_means, static_embedding
 from cellfm.tasks.perturbation._baselines import (
     ADDITIVE,
     BASELINES,
@@ -35,7 +36,6 @@ from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
 from cellfm.tasks.perturbation._profiles import Profiles, mean_profiles
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split
-from cellfm.vocab import Vocabulary
 
 N_CONTROLS = 300
 """Control cells that a predictor keeps."""

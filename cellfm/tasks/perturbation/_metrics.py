@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cellfm._adata import warn
+from cellfm.io.messages import warn
+from cellfm.tasks._expression import correlation
 
-N_TOP = 20
-"""Most changed genes of a condition that are judged on their own."""
 N_EXPRESSED = 1000
 """Most expressed genes that the distance of Ahlmann-Eltze is over."""
 COLLAPSED = 0.1
@@ -17,26 +16,6 @@ N_BOOTSTRAP = 1000
 HIGHER_IS_BETTER = {"pearson_delta", "pearson_delta_top20", "pearson", "pearson_top20"}
 JUDGED_BY = "pearson_delta"
 """The number by which the best baseline is chosen."""
-
-
-def top_changed(
-    mean: np.ndarray,
-    variance: np.ndarray,
-    n_cells: int,
-    control: tuple[np.ndarray, np.ndarray, int],
-    n_top: int = N_TOP,
-) -> np.ndarray:
-    """The genes of a condition that differ most from control, by Welch's t, the most certain first.
-
-    Parameters
-    ----------
-    mean, variance
-        (n_genes,) of the condition's `n_cells` cells; `control` is the same three of the control cells.
-    """
-    mean0, variance0, n0 = control
-    spread = np.sqrt(variance / max(n_cells, 1) + variance0 / max(n0, 1))
-    t = np.abs(mean - mean0) / np.maximum(spread, 1e-9)
-    return np.argsort(-t, kind="stable")[:n_top]
 
 
 def score_conditions(
@@ -72,13 +51,6 @@ def score_conditions(
         row["l2_1000"] = float(np.linalg.norm(p[expressed] - o[expressed]))
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's; 0 where one of the two is constant."""
-    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
-    norm = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(a @ b / norm) if norm > 1e-12 else 0.0
 
 
 def summarise(

@@ -4,14 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from anndata import AnnData
 
-from cellfm._adata import read_matrix, require_features, warn
-from cellfm._counts import require_counts
-from cellfm.errors import InputError
-from cellfm.tasks.genes import log_normalised
+from cellfm.tasks._expression import top_changed
 from cellfm.tasks.perturbation._conditions import Condition, Conditions
-from cellfm.tasks.perturbation._metrics import top_changed
 
 
 @dataclass(frozen=True)
@@ -49,31 +44,6 @@ class Profiles:
         return [
             top_changed(self.mean[i], self.variance[i], int(self.n_cells[i]), control) for i in self.rows(conditions)
         ]
-
-
-def read_expression(adata: AnnData, layer: str | None) -> sp.csr_matrix:
-    """log1p of counts per 10,000, (n_cells, n_genes) float32: from counts, or as it is where it is there already.
-
-    Raises
-    ------
-    InputError
-        No human genes, negative values, values that are not finite, fractions without logarithm, or nothing.
-    MissingKeyError
-        No such layer.
-    """
-    matrix = read_matrix(adata, layer)
-    require_features(matrix)
-    if matrix.features.note:
-        warn(matrix.features.note)
-    found = matrix.describe()
-    if found.kind not in ("counts", "log-normalised"):
-        raise InputError(
-            f"Expected counts or log-normalised expression, but {matrix.name} has {found}. Pass layer= with either."
-        )
-    if found.kind == "counts":
-        matrix = require_counts(matrix, adata)
-    values = matrix.rows(0, matrix.n_cells).astype(np.float32)
-    return log_normalised(values) if found.kind == "counts" else values
 
 
 def mean_profiles(values: sp.csr_matrix, conditions: Conditions) -> Profiles:

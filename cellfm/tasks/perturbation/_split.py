@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellfm._wording import counted
 from cellfm.errors import InputError
+from cellfm.io.messages import counted
 from cellfm.tasks.perturbation._conditions import Condition, name_of
 
 SEEN_GENES = 0.75

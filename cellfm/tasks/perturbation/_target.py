@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellfm._adata import select, warn
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.messages import warn
+from cellfm.tasks._expression import read_expression
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
-from cellfm.tasks.perturbation._profiles import read_expression
 
 LEAST_GENES = 10
 """Fewer common genes tell no two states apart."""

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cellfm._progress import progress
 from cellfm.config import TrainConfig
 from cellfm.engines import FIXED, Backend, DeviceMemoryError, Objective, start_engine
+from cellfm.io.progress import progress
 from cellfm.nn.perturbation import (
     MIN_VARIANCE,
     perturbation,

@@ -8,7 +8,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm._logging import logger
+from cellfm.io.logging import logger
 from cellfm.tasks.transport._maps import LatentCells, Map, Method, fit_map, mean_shift
 from cellfm.tasks.transport._metrics import evaluate, mmd
 from cellfm.tasks.transport._model import carry

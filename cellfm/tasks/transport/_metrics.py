@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
 
-from cellfm.tasks.perturbation._metrics import correlation, top_changed
+from cellfm.tasks._expression import correlation, top_changed
 
 N_TOP = 50
 """Most changed genes that are judged on their own."""

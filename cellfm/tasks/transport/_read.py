@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from anndata import AnnData
 
-from cellfm._adata import read_matrix
-from cellfm._encode import read_cells_for, refuse_empty, stored_or_new_embedding
-from cellfm._wording import counted_of
+from cellfm.cells.matrix import read_matrix
 from cellfm.errors import InputError
-from cellfm.tasks.perturbation._profiles import read_expression
+from cellfm.io.messages import counted_of
+from cellfm.model._cells import read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm.tasks._expression import read_expression
 from cellfm.tasks.transport._model import TransportModel
 
 

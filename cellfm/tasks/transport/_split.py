@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellfm._wording import counted
 from cellfm.errors import InputError
+from cellfm.io.messages import counted
 
 MIN_CELLS = 20
 """Of each condition, in training and in test."""

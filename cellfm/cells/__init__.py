@@ -1,0 +1,8 @@
+"""Cells as arrays: reading and writing files, counts or not, tokens. Never an engine."""
+
+from cellfm.cells.read import cell_format, read_cells
+from cellfm.cells.tokenize import TokenBatch, tokenize
+from cellfm.cells.values import Values, describe
+from cellfm.cells.write import write_cells
+
+__all__ = ["TokenBatch", "Values", "cell_format", "describe", "read_cells", "tokenize", "write_cells"]

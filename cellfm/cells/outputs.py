@@ -1,0 +1,131 @@
+"""What tools leave in AnnData: keys that files can hold, and the records of runs in ``uns["cellfm"]``."""
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from cellfm.cells.storable import name_problem
+from cellfm.errors import InputError
+from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.messages import warn
+from cellfm.keys import RUN
+
+_TABLES = ("obs", "var")
+_FOREIGN = f"{RUN}_foreign"
+
+
+def require_keys(adata: AnnData, argument: str, **slots: str | list[str]) -> None:
+    """Check, before any work, the keys that a tool is to write: that .h5ad and .zarr can hold them and give them back.
+
+    Parameters
+    ----------
+    adata
+        Where they go. The user is warned of what is there under a key and is not of cellfm.
+    argument
+        What the user calls the key: ``key_added``.
+    slots
+        The key, or a list of keys, by the place where they go, as in ``obsm="X_cellfm"``.
+
+    Raises
+    ------
+    InputError
+        A key is no text, is empty, has a slash, or means something else in a file.
+    """
+    for slot, keys in slots.items():
+        for key in keys if isinstance(keys, list) else [keys]:
+            require_key(key, argument, table=slot in _TABLES)
+            if slot == "uns" and key == RUN:
+                raise InputError(f"{argument}={key!r} is where cellfm keeps the facts of its runs: choose another key.")
+            if slot == "layers" and key in ("X", "raw"):
+                raise InputError(f"{argument}={key!r} is what layer= calls another matrix: choose another key.")
+            if slot in _TABLES and key == getattr(adata, slot).index.name:
+                raise InputError(
+                    f"{argument}={key!r} is the name of the index of {slot}, which a file keeps under it: choose "
+                    "another key."
+                )
+            if key in getattr(adata, slot) and not _is_ours(adata, slot, key):
+                warn(f"{slot}[{key!r}] is there already and is not a result of cellfm: it is replaced.")
+
+
+def require_key(key: object, argument: str, *, table: bool = False) -> None:
+    """Check one key, of a `table` or of anything else.
+
+    Raises
+    ------
+    InputError
+        It cannot be written, or not be read again.
+    """
+    if problem := name_problem(key, table=table):
+        raise InputError(f"{argument}={key!r} {problem}, so files (.h5ad, .zarr) cannot hold it: choose another key.")
+
+
+def as_keys(names: Iterable[str]) -> list[str]:
+    """Names of groups as parts of keys: slashes become bars, and names that are then the same get a number.
+
+    Examples
+    --------
+    >>> from cellfm.cells.outputs import as_keys
+    >>> as_keys(["CD4/CD8", "CD4|CD8", "B"])
+    ['CD4|CD8', 'CD4|CD8_2', 'B']
+    """
+    found: list[str] = []
+    for name in names:
+        key = start = name.translate({ord(char): "|" for char in "/\\\0"})
+        n = 1
+        while key in found:
+            key, n = f"{start}_{n + 1}", n + 1
+        found.append(key)
+    return found
+
+
+def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
+    """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it.
+
+    What is there and is not of cellfm is moved to ``uns["cellfm_foreign"]``, and the user is warned.
+    """
+    with undisturbed():
+        runs = adata.uns.get(RUN, {})
+        if not isinstance(runs, Mapping):
+            _set_aside(adata, runs, f"uns[{RUN!r}]")
+            runs = {}
+        elif key in runs and not _is_record(runs[key]):
+            _set_aside(adata, {key: runs[key]}, f"uns[{RUN!r}][{key!r}]")
+        kept = {name: _plain(fact) for name, fact in facts.items() if fact is not None}
+        adata.uns[RUN] = dict(runs) | {key: {"cellfm_version": version("cellfm")} | kept}
+
+
+def run_record(adata: AnnData, key: str) -> Mapping[str, Any]:
+    """The facts of a run in ``uns["cellfm"][key]``; none where it holds something that is not of cellfm."""
+    runs = adata.uns.get(RUN)
+    record = runs.get(key) if isinstance(runs, Mapping) else None
+    return record if isinstance(record, Mapping) else {}
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, Mapping) and "cellfm_version" in value
+
+
+def _is_ours(adata: AnnData, slot: str, key: str) -> bool:
+    """Whether a result of an earlier run is there: by its record, its name, or as a table such as tools write."""
+    of_uns = slot == "uns" and isinstance(adata.uns[key], pd.DataFrame)
+    return of_uns or _is_record(run_record(adata, key)) or key.startswith((RUN, f"X_{RUN}"))
+
+
+def _set_aside(adata: AnnData, value: object, place: str) -> None:
+    name, n = _FOREIGN, 1
+    while name in adata.uns:
+        name, n = f"{_FOREIGN}_{n}", n + 1
+    adata.uns[name] = value
+    warn(
+        f"{place} holds {type(value).__name__} that is not of cellfm, which keeps the facts of its runs there: it was "
+        f"moved to uns[{name!r}]."
+    )
+
+
+def _plain(fact: Any) -> Any:
+    """A fact that files can hold: names of columns may be anything."""
+    return fact if isinstance(fact, str | bool | int | float | np.ndarray | np.generic | pd.DataFrame) else str(fact)

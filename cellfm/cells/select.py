@@ -1,0 +1,72 @@
+"""The table to work on: an AnnData, or one modality of a MuData."""
+
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm.cells.mudata import without_pulling
+from cellfm.errors import InputError, MissingKeyError
+
+
+def select(data: AnnData | MuData, modality: str = "rna") -> AnnData:
+    """The table to work on: `data` itself, or one modality of a MuData.
+
+    Raises
+    ------
+    MissingKeyError
+        The MuData has no such modality.
+    InputError
+        Something else was passed, or the table has no cells or no genes.
+    """
+    adata = pick_table(data, modality)
+    if problem := size_problem(adata):
+        raise InputError(problem)
+    return adata
+
+
+def pick_table(data: AnnData | MuData, modality: str = "rna") -> AnnData:
+    """As `select`, for tables of any size."""
+    if isinstance(data, MuData):
+        if modality not in data.mod:
+            raise MissingKeyError(
+                f"No modality {modality!r}; there are: {', '.join(data.mod)}. Pass modality= with one of them."
+            )
+        data = data.mod[modality]
+    if not isinstance(data, AnnData):
+        raise InputError(f"Expected an AnnData or MuData object, found {type(data).__name__}.")
+    return data
+
+
+def size_problem(adata: AnnData) -> str | None:
+    """What is wrong with a table without cells or genes; None where nothing is."""
+    for size, what in ((adata.n_obs, "cells"), (adata.n_vars, "genes")):
+        if not size:
+            return f"The data hold no {what}: their shape is {adata.n_obs} cells x {adata.n_vars} genes."
+    return None
+
+
+def require_in_memory(adata: AnnData, verb: str) -> None:
+    """Refuse data on disk, which cannot be changed in place.
+
+    Raises
+    ------
+    InputError
+        The data are backed.
+    """
+    if adata.isbacked:
+        raise InputError(
+            f"{verb} changes the data, and these are backed by {adata.filename}: call adata = adata.to_memory() first. "
+            "cf.pp.check and cf.tl.embed read backed data as they are."
+        )
+
+
+def copied(data: AnnData | MuData) -> AnnData | MuData:
+    """A copy; that of a MuData pulls no columns from its modalities."""
+    with without_pulling():
+        return data.copy()
+
+
+def refresh(data: AnnData | MuData) -> None:
+    """Let a MuData know that cells or genes of a modality have changed."""
+    if isinstance(data, MuData):
+        with without_pulling():
+            data.update()

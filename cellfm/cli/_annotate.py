@@ -1,0 +1,85 @@
+"""The commands about tasks: ``cellfm annotate``."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cellfm.cli._embed import FILES_OF_CELLS
+from cellfm.cli._genes import add_gene_options, gene_options
+from cellfm.errors import InputError
+
+
+def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
+    """Add the commands to those of the parser; what they tell goes to `say`."""
+    annotate = commands.add_parser("annotate", help="label the cells of a file by those of another")
+    annotate.add_argument("query", type=Path, metavar="QUERY", help=FILES_OF_CELLS)
+    annotate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
+    source = annotate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--reference", type=Path, metavar="REF", help="file of cells with labels, to learn from")
+    source.add_argument("--annotator", type=Path, metavar="FOLDER", help="annotator that was saved")
+    annotate.add_argument("--labels-key", metavar="COLUMN", help="column of obs of the reference with the labels")
+    annotate.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
+    annotate.add_argument("--method", choices=("frozen", "lora", "full"), default="frozen", help="what is trained")
+    annotate.add_argument("--head", choices=("mlp", "query"), default="mlp", help="on CLS (default) or on all genes")
+    annotate.add_argument("--layer", help="layer of the query with the counts; raw means .raw; by default X")
+    annotate.add_argument("--reference-layer", metavar="LAYER", help="the same for the reference")
+    annotate.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
+    add_gene_options(annotate, reference=True)
+    annotate.add_argument("--save-annotator", type=Path, metavar="FOLDER", help="keep what was fitted to the reference")
+    annotate.add_argument("--overwrite", action="store_true", help="replace the annotator in --save-annotator")
+    annotate.add_argument("--all-genes", action="store_true", help="fit to all genes, not only to the shared ones")
+    annotate.add_argument("--confidence", type=float, metavar="P", help="confidence below which cells are Unknown")
+    annotate.add_argument("--distance", type=float, metavar="D", help="distance above which cells are Unknown")
+    clusters = "one label for a cluster: of a column of obs, or of small clusters that are found"
+    annotate.add_argument("--majority-voting", nargs="?", const=True, default=False, metavar="COLUMN", help=clusters)
+    annotate.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once")
+    annotate.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
+    annotate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the fit (0)")
+    annotate.set_defaults(run=lambda args: _annotate(args, say))
+
+
+def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm.cells.read import read_cells
+    from cellfm.cells.select import select
+    from cellfm.cells.write import check_fits, check_writable, write_cells
+    from cellfm.keys import ANNOTATION
+    from cellfm.tl import annotate
+
+    check_writable(args.output)
+    if args.reference and not args.labels_key:
+        raise InputError("--reference needs --labels-key with the column of obs that holds the labels.")
+    data = read_cells(args.query, genome=args.genome)
+    if args.output.suffix == ".h5ad":
+        data = select(data, args.modality)  # one table of a .h5mu
+    check_fits(data, args.output)
+    reference = read_cells(args.reference, genome=args.reference_genome) if args.reference else None
+    annotate(
+        data,
+        args.annotator,
+        reference=reference,
+        labels_key=args.labels_key,
+        model=args.model,
+        method=args.method,
+        head=args.head,
+        layer=args.layer,
+        reference_layer=args.reference_layer,
+        values_layer=args.values_layer,
+        **gene_options(args),
+        modality=args.modality,
+        shared_genes=not args.all_genes,
+        save_annotator=args.save_annotator,
+        overwrite=args.overwrite,
+        confidence_threshold=args.confidence,
+        distance_threshold=args.distance,
+        majority_voting=args.majority_voting,
+        batch_size=args.batch_size,
+        random_state=args.seed,
+    )
+    cells = select(data, args.modality)
+    write_cells(data, args.output)
+    counts = cells.obs[ANNOTATION.label].value_counts()
+    for label, n in counts[counts > 0].items():
+        say(f"  {label}: {n:,}")
+    say(f"{args.output}: {cells.n_obs:,} cells, labels in obs[{ANNOTATION.label!r}]")
+    return 0

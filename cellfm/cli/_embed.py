@@ -1,0 +1,289 @@
+"""The commands ``cellfm embed`` and ``cellfm join``: a file of cells, and the same file with their embeddings."""
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cellfm.cli._genes import add_gene_options, gene_options
+from cellfm.cli._train import add_backend
+from cellfm.engines.installed import require_mindspore
+from cellfm.errors import InputError
+from cellfm.io.messages import reason_of
+from cellfm.keys import EMBED
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from cellfm.model import CellFM
+    from cellfm.model._embedding_checkpoint import Pieces
+
+FILES_OF_CELLS = "cells with counts: .h5ad, .h5mu, .zarr, 10x .h5 or folder, .loom, .csv or .tsv (also compressed)"
+_LOGS = ".logs"
+_INPUT = ("layer", "values_layer", "gene_key", "hgnc", "min_known_genes")
+
+
+def add_embed_commands(commands: Any, say: Callable[[str], object]) -> None:
+    """Add the commands to those of the parser; what they tell goes to `say`."""
+    embed = commands.add_parser("embed", help="add embeddings to a file of cells")
+    _add_input(embed)
+    embed.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once; fewer need less memory")
+    embed.add_argument("--plot", type=Path, metavar="FILE", help="also draw a UMAP of the embedding (png, pdf, svg)")
+    embed.add_argument("--color", metavar="COLUMN", help="column of obs to colour the plot by")
+    embed.add_argument("--resume", action="store_true", help="keep finished cells in OUT.pieces, and go on from them")
+    embed.add_argument("--part", metavar="I/N", help="embed the Ith of N parts into OUT.pieces, for jobs side by side")
+    embed.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (1)")
+    embed.set_defaults(run=lambda args: _embed(args, say))
+
+    join = commands.add_parser("join", help="put together what cellfm embed --part has made")
+    _add_input(join)
+    join.set_defaults(run=lambda args: _join(args, say), part=None, plot=None)
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write"
+    )
+    parser.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
+    parser.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    parser.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
+    add_gene_options(parser)
+    parser.add_argument("--key-added", default=EMBED.obsm, metavar="KEY", help="name of the embedding in obsm")
+    parser.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    add_backend(parser)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products (float32)")
+
+
+def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm.cells.outputs import require_key
+    from cellfm.cells.read_anndata import closing
+    from cellfm.cells.write import PICTURE_SUFFIXES, check_writable
+    from cellfm.train._workers import is_worker
+
+    require_key(args.key_added, "--key-added")
+    if args.workers < 1:
+        raise InputError(f"--workers must be 1 or more, not {args.workers}.")
+    if args.part and args.workers > 1:
+        raise InputError("--part and --workers both share out the work; give one of them.")
+    if is_worker():
+        return _work(args)
+    check_writable(args.output)
+    if args.plot:
+        check_writable(args.plot, PICTURE_SUFFIXES)
+    if args.workers > 1:
+        require_mindspore("--workers, unlike --part,")
+    data, model = _read(args)
+    with closing(data):
+        if args.plot:
+            _require_drawable(data, args)
+        if args.part:
+            return _embed_part(args, data, model, say)
+        pieces = _pieces(args, data, model) if args.resume or args.workers > 1 else None
+        if pieces is not None and args.workers > 1:
+            _launch(args, pieces)
+        _embed_and_write(args, data, model, say, pieces, batch_size=args.batch_size)
+    return 0
+
+
+def _join(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm.cells.read_anndata import closing
+    from cellfm.cells.write import check_writable
+
+    check_writable(args.output)
+    if not _folder(args).is_dir():
+        raise InputError(f"There is no folder {_folder(args)}: cellfm embed --part I/N -o {args.output} makes it.")
+    data, model = _read(args)
+    with closing(data):
+        pieces = _pieces(args, data, model)
+        pieces.require_all()
+        _embed_and_write(args, data, model, say, pieces)
+    return 0
+
+
+def _read(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
+    from cellfm.cells.read import cell_format, read_cells
+    from cellfm.cells.select import select
+    from cellfm.cells.write import check_fits
+    from cellfm.model import load_model
+
+    on_disk = _stays_on_disk(args)
+    kind = cell_format(args.input, genome=args.genome)
+    model = load_model(args.model, backend=args.backend, precision=args.precision)
+    by_rows = kind in ("h5ad", "zarr") and args.part is not None and args.genome is None
+    data = read_cells(args.input, backed=on_disk or by_rows, genome=args.genome)
+    if args.output.suffix == ".h5ad":
+        data = select(data, args.modality)  # one table of a .h5mu
+    check_fits(data, args.output, copied_from=args.input if on_disk else None)
+    return data, model
+
+
+def _require_drawable(data: "AnnData | MuData", args: argparse.Namespace) -> None:
+    from cellfm.cells.obs import require_column
+    from cellfm.cells.select import select
+
+    cells = select(data, args.modality)
+    _require_enough(cells.n_obs)
+    if args.color is not None:
+        require_column(cells.obs, args.color, "--color")
+
+
+def _require_enough(n_cells: int) -> None:
+    from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP
+
+    if n_cells < MIN_CELLS_OF_UMAP:
+        raise InputError(f"A UMAP needs {MIN_CELLS_OF_UMAP} cells with an embedding; there are {n_cells}. Omit --plot.")
+
+
+def _stays_on_disk(args: argparse.Namespace) -> bool:
+    """Whether the input is copied to the output as it is, and the counts never come into memory."""
+    from cellfm.cells.read import cell_format
+
+    kind = cell_format(args.input, genome=args.genome)
+    return kind in ("h5ad", "zarr") and args.output.suffix == f".{kind}" and args.genome is None
+
+
+def _embed_and_write(
+    args: argparse.Namespace,
+    data: "AnnData | MuData",
+    model: "CellFM",
+    say: Callable[[str], object],
+    pieces: "Pieces | None",
+    **options: Any,
+) -> None:
+    from cellfm.cells.select import select
+    from cellfm.cells.write import write_cells, write_copy
+    from cellfm.model._embedding_checkpoint import remove_pieces
+    from cellfm.tl import embed
+
+    embed(
+        data,
+        model,
+        layer=args.layer,
+        values_layer=args.values_layer,
+        **gene_options(args),
+        key_added=args.key_added,
+        modality=args.modality,
+        checkpoint=pieces,
+        **options,
+    )
+    cells = select(data, args.modality)
+    if _stays_on_disk(args):
+        write_copy(args.input, cells, args.output, obsm=args.key_added, uns=EMBED.uns)
+    else:
+        write_cells(data, args.output)
+    if pieces is not None:
+        remove_pieces(_folder(args), cells.n_obs)
+    say(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
+    if args.plot:
+        with drawing(args.output):
+            _draw(cells, args)
+        say(f"{args.plot}: UMAP of the embedding")
+
+
+@contextmanager
+def drawing(written: Path) -> Iterator[None]:
+    """A block that draws results, which are in a file already, whatever goes wrong with the picture.
+
+    Raises
+    ------
+    InputError
+        Something does; the message says that the results are there.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{written} is written, but the plot could not be drawn: {reason_of(error)}") from error
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    return args.output.with_name(f"{args.output.name}.pieces")
+
+
+def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "Pieces":
+    from cellfm.cells.select import select
+    from cellfm.model._cells import read_cells_for
+    from cellfm.model._embedding_checkpoint import Pieces
+
+    layers = {"layer": args.layer, "values_layer": args.values_layer}
+    cells = read_cells_for(select(data, args.modality), model.vocab, **layers, **gene_options(args))
+    return Pieces(_folder(args), model, cells, random_state=0)
+
+
+def _embed_part(
+    args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM", say: Callable[[str], object]
+) -> int:
+    from cellfm.model._embedding_checkpoint import Part
+
+    part = Part.parse(args.part)
+    _pieces(args, data, model).compute(part, batch_size=args.batch_size)
+    say(f"{_folder(args)}: part {args.part} is done; when all are, cellfm join with the same IN, OUT and options.")
+    return 0
+
+
+def _work(args: argparse.Namespace) -> int:
+    """One process of several that msrun started: its share, by its number."""
+    from cellfm.engines import start_engine
+    from cellfm.model._embedding_checkpoint import Part
+    from cellfm.train._processes import wait_for_all
+    from cellfm.train._workers import announce
+
+    announce()
+    engine = start_engine()
+    part = Part(*engine.join_processes())
+    _pieces(args, *_read(args)).compute(part, batch_size=args.batch_size)
+    wait_for_all(engine)
+    return 0
+
+
+def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
+    """Let several processes make the pieces that are missing."""
+    from cellfm.io.progress import progress
+    from cellfm.model._embedding_checkpoint import PIECE_CELLS
+    from cellfm.settings import settings
+    from cellfm.train._ending import TrainingError
+    from cellfm.train._launch import Job, started
+
+    if not (missing := pieces.missing()):
+        return
+    arguments = ["-q"] if settings.verbosity == "warning" else []
+    arguments += ["embed", os.fspath(args.input), "-o", os.fspath(args.output), "--model", args.model]
+    for name in (*_INPUT, "key_added", "modality", "genome", "backend", "precision", "batch_size"):
+        value = getattr(args, name)
+        arguments += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+
+    def done() -> tuple[int, dict[str, str]]:
+        return min(PIECE_CELLS * (pieces.n_pieces - len(pieces.missing())), pieces.n_cells), {}
+
+    job = Job.local(args.workers)
+    with (
+        started(job, arguments, pieces.folder / _LOGS) as (workers, asked),
+        progress(pieces.n_cells, "embedding", "cells") as bar,
+    ):
+        workers.wait(asked, bar, done)
+    if asked:
+        raise KeyboardInterrupt("stopped; the same command goes on from what is done.")
+    if reason := workers.why():
+        raise TrainingError(f"{reason} The same command goes on from what is done.")
+    shutil.rmtree(pieces.folder / _LOGS)
+    pieces.trust(missing)
+
+
+def _draw(cells: "AnnData", args: argparse.Namespace) -> None:
+    """A UMAP of the cells that have an embedding."""
+    import numpy as np
+    import scanpy as sc
+    from anndata import AnnData
+
+    from cellfm.pl import cells as draw_cells
+
+    embedded = np.isfinite(cells.obsm[args.key_added]).all(axis=1)
+    _require_enough(int(embedded.sum()))
+    reduced = AnnData(cells.obsm[args.key_added][embedded], obs=cells.obs[embedded])
+    sc.pp.neighbors(reduced, use_rep="X")
+    sc.tl.umap(reduced)
+    draw_cells(reduced, color=args.color, save=args.plot, show=False)

@@ -1,0 +1,85 @@
+"""The command ``cellfm integrate``: a file of cells of several batches, and the same file with them integrated."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cellfm.cli._embed import FILES_OF_CELLS, drawing
+from cellfm.cli._genes import add_gene_options, gene_options
+from cellfm.keys import INTEGRATION
+
+
+def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
+    """Add the command to those of the parser; what it tells goes to `say`."""
+    integrate = commands.add_parser("integrate", help="fine-tune on cells of several batches, and embed them together")
+    integrate.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
+    integrate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
+    integrate.add_argument("--batch-key", required=True, metavar="COLUMN", help="column of obs with the batches")
+    integrate.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
+    integrate.add_argument(
+        "--method", choices=("lora", "full"), default="lora", help="adapters (default) or all weights"
+    )
+    integrate.add_argument("--steps", type=int, metavar="N", help="updates of the weights; by default that of the tool")
+    integrate.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
+    add_gene_options(integrate)
+    integrate.add_argument("--save-model", type=Path, metavar="FOLDER", help="also keep the fine-tuned model")
+    integrate.add_argument("--overwrite", action="store_true", help="replace the model in --save-model")
+    integrate.add_argument("--key-added", default=INTEGRATION.obsm, metavar="KEY", help="name of the embedding in obsm")
+    integrate.add_argument("--plot", type=Path, metavar="FILE", help="also draw UMAPs of before and after")
+    integrate.add_argument("--label-key", metavar="COLUMN", help="column of obs with cell types, for the plot")
+    integrate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="seed of everything (0)")
+    integrate.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    integrate.set_defaults(run=lambda args: _integrate(args, say))
+
+
+def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+    from cellfm.cells.obs import require_column
+    from cellfm.cells.outputs import require_key
+    from cellfm.cells.read import read_cells
+    from cellfm.cells.select import select
+    from cellfm.cells.write import PICTURE_SUFFIXES, check_fits, check_writable, write_cells
+    from cellfm.model import load_model
+    from cellfm.tl import integrate
+
+    require_key(args.key_added, "--key-added")
+    check_writable(args.output)
+    if args.plot:
+        check_writable(args.plot, PICTURE_SUFFIXES)
+    model = load_model(args.model)
+    data = read_cells(args.input, genome=args.genome)
+    if args.output.suffix == ".h5ad":
+        data = select(data, args.modality)  # one table of a .h5mu
+    check_fits(data, args.output)
+    cells = select(data, args.modality)
+    if args.label_key is not None:
+        require_column(cells.obs, args.label_key, "--label-key")
+    integrate(
+        data,
+        model,
+        batch_key=args.batch_key,
+        method=args.method,
+        layer=args.layer,
+        **gene_options(args),
+        key_added=args.key_added,
+        umap=args.plot is not None,
+        save_model=args.save_model,
+        overwrite=args.overwrite,
+        random_state=args.random_state,
+        modality=args.modality,
+        **({} if args.steps is None else {"steps": args.steps}),
+    )
+    write_cells(data, args.output)
+    say(f"{args.output}: {cells.n_obs:,} cells, integrated embedding in obsm[{args.key_added!r}]")
+    if args.save_model:
+        say(f"{args.save_model}: the fine-tuned model")
+    if args.plot:
+        from cellfm.pl import integration
+
+        after = f"{args.key_added}_umap"
+        with drawing(args.output):
+            integration(
+                cells, batch_key=args.batch_key, label_key=args.label_key, after=after, save=args.plot, show=False
+            )
+        say(f"{args.plot}: UMAPs of the embedding before and after")
+    return 0

@@ -1,0 +1,367 @@
+"""Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from tqdm import tqdm
+
+from cellfm.cells.counts import require_counts
+from cellfm.cells.fingerprint import among, count_fingerprints, tie, value_fingerprints
+from cellfm.cells.matrix import BLOCK_CELLS, Matrix, read_matrix, require_features
+from cellfm.cells.outputs import run_record
+from cellfm.cells.tokenize import TokenBatch, tokenize
+from cellfm.cells.values import describe
+from cellfm.config import ModelConfig
+from cellfm.errors import InputError
+from cellfm.genes.hgnc import load_synonyms
+from cellfm.genes.match import FEW_CONTRADICTIONS, MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted, counted_of, joined, warn
+from cellfm.io.prefetch import ahead
+from cellfm.io.progress import progress
+from cellfm.keys import EMBED
+from cellfm.model import Encoded
+
+_SHOWN = 3  # names in a message
+_DECIDE = ("weights_sha256", "vocabulary_sha256", "precision", "random_state")
+"""What makes two embeddings of the same cell different, as the records of runs name it."""
+
+
+class Encoder(Protocol):
+    """What tools need of a model."""
+
+    config: ModelConfig
+    vocab: Vocabulary
+    name: str
+    precision: str
+
+    @property
+    def weights_hash(self) -> str: ...
+    def expect(self, n_tokens: int) -> None: ...
+    def encode(self, batch: TokenBatch, *, batch_size: int | None = None) -> Encoded: ...
+
+
+@dataclass(frozen=True)
+class CellInput:
+    """Cells in terms of a model's genes: what it takes is there, and is what it should be."""
+
+    counts: Matrix
+    """Counts of all measured genes."""
+    match: GeneMatch
+    """The model's id of each of these genes."""
+    values: Matrix | None = None
+    """Values of the user's own, in place of log1p of counts per 10,000."""
+
+    def tokens(
+        self, max_genes: int, random_state: int, *, n_cells: int = BLOCK_CELLS, of: slice | None = None
+    ) -> Iterator[tuple[slice, TokenBatch]]:
+        """Cells in order, in blocks of `n_cells`: all, or those of a span."""
+        for span, block, own in self._blocks(n_cells, of):
+            yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
+
+    def known_tokens(
+        self, max_genes: int, random_state: int, *, of: slice | None = None
+    ) -> Iterator[tuple[slice, TokenBatch, np.ndarray]]:
+        """As `tokens`, with the fingerprint of each cell, which another thread computes meanwhile."""
+        with ThreadPoolExecutor(1, thread_name_prefix="cellfm-fingerprint") as pool:
+            for span, block, own in self._blocks(BLOCK_CELLS, of):
+                waiting = pool.submit(self._fingerprints, block, own)
+                found = tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
+                yield span, found, waiting.result()
+
+    def fingerprints(self, of: slice | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """What tells each cell from any other that a model sees differently, in blocks; see `cells.fingerprint`."""
+        for span, block, own in self._blocks(BLOCK_CELLS, of):
+            yield span, self._fingerprints(block, own)
+
+    def _blocks(
+        self, n_cells: int, of: slice | None
+    ) -> Iterator[tuple[slice, sp.csr_matrix, sp.csr_matrix | np.ndarray | None]]:
+        """Cells in order: their span, their counts, and their values of the user's own where there are any."""
+        for span, block in self.counts.blocks(n_cells, of):
+            if self.values is not None:
+                _check_block(block, self.counts.name)
+            yield span, block, None if self.values is None else _block_values(self.values, span)
+
+    def _fingerprints(self, block: sp.csr_matrix, own: sp.csr_matrix | np.ndarray | None) -> np.ndarray:
+        if own is None:
+            return count_fingerprints(block, self.match.ids)
+        return sum(value_fingerprints(sp.csr_matrix(part), self.match.ids) for part in (block, own))
+
+    def take(self, cells: np.ndarray) -> "CellInput":
+        """Some of the cells, by number or by a mask, in that order; only for matrices in memory."""
+
+        def rows(matrix: Matrix) -> Matrix:
+            return replace(matrix, values=matrix.values[cells])
+
+        return replace(self, counts=rows(self.counts), values=None if self.values is None else rows(self.values))
+
+    def facts(self, model: Encoder, random_state: int) -> dict[str, str | int | None]:
+        """What the record of a run says of where an embedding comes from."""
+        return {
+            "model": model.name,
+            "weights_sha256": model.weights_hash,
+            "vocabulary_sha256": model.vocab.hash,
+            "precision": model.precision,
+            "matrix": self.counts.name,
+            "values": None if self.values is None else self.values.name,
+            "genes": self.match.column,
+            "n_genes_matched": self.match.n_distinct,
+            "n_genes": self.match.n_genes,
+            "random_state": random_state,
+        }
+
+
+def read_cells_for(
+    adata: AnnData,
+    vocab: Vocabulary,
+    *,
+    layer: str | None = None,
+    values_layer: str | None = None,
+    gene_key: str | None = None,
+    hgnc: str | Path | bool | None = None,
+    min_known_genes: int = MIN_KNOWN_GENES,
+) -> CellInput:
+    """Find the matrix and the genes, and refuse what a model cannot take.
+
+    Raises
+    ------
+    InputError
+        No counts, no human genes, too few known genes, values that are not finite or negative.
+    MissingKeyError
+        No such layer or column.
+    """
+    counts = read_matrix(adata, layer)
+    require_features(counts)
+    values = None if values_layer is None else _own_values(adata, values_layer, counts)
+    if values is None:
+        counts = require_counts(counts, adata)
+    match = find_genes(counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc), features=counts.features)
+    if counts.features.note:
+        warn(counts.features.note)
+    if values is not None:
+        match = _one_row_a_gene(match, counts)
+    _check_genes(match, vocab, counts, min_known_genes)
+    return CellInput(counts, match, values)
+
+
+def refuse_empty(cells: CellInput) -> None:
+    """Refuse cells that express no known gene.
+
+    Raises
+    ------
+    InputError
+        There are such cells.
+    """
+    known = (cells.match.ids > 0).astype(np.float32)
+    empty = np.concatenate([span.start + np.flatnonzero(block @ known == 0) for span, block in cells.counts.blocks()])
+    if len(empty):
+        raise InputError(
+            f"{counted_of(len(empty), cells.counts.n_cells, 'cell', 'expresses', 'express')} no gene that the model "
+            f"knows (the first is cell {empty[0]:,}). Remove them, or pass empty_cells='nan'."
+        )
+
+
+def embed_cells(
+    model: Encoder,
+    cells: CellInput,
+    *,
+    batch_size: int | None = None,
+    random_state: int = 0,
+) -> np.ndarray:
+    """Embeddings of all cells, (n_cells, d_model) float32; NaN for cells without a known gene."""
+    return embed_known_cells(model, cells, batch_size=batch_size, random_state=random_state)[0]
+
+
+def embed_known_cells(
+    model: Encoder,
+    cells: CellInput,
+    *,
+    batch_size: int | None = None,
+    random_state: int = 0,
+    of: slice | None = None,
+    bar: tqdm | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of all cells, or of a span of them, (n_cells, d_model) float32, and their fingerprints, (n_cells,).
+
+    Blocks are read and turned into tokens while the one before is computed.
+    """
+    span = slice(0, cells.counts.n_cells) if of is None else of
+    embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
+    fingerprints = np.empty(len(embedding), np.uint64)
+    with progress(len(embedding), "embedding", "cells") if bar is None else nullcontext(bar) as shown:
+        for block, tokens, known in ahead(cells.known_tokens(model.config.max_genes, random_state, of=span)):
+            own = slice(block.start - span.start, block.stop - span.start)
+            embedding[own] = model.encode(tokens, batch_size=batch_size).cell
+            fingerprints[own] = known
+            shown.update(tokens.n_cells)
+    return embedding, fingerprints
+
+
+def stored_or_new_embedding(
+    adata: AnnData,
+    model: Encoder,
+    cells: CellInput,
+    *,
+    key: str = EMBED.obsm,
+    batch_size: int | None = None,
+    random_state: int = 0,
+) -> np.ndarray:
+    """The embedding in ``obsm[key]`` where it is the one that this model gives, else a new one; nothing is written.
+
+    It is taken where the record of its run names the same model, and holds the fingerprint of each cell with its
+    embedding: of all of them, in any order, or of more cells than there are left.
+    """
+    if key in adata.obsm:
+        stored = np.asarray(adata.obsm[key])
+        reason = _why_not(stored, run_record(adata, key), model, cells, random_state)
+        if reason is None:
+            logger.info("took the embedding in obsm[%r], which is of this model.", key)
+            return stored
+        say = warn if reason.unexpected else logger.info
+        say(f"obsm[{key!r}] is not used, and the cells are embedded anew: {reason.text}.")
+    return embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
+
+
+@dataclass(frozen=True)
+class _Reason:
+    """Why a stored embedding is not used."""
+
+    text: str
+    unexpected: bool = False
+    """Whether the user may think that it is."""
+
+
+def _why_not(
+    stored: np.ndarray, record: Mapping[str, Any], model: Encoder, cells: CellInput, random_state: int
+) -> _Reason | None:
+    """Why a stored embedding is not used; None where it is the one that the model gives."""
+    wanted = cells.facts(model, random_state)
+    if not record:
+        return _Reason("no record says what it was made from")
+    other = [name for name in wanted if str(record.get(name)) != str(wanted[name])]
+    if decisive := [name for name in other if name in _DECIDE and name in record]:
+        return _Reason(f"it was made with another {', '.join(decisive)}")
+    same_input = not set(other) - {"model", *_DECIDE}
+    known = record.get(EMBED.fingerprints)
+    if not isinstance(known, np.ndarray) or known.dtype != np.uint64:
+        return _Reason("an earlier version of cellfm made it, which kept no fingerprints of its cells", same_input)
+    known = np.unique(known)
+    n_cells = cells.counts.n_cells
+    if stored.shape != (n_cells, model.config.d_model) or stored.dtype != np.float32:
+        return _Reason(f"it was changed, and is {stored.dtype} of the shape {stored.shape}", same_input)
+    n_other = 0
+    for span, found in cells.fingerprints():
+        n_other += int((~among(tie(found, stored[span]), known)).sum())
+        if n_other == span.stop and not same_input:
+            return _Reason("it was made from other genes or values")
+    if n_other:
+        changed = f"{n_other:,} of {counted(n_cells, 'cell')}"
+        return _Reason(f"the counts or the embeddings of {changed} have changed since it was made", unexpected=True)
+    return None
+
+
+def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
+    values = read_matrix(adata, values_layer)
+    if values.values.shape != counts.values.shape:
+        raise InputError(
+            f"{values.name} has the shape {values.values.shape}, {counts.name} {counts.values.shape}: they must agree."
+        )
+    for matrix in (values, counts):
+        found = matrix.describe()
+        if found.kind in ("negative", "not finite", "empty"):
+            raise InputError(f"{matrix.name} has {found}; with values_layer= it must be finite and not negative.")
+    if (found := values.describe()).kind != "log-normalised":
+        logger.warning(
+            "%s has %s. It is taken as it is, in place of log1p of counts per 10,000, on whose scale it should lie.",
+            values.name,
+            found,
+        )
+    return values
+
+
+def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int) -> None:
+    require_genes(match, vocab, least, counts.var_name)
+    n_genes = match.n_genes
+    if match.guess:
+        warn(match.guess)
+    if len(match.contradictions) > FEW_CONTRADICTIONS * match.contradictions.n_both:
+        warn(f"{match.contradictions} Those of {match.contradictions.first} are taken; gene_key= chooses.")
+    elif len(match.contradictions):
+        logger.info("%s Those of %s are taken.", match.contradictions, match.contradictions.first)
+    if match.n_matched < n_genes / 2:
+        warn(
+            f"The model knows {match.n_matched:,} of {counted(n_genes, 'gene')} ({match.n_matched / n_genes:.0%}); the "
+            "others are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
+        )
+    repeated = match.repeated()
+    if repeated.any():
+        n_repeated = counted(int(repeated.sum()), "gene occurs", "genes occur")
+        warn(
+            f"{n_repeated} more than once under the same name or id ({_added_up(match, repeated)}); their counts are "
+            "added up."
+        )
+    changed = np.flatnonzero(np.isin(match.how, ("restored", "previous", "alias")))
+    if len(changed):
+        logger.info(
+            "%s known by another name than in the data (%s); cf.pp.check(adata) lists them.",
+            counted(len(changed), "gene is", "genes are"),
+            _listed([f"{match.matched_by[i]} = {vocab.symbols[match.ids[i] - 1]}" for i in changed]),
+        )
+
+
+def _one_row_a_gene(match: GeneMatch, counts: Matrix) -> GeneMatch:
+    """Of rows that are the same gene the one that most cells express: values of the user cannot be added up."""
+    repeated = match.repeated()
+    rows = np.flatnonzero(np.isin(match.ids, match.ids[repeated]) & (match.ids > 0))
+    if not len(rows):
+        return match
+    # Of rows that as many cells express the one under the symbol itself, then the first.
+    rows = rows[np.lexsort((rows, match.how[rows] != "symbol", -counts.n_expressing(rows), match.ids[rows]))]
+    left_out = rows[pd.Series(match.ids[rows]).duplicated().to_numpy()]
+    taken = {match.ids[row]: row for row in rows[::-1]}
+    pairs = [f"{_row(match, taken[match.ids[row]])} and not {_row(match, row)}" for row in left_out]
+    n_repeated = counted(len(left_out), "gene occurs", "genes occur")
+    warn(
+        f"{n_repeated} more than once, and values of values_layer= cannot be added up; the row that most cells express "
+        f"is read: {_listed(pairs)}."
+    )
+    ids, how = match.ids.copy(), match.how.copy()
+    ids[left_out], how[left_out] = 0, "none"
+    return replace(match, ids=ids, how=how)
+
+
+def _row(match: GeneMatch, row: int) -> str:
+    return f"{match.matched_by[row]} (row {row:,})"
+
+
+def _added_up(match: GeneMatch, repeated: np.ndarray) -> str:
+    """Names of genes that occur more than once."""
+    ids = list(dict.fromkeys(match.ids[repeated]))[: _SHOWN + 1]
+    return _listed([joined(match.matched_by[match.ids == gene_id]) for gene_id in ids])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _check_block(block: sp.csr_matrix, name: str) -> None:
+    """Look at all values of data on disk too, of which only a sample was checked before the start."""
+    found = describe(block.data)
+    if found.kind in ("negative", "not finite"):
+        raise InputError(f"{name} has {found}. Nothing was written.")
+
+
+def _block_values(values: Matrix, span: slice) -> sp.csr_matrix | np.ndarray:
+    block = values.values[span.start : span.stop] if values.in_memory else values.rows(span.start, span.stop)
+    _check_block(values.only_genes(sp.csr_matrix(block)), values.name)
+    return block

@@ -1,0 +1,255 @@
+"""An embedding in pieces kept on disk: an ended run goes on from them, and several processes share them out."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+from cellfm.errors import CheckpointError, InputError
+from cellfm.io.atomic_file import whole_file
+from cellfm.io.messages import counted
+from cellfm.io.progress import progress
+from cellfm.io.safe_read import read_json, read_npy
+from cellfm.model._cells import CellInput, Encoder, embed_known_cells
+
+PIECE_CELLS = 8192
+_FACTS = "pieces.json"
+_N_SAMPLED = 16
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several shares of the work: ``Part(0, 4)`` is the first of four."""
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """Read ``I/N``, where I counts from 1.
+
+        Raises
+        ------
+        InputError
+            The text is something else, or I is not one of 1 to N.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise InputError(f"A part is written I/N, such as 1/4 to 4/4 for four of them; found {text!r}.")
+        return cls(int(number) - 1, int(of))
+
+
+class Pieces:
+    """The folder that holds the finished pieces of one embedding.
+
+    Parameters
+    ----------
+    folder
+        Made where it is not there.
+    model, cells, random_state
+        What the embedding is made from; a folder goes on only with the same.
+
+    Raises
+    ------
+    InputError
+        The folder holds pieces of another embedding, or something else, or cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, model: Encoder, cells: CellInput, random_state: int) -> None:
+        self.folder = Path(folder)
+        self.model, self.cells, self.random_state = model, cells, random_state
+        self.n_cells = cells.counts.n_cells
+        sample = _sample(cells)
+        self._genes_of_a_cell = round(float(np.mean([row.nnz for row in sample])))
+        facts = {name: fact for name, fact in cells.facts(model, random_state).items() if name != "model"}
+        self._claim(facts | {"n_cells": self.n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": _digest(sample)})
+        self._verified: set[int] = set()  # pieces of these very cells
+
+    @property
+    def n_pieces(self) -> int:
+        return _n_pieces(self.n_cells)
+
+    def missing(self, part: Part | None = None) -> list[int]:
+        """Pieces that are not there yet, of all or of one part."""
+        return [piece for piece in self._share(part) if not self._path(piece).exists()]
+
+    def trust(self, pieces: Iterable[int]) -> None:
+        """Take pieces for those of these cells, because the same command has just made them."""
+        self._verified.update(pieces)
+
+    def compute(self, part: Part | None = None, *, batch_size: int | None = None) -> None:
+        """Embed what is missing, of all or of one part; each piece is kept as soon as it is whole.
+
+        Raises
+        ------
+        InputError
+            The counts of cells of a finished piece have changed since, or it is damaged.
+        """
+        for piece in self._share(part):
+            if self._path(piece).exists():
+                self._verify(piece)
+        # What depends on the amount of work depends on all of it, not on what is left: the same bits either way.
+        self.model.expect(self.n_cells * self._genes_of_a_cell)
+        missing = {piece: self._span(piece) for piece in self.missing(part)}
+        with progress(sum(span.stop - span.start for span in missing.values()), "embedding", "cells") as bar:
+            for piece, span in missing.items():
+                found = embed_known_cells(
+                    self.model, self.cells, batch_size=batch_size, random_state=self.random_state, of=span, bar=bar
+                )
+                # The embedding comes last: where it is, the piece is whole.
+                for array, path in zip(reversed(found), (self._known_path(piece), self._path(piece)), strict=True):
+                    with whole_file(path) as partial:
+                        _save(partial, array)
+                self._verified.add(piece)
+
+    def require_all(self) -> None:
+        """Check that no piece is missing.
+
+        Raises
+        ------
+        InputError
+            Pieces are; the message lists them.
+        """
+        if missing := self.missing():
+            raise InputError(
+                f"{counted(len(missing), 'piece is', 'pieces are')} missing of the {self.n_pieces:,} of {self.folder}: "
+                f"{_ranges(missing)}. Let every part run to its end first; the same commands make what is missing."
+            )
+
+    def joined(self) -> tuple[np.ndarray, np.ndarray]:
+        """The embedding of all cells, (n_cells, d_model) float32, and their fingerprints, (n_cells,) uint64.
+
+        Raises
+        ------
+        InputError
+            Pieces are missing, damaged, or of cells whose counts have changed since.
+        """
+        self.require_all()
+        embedding = np.empty((self.n_cells, self.model.config.d_model), np.float32)
+        fingerprints = np.empty(self.n_cells, np.uint64)
+        for piece in range(self.n_pieces):
+            self._verify(piece)
+            span = self._span(piece)
+            embedding[span] = self._read(self._path(piece), embedding[span])
+            fingerprints[span] = self._read(self._known_path(piece), fingerprints[span])
+        return embedding, fingerprints
+
+    def _verify(self, piece: int) -> None:
+        """Check once that the counts of the cells of a piece are still those that it was made from."""
+        if piece in self._verified:
+            return
+        span = self._span(piece)
+        found = np.concatenate([block for _, block in self.cells.fingerprints(span)])
+        if n_other := int((self._read(self._known_path(piece), found) != found).sum()):
+            raise InputError(
+                f"{self.folder} holds pieces of other cells: the counts of {n_other:,} of the cells {span.start:,} to "
+                f"{span.stop - 1:,} have changed since they were embedded. Remove the folder to begin anew, or choose "
+                "another."
+            )
+        self._verified.add(piece)
+
+    def _read(self, path: Path, like: np.ndarray) -> np.ndarray:
+        try:
+            array = read_npy(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} Remove the piece and run again.") from None
+        if array.shape != like.shape or array.dtype != like.dtype:
+            raise InputError(f"{path} holds {array.dtype} of the shape {array.shape}. Remove the piece and run again.")
+        return array
+
+    def _share(self, part: Part | None) -> range:
+        return range(self.n_pieces) if part is None else range(part.number, self.n_pieces, part.of)
+
+    def _path(self, piece: int) -> Path:
+        return _path(self.folder, piece)
+
+    def _known_path(self, piece: int) -> Path:
+        return _known_path(self.folder, piece)
+
+    def _span(self, piece: int) -> slice:
+        return slice(piece * PIECE_CELLS, min((piece + 1) * PIECE_CELLS, self.n_cells))
+
+    def _claim(self, facts: dict[str, str | int | None]) -> None:
+        path = self.folder / _FACTS
+        if not path.exists():
+            self._begin(path, facts)
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path} is damaged. Remove {self.folder} to begin anew.")
+        if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
+            raise InputError(
+                f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
+                "begin anew, or choose another."
+            )
+
+    def _begin(self, path: Path, facts: dict[str, str | int | None]) -> None:
+        filled = self.folder.is_dir() and any(not file.name.startswith(".") for file in self.folder.iterdir())
+        if path.exists():  # another job began meanwhile
+            return
+        if filled:
+            raise InputError(f"{self.folder} holds something else; choose a new or empty folder.")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(facts, indent=1))
+
+
+def remove_pieces(folder: Path, n_cells: int) -> None:
+    """Remove the pieces of so many cells and their folder, and nothing else."""
+    pieces = range(_n_pieces(n_cells))
+    files = [path(folder, piece) for piece in pieces for path in (_path, _known_path)]
+    for path in (*files, folder / _FACTS):
+        path.unlink(missing_ok=True)
+        for left in folder.glob(f".{path.name}-*"):  # by a process that was killed as it wrote
+            shutil.rmtree(left, ignore_errors=True)
+    with suppress(OSError):  # it holds something else, or another process has removed it
+        folder.rmdir()
+
+
+def _n_pieces(n_cells: int) -> int:
+    return -(-n_cells // PIECE_CELLS)
+
+
+def _path(folder: Path, piece: int) -> Path:
+    return folder / f"{piece:06d}.npy"
+
+
+def _known_path(folder: Path, piece: int) -> Path:
+    return folder / f"{piece:06d}.fingerprints.npy"
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file; NumPy writes without Python's files, and does not hear when the disk is full."""
+    content = io.BytesIO()
+    np.save(content, array)
+    path.write_bytes(content.getbuffer())
+
+
+def _sample(cells: CellInput) -> list[sp.csr_matrix]:
+    """A few cells, spread over all."""
+    rows = np.unique(np.linspace(0, cells.counts.n_cells - 1, _N_SAMPLED).astype(int))
+    return [cells.counts.rows(i, i + 1) for i in rows]
+
+
+def _digest(sample: Sequence[sp.csr_matrix]) -> str:
+    """Of a sample, before any work: other data would have to agree in every cell of it."""
+    digest = hashlib.sha256()
+    for row in sample:
+        digest.update(row.indices.astype(np.int64).tobytes() + row.data.astype(np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def _ranges(numbers: Sequence[int], most: int = 8) -> str:
+    """Numbers in words, neighbours drawn together."""
+    groups = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) > 1) + 1)
+    said = [str(group[0]) if len(group) == 1 else f"{group[0]} to {group[-1]}" for group in groups[:most]]
+    return ", ".join(said) + (" ..." if len(groups) > most else "")
