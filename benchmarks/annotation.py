@@ -20,9 +20,10 @@ import scipy.sparse as sp
 
 import cellfm as cf
 from benchmarks.annotation_tables import CHOSEN_ON, SEEN, TABLES, TESTED_ON, UNSEEN
+from cellfm.cells.input_options import InputOptions
 from cellfm.engines.jax.training import JaxTrainer
 from cellfm.model import CellFM
-from cellfm.model._cells import embed_cells, read_cells_for
+from cellfm.model._cells import embed_cells, read_input
 from cellfm.tasks.annotation._baselines import celltypist_name
 from cellfm.tasks.annotation._features import log_normalised
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, judge
@@ -254,9 +255,9 @@ class Bench:
         both = ad.concat(parts, join="inner", label="study", keys=(source, target), index_unique="-")
         stored = self.work / f"{source}-{target}.npy"
         if not stored.exists():
-            cells = on_shared_genes(*(read_cells_for(part, self.model.vocab) for part in parts), least=1)
+            cells = on_shared_genes(*(read_input(part, self.model.vocab) for part in parts), least=1)
             np.save(stored, np.vstack([embed_cells(self.model, x) for x in cells]))
-        read = read_cells_for(both, self.model.vocab, min_known_genes=1)
+        read = read_input(both, self.model.vocab, InputOptions(min_known_genes=1))
         embedding, kind = np.load(stored), both.obs["kind"].to_numpy().astype(str)
         on = Subjects(self.model, read, kind, embedding, log_normalised(read.counts))
         there, of_source = np.isfinite(embedding[:, 0]), (both.obs["study"] == source).to_numpy()
@@ -285,7 +286,7 @@ class Bench:
             adata = self.read(SETS["pbmc_facs"])
             labels = adata.obs["cell_type"].to_numpy().astype(str)
             start = time.perf_counter()
-            cells = read_cells_for(adata, self.model.vocab)
+            cells = read_input(adata, self.model.vocab)
             embedding = embed_cells(self.model, cells)
             embedded = time.perf_counter()
             train_annotator(self.model, cells, labels, embedding=embedding)
@@ -304,7 +305,7 @@ class Bench:
     def _subjects(self, name: str) -> Subjects:
         cells = SETS[name]
         adata = self.read(cells)
-        read = read_cells_for(adata, self.model.vocab, values_layer=cells.values)
+        read = read_input(adata, self.model.vocab, InputOptions(values_layer=cells.values))
         stored = self.work / f"{name.replace(' ', '-')}.npy"
         if not stored.exists():
             np.save(stored, embed_cells(self.model, read))

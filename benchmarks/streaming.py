@@ -41,9 +41,9 @@ READ = """
 import json, re, sys, time
 import anndata
 import cellfm as cf
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 model = cf.load_model("mini")
-cells = read_cells_for(anndata.read_h5ad(sys.argv[1], backed="r"), model.vocab)
+cells = read_input(anndata.read_h5ad(sys.argv[1], backed="r"), model.vocab)
 memory = lambda field: int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e6
 before, start, n = memory("VmRSS"), time.perf_counter(), 0
 for _, tokens in cells.tokens(model.config.max_genes, 0):

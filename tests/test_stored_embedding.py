@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 import cellfm as cf
 from cellfm.cells.fingerprint import among, count_fingerprints, tie, value_fingerprints
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.read import read_cells
 from cellfm.cells.write import write_cells
 from cellfm.errors import DataWarning
 from cellfm.model import CellFM
-from cellfm.model._cells import read_cells_for, stored_or_new_embedding
+from cellfm.model._cells import read_input, stored_or_new_embedding
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def embedded(tiny_adata: AnnData, tiny_model: CellFM) -> AnnData:
 
 def used(adata: AnnData, model: CellFM, monkeypatch: pytest.MonkeyPatch, **options: str) -> bool:
     """Whether the stored embedding is used; what is used otherwise is checked to be the new one."""
-    cells = read_cells_for(adata, model.vocab, **options)
+    cells = read_input(adata, model.vocab, InputOptions(**options))
     encoded = []
     encode = CellFM.encode
     with monkeypatch.context() as patch:
@@ -64,7 +65,7 @@ def test_it_is_used_from_a_file(
 ):
     write_cells(embedded, tmp_path / f"cells{suffix}")
     read = read_cells(tmp_path / f"cells{suffix}", backed=backed)
-    cells = read_cells_for(read, tiny_model.vocab)
+    cells = read_input(read, tiny_model.vocab)
     monkeypatch.setattr(CellFM, "encode", None)
     np.testing.assert_array_equal(stored_or_new_embedding(read, tiny_model, cells), embedded.obsm["X_cellfm"])
 
@@ -150,7 +151,7 @@ def test_foreign_records_are_no_records(embedded: AnnData, tiny_model: CellFM, m
 
 def test_values_of_the_user_count_too(tiny_adata: AnnData, tiny_model: CellFM):
     tiny_adata.layers["own"] = np.log1p(tiny_adata.X.toarray())
-    cells = read_cells_for(tiny_adata, tiny_model.vocab, values_layer="own")
+    cells = read_input(tiny_adata, tiny_model.vocab, InputOptions(values_layer="own"))
     before = np.concatenate([found for _, found in cells.fingerprints()])
     tiny_adata.layers["own"][3, 5] += 0.5
     after = np.concatenate([found for _, found in cells.fingerprints()])

@@ -1,13 +1,17 @@
 """What tools leave in AnnData: keys that files can hold, and the records of runs in ``uns["cellfm"]``."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from mudata import MuData
 
+from cellfm.cells.select import copied, select
 from cellfm.cells.storable import name_problem
 from cellfm.errors import InputError
 from cellfm.io.defer_interrupt import undisturbed
@@ -80,6 +84,30 @@ def as_keys(names: Iterable[str]) -> list[str]:
             key, n = f"{start}_{n + 1}", n + 1
         found.append(key)
     return found
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a tool writes."""
+
+    data: AnnData | MuData
+    """What the user passed, or its copy."""
+    adata: AnnData
+    """The table in it."""
+    returned: AnnData | MuData | None
+    """What the tool returns: the copy, if one was asked for."""
+
+    def record(self, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
+        """Keep the facts of the run; see `record_run`."""
+        record_run(self.adata, key, **facts)
+
+
+@contextmanager
+def writing(data: AnnData | MuData, *, modality: str, copy: bool) -> Iterator[Output]:
+    """The block in which a tool writes its results, all or none of them: into `data`, or into a copy."""
+    result = copied(data) if copy else data
+    with undisturbed():
+        yield Output(result, select(result, modality), result if copy else None)
 
 
 def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:

@@ -205,12 +205,13 @@ def _folder(args: argparse.Namespace) -> Path:
 
 
 def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "Pieces":
+    from cellfm.cells.input_options import InputOptions
     from cellfm.cells.select import select
-    from cellfm.model._cells import read_cells_for
+    from cellfm.model._cells import read_input
     from cellfm.model._embedding_checkpoint import Pieces
 
     layers = {"layer": args.layer, "values_layer": args.values_layer}
-    cells = read_cells_for(select(data, args.modality), model.vocab, **layers, **gene_options(args))
+    cells = read_input(select(data, args.modality), model.vocab, InputOptions(**layers, **gene_options(args)))
     return Pieces(_folder(args), model, cells, random_state=0)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from cellfm.cells.counts import require_counts
 from cellfm.cells.fingerprint import among, count_fingerprints, tie, value_fingerprints
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import BLOCK_CELLS, Matrix, read_matrix, require_features
 from cellfm.cells.outputs import run_record
 from cellfm.cells.tokenize import TokenBatch, tokenize
@@ -22,7 +22,7 @@ from cellfm.cells.values import describe
 from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
-from cellfm.genes.match import FEW_CONTRADICTIONS, MIN_KNOWN_GENES, GeneMatch, find_genes, require_genes
+from cellfm.genes.match import FEW_CONTRADICTIONS, GeneMatch, find_genes, require_genes
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, counted_of, joined, warn
@@ -121,16 +121,7 @@ class CellInput:
         }
 
 
-def read_cells_for(
-    adata: AnnData,
-    vocab: Vocabulary,
-    *,
-    layer: str | None = None,
-    values_layer: str | None = None,
-    gene_key: str | None = None,
-    hgnc: str | Path | bool | None = None,
-    min_known_genes: int = MIN_KNOWN_GENES,
-) -> CellInput:
+def read_input(adata: AnnData, vocab: Vocabulary, options: InputOptions | None = None) -> CellInput:
     """Find the matrix and the genes, and refuse what a model cannot take.
 
     Raises
@@ -140,17 +131,20 @@ def read_cells_for(
     MissingKeyError
         No such layer or column.
     """
-    counts = read_matrix(adata, layer)
+    options = options or InputOptions()
+    counts = read_matrix(adata, options.layer)
     require_features(counts)
-    values = None if values_layer is None else _own_values(adata, values_layer, counts)
+    values = None if options.values_layer is None else _own_values(adata, options.values_layer, counts)
     if values is None:
         counts = require_counts(counts, adata)
-    match = find_genes(counts.var, vocab, gene_key=gene_key, synonyms=load_synonyms(hgnc), features=counts.features)
+    match = find_genes(
+        counts.var, vocab, gene_key=options.gene_key, synonyms=load_synonyms(options.hgnc), features=counts.features
+    )
     if counts.features.note:
         warn(counts.features.note)
     if values is not None:
         match = _one_row_a_gene(match, counts)
-    _check_genes(match, vocab, counts, min_known_genes)
+    _check_genes(match, vocab, counts, options.min_known_genes)
     return CellInput(counts, match, values)
 
 

@@ -16,6 +16,7 @@ from cellfm.cells.obs import missing_values, require_column
 from cellfm.cells.outputs import run_record
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.pl._figure import finish, fit_tick_labels, label_inches, shorten
 
@@ -27,6 +28,7 @@ _MAX_LETTERS = 36  # of a name
 _MIN_FONT = 5.0  # typographic points of the shares in the squares; smaller ones are left out
 
 
+@shared_docs
 def annotation(
     data: AnnData | MuData,
     *,
@@ -52,14 +54,11 @@ def annotation(
         Column of `obs` with the true labels, for ``"confusion"``; cells without one are left out of it.
     panels
         What to draw; by default both with `labels_key`, else ``"confidence"``.
-    modality
-        Table of a MuData.
+    {modality}
     ax
         Axes to draw on; only with one panel.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {show}
+    {save}
 
     Returns
     -------

@@ -11,6 +11,7 @@ from matplotlib.collections import PathCollection
 from scanpy.plotting.palettes import default_20
 
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import MODULES
 from cellfm.pl._figure import finish, point_area
@@ -19,6 +20,7 @@ _MAX_NAME = 32  # letters
 _LARGEST = 40  # points of area
 
 
+@shared_docs
 def gene_modules(
     adata: AnnData,
     *,
@@ -45,12 +47,9 @@ def gene_modules(
         in the legend; modules are numbered where there is none.
     alpha
         Adjusted p-value up to which a term names a module.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

@@ -10,10 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import MODULES
 from cellfm.pl._figure import finish, write_message
 
 
+@shared_docs
 def gene_network(
     adata: AnnData,
     *,
@@ -32,10 +34,8 @@ def gene_network(
         The table in `uns`, ``"cellfm_gene_network"`` by default.
     ax
         Axes to draw on, where the table has one embedding.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {show}
+    {save}
 
     Returns
     -------

@@ -11,6 +11,7 @@ from matplotlib.markers import MarkerStyle
 
 from cellfm.cells.outputs import run_record
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import warn
 from cellfm.keys import ATTENTION
 from cellfm.pl._figure import finish, fit_tick_labels, write_message
@@ -18,6 +19,7 @@ from cellfm.pl._figure import finish, fit_tick_labels, write_message
 _LARGEST = 200  # points of area, for a gene that every cell expresses
 
 
+@shared_docs
 def lncrnas(
     adata: AnnData,
     *,
@@ -48,12 +50,9 @@ def lncrnas(
         a warning and the title say so.
     expression
         Draw the control as the right half of each dot; otherwise dots are attention alone.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from scanpy.plotting.palettes import default_20
 
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import PERTURBATION
 from cellfm.pl._figure import finish, name_points, point_area
 
 
+@shared_docs
 def perturbation_screen(
     adata: AnnData,
     *,
@@ -29,12 +31,9 @@ def perturbation_screen(
         What ``cf.tl.screen_perturbations(..., umap=True)`` returned.
     n_clusters
         Clusters that get a colour and a name, from the largest; the others are grey.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

@@ -10,8 +10,10 @@ from cellfm.cells.report import Report
 from cellfm.cells.select import pick_table
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.docstrings import shared_docs
 
 
+@shared_docs
 def check(
     data: AnnData | MuData,
     *,
@@ -30,19 +32,11 @@ def check(
     ----------
     data
         Cells x genes. With MuData, the table `modality`.
-    model
-        A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model
-        folder or of a vocabulary table. Only the vocabulary is read.
-    layer
-        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
-        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
-    modality
-        Table of a MuData.
+    {vocabulary_model}
+    {layer}
+    {gene_key}
+    {hgnc}
+    {modality}
 
     Returns
     -------

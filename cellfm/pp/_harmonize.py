@@ -6,16 +6,18 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm.cells.harmonize import merge_matrices, name_genes, write_genes
-from cellfm.cells.select import copied, require_in_memory, select
+from cellfm.cells.outputs import writing
+from cellfm.cells.select import require_in_memory, select
 from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.keys import GENES, RUN
 
 
+@shared_docs
 def harmonize_genes(
     data: AnnData | MuData,
     *,
@@ -40,17 +42,10 @@ def harmonize_genes(
     ----------
     data
         Cells x genes, in memory. With MuData, the table `modality`.
-    model
-        A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model
-        folder or of a vocabulary table. Only the vocabulary is read.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
-        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
-    modality
-        Table of a MuData.
+    {vocabulary_model}
+    {gene_key}
+    {hgnc}
+    {modality}
     copy
         Return a copy instead of changing `data`.
 
@@ -98,9 +93,8 @@ def harmonize_genes(
     merged = merge_matrices(adata, naming)
     if naming.match.guess:
         warn(naming.match.guess)
-    result = copied(data) if copy else data
-    with undisturbed():
-        write_genes(result, select(result, modality), naming, merged, vocab, synonyms.sha256)
+    with writing(data, modality=modality, copy=copy) as out:
+        write_genes(out.data, out.adata, naming, merged, vocab, synonyms.sha256)
     logger.info(
         "renamed %d of %d genes and added %d to others; added var[%r], var[%r] and uns[%r][%r].",
         int(naming.renamed.sum()),
@@ -111,4 +105,4 @@ def harmonize_genes(
         RUN,
         GENES.uns,
     )
-    return result if copy else None
+    return out.returned

@@ -9,13 +9,14 @@ from mudata import MuData
 from cellfm.cells.harmonize import merge_matrices, name_genes, write_genes
 from cellfm.cells.inspection import count_known, inspect_data
 from cellfm.cells.matrix import read_matrix
-from cellfm.cells.select import copied, refresh, require_in_memory, select
+from cellfm.cells.outputs import writing
+from cellfm.cells.select import refresh, require_in_memory, select
 from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.panel import panel_limit
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 
@@ -23,6 +24,7 @@ _SHARE_KEPT = 0.5
 """Least share of the cells that the usual limit must leave."""
 
 
+@shared_docs
 def prepare(
     data: AnnData | MuData,
     *,
@@ -45,22 +47,15 @@ def prepare(
     ----------
     data
         Counts, cells x genes, in memory. With MuData, the table `modality`.
-    model
-        A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model
-        folder or of a vocabulary table. Only the vocabulary is read.
+    {vocabulary_model}
     layer
         Layer with the counts; by default X.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
-        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
+    {gene_key}
+    {hgnc}
     min_genes
         Known genes that a cell must express to stay; 0 keeps all cells. By default 200, as in the paper, if half of the
         cells or more stay.
-    modality
-        Table of a MuData.
+    {modality}
     copy
         Return a copy instead of changing `data`.
 
@@ -122,15 +117,13 @@ def prepare(
             f"{counted_of(report.n_few, report.n_cells, 'cell')} removed for expressing fewer than {least} genes that "
             "the model knows. min_genes= sets the limit; 0 keeps all cells."
         )
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    with undisturbed():
-        write_genes(result, adata, naming, merged, vocab, synonyms.sha256)
+    with writing(data, modality=modality, copy=copy) as out:
+        write_genes(out.data, out.adata, naming, merged, vocab, synonyms.sha256)
         if not kept.all():
             adata._inplace_subset_obs(kept)
-            refresh(result)
-    logger.info("kept %d of %d cells and %d genes.", int(kept.sum()), len(kept), adata.n_vars)
-    return result if copy else None
+            refresh(out.data)
+    logger.info("kept %d of %d cells and %d genes.", int(kept.sum()), len(kept), out.adata.n_vars)
+    return out.returned
 
 
 def _too_few_left(n_expressed: np.ndarray, least: int, n_known: int) -> str:

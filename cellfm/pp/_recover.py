@@ -10,7 +10,7 @@ from mudata import MuData
 
 from cellfm.cells.counts import VALUES_ADVICE, counts_problem, counts_remarks
 from cellfm.cells.matrix import Matrix, read_matrix
-from cellfm.cells.outputs import require_keys
+from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.recover import (
     ENOUGH_BITS,
     ENOUGH_TOGETHER,
@@ -22,10 +22,10 @@ from cellfm.cells.recover import (
     stored_precision,
     zero_value,
 )
-from cellfm.cells.select import copied, refresh, require_in_memory, select
+from cellfm.cells.select import refresh, require_in_memory, select
 from cellfm.cells.values import describe
 from cellfm.errors import InputError
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, counted_of, warn
 from cellfm.keys import COUNTS
@@ -40,6 +40,7 @@ _CHANCE = 0.01
 """Share of cells whose unit may happen to be a power of ten."""
 
 
+@shared_docs
 def recover_counts(
     data: AnnData | MuData,
     *,
@@ -67,13 +68,11 @@ def recover_counts(
         Layer with the values; ``"raw"`` means `adata.raw`, whose genes must be those of `adata`; by default X.
     key_added
         Layer to write.
-    modality
-        Table of a MuData.
+    {modality}
     errors
         ``"raise"`` refuses the data if any cell fails; ``"flag"`` recovers the others and marks those that failed: for
         them the smallest value is taken for one count and the rest rounded, which are no counts.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -125,13 +124,11 @@ def recover_counts(
     parts = [recover(block, transform, precision) for _, block in blocks]
     recovered = _judge(parts, matrix, adata, transform, precision, errors)
 
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    with undisturbed():
-        adata.layers[key_added] = sp.vstack([part.counts for part in parts], format="csr")
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.layers[key_added] = sp.vstack([part.counts for part in parts], format="csr")
         if errors == "flag":
-            adata.obs[COUNTS.recovered] = recovered
-        refresh(result)
+            out.adata.obs[COUNTS.recovered] = recovered
+        refresh(out.data)
     logger.info(
         "recovered the counts of %d of %d cells (undoing %s); added layers[%r].",
         int(recovered.sum()),
@@ -139,7 +136,7 @@ def recover_counts(
         transform,
         key_added,
     )
-    return result if copy else None
+    return out.returned
 
 
 def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:

@@ -9,17 +9,18 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import read_column
-from cellfm.cells.outputs import record_run
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, of_reference, warn
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
+from cellfm.model._cells import CellInput, embed_cells, read_input, stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._files import FILES
@@ -29,6 +30,7 @@ from cellfm.tasks.annotation._train import check_options, train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
 
+@shared_docs
 def annotate(
     data: AnnData | MuData,
     annotator: Annotator | str | Path | None = None,
@@ -84,15 +86,13 @@ def annotate(
         The same for the reference.
     values_layer
         Layer of values that you normalised yourself, in both tables, to take in place of log1p of counts per 10,000.
-    modality
-        Table of a MuData.
+    {modality}
     gene_key
         Column of `data.var` with the gene names, or ``"var_names"``, where the automatic
         choice is wrong.
     reference_gene_key
         The same for the reference.
-    hgnc
-        Table of previous symbols and aliases; see `cf.tl.embed`.
+    {hgnc}
     shared_genes
         Fit to the genes that reference and query share; otherwise each shows all of its genes.
     confidence_threshold
@@ -109,14 +109,12 @@ def annotate(
         Folder to keep the annotator in that was fitted to the reference.
     overwrite
         Replace the annotator that is in `save_annotator` already; a folder of anything else is never replaced.
-    batch_size
-        Cells computed at once; it changes no result.
+    {batch_size}
     min_known_genes
         Least number of genes that the model must know, and that both tables must share.
     random_state
         Seed of the fit and of the clusters.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -181,19 +179,24 @@ def annotate(
     if isinstance(annotator, str | Path):
         annotator = Annotator.load(annotator)
     loaded = resolve_model(model) if annotator is None else annotator.model
-    common = {"values_layer": values_layer, "hgnc": hgnc, "min_known_genes": min_known_genes}
-    cells = read_cells_for(adata, loaded.vocab, layer=layer, gene_key=gene_key, **common)
+    options = InputOptions(
+        layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    )
+    cells = read_input(adata, loaded.vocab, options)
     if annotator is None:
         with of_reference():
-            source = read_cells_for(known, loaded.vocab, layer=reference_layer, gene_key=reference_gene_key, **common)
+            source = read_input(
+                known, loaded.vocab, replace(options, layer=reference_layer, gene_key=reference_gene_key)
+            )
         if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
             warn("The reference seems to be the query itself: the labels of its own cells were there to learn from.")
         if shared_genes:
             cells, source = _shared(cells, source, min_known_genes)
         with of_reference():
             embedding = stored_or_new_embedding(known, loaded, source, random_state=random_state)
-        options = {"method": method, "head": head, "random_state": random_state}
-        annotator = train_annotator(loaded, source, labels, embedding=embedding, **options)
+        annotator = train_annotator(
+            loaded, source, labels, embedding=embedding, method=method, head=head, random_state=random_state
+        )
         annotator = replace(annotator, colors=tuple(label_colors(known, labels_key, list(annotator.classes))))
         if save_annotator is not None:
             annotator.save(save_annotator, overwrite=overwrite)
@@ -219,18 +222,15 @@ def annotate(
     if clusters is not None:
         label = vote(label, clusters)
 
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    with undisturbed():
-        adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, names[:-1])
-        adata.obs[ANNOTATION.label] = pd.Categorical(label, names)
-        adata.obs[ANNOTATION.confidence] = found.confidence
-        adata.obs[ANNOTATION.distance] = found.distance
-        adata.obsm[ANNOTATION.proba] = found.probabilities
-        adata.uns[f"{ANNOTATION.raw}_colors"] = list(annotator.colors)
-        adata.uns[f"{ANNOTATION.label}_colors"] = [*annotator.colors, UNKNOWN_COLOR]
-        record_run(
-            adata,
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, names[:-1])
+        out.adata.obs[ANNOTATION.label] = pd.Categorical(label, names)
+        out.adata.obs[ANNOTATION.confidence] = found.confidence
+        out.adata.obs[ANNOTATION.distance] = found.distance
+        out.adata.obsm[ANNOTATION.proba] = found.probabilities
+        out.adata.uns[f"{ANNOTATION.raw}_colors"] = list(annotator.colors)
+        out.adata.uns[f"{ANNOTATION.label}_colors"] = [*annotator.colors, UNKNOWN_COLOR]
+        out.record(
             ANNOTATION.proba,
             **{ANNOTATION.classes: np.array(annotator.classes, dtype=object)},
             method=annotator.method,
@@ -244,8 +244,8 @@ def annotate(
             **cells.facts(annotator.model, seed),
         )
     n_unknown = int((label == UNKNOWN).sum())
-    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, n_unknown, UNKNOWN)
-    return result if copy else None
+    logger.info("labelled %d cells, %d of them %s.", out.adata.n_obs, n_unknown, UNKNOWN)
+    return out.returned
 
 
 def _shared(query: CellInput, reference: CellInput, least: int) -> tuple[CellInput, CellInput]:

@@ -8,15 +8,17 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import cell_groups
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 from cellfm.tasks.genes import (
     ATTENTION_SCORE,
     EXPRESSION_SCORE,
@@ -34,6 +36,7 @@ N_TOP = 20
 """Genes with the highest scores, compared with those that are expressed most."""
 
 
+@shared_docs
 def attention(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -67,8 +70,7 @@ def attention(
     ----------
     data
         Counts, cells x genes. With MuData, the table `modality`.
-    model
-        A model, its name or its path; see `cf.load_model`.
+    {model}
     groupby
         Column of `obs`: means by group of cells; by default one mean over all cells, called ``all``.
     readers
@@ -81,23 +83,16 @@ def attention(
         Means over fewer cells are NaN.
     layer
         Layer of `data` with the counts; by default X.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    {modality}
+    {gene_key}
+    {hgnc}
     key_added
         Where the means go in `varm`.
-    batch_size
-        Cells computed at once; the result is the same.
-    min_known_genes
-        Least number of genes that the model must know.
+    {batch_size}
+    {min_known_genes}
     random_state
         Seed for the choice among the genes of cells that express more than the model takes.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -138,8 +133,8 @@ def attention(
     names, groups = (["all"], np.zeros(adata.n_obs, int)) if groupby is None else cell_groups(adata, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)
-    cells = read_cells_for(
-        adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    cells = read_input(
+        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
     )
     ids = cells.match.ids
     reader_ids = {gene: _known(gene, adata, ids) for gene in readers}
@@ -157,25 +152,24 @@ def attention(
             (reader, name, rank_correlation(*both), n_shared_at_top(*both, N_TOP))
             for name, both in zip(names, means.swapaxes(0, 1), strict=True)
         ]
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    for key, means in written.items():
-        adata.varm[key] = means
-    table = pd.DataFrame(correlations, columns=["reader", "group", "spearman", "n_shared"])
-    facts = cells.facts(loaded, random_state) | {"groupby": groupby}
-    facts |= layer_facts(loaded, network_layer)
-    record_run(adata, key_added, **facts, **{ATTENTION.groups: np.array(names), ATTENTION.correlation: table})
+    with writing(data, modality=modality, copy=copy) as out:
+        for key, means in written.items():
+            out.adata.varm[key] = means
+        table = pd.DataFrame(correlations, columns=["reader", "group", "spearman", "n_shared"])
+        facts = cells.facts(loaded, random_state) | {"groupby": groupby}
+        facts |= layer_facts(loaded, network_layer)
+        out.record(key_added, **facts, **{ATTENTION.groups: np.array(names), ATTENTION.correlation: table})
     logger.info(
         "read layer %d; added varm[%s] (%d genes, %d groups). Of the %d genes read most, %d to %d are expressed most.",
         network_layer,
         ", ".join(map(repr, written)),
-        adata.n_vars,
+        out.adata.n_vars,
         len(names),
         N_TOP,
         table["n_shared"].min(),
         table["n_shared"].max(),
     )
-    return result if copy else None
+    return out.returned
 
 
 def _known(gene: str, adata: AnnData, ids: np.ndarray) -> int:

@@ -13,6 +13,7 @@ from cellfm.cells.matrix import Matrix, read_matrix
 from cellfm.cells.obs import read_complete_column
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.tasks.annotation._features import log_normalised
@@ -24,6 +25,7 @@ PCA, HARMONY = "X_pca", "Harmony"
 MAX_CELLS = 5000
 
 
+@shared_docs
 def benchmark(
     data: AnnData | MuData,
     *,
@@ -57,8 +59,7 @@ def benchmark(
         Names in `obsm`; by default ``X_cellfm`` and ``X_cellfm_integrated``, as far as they are there.
     layer
         Layer with counts, or values that are log-normalised already, for the components; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     profile
         ``"full"`` takes all metrics, ``"fast"`` leaves out kBET and the isolated labels. Aggregates of the two
         profiles cannot be compared.

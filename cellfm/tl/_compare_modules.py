@@ -7,9 +7,10 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import compare_graphs, gene_features, match_sets, neighbour_graph, read_gene_sets
@@ -17,6 +18,7 @@ from cellfm.tasks.genes import compare_graphs, gene_features, match_sets, neighb
 COEXPRESSION = "co-expression"
 
 
+@shared_docs
 def compare_modules(
     data: AnnData | MuData,
     gene_sets: Mapping[str, Iterable[str]] | str | Path,
@@ -64,14 +66,12 @@ def compare_modules(
         Times that random modules, of the sizes of the first embedding's, are drawn.
     layer
         Layer with the counts; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     key_added
         Where the table goes in `uns`.
     random_state
         Seed of Leiden, of the random modules and of the choice of cells.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -131,10 +131,9 @@ def compare_modules(
     others = [set(filter(None, reference[resolution].split(";"))) for resolution in table["resolution"]]
     table["n_shared"] = [len(one & other) for one, other in zip(own, others, strict=True)]
     table["n_unique"] = [len(one - other) for one, other in zip(own, others, strict=True)]
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    adata.uns[key_added] = table
-    facts = {"n_sets": len(terms), "n_background": len(background), "alpha": alpha, "n_random": n_random}
-    record_run(adata, key_added, **facts, random_state=random_state)
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.uns[key_added] = table
+        facts = {"n_sets": len(terms), "n_background": len(background), "alpha": alpha, "n_random": n_random}
+        out.record(key_added, **facts, random_state=random_state)
     logger.info("added uns[%r]: %d sources at %d resolutions.", key_added, len(graphs) + 1, len(wanted))
-    return result if copy else None
+    return out.returned

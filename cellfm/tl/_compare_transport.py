@@ -11,6 +11,7 @@ from cellfm.cells.outputs import record_run
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._fit import row_of
 from cellfm.tasks.transport._metrics import evaluate
@@ -21,6 +22,7 @@ STATES = ("before", "predicted", "observed")
 MIN_CELLS = 3
 
 
+@shared_docs
 def compare_transport(
     model: TransportModel,
     cells: AnnData | MuData,
@@ -48,13 +50,11 @@ def compare_transport(
         Store a UMAP of the latent cells of all three states.
     layer
         Layer with the expression, in both tables; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     gene_key
         Column of `var` with the gene names for the CellFM model, or ``"var_names"``, where the automatic
         choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    {hgnc}
     min_known_genes
         Least number of genes that the CellFM model must know.
     random_state

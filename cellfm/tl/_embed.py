@@ -8,19 +8,21 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm.cells.fingerprint import tie
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.input_options import InputOptions
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import embed_known_cells, read_cells_for, refuse_empty
+from cellfm.model._cells import embed_known_cells, read_input, refuse_empty
 from cellfm.model._embedding_checkpoint import Pieces
 
 
+@shared_docs
 def embed(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -49,27 +51,18 @@ def embed(
     data
         Counts, cells x genes; gene symbols or Ensembl ids in `var_names` or one of the usual columns of `var`. With
         MuData, the table `modality`.
-    model
-        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
-    layer
-        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    {model}
+    {layer}
     values_layer
         Layer of values that you normalised yourself (finite, not negative; ``"X"`` means X), to take in place of
         log1p of counts per 10,000. The matrix of `layer` then only says which genes a cell expresses.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
-        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
+    {modality}
+    {gene_key}
+    {hgnc}
     key_added
         Where the embedding goes in `obsm`.
-    batch_size
-        Cells computed at once; by default as many as is fast. Smaller needs less memory; the result is the same.
-    min_known_genes
-        Least number of genes that the model must know.
+    {batch_size}
+    {min_known_genes}
     empty_cells
         What to do with cells that express no known gene: ``"nan"`` gives them NaN and warns, ``"error"`` stops.
     random_state
@@ -78,8 +71,7 @@ def embed(
     checkpoint
         Folder in which every 8,192 finished cells are kept: after a crash the same call goes on from them, to the same
         bits as if it had run through. It stays when all is done; remove it then.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -111,14 +103,12 @@ def embed(
     adata = select(data, modality)
     require_keys(adata, "key_added", obsm=key_added)
     loaded = resolve_model(model)
-    cells = read_cells_for(
+    cells = read_input(
         adata,
         loaded.vocab,
-        layer=layer,
-        values_layer=values_layer,
-        gene_key=gene_key,
-        hgnc=hgnc,
-        min_known_genes=min_known_genes,
+        InputOptions(
+            layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+        ),
     )
     if empty_cells == "error":
         refuse_empty(cells)
@@ -133,16 +123,13 @@ def embed(
     if n_empty:
         said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
         warn(f"{said} no gene that the model knows: the embedding there is NaN.")
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    with undisturbed():
-        adata.obsm[key_added] = embedding
-        record_run(
-            adata,
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.obsm[key_added] = embedding
+        out.record(
             key_added,
             n_empty_cells=n_empty,
             **cells.facts(loaded, random_state),
             **{EMBED.fingerprints: tie(fingerprints, embedding)},
         )
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
-    return result if copy else None
+    return out.returned

@@ -7,19 +7,22 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import cell_groups
-from cellfm.cells.outputs import as_keys, record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import as_keys, require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 from cellfm.tasks._gene_embedding import contextual_means, static_embedding
 
 
+@shared_docs
 def embed_genes(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -44,8 +47,7 @@ def embed_genes(
     data
         Counts, cells x genes; gene symbols or Ensembl ids in `var_names` or one of the usual columns of `var`. With
         MuData, the table `modality`.
-    model
-        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    {model}
     kind
         ``"static"`` takes the rows of the model's gene table, which know no cells. ``"contextual"`` takes the mean of a
         gene's token output over the cells that express it (Zeng 2025, "Gene-gene relationships"); the cells go through
@@ -56,24 +58,16 @@ def embed_genes(
         Contextual embeddings over fewer cells are NaN.
     layer
         Layer with the counts; by default X.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
-        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
+    {modality}
+    {gene_key}
+    {hgnc}
     key_added
         Where the embedding goes in `varm`.
-    batch_size
-        Cells computed at once; by default as many as is fast. The result is the same.
-    min_known_genes
-        Least number of genes that the model must know.
+    {batch_size}
+    {min_known_genes}
     random_state
         Seed for the choice among the genes of cells that express more than the model takes.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -105,8 +99,8 @@ def embed_genes(
     names, codes = _groups(adata, kind, groupby)
     require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{name}" for name in names)])
     loaded = resolve_model(model)
-    cells = read_cells_for(
-        adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    cells = read_input(
+        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
     )
     ids = cells.match.ids
     if kind == "static":
@@ -123,14 +117,13 @@ def embed_genes(
     if n_without > len(ids) / 2:
         said = counted_of(n_without, len(ids), "gene", "has", "have")
         warn(f"{said} no embedding: unknown to the model, or in too few cells.")
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    for key, rows in found.items():
-        adata.varm[key] = rows
-    facts = cells.facts(loaded, random_state) | {"kind": kind, "groupby": groupby}
-    record_run(adata, key_added, **facts, **({GENE_EMBEDDING.groups: np.array(names)} if names else {}))
+    with writing(data, modality=modality, copy=copy) as out:
+        for key, rows in found.items():
+            out.adata.varm[key] = rows
+        facts = cells.facts(loaded, random_state) | {"kind": kind, "groupby": groupby}
+        out.record(key_added, **facts, **({GENE_EMBEDDING.groups: np.array(names)} if names else {}))
     logger.info("added varm[%s] (%d x %d).", ", ".join(map(repr, found)), *found[key_added].shape)
-    return result if copy else None
+    return out.returned
 
 
 def _groups(adata: AnnData, kind: str, groupby: str | None) -> tuple[list[str], np.ndarray]:

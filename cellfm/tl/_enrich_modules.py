@@ -6,15 +6,17 @@ from pathlib import Path
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.keys import MODULES
 from cellfm.tasks.genes import match_sets, n_tests, over_representation, read_gene_sets, stored_modules
 
 
+@shared_docs
 def enrich_modules(
     data: AnnData | MuData,
     gene_sets: Mapping[str, Iterable[str]] | str | Path,
@@ -51,12 +53,10 @@ def enrich_modules(
         Sets with fewer or more genes in the background are not tested; by default all that have a gene there are.
     alpha
         Level that the log speaks of; the table holds everything.
-    modality
-        Table of a MuData.
+    {modality}
     key_added
         Where the table goes in `uns`.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -101,18 +101,16 @@ def enrich_modules(
         )
     table = over_representation(modules, terms, members, background)
     table["module"] = table["module"].astype(str)
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    adata.uns[key_added] = table
-    record_run(
-        adata,
-        key_added,
-        modules=key,
-        n_tests=n_tests(modules, members),
-        n_modules=int(modules.max(initial=-1)) + 1,
-        n_sets=len(terms),
-        n_background=len(background),
-    )
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.uns[key_added] = table
+        out.record(
+            key_added,
+            modules=key,
+            n_tests=n_tests(modules, members),
+            n_modules=int(modules.max(initial=-1)) + 1,
+            n_sets=len(terms),
+            n_background=len(background),
+        )
     found = table[table["p_adjusted"] <= alpha]
     logger.info(
         "added uns[%r]: %d tests; %d terms over-represented in %d modules.",
@@ -121,4 +119,4 @@ def enrich_modules(
         found["term"].nunique(),
         found["module"].nunique(),
     )
-    return result if copy else None
+    return out.returned

@@ -14,6 +14,7 @@ from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.text import column_names
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
 from cellfm.model import CellFM, resolve_model
@@ -27,6 +28,7 @@ RANDOM = "random"
 LEAVE_ONE_BATCH_OUT = "leave-one-batch-out"
 
 
+@shared_docs
 def evaluate_annotation(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -60,8 +62,7 @@ def evaluate_annotation(
     ----------
     data
         Cells with labels: counts, as for `cf.tl.embed`, in memory.
-    model
-        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    {model}
     labels_key
         Column of `obs` with the labels, for every cell.
     batch_key
@@ -76,22 +77,15 @@ def evaluate_annotation(
         rank of the adapters) and ``"full"``: the model is fitted too; ``"knn"``: vote of the nearest training cells.
     n_folds
         Number of random folds.
-    layer
-        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    {layer}
     values_layer
         Layer of values that you normalised yourself, for the model in place of log1p of counts per 10,000. The
         baselines go on reading `layer`.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases; see `cf.tl.embed`.
-    batch_size
-        Cells embedded at once; it changes no result.
-    min_known_genes
-        Least number of genes that the model must know.
+    {modality}
+    {gene_key}
+    {hgnc}
+    {batch_size}
+    {min_known_genes}
     random_state
         Seed of the folds and of everything that is fitted.
 

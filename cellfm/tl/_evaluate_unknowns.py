@@ -12,6 +12,7 @@ from cellfm.cells.obs import read_complete_column
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.progress import progress
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks.annotation._labels import require_classes
@@ -21,6 +22,7 @@ from cellfm.tasks.annotation._split import leave_one_out_folds, random_folds, wi
 from cellfm.tasks.annotation._subjects import read_subjects
 
 
+@shared_docs
 def evaluate_unknowns(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -51,8 +53,7 @@ def evaluate_unknowns(
     ----------
     data
         Cells with labels: counts, as for `cf.tl.embed`, in memory.
-    model
-        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    {model}
     labels_key
         Column of `obs` with the labels, for every cell.
     batch_key
@@ -64,21 +65,14 @@ def evaluate_unknowns(
         As for `cf.tl.evaluate_annotation`.
     n_folds
         One of so many random parts of the cells is the test, without `batch_key`.
-    layer
-        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    {layer}
     values_layer
         Layer of values that you normalised yourself; see `cf.tl.evaluate_annotation`.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases; see `cf.tl.embed`.
-    batch_size
-        Cells embedded at once; it changes no result.
-    min_known_genes
-        Least number of genes that the model must know.
+    {modality}
+    {gene_key}
+    {hgnc}
+    {batch_size}
+    {min_known_genes}
     random_state
         Seed of the split and of everything that is fitted.
 

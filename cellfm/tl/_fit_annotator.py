@@ -7,16 +7,19 @@ from typing import Literal
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_cells_for, stored_or_new_embedding
+from cellfm.model._cells import read_input, stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._labels import label_colors, read_labels
 from cellfm.tasks.annotation._train import check_options, train_annotator
 
 
+@shared_docs
 def fit_annotator(
     reference: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -56,8 +59,7 @@ def fit_annotator(
     ----------
     reference
         Cells with labels: counts, as for `cf.tl.embed`.
-    model
-        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    {model}
     labels_key
         Column of `obs` with the labels. Cells without label (missing or empty) are left out, with a warning.
     method
@@ -67,17 +69,12 @@ def fit_annotator(
         runs the network in each step, also when it is frozen.
     n_layers
         Layers of the MLP, 1 to 3.
-    layer
-        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    {layer}
     values_layer
         Layer of values that you normalised yourself; see `cf.tl.embed`.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases; see `cf.tl.embed`.
+    {modality}
+    {gene_key}
+    {hgnc}
     validation_fraction
         Share of each class that is held out.
     class_weight
@@ -94,8 +91,7 @@ def fit_annotator(
         Of the same: validations without improvement after which training stops (4); there are two in an epoch.
     batch_size
         Of the same: cells of an update (64).
-    min_known_genes
-        Least number of genes that the model must know.
+    {min_known_genes}
     random_state
         Seed of everything.
     backend
@@ -124,14 +120,12 @@ def fit_annotator(
     adata = select(reference, modality)
     labels = read_labels(adata, labels_key)
     loaded = resolve_model(model)
-    cells = read_cells_for(
+    cells = read_input(
         adata,
         loaded.vocab,
-        layer=layer,
-        values_layer=values_layer,
-        gene_key=gene_key,
-        hgnc=hgnc,
-        min_known_genes=min_known_genes,
+        InputOptions(
+            layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+        ),
     )
     annotator = train_annotator(
         loaded,

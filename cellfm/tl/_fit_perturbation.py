@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import gene_rows
 from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
@@ -16,8 +17,9 @@ from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.match import MIN_KNOWN_GENES, find_genes, require_genes
 from cellfm.genes.text import as_text
+from cellfm.io.docstrings import shared_docs
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, read_cells_for
+from cellfm.model._cells import CellInput, read_input
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.genes import GeneSets, read_gene_sets
 from cellfm.tasks.perturbation._conditions import Conditions, condition_column, read_conditions
@@ -30,6 +32,7 @@ from cellfm.tasks.perturbation._split import Split, given_split, simulation_spli
 SPLITS = {"simulation": simulation_split, "single": single_split, "all": whole_split}
 
 
+@shared_docs
 def fit_perturbation(
     adata: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -79,8 +82,7 @@ def fit_perturbation(
     ----------
     adata
         Counts, or log1p of counts per 10,000, of control and perturbed cells. With MuData, the table `modality`.
-    model
-        A model, its name or its path; see `cf.load_model`.
+    {model}
     condition_key
         Column with the condition of each cell. With MuData it may stand in `obs` of the table, of the MuData, or of the
         table of guides ``"gdo"``. Cells whose label is missing, or is text of `cf.settings.missing_labels`, are left
@@ -124,13 +126,9 @@ def fit_perturbation(
         Layer with the expression; by default X.
     counts_layer
         Layer with the counts that ``genes="contextual"`` reads, where `layer` holds normalised values.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    {modality}
+    {gene_key}
+    {hgnc}
     min_known_genes
         Least number of genes that the model must know; 0 with ``genes="learned"`` asks for none.
     n_epochs
@@ -210,8 +208,11 @@ def fit_perturbation(
     parts = _split(adata, table, conditions, split, random_state)
     cells: CellInput | None = None
     if genes == "contextual":
-        options = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
-        cells = read_cells_for(table, loaded.vocab, layer=counts_layer or layer, **options)
+        cells = read_input(
+            table,
+            loaded.vocab,
+            InputOptions(layer=counts_layer or layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes),
+        )
     return fit_predictor(
         loaded,
         Cells(values, conditions, names, symbols, cells),

@@ -1,19 +1,21 @@
 """`cf.tl.fit_transport`: cells of two conditions to a map from one to the other."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import read_complete_column
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm.model._cells import read_input, refuse_empty, stored_or_new_embedding
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.transport._fit import Cells, fit_conditions, variable_genes
 from cellfm.tasks.transport._maps import BALANCED, METHODS, Method
@@ -24,6 +26,7 @@ from cellfm.tasks.transport._spaces import MOST_GENES, SPACES, SpaceName
 from cellfm.tasks.transport._split import split_cells
 
 
+@shared_docs
 def fit_transport(
     adata: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -107,15 +110,12 @@ def fit_transport(
         CellOT starts from the ``"shift"`` of the mean, or from no change (``"none"``).
     layer
         Layer with the expression; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     gene_key
         Column of `var` with the gene names for the model, or ``"var_names"``, where the automatic
         choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
-    min_known_genes
-        Least number of genes that the model must know.
+    {hgnc}
+    {min_known_genes}
     random_state
         Seed of everything.
 
@@ -178,8 +178,11 @@ def fit_transport(
     loaded, embedding = None, None
     if space == "cellfm":
         loaded = resolve_model(model)
-        options: dict[str, Any] = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
-        cells = read_cells_for(table, loaded.vocab, layer=layer, **options)
+        cells = read_input(
+            table,
+            loaded.vocab,
+            InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes),
+        )
         refuse_empty(cells)
         embedding = stored_or_new_embedding(table, loaded, cells, key=EMBED.obsm)
     fitted = fit_conditions(

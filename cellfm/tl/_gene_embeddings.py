@@ -8,11 +8,13 @@ from mudata import MuData
 
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.tasks.genes import gene_table
 
 
+@shared_docs
 def gene_embeddings(
     data: AnnData | MuData,
     *,
@@ -30,8 +32,7 @@ def gene_embeddings(
         Genes to take, by `var_names`; by default all that have an embedding.
     key
         Where the embedding is in `varm`; ``"cellfm"`` by default.
-    modality
-        Table of a MuData.
+    {modality}
 
     Returns
     -------

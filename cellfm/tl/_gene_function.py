@@ -11,6 +11,7 @@ from mudata import MuData
 
 from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM
@@ -19,6 +20,7 @@ from cellfm.tasks.genes import cross_validate, expression_summary, features_by_n
 Control = Literal["random", "expression", "permuted"]
 
 
+@shared_docs
 def gene_function(
     features: AnnData | MuData | pd.DataFrame | CellFM | str | Path,
     labels: Mapping[str, object] | pd.Series | pd.DataFrame | str | Path,
@@ -66,8 +68,7 @@ def gene_function(
         Of the network (Adam).
     layer
         Layer with the counts, for the expression control; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     random_state
         Seed of folds, weights and controls.
 

@@ -8,15 +8,17 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import gene_features, leiden_modules, module_keys, neighbour_graph, spread, umap_of
 
 
+@shared_docs
 def gene_modules(
     data: AnnData | MuData,
     *,
@@ -59,14 +61,12 @@ def gene_modules(
         Also lay the graph out as a UMAP, for `cf.pl.gene_modules`; takes longer than the modules.
     layer
         Layer with the counts; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     key_added
         Where the modules go in `var`.
     random_state
         Seed of Leiden, and of the choice of cells.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -125,24 +125,22 @@ def gene_modules(
         warn(f"No module has {min_genes} genes at resolution {resolutions[0]:g}: lower it.")
 
     layout = umap_of(graph, random_state) if umap else None
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    names = [str(i) for i in range(first.max(initial=-1) + 1)]
-    adata.var[key_added] = pd.Categorical.from_codes(first, names)
-    adata.varm[at_all] = modules
-    adata.varp[neighbours] = spread(graph, kept, adata.n_vars)
-    if layout is not None:
-        adata.varm[umap_key] = np.full((adata.n_vars, 2), np.nan, np.float32)
-        adata.varm[umap_key][kept] = layout
-    record_run(
-        adata,
-        key_added,
-        **{MODULES.resolutions: np.array(resolutions)},
-        source=source,
-        n_genes=len(kept),
-        n_neighbors=n_neighbors,
-        min_genes=min_genes,
-        random_state=random_state,
-    )
+    with writing(data, modality=modality, copy=copy) as out:
+        names = [str(i) for i in range(first.max(initial=-1) + 1)]
+        out.adata.var[key_added] = pd.Categorical.from_codes(first, names)
+        out.adata.varm[at_all] = modules
+        out.adata.varp[neighbours] = spread(graph, kept, adata.n_vars)
+        if layout is not None:
+            out.adata.varm[umap_key] = np.full((adata.n_vars, 2), np.nan, np.float32)
+            out.adata.varm[umap_key][kept] = layout
+        out.record(
+            key_added,
+            **{MODULES.resolutions: np.array(resolutions)},
+            source=source,
+            n_genes=len(kept),
+            n_neighbors=n_neighbors,
+            min_genes=min_genes,
+            random_state=random_state,
+        )
     logger.info("added var[%r]: %d modules, %d genes.", key_added, len(names), int((first >= 0).sum()))
-    return result if copy else None
+    return out.returned

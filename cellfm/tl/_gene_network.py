@@ -7,15 +7,17 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.cells.outputs import require_key, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_key, require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.keys import GENE_EMBEDDING, MODULES
 from cellfm.tasks.genes import strongest
 
 
+@shared_docs
 def gene_network(
     data: AnnData | MuData,
     genes: Sequence[str],
@@ -41,12 +43,10 @@ def gene_network(
         Embeddings in `varm`, ``"cellfm"`` by default.
     n_neighbors
         Most similar genes among the chosen ones that each gene keeps a relation with, by any of the embeddings.
-    modality
-        Table of a MuData.
+    {modality}
     key_added
         Where the table goes in `uns`.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -97,7 +97,7 @@ def gene_network(
     table = pd.DataFrame({"gene": names[pairs[:, 0]], "other": names[pairs[:, 1]]})
     for key, cosine in zip(embedding_keys, cosines, strict=True):
         table[key] = cosine[pairs[:, 0], pairs[:, 1]]
-    result = copied(data) if copy else data
-    select(result, modality).uns[key_added] = table
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.uns[key_added] = table
     logger.info("added uns[%r]: %d relations among %d genes.", key_added, len(table), len(names))
-    return result if copy else None
+    return out.returned

@@ -8,23 +8,26 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import read_complete_column
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, embed_cells, read_cells_for, stored_or_new_embedding
+from cellfm.model._cells import CellInput, embed_cells, read_input, stored_or_new_embedding
 from cellfm.model._checkpoint import check_model_folder
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
 from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP, umap_of
 
 
+@shared_docs
 def integrate(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -109,15 +112,10 @@ def integrate(
         Cells of an update.
     train_genes
         Most genes of a cell that training shows, drawn anew at each step; embeddings are made of all genes.
-    layer
-        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases; see `cf.tl.embed`.
+    {layer}
+    {modality}
+    {gene_key}
+    {hgnc}
     key_added
         Where the embedding goes in `obsm`.
     umap
@@ -126,17 +124,14 @@ def integrate(
         Folder to keep the fine-tuned model in, for `cf.load_model`; by default it is let go.
     overwrite
         Replace the model that is in `save_model` already; a folder of anything else is never replaced.
-    batch_size
-        Cells embedded at once; it changes no result.
-    min_known_genes
-        Least number of genes that the model must know.
+    {batch_size}
+    {min_known_genes}
     random_state
         Seed of everything: adapters, discriminator, batches, held-out cells, hidden values.
     backend
         What trains: ``"jax"``, ``"mindspore"``, or ``"auto"``; see `cf.train.pretrain`. By default what the model was
         loaded with.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -178,8 +173,8 @@ def integrate(
     batches = read_complete_column(adata, batch_key, "batch_key")
     require_batches(batches, batch_key)
     loaded = resolve_model(model)
-    cells = read_cells_for(
-        adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    cells = read_input(
+        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
     )
     usable = np.flatnonzero(_expresses_known(cells))
     require_batches(batches[usable], batch_key)
@@ -222,12 +217,9 @@ def integrate(
     if n_empty:
         said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
         warn(f"{said} no gene that the model knows: the embedding there is NaN.")
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    with undisturbed():
-        adata.obsm[key_added] = embedding
-        record_run(
-            adata,
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.obsm[key_added] = embedding
+        out.record(
             key_added,
             **cells.facts(found.model, random_state),
             start_weights_sha256=loaded.weights_hash,
@@ -240,12 +232,12 @@ def integrate(
             **{INTEGRATION.history: found.history},
         )
     if umap:
-        before = stored_or_new_embedding(adata, loaded, cells, key=EMBED.obsm, **encode)
-        _add_umaps(adata, {INTEGRATION.umap_before: before, f"{key_added}_umap": embedding}, random_state)
+        before = stored_or_new_embedding(out.adata, loaded, cells, key=EMBED.obsm, **encode)
+        _add_umaps(out.adata, {INTEGRATION.umap_before: before, f"{key_added}_umap": embedding}, random_state)
     at_start, kept = found.history["separability"].iloc[[0, int(found.history["score"].argmin())]]
     logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
-    return result if copy else None
+    return out.returned
 
 
 def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: int) -> None:

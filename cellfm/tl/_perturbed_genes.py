@@ -10,17 +10,19 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import Matrix
 from cellfm.cells.obs import cell_groups
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, read_cells_for
+from cellfm.model._cells import CellInput, read_input
 from cellfm.tasks.genes import (
     ATTENTION_SCORE,
     EXPRESSION_SCORE,
@@ -33,6 +35,7 @@ from cellfm.tasks.genes import (
 )
 
 
+@shared_docs
 def perturbed_genes(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -69,8 +72,7 @@ def perturbed_genes(
     ----------
     data
         Counts, cells x genes. With MuData, the table `modality`.
-    model
-        A model, its name or its path; see `cf.load_model`.
+    {model}
     genes
         Perturbed genes, by symbol or Ensembl id; they need not be measured, but the model must know them.
     groupby, control
@@ -88,23 +90,16 @@ def perturbed_genes(
         whose attention changes nothing, are refused.
     layer
         Layer of `data` with the counts; by default X.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    {modality}
+    {gene_key}
+    {hgnc}
     key_added
         Where the table goes in `uns`.
-    batch_size
-        Cells computed at once; the result is the same.
-    min_known_genes
-        Least number of genes that the model must know.
+    {batch_size}
+    {min_known_genes}
     random_state
         Seed for the choice among the genes of cells that express more than the model takes.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -143,8 +138,8 @@ def perturbed_genes(
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)
     wanted = _ids(genes, loaded.vocab)
-    cells = read_cells_for(
-        adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    cells = read_input(
+        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
     )
     counts = cells.counts.rows(0, adata.n_obs)[chosen]
     tables, correlations = [], []
@@ -177,12 +172,11 @@ def perturbed_genes(
         correlations.append(
             (gene, spearman, n_shared_at_top(*table[["score", "expression_score"]].to_numpy().T, n_genes))
         )
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    adata.uns[key_added] = pd.concat(tables, ignore_index=True)
-    facts = cells.facts(loaded, random_state) | {"groupby": groupby, "control": control, "reads": reads}
-    correlation = pd.DataFrame(correlations, columns=["perturbed", "spearman", "n_shared"])
-    record_run(adata, key_added, **facts, **layer_facts(loaded, network_layer), **{ATTENTION.correlation: correlation})
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.uns[key_added] = pd.concat(tables, ignore_index=True)
+        facts = cells.facts(loaded, random_state) | {"groupby": groupby, "control": control, "reads": reads}
+        correlation = pd.DataFrame(correlations, columns=["perturbed", "spearman", "n_shared"])
+        out.record(key_added, **facts, **layer_facts(loaded, network_layer), **{ATTENTION.correlation: correlation})
     logger.info(
         "read layer %d; added uns[%r]: %d perturbed genes, from %d cells.",
         network_layer,
@@ -190,7 +184,7 @@ def perturbed_genes(
         len(wanted),
         len(chosen),
     )
-    return result if copy else None
+    return out.returned
 
 
 def _controls(adata: AnnData, groupby: str, control: str) -> np.ndarray:

@@ -9,11 +9,13 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM
 from cellfm.tasks.genes import LOGISTIC, MLP, features_by_name, fit_and_score, read_labels
 
 
+@shared_docs
 def predict_gene_function(
     features: AnnData | MuData | pd.DataFrame | CellFM | str | Path,
     labels: Mapping[str, object] | pd.Series | pd.DataFrame | str | Path,
@@ -47,8 +49,7 @@ def predict_gene_function(
         Gene sets with most genes that are taken as labels.
     learning_rate, n_epochs
         Of the network.
-    modality
-        Table of a MuData.
+    {modality}
     random_state
         Seed.
 

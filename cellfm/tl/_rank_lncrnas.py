@@ -9,16 +9,18 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import cell_groups
-from cellfm.cells.outputs import record_run, require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes import (
     adjusted_over_all,
@@ -33,6 +35,7 @@ from cellfm.tasks.genes import (
 )
 
 
+@shared_docs
 def rank_lncrnas(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -69,8 +72,7 @@ def rank_lncrnas(
     ----------
     data
         Counts, cells x genes. With MuData, the table `modality`.
-    model
-        A model, its name or its path; see `cf.load_model`.
+    {model}
     groupby
         Column of `obs` with the groups; cells without a group are left out.
     biotypes
@@ -88,23 +90,16 @@ def rank_lncrnas(
         whose attention changes nothing, are refused.
     layer
         Layer of `data` with the counts; by default X.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    {modality}
+    {gene_key}
+    {hgnc}
     key_added
         Where the table goes in `uns`.
-    batch_size
-        Cells computed at once; the result is the same.
-    min_known_genes
-        Least number of genes that the model must know.
+    {batch_size}
+    {min_known_genes}
     random_state
         Seed of the permutations, and of the choice among the genes of very deep cells.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -147,8 +142,8 @@ def rank_lncrnas(
     names, groups = cell_groups(adata, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)
-    cells = read_cells_for(
-        adata, loaded.vocab, layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+    cells = read_input(
+        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
     )
     places = np.flatnonzero(is_lncrna(adata, cells.match.ids, loaded.vocab, biotypes))
     ids, first = np.unique(cells.match.ids[places], return_index=True)
@@ -174,18 +169,17 @@ def rank_lncrnas(
     )
     values = log_normalised(cells.counts.rows(0, adata.n_obs)[known])[:, places[tested]]
     table = table.merge(_wilcoxon(values, genes, np.array(names)[groups[known]]), how="left", on=["group", "gene"])
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    adata.uns[key_added] = table
-    facts = cells.facts(loaded, random_state) | {"groupby": groupby, "n_permutations": n_permutations}
-    facts |= layer_facts(loaded, network_layer)
-    facts |= {
-        "n_tested": len(names) * len(genes),
-        ATTENTION.correlation: rank_correlation(
-            table["specificity"].to_numpy(), table["expression_specificity"].to_numpy()
-        ),
-    }
-    record_run(adata, key_added, **facts)
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.uns[key_added] = table
+        facts = cells.facts(loaded, random_state) | {"groupby": groupby, "n_permutations": n_permutations}
+        facts |= layer_facts(loaded, network_layer)
+        facts |= {
+            "n_tested": len(names) * len(genes),
+            ATTENTION.correlation: rank_correlation(
+                table["specificity"].to_numpy(), table["expression_specificity"].to_numpy()
+            ),
+        }
+        out.record(key_added, **facts)
     logger.info(
         "read layer %d; added uns[%r]: %d lncRNAs tested, %d markers at adjusted p of 0.05 (%d by expression alone).",
         network_layer,
@@ -194,7 +188,7 @@ def rank_lncrnas(
         int((table["p_adjusted"] <= 0.05).sum()),
         int((table["expression_p_adjusted"] <= 0.05).sum()),
     )
-    return result if copy else None
+    return out.returned
 
 
 def _wilcoxon(values: sp.csr_matrix, genes: np.ndarray, groups: np.ndarray) -> pd.DataFrame:

@@ -6,9 +6,10 @@ from mudata import MuData
 
 from cellfm.cells.counts import require_counts
 from cellfm.cells.matrix import read_matrix
-from cellfm.cells.outputs import require_keys
-from cellfm.cells.select import copied, select
+from cellfm.cells.outputs import require_keys, writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
 from cellfm.keys import MODULES
@@ -16,6 +17,7 @@ from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes import stored_modules
 
 
+@shared_docs
 def score_modules(
     data: AnnData | MuData,
     *,
@@ -45,14 +47,12 @@ def score_modules(
         Score the largest so many modules; by default all.
     layer
         Layer with the counts; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     key_added
         Where the scores go in `obsm`.
     random_state
         Seed of the drawn genes.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -94,7 +94,7 @@ def score_modules(
             sc.tl.score_genes(expression, list(genes[modules == i]), score_name="score", random_state=random_state)
             scores[:, i] = expression.obs["score"]
             bar.update()
-    result = copied(data) if copy else data
-    select(result, modality).obsm[key_added] = scores
+    with writing(data, modality=modality, copy=copy) as out:
+        out.adata.obsm[key_added] = scores
     logger.info("added obsm[%r] (%d x %d).", key_added, *scores.shape)
-    return result if copy else None
+    return out.returned

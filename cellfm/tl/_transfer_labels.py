@@ -1,5 +1,6 @@
 """`cf.tl.transfer_labels`: labels of the nearest reference cells; nothing is trained."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +8,24 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
-from cellfm.cells.outputs import record_run
-from cellfm.cells.select import copied, select
+from cellfm.cells.input_options import InputOptions
+from cellfm.cells.outputs import writing
+from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, counted_of, of_reference, warn
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_cells_for, stored_or_new_embedding
+from cellfm.model._cells import read_input, stored_or_new_embedding
 from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels, require_classes
 from cellfm.tasks.annotation._neighbors import N_NEIGHBORS, fit_neighbor_vote
 from cellfm.tasks.annotation._panel import on_shared_genes
 
 
+@shared_docs
 def transfer_labels(
     data: AnnData | MuData,
     reference: AnnData | MuData,
@@ -63,23 +66,20 @@ def transfer_labels(
         Cells with labels: counts; the genes may be others.
     labels_key
         Column of `reference.obs` with the labels. Reference cells without label are left out.
-    model
-        A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
+    {model}
     layer
         Layer of `data` with the counts; ``"raw"`` means `adata.raw`; by default X.
     reference_layer
         The same for the reference.
     values_layer
         Layer of values that you normalised yourself, in both tables, to take in place of log1p of counts per 10,000.
-    modality
-        Table of a MuData.
+    {modality}
     gene_key
         Column of `data.var` with the gene names, or ``"var_names"``, where the automatic
         choice is wrong.
     reference_gene_key
         The same for the reference.
-    hgnc
-        Table of previous symbols and aliases; see `cf.tl.embed`.
+    {hgnc}
     shared_genes
         Embed both by their shared genes only; otherwise each by all of its genes.
     n_neighbors
@@ -91,14 +91,12 @@ def transfer_labels(
         Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 2.5 % of the
         reference cells would be rejected, widened label by label where the query is displaced from the reference; see
         `cf.tl.annotate`.
-    batch_size
-        Cells computed at once; it changes no result.
+    {batch_size}
     min_known_genes
         Least number of genes that the model must know, and that both tables must share.
     random_state
         Seed for the choice among the genes of cells that express more than the model takes.
-    copy
-        Return a copy instead of writing to `data`.
+    {copy}
 
     Returns
     -------
@@ -149,31 +147,18 @@ def transfer_labels(
     if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
         warn("The reference seems to be the query itself: each cell votes on its own label.")
     loaded = resolve_model(model)
-    cells = read_cells_for(
-        adata,
-        loaded.vocab,
-        layer=layer,
-        values_layer=values_layer,
-        gene_key=gene_key,
-        hgnc=hgnc,
-        min_known_genes=min_known_genes,
+    options = InputOptions(
+        layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
     )
+    cells = read_input(adata, loaded.vocab, options)
     with of_reference():
-        source = read_cells_for(
-            known,
-            loaded.vocab,
-            layer=reference_layer,
-            gene_key=reference_gene_key,
-            values_layer=values_layer,
-            hgnc=hgnc,
-            min_known_genes=min_known_genes,
-        )
+        source = read_input(known, loaded.vocab, replace(options, layer=reference_layer, gene_key=reference_gene_key))
     if shared_genes:
         cells, source = on_shared_genes(cells, source, least=min_known_genes)
 
-    options = {"batch_size": batch_size, "random_state": random_state}
+    how = {"batch_size": batch_size, "random_state": random_state}
     with of_reference():
-        seen = stored_or_new_embedding(known, loaded, source, **options)
+        seen = stored_or_new_embedding(known, loaded, source, **how)
     there = np.isfinite(seen[:, 0])
     labelled = np.array([label is not None for label in labels])
     if n_lost := int((labelled & ~there).sum()):
@@ -183,7 +168,7 @@ def transfer_labels(
     names = labels[voters].astype(str)
     require_classes(names, labels_key)
     vote = fit_neighbor_vote(seen[voters], names, n_neighbors)
-    found = vote.predict(stored_or_new_embedding(adata, loaded, cells, **options))
+    found = vote.predict(stored_or_new_embedding(adata, loaded, cells, **how))
     least = vote.confidence_threshold if confidence_threshold is None else confidence_threshold
     most = vote.distance_threshold if distance_threshold is None else distance_threshold
     rejection = found.reject(least, most, widen=distance_threshold is None)
@@ -192,20 +177,17 @@ def transfer_labels(
         warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")
     rejection.warn(vote.classes)
 
-    result = copied(data) if copy else data
-    adata = select(result, modality)
-    classes = list(vote.classes)
-    colors = label_colors(known, labels_key, classes)
-    with undisturbed():
-        adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, classes)
-        adata.obs[ANNOTATION.label] = pd.Categorical(rejection.labels(vote.classes), [*classes, UNKNOWN])
-        adata.uns[f"{ANNOTATION.raw}_colors"] = colors
-        adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
-        adata.obs[ANNOTATION.confidence] = found.confidence
-        adata.obs[ANNOTATION.distance] = found.distance
-        adata.obsm[ANNOTATION.proba] = found.probabilities
-        record_run(
-            adata,
+    with writing(data, modality=modality, copy=copy) as out:
+        classes = list(vote.classes)
+        colors = label_colors(known, labels_key, classes)
+        out.adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, classes)
+        out.adata.obs[ANNOTATION.label] = pd.Categorical(rejection.labels(vote.classes), [*classes, UNKNOWN])
+        out.adata.uns[f"{ANNOTATION.raw}_colors"] = colors
+        out.adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
+        out.adata.obs[ANNOTATION.confidence] = found.confidence
+        out.adata.obs[ANNOTATION.distance] = found.distance
+        out.adata.obsm[ANNOTATION.proba] = found.probabilities
+        out.record(
             ANNOTATION.proba,
             **{ANNOTATION.classes: np.array(classes, dtype=object)},
             method="nearest neighbors",
@@ -217,5 +199,5 @@ def transfer_labels(
             distance_thresholds=rejection.distance_thresholds,
             **cells.facts(loaded, random_state),
         )
-    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, rejection.rejected.sum(), UNKNOWN)
-    return result if copy else None
+    logger.info("labelled %d cells, %d of them %s.", out.adata.n_obs, rejection.rejected.sum(), UNKNOWN)
+    return out.returned

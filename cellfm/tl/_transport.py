@@ -9,12 +9,14 @@ from mudata import MuData
 from cellfm.cells.outputs import record_run
 from cellfm.cells.select import select
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._read import read_given
 
 
+@shared_docs
 def transport(
     model: TransportModel,
     cells: AnnData | MuData,
@@ -36,13 +38,11 @@ def transport(
         ``cellfm`` space, counts or log1p of counts per 10,000 for the others. Kinds of cells may be new to it.
     layer
         Layer with the expression; by default X.
-    modality
-        Table of a MuData.
+    {modality}
     gene_key
         Column of `var` with the gene names for the CellFM model, or ``"var_names"``, where the automatic
         choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    {hgnc}
     min_known_genes
         Least number of genes that the CellFM model must know.
 

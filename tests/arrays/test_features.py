@@ -22,7 +22,7 @@ from cellfm.genes.features import read_features, without_genome
 from cellfm.genes.hgnc import package_synonyms
 from cellfm.genes.vocabulary import Vocabulary, resolve_vocabulary
 from cellfm.model import CellFM
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 from cellfm.train import write_shards
 
 NOT_UNIQUE = pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")
@@ -255,14 +255,14 @@ def with_antibodies(genes: AnnData, n: int, places: int = 0) -> AnnData:
 
 @NOT_UNIQUE
 def test_the_input_is_that_of_the_genes_alone(tiny_adata: AnnData, tiny_vocab: Vocabulary):
-    expected = read_cells_for(tiny_adata, tiny_vocab)
+    expected = read_input(tiny_adata, tiny_vocab)
 
     @given(n=st.integers(1, 9), place=st.integers(0, tiny_adata.n_vars), form=st.sampled_from(["csr", "csc", "dense"]))
     def check(n: int, place: int, form: str) -> None:
         both = with_antibodies(tiny_adata, n, place)
         both.X = both.X.toarray() if form == "dense" else both.X.asformat(form)
         with pytest.warns(DataWarning, match=rf"{n} rows? of var (is|are) left out: {n} Antibody Capture"):
-            cells = read_cells_for(both, tiny_vocab)
+            cells = read_input(both, tiny_vocab)
         assert cells.match.n_genes == tiny_adata.n_vars
         for (_, found), (_, alone) in zip(cells.tokens(64, 0), expected.tokens(64, 0), strict=True):
             for name in ("indptr", "gene_ids", "values", "depth"):

@@ -14,13 +14,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 from ckpt_bytes import ckpt_entry
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.corpus._corpus import Corpus
 from cellfm.genes.hgnc import read_synonyms
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.safe_read import read_file
 from cellfm.model import CellFM, load_model
-from cellfm.model._cells import CellInput, read_cells_for
+from cellfm.model._cells import CellInput, read_input
 from cellfm.model._ckpt import list_ckpt
 from cellfm.model._embedding_checkpoint import Pieces
 from cellfm.model._published import published_name
@@ -200,7 +201,7 @@ def _write_annotator(folder: Path) -> None:
 
 
 def _cell_input(found: CellFM) -> CellInput:
-    return read_cells_for(cells(), found.vocab, min_known_genes=1)
+    return read_input(cells(), found.vocab, InputOptions(min_known_genes=1))
 
 
 def _read_annotator(folder: Path) -> Any:

@@ -27,7 +27,7 @@ from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model import _cells as _encode
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 from cellfm.model._embedding_checkpoint import Pieces, remove_pieces
 from cellfm.model._encoder import Encoder
 from cellfm.tasks.perturbation._train import Pairs
@@ -274,7 +274,7 @@ def test_two_processes_with_one_output_leave_that_of_one(
 def test_pieces_that_another_process_has_joined_already_are_no_fault(
     tmp_path: Path, tiny_adata: AnnData, tiny_model: CellFM
 ):
-    cells = read_cells_for(tiny_adata, tiny_model.vocab)
+    cells = read_input(tiny_adata, tiny_model.vocab)
     one, other = (Pieces(tmp_path / "p", tiny_model, cells, 0) for _ in range(2))
     one.compute()
     other.compute()

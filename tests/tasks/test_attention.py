@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 from cellfm.tasks.genes import (
     adjusted_over_all,
     cls_scores,
@@ -28,7 +28,7 @@ from cellfm.tasks.genes._lncrnas import group_specificity, permutation_p
 
 
 def blocks_of(adata, model, layer=1, **kwargs):
-    return cls_scores(model, read_cells_for(adata, model.vocab), layer=layer, **kwargs)
+    return cls_scores(model, read_input(adata, model.vocab), layer=layer, **kwargs)
 
 
 def naive_ranks(query: np.ndarray, key: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_heads_that_are_inactive_are_not_read(tiny_adata, tiny_model):
 
 
 def test_keys_of_the_first_layer_are_those_computed_by_hand(tiny_adata, tiny_model):
-    ((_, batch),) = read_cells_for(tiny_adata[:3].copy(), tiny_model.vocab).tokens(2048, 0)
+    ((_, batch),) = read_input(tiny_adata[:3].copy(), tiny_model.vocab).tokens(2048, 0)
     found = tiny_model.attend(batch, layer=0)
     assert found.cls_query.shape == (3, 2, 8)
     assert found.key.shape == found.query.shape == (len(batch.gene_ids), 2, 8)
@@ -104,7 +104,7 @@ def test_scores_depend_on_the_cell_alone(tiny_adata, tiny_model):
 
 
 def test_a_gene_reads_the_others_and_is_read_by_them(tiny_adata, tiny_model):
-    cells = read_cells_for(tiny_adata[:4].copy(), tiny_model.vocab)
+    cells = read_input(tiny_adata[:4].copy(), tiny_model.vocab)
     ((_, batch),) = cells.tokens(2048, 0)
     found = tiny_model.attend(batch)
     gene = int(batch.gene_ids[5])
@@ -144,7 +144,7 @@ def test_agreement_with_the_control():
 
 
 def test_layers_that_are_not_there_are_refused(tiny_model, tiny_vocab, tiny_adata):
-    ((_, batch),) = read_cells_for(tiny_adata[:2].copy(), tiny_vocab).tokens(2048, 0)
+    ((_, batch),) = read_input(tiny_adata[:2].copy(), tiny_vocab).tokens(2048, 0)
     with pytest.raises(InputError, match="must be from -2 to 1, not 2"):
         tiny_model.attend(batch, layer=2)
     decaying = CellFM(ModelConfig(2, 16, 2, 300, d_value=16, retention="decay"), tiny_vocab)

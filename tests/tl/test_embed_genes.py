@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 import cellfm as cf
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.model._cells import read_cells_for
+from cellfm.model._cells import read_input
 
 
 def test_static_embeddings_are_rows_of_the_gene_table(tiny_adata, tiny_model):
@@ -29,7 +29,7 @@ def contextual_one_by_one(adata, model, cells: np.ndarray) -> np.ndarray:
     """Means of token outputs, the slow way."""
     total, number = np.zeros((adata.n_vars, model.config.d_model)), np.zeros(adata.n_vars)
     for i in np.flatnonzero(cells):
-        input_ = read_cells_for(adata[i : i + 1].copy(), model.vocab)
+        input_ = read_input(adata[i : i + 1].copy(), model.vocab)
         ((_, batch),) = input_.tokens(model.config.max_genes, 0)
         places = batch.gene_ids - 1  # the table has the genes of the vocabulary in their order
         total[places] += model.encode(batch, outputs=("tokens",)).tokens

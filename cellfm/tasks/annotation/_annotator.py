@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.messages import warn
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput, read_cells_for
+from cellfm.model._cells import CellInput, read_input
 from cellfm.tasks.annotation._calibrate import calibrated, check_thresholds
 from cellfm.tasks.annotation._head import Head, MLPHead
 from cellfm.tasks.annotation._prediction import Prediction
@@ -72,8 +73,8 @@ class Annotator:
         """
         least, most = self.thresholds(confidence_threshold, distance_threshold)
         adata = select(adata)
-        options = {"gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
-        cells = read_cells_for(adata, self.model.vocab, layer=layer, **options)
+        options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+        cells = read_input(adata, self.model.vocab, options)
         self.check_genes(cells)
         found = self.predict_cells(cells, batch_size=batch_size)
         rejection = found.reject(least, most, widen=distance_threshold is None)
@@ -101,8 +102,9 @@ class Annotator:
         if embedding is not None and self.method == "frozen" and isinstance(self.head, MLPHead):
             logits = self.head.mlp.logits(embedding)
         else:
-            options = {"batch_size": batch_size, "random_state": self.random_state}
-            logits, embedding = self.head.judge(self.model, cells, **options)
+            logits, embedding = self.head.judge(
+                self.model, cells, batch_size=batch_size, random_state=self.random_state
+            )
         return Prediction.of(calibrated(logits, self.temperature), embedding, self.reference)
 
     def thresholds(self, confidence: float | None, distance: float | None) -> tuple[float, float]:

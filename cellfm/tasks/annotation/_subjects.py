@@ -7,10 +7,11 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput, read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm.model._cells import CellInput, read_input, refuse_empty, stored_or_new_embedding
 from cellfm.tasks.annotation._features import Features, component_features, gene_features, log_normalised
 from cellfm.tasks.annotation._split import Fold
 
@@ -82,14 +83,12 @@ def read_subjects(
         raise InputError(
             f"These cells are read many times; load them from {adata.filename} with adata.to_memory() first."
         )
-    cells = read_cells_for(
+    cells = read_input(
         adata,
         model.vocab,
-        layer=layer,
-        values_layer=values_layer,
-        gene_key=gene_key,
-        hgnc=hgnc,
-        min_known_genes=min_known_genes,
+        InputOptions(
+            layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
+        ),
     )
     refuse_empty(cells)
     embedding = stored_or_new_embedding(adata, model, cells, batch_size=batch_size, random_state=random_state)

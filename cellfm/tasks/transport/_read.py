@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from anndata import AnnData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import read_matrix
 from cellfm.errors import InputError
 from cellfm.io.messages import counted_of
-from cellfm.model._cells import read_cells_for, refuse_empty, stored_or_new_embedding
+from cellfm.model._cells import read_input, refuse_empty, stored_or_new_embedding
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.transport._model import TransportModel
 
@@ -55,7 +56,10 @@ def read_given(
     values = read_expression(adata, layer)[:, np.flatnonzero(matrix.is_gene)[places]].toarray()
     if transport.model is None:
         return Given(values, values)
-    options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
-    cells = read_cells_for(adata, transport.model.vocab, **options)
+    cells = read_input(
+        adata,
+        transport.model.vocab,
+        InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes),
+    )
     refuse_empty(cells)
     return Given(stored_or_new_embedding(adata, transport.model, cells), values)

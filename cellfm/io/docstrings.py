@@ -1,0 +1,75 @@
+"""Paragraphs of docstrings that many tools share: one for each argument, put in where a tool names it in braces."""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+Tool = TypeVar("Tool", bound=Callable[..., object])
+
+PARAGRAPHS = {
+    "ax": """
+ax
+    Axes to draw on.""",
+    "batch_size": """
+batch_size
+    Cells computed at once; by default as many as is fast. Smaller needs less memory; the result is the same.""",
+    "copy": """
+copy
+    Return a copy instead of writing to `data`.""",
+    "gene_key": """
+gene_key
+    Column of `var` with the gene names, or ``"var_names"``, where the automatic choice is wrong.""",
+    "hgnc": """
+hgnc
+    Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
+    package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.""",
+    "layer": """
+layer
+    Layer with the counts; ``"raw"`` means `adata.raw`; by default X.""",
+    "min_known_genes": """
+min_known_genes
+    Least number of genes that the model must know.""",
+    "modality": """
+modality
+    Table of a MuData.""",
+    "model": """
+model
+    A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.""",
+    "save": """
+save
+    File to write the figure to.""",
+    "show": """
+show
+    Show the figure; by default if it is neither saved nor drawn by a notebook.""",
+    "vocabulary_model": """
+model
+    A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model folder
+    or of a vocabulary table. Only the vocabulary is read.""",
+}
+
+
+def shared_docs(tool: Tool) -> Tool:
+    """Put the paragraphs in: a decorator for a tool whose docstring has lines such as ``{layer}``.
+
+    Examples
+    --------
+    >>> from cellfm.io.docstrings import shared_docs
+    >>> @shared_docs
+    ... def tool(modality="rna"):
+    ...     '''Do something.
+    ...
+    ...     Parameters
+    ...     ----------
+    ...     {modality}
+    ...     '''
+    >>> "Table of a MuData." in tool.__doc__
+    True
+    """
+    if tool.__doc__ is not None:  # python -OO takes docstrings out
+        tool.__doc__ = re.sub(r"^( *)\{(\w+)\}$", _paragraph, tool.__doc__, flags=re.MULTILINE)
+    return tool
+
+
+def _paragraph(match: re.Match[str]) -> str:
+    indent, name = match.groups()
+    return "\n".join(indent + line for line in PARAGRAPHS[name].strip().split("\n"))
