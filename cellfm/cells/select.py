@@ -4,7 +4,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm.cells.mudata import without_pulling
-from cellfm.errors import InputError, MissingKeyError
+from cellfm.errors import InputError, InputTypeError, MissingKeyError
 
 
 def select(data: AnnData | MuData, modality: str = "rna") -> AnnData:
@@ -32,7 +32,7 @@ def pick_table(data: AnnData | MuData, modality: str = "rna") -> AnnData:
             )
         data = data.mod[modality]
     if not isinstance(data, AnnData):
-        raise InputError(f"Expected an AnnData or MuData object, found {type(data).__name__}.")
+        raise InputTypeError(f"Expected an AnnData or MuData object, found {type(data).__name__}.")
     return data
 
 

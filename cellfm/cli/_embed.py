@@ -243,10 +243,10 @@ def _work(args: argparse.Namespace) -> int:
 
 def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
     """Let several processes make the pieces that are missing."""
+    from cellfm.errors import TrainingError
     from cellfm.io.progress import progress
     from cellfm.model._embedding_checkpoint import PIECE_CELLS
     from cellfm.settings import settings
-    from cellfm.train._ending import TrainingError
     from cellfm.train._launch import Job, started
 
     if not (missing := pieces.missing()):

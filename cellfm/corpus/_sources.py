@@ -19,7 +19,7 @@ from cellfm.cells.read_10x import open_10x_h5
 from cellfm.cells.read_anndata import by_elements
 from cellfm.cells.select import select
 from cellfm.corpus._ten_x import open_mtx
-from cellfm.errors import InputError
+from cellfm.errors import InputError, InputTypeError
 from cellfm.io.logging import logger
 from cellfm.io.messages import reason_of
 
@@ -64,7 +64,7 @@ def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
         elif isinstance(one, AnnData | MuData):
             sources.append(Source(f"input {number}", one))
         else:
-            raise InputError(f"Inputs are paths, AnnData or MuData objects; found {type(one).__name__}.")
+            raise InputTypeError(f"Inputs are paths, AnnData or MuData objects; found {type(one).__name__}.")
     for i, source in enumerate(sources):
         same = [other for other in sources[:i] if _same(other.data, source.data)]
         if same:

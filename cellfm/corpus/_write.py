@@ -13,9 +13,11 @@ from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.lock import locked
 
 
+@shared_docs
 def write_shards(
     inputs: Input | Sequence[Input],
     out: str | Path,
@@ -51,13 +53,10 @@ def write_shards(
         Folder to write.
     model
         Whose genes the ids stand for: a model, its name, its folder, or a vocabulary (table).
-    layer
-        Layer with the counts; ``"raw"`` means `adata.raw`; by default X.
+    {layer}
     gene_key
         Column of `var` with the gene names, where the automatic choice is wrong.
-    hgnc
-        Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
-        package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.
+    {hgnc}
     min_genes
         Known genes that a cell must express; at least 1. By default 200, as in the paper; an input of which that would
         leave less than half, by a sample of its cells, is then refused.

@@ -60,7 +60,7 @@ class StepResult:
     """A process was asked to stop."""
 
 
-class DeviceMemoryError(InputError):
+class DeviceMemoryError(InputError, RuntimeError):
     """A device has not enough memory; `asked` and `free` are bytes, None where they are not known."""
 
     def __init__(self, device: str, asked: int | None = None, free: int | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from cellfm.errors import CheckpointError, InputError
+from cellfm.errors import CheckpointError, InputError, InputTypeError
 from cellfm.io.safe_read import require_file
 from cellfm.settings import model_folder
 
@@ -134,7 +134,7 @@ def resolve_vocabulary(model: str | Path | Vocabulary | HasVocabulary) -> Vocabu
     if not isinstance(model, str | Path):
         vocab = getattr(model, "vocab", None)
         if not isinstance(vocab, Vocabulary):
-            raise InputError(f"Expected a model, its name, its path or a Vocabulary, found {type(model).__name__}.")
+            raise InputTypeError(f"Expected a model, its name, its path or a Vocabulary, found {type(model).__name__}.")
         return vocab
     if str(model) in ("mini", "80M", "800M"):
         folder = model_folder(str(model))

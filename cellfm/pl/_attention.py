@@ -12,11 +12,13 @@ from matplotlib.axes import Axes
 
 from cellfm.cells.outputs import run_record
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import ATTENTION
 from cellfm.pl._figure import finish, fit_tick_labels, write_message
 
 
+@shared_docs
 def attention(
     adata: AnnData,
     *,
@@ -50,12 +52,9 @@ def attention(
         Draw how much a score is above or below the mean of the groups, where there are several, not the score itself.
     expression
         Draw the control too.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
 
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.pl._figure import finish
 
 _AGGREGATES = ("AvgBio", "Bio conservation", "Batch correction", "Total")
@@ -16,6 +17,7 @@ _BATCH_METRICS = ("Silhouette batch", "BRAS", "iLISI", "KBET", "Graph connectivi
 _OF_BIO, _OF_BATCH, _OF_ALL = "#7fbf9b", "#7fa8d1", "#9d94c9"
 
 
+@shared_docs
 def benchmark(
     scores: pd.DataFrame,
     *,
@@ -35,12 +37,9 @@ def benchmark(
         What `cf.tl.benchmark` returned.
     sort_by
         Column to sort the rows by, the highest on top; by default they stay as they are.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

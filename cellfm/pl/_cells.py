@@ -11,10 +11,12 @@ from mudata import MuData
 
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.pl._figure import finish, sized
 
 
+@shared_docs
 def cells(
     data: AnnData | MuData,
     *,
@@ -37,16 +39,13 @@ def cells(
         Column of `obs` or gene to colour by; several give several panels.
     basis
         The `obsm` entry to draw; reads ``obsm["X_umap"]`` by default.
-    modality
-        Table of a MuData.
+    {modality}
     title
         Title of each panel; by default what it is coloured by.
     ax
         Axes to draw on; only with at most one colouring.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {show}
+    {save}
     kwargs
         Passed to `scanpy.pl.embedding`; `size` is by default scanpy's, and smaller where there are few cells.
 

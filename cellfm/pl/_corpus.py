@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from cellfm.corpus._corpus import Corpus
 from cellfm.errors import InputError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.pl._figure import finish, fit_tick_labels, shorten
 
@@ -18,6 +19,7 @@ _BINS = 60
 _MAX_LABEL = 30  # letters
 
 
+@shared_docs
 def corpus(
     corpus: Corpus | str | Path,
     *,
@@ -39,10 +41,8 @@ def corpus(
         ``cell_type``, ``condition`` and ``disease`` that the corpus has.
     max_bars
         Most bars of a panel; what is rarer goes into one bar.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {show}
+    {save}
 
     Returns
     -------

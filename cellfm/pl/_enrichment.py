@@ -10,6 +10,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import MODULES
 from cellfm.pl._figure import finish, fit_tick_labels, write_message
 
@@ -17,6 +18,7 @@ _LARGEST = 180  # points of area
 _DARKEST = 20  # -log10 p; more looks the same
 
 
+@shared_docs
 def enrichment(
     adata: AnnData,
     *,
@@ -42,12 +44,9 @@ def enrichment(
         Terms of each module.
     alpha
         Terms with a larger adjusted p-value are left out.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

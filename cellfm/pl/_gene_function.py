@@ -8,9 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.pl._figure import finish, write_message
 
 
+@shared_docs
 def gene_function(
     scores: pd.DataFrame,
     *,
@@ -27,12 +29,9 @@ def gene_function(
         What `cf.tl.gene_function` returned.
     metric
         Column to draw.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

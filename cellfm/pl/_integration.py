@@ -13,10 +13,12 @@ from mudata import MuData
 from cellfm.cells.obs import read_column
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import INTEGRATION
 from cellfm.pl._figure import finish, sized
 
 
+@shared_docs
 def integration(
     data: AnnData | MuData,
     *,
@@ -45,12 +47,9 @@ def integration(
         Reads ``obsm["X_cellfm_umap"]`` by default; None leaves the row out.
     after
         Reads ``obsm["X_cellfm_integrated_umap"]`` by default.
-    modality
-        Table of a MuData.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {modality}
+    {show}
+    {save}
     kwargs
         Passed to `scanpy.pl.embedding`; `size` is by default scanpy's, and smaller where there are few cells.
 

@@ -8,10 +8,12 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import MODULES
 from cellfm.pl._figure import finish
 
 
+@shared_docs
 def module_comparison(
     adata: AnnData,
     *,
@@ -28,12 +30,9 @@ def module_comparison(
         Cells x genes, after `cf.tl.compare_modules`.
     key
         The table in `uns`, ``"cellfm_module_comparison"`` by default.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

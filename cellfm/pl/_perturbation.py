@@ -9,12 +9,14 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.keys import PERTURBATION
 from cellfm.pl._figure import finish, fit_tick_labels, name_points, point_area
 
 COLORS = {"control": "grey", "observed": "C0", "predicted": "C1"}
 
 
+@shared_docs
 def perturbation(
     adata: AnnData,
     perturbation: str,
@@ -38,12 +40,9 @@ def perturbation(
         the change), or all genes as a scatter plot in which the most changed ones are named where there is room.
     n_genes
         Genes to name: those of the largest observed change, or predicted one where none was observed.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

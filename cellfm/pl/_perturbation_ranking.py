@@ -9,11 +9,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.pl._figure import finish, fit_tick_labels
 
 COLORS = {"measured": "C0", "predicted": "C1"}
 
 
+@shared_docs
 def perturbation_ranking(
     ranking: pd.DataFrame,
     *,
@@ -36,12 +38,9 @@ def perturbation_ranking(
         Candidates to draw.
     highlight
         A perturbation to write in bold, such as the true one.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

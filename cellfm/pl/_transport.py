@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import TRANSPORT
 from cellfm.pl._figure import finish, point_area
@@ -20,6 +21,7 @@ BINS = 40
 COLUMNS = 4
 
 
+@shared_docs
 def transport(
     adata: AnnData,
     *,
@@ -42,10 +44,8 @@ def transport(
         Genes of ``"density"``; by default those whose mean changes most between before and observed.
     n_genes
         How many of these.
-    show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
-    save
-        File to write the figure to.
+    {show}
+    {save}
 
     Returns
     -------

@@ -5,13 +5,7 @@ from contextlib import contextmanager
 
 from cellfm.config import TrainConfig
 from cellfm.engines import DeviceMemoryError
-from cellfm.errors import InputError
-
-
-class TrainingError(InputError):
-    """Training cannot go on; the message names the last good checkpoint."""
-
-    exit_code = 1
+from cellfm.errors import TrainingError
 
 
 class TrainingStopped(KeyboardInterrupt):

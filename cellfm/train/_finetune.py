@@ -9,7 +9,7 @@ import pandas as pd
 
 from cellfm.config import TrainConfig
 from cellfm.engines import FIXED, HEAD, Backend, Engine, Objective, Trainer, start_engine
-from cellfm.errors import InputError
+from cellfm.errors import InputError, TrainingError
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
 from cellfm.model import CellFM
@@ -17,7 +17,7 @@ from cellfm.nn.lora import add_adapters
 from cellfm.nn.objectives import pretraining
 from cellfm.nn.parameters import merged_weights
 from cellfm.nn.weights import nest
-from cellfm.train._ending import TrainingError, memory_told
+from cellfm.train._ending import memory_told
 from cellfm.train._feed import Batch, Cells, Feed
 from cellfm.train._validate import mean_loss
 

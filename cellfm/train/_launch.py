@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellfm.config import ClusterConfig
-from cellfm.errors import InputError
+from cellfm.errors import InputError, TrainingError
 from cellfm.io.progress import progress
-from cellfm.train._ending import TrainingError, TrainingStopped
+from cellfm.train._ending import TrainingStopped
 from cellfm.train._run import WORKER_LOGS, RunFolder
 from cellfm.train._workers import Workers
 

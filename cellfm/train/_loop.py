@@ -11,10 +11,10 @@ import numpy as np
 
 from cellfm.config import TrainConfig
 from cellfm.engines import Engine, StepResult, Trainer, learning_rate
-from cellfm.errors import CheckpointError
+from cellfm.errors import CheckpointError, TrainingError
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
-from cellfm.train._ending import TrainingError, TrainingStopped, memory_told
+from cellfm.train._ending import TrainingStopped, memory_told
 from cellfm.train._feed import Feed
 from cellfm.train._processes import require_same
 from cellfm.train._run import RunFolder

@@ -11,13 +11,12 @@ from cellfm.config import ModelConfig, TrainConfig
 from cellfm.corpus._cell_table import CellTable
 from cellfm.engines import Objective
 from cellfm.engines.jax.training import JaxTrainer
-from cellfm.errors import InputError
+from cellfm.errors import InputError, TrainingError
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
 from cellfm.nn.linear import linear
 from cellfm.nn.network import embed_cells
 from cellfm.train import finetune
-from cellfm.train._ending import TrainingError
 
 CONFIG = TrainConfig(
     steps=8, batch_size=8, n_chunks=48, learning_rate=3e-3, validate_every=4, dropout=0.0, train_genes=120

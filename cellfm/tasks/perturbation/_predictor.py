@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellfm.errors import InputError
+from cellfm.errors import InputError, InputTypeError
 from cellfm.model import CellFM
 from cellfm.tasks.perturbation._baselines import additive, baseline, start_changes, vectors_by_name
 from cellfm.tasks.perturbation._conditions import Condition, name_of, parse_all
@@ -229,6 +229,6 @@ def resolve_predictor(given: PerturbationPredictor | str | Path) -> Perturbation
         return given
     if isinstance(given, str | Path):
         return PerturbationPredictor.load(given)
-    raise InputError(
+    raise InputTypeError(
         f"Expected what cf.tl.fit_perturbation returned, or a folder it was saved in, found {type(given).__name__}."
     )

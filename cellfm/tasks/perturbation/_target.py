@@ -5,7 +5,7 @@ import pandas as pd
 from anndata import AnnData
 
 from cellfm.cells.select import select
-from cellfm.errors import InputError
+from cellfm.errors import InputError, InputTypeError
 from cellfm.io.messages import warn
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
@@ -61,7 +61,7 @@ def _profile(given: AnnData | pd.Series, layer: str | None) -> pd.Series:
         adata = select(given)
         profile = pd.Series(np.asarray(read_expression(adata, layer).mean(0)).ravel(), index=adata.var_names)
     else:
-        raise InputError(
+        raise InputTypeError(
             f"Expected cells (AnnData) or a mean profile (pandas Series by gene), found {type(given).__name__}."
         )
     return profile[~profile.index.duplicated()]

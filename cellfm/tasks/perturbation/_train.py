@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from cellfm.config import TrainConfig
 from cellfm.engines import FIXED, Backend, DeviceMemoryError, Objective, start_engine
+from cellfm.errors import TrainingError
 from cellfm.io.progress import progress
 from cellfm.nn.perturbation import (
     MIN_VARIANCE,
@@ -26,7 +27,6 @@ from cellfm.tasks.perturbation._metrics import score_conditions
 from cellfm.tasks.perturbation._profiles import Profiles
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split
-from cellfm.train._ending import TrainingError
 
 LEAST_STEPS = 5
 """Steps of an epoch, which is otherwise one pass over the cells."""
