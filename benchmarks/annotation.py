@@ -25,13 +25,13 @@ from cellfm.engines.jax.training import JaxTrainer
 from cellfm.model import CellFM
 from cellfm.model._cells import embed_cells, read_input
 from cellfm.tasks.annotation._baselines import celltypist_name
+from cellfm.tasks.annotation._evaluation_set import COMPONENTS, MODEL, EvaluationSet
 from cellfm.tasks.annotation._features import log_normalised
-from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, judge
+from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, evaluate
 from cellfm.tasks.annotation._metrics import class_table, label_scores, rejection_scores
 from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
 from cellfm.tasks.annotation._panel import on_shared_genes
 from cellfm.tasks.annotation._split import Fold, leave_one_out_folds, random_folds
-from cellfm.tasks.annotation._subjects import COMPONENTS, MODEL, Subjects
 
 RESIDUALS = "shifted Pearson residuals"
 N_FOLDS = 5
@@ -157,10 +157,10 @@ class Bench:
     def fit(self, name: str, method: str, fold: Fold, seed: int) -> dict:
         return self.score(self.subjects(name), method, fold, seed)
 
-    def score(self, on: Subjects, method: str, fold: Fold, seed: int) -> dict:
+    def score(self, on: EvaluationSet, method: str, fold: Fold, seed: int) -> dict:
         with timed_steps() as steps:
             start = time.perf_counter()
-            verdict = judge(method, on, fold, random_state=seed)
+            verdict = evaluate(method, on, fold, random_state=seed)
             seconds = time.perf_counter() - start
         truth = on.labels[fold.test]
         epochs = {"step_seconds": float(np.median(steps)), "n_steps": len(steps)} if steps else {}
@@ -181,8 +181,8 @@ class Bench:
                         key = {"part": part, "set": name, "method": method, "seed": seed, "left_out": label}
                         self.once(key, lambda o=on, m=method, f=fold, s=seed: self.reject(o, m, f, s))
 
-    def reject(self, on: Subjects, method: str, fold: Fold, seed: int) -> dict:
-        verdict = judge(method, on, fold, random_state=seed)
+    def reject(self, on: EvaluationSet, method: str, fold: Fold, seed: int) -> dict:
+        verdict = evaluate(method, on, fold, random_state=seed)
         return rejection_scores(
             on.labels[fold.test] == fold.name,
             verdict.confidence,
@@ -220,7 +220,7 @@ class Bench:
                     fold = Fold(target, whole.train[of != left_out], whole.test)
                     self.once(key, lambda o=on, x=features, f=fold: self.reject_across(o, x, f))
 
-    def reject_across(self, on: Subjects, features: str, fold: Fold) -> dict:
+    def reject_across(self, on: EvaluationSet, features: str, fold: Fold) -> dict:
         """Shares of cells that the vote rejects, by three thresholds of distance.
 
         That of the reference, the same times one factor for the whole query, and one for each class.
@@ -249,7 +249,7 @@ class Bench:
         """Those that are asked for, reference and query: both of them studies that `only` names."""
         return [pair for pair in (*TESTED_ON, *CHOSEN_ON) if only is None or set(pair) <= set(only)]
 
-    def pair(self, source: str, target: str) -> tuple[Subjects, Fold]:
+    def pair(self, source: str, target: str) -> tuple[EvaluationSet, Fold]:
         """Two studies by the genes that both have; the reference trains and the query is the test."""
         parts = [broad(self.read(Cells(STUDIES[name], without=("?",))), name) for name in (source, target)]
         both = ad.concat(parts, join="inner", label="study", keys=(source, target), index_unique="-")
@@ -259,7 +259,7 @@ class Bench:
             np.save(stored, np.vstack([embed_cells(self.model, x) for x in cells]))
         read = read_input(both, self.model.vocab, InputOptions(min_known_genes=1))
         embedding, kind = np.load(stored), both.obs["kind"].to_numpy().astype(str)
-        on = Subjects(self.model, read, kind, embedding, log_normalised(read.counts))
+        on = EvaluationSet(self.model, read, kind, embedding, log_normalised(read.counts))
         there, of_source = np.isfinite(embedding[:, 0]), (both.obs["study"] == source).to_numpy()
         return on, Fold(target, np.flatnonzero(there & of_source), np.flatnonzero(there & ~of_source))
 
@@ -302,7 +302,7 @@ class Bench:
         else:
             yield from leave_one_out_folds(labels, self.read(SETS[name]).obs[batch].astype(str).to_numpy())
 
-    def _subjects(self, name: str) -> Subjects:
+    def _subjects(self, name: str) -> EvaluationSet:
         cells = SETS[name]
         adata = self.read(cells)
         read = read_input(adata, self.model.vocab, InputOptions(values_layer=cells.values))
@@ -310,7 +310,7 @@ class Bench:
         if not stored.exists():
             np.save(stored, embed_cells(self.model, read))
         labels = adata.obs["cell_type"].to_numpy().astype(str)
-        return Subjects(self.model, read, labels, np.load(stored), log_normalised(read.counts))
+        return EvaluationSet(self.model, read, labels, np.load(stored), log_normalised(read.counts))
 
     def read(self, cells: Cells) -> ad.AnnData:
         adata = ad.read_h5ad(self.data / f"{cells.file}.h5ad")

@@ -39,7 +39,7 @@ def measure(size: str, way: str) -> float:
     else:
         backend, precision = "mindspore" if way == WAYS[1] else "jax", "bfloat16" if way == WAYS[3] else "float32"
         own = CellFM(model.config, model.vocab, model.weights, backend=backend, precision=precision)
-        own.expect(10**9)  # as for many cells, so that the first layer is folded where that pays
+        own.prepare(10**9)  # as for many cells, so that the first layer is folded where that pays
         encode = own.encode
     for _ in range(2):
         encode(tokens)

@@ -68,7 +68,7 @@ def run(data: Path, work: Path, variant: str, seed: int, *, inner: bool = False)
     took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
     epoch = int(predictor.history["kept"].idxmax())
     name = f"{variant}-{seed}.csv"
-    hits = cf.tl.evaluate_reverse(predictor)
+    hits = cf.tl.evaluate_perturbation_ranking(predictor)
     hits.assign(variant=variant, seed=seed).to_csv(work / f"reverse-{name}", index=False)
     facts = {"epoch": epoch, "chosen": predictor.chosen, "n_validation": len(predictor.split.validation)}
     scores = predictor.scores.assign(variant=variant, seed=seed, **facts, **took)

@@ -12,14 +12,26 @@ from typing import TYPE_CHECKING, Any
 from cellfm.settings import settings
 
 if TYPE_CHECKING:
-    from cellfm import cells, corpus, genes, model, pl, pp, tl, train
+    from cellfm import cells, corpus, genes, get, model, pl, pp, tl, train
     from cellfm.model import load_model
 
 os.environ.setdefault("GLOG_v", "3")  # errors only; MindSpore reads it once, at its import
 __version__ = version("cellfm")
-__all__ = ["__version__", "cells", "corpus", "genes", "load_model", "model", "pl", "pp", "settings", "tl", "train"]
-
-_LAZY = ("cells", "corpus", "genes", "model", "pl", "pp", "tl", "train")
+_LAZY = ("cells", "corpus", "genes", "get", "model", "pl", "pp", "tl", "train")
+__all__ = [
+    "__version__",
+    "cells",
+    "corpus",
+    "genes",
+    "get",
+    "load_model",
+    "model",
+    "pl",
+    "pp",
+    "settings",
+    "tl",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -113,7 +113,7 @@ class ModuleKeys:
 
 @dataclass(frozen=True)
 class AttentionKeys:
-    """Attention scores, written by `cf.tl.attention`, `cf.tl.rank_lncrnas` and `cf.tl.perturbed_genes`."""
+    """Attention scores, written by `cf.tl.attention`, `cf.tl.rank_lncrnas` and `cf.tl.attention_partners`."""
 
     varm: str = "cellfm_attention"
     """`varm`, float32, (n_vars, n_groups): how much CLS reads each gene, 0 to 1, mean over the cells of a group that
@@ -125,16 +125,16 @@ class AttentionKeys:
     """`uns["cellfm"]["cellfm_attention"]["groups"]`, array of str: the columns."""
     attention_layer: str = "attention_layer"
     """`uns["cellfm"]["cellfm_attention"]["attention_layer"]`, int: the layer that was read, from 0; also under
-    ``cellfm_lncrnas`` and ``cellfm_perturbed_genes``."""
+    ``cellfm_lncrnas`` and ``cellfm_attention_partners``."""
     active_layers: str = "active_layers"
     """`uns["cellfm"]["cellfm_attention"]["active_layers"]`, array of int: the layers that can be read; also under
-    ``cellfm_lncrnas`` and ``cellfm_perturbed_genes``."""
+    ``cellfm_lncrnas`` and ``cellfm_attention_partners``."""
     correlation: str = "expression_correlation"
     """`uns["cellfm"]["cellfm_attention"]["expression_correlation"]`, DataFrame by reader and group: how far this
-    agrees with the control; also under ``cellfm_perturbed_genes``, by perturbed gene, and ``cellfm_lncrnas``, float."""
+    agrees with the control; also under ``cellfm_attention_partners``, by gene, and ``cellfm_lncrnas``, float."""
     lncrnas: str = "cellfm_lncrnas"
     """`uns`, DataFrame: genes that mark each group, the most specific first."""
-    perturbed: str = "cellfm_perturbed_genes"
+    perturbed: str = "cellfm_attention_partners"
     """`uns`, DataFrame: genes most tied to each perturbed gene."""
 
 

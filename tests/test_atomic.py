@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from cellfm.errors import InputError
-from cellfm.io.atomic_file import whole_file, whole_folder
+from cellfm.io.atomic_file import atomic_file, whole_folder
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path):
     target = tmp_path / "a.txt"
-    with whole_file(target) as partial:
+    with atomic_file(target) as partial:
         partial.write_text("whole")
         assert partial.suffix == ".txt"
         assert not target.exists()
@@ -24,7 +24,7 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path):
 def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]):
     target = tmp_path / "a.txt"
     target.write_text("before")
-    with pytest.raises(error), whole_file(target) as partial:  # noqa: PT012
+    with pytest.raises(error), atomic_file(target) as partial:  # noqa: PT012
         partial.write_text("half")
         raise error
     assert target.read_text() == "before"
@@ -32,13 +32,13 @@ def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path, error: type[Bas
 
 
 def test_a_full_disk_is_an_input_error_that_names_the_file(tmp_path: Path):
-    with pytest.raises(InputError, match=r"Could not write .*a\.txt: No space left"), whole_file(tmp_path / "a.txt"):
+    with pytest.raises(InputError, match=r"Could not write .*a\.txt: No space left"), atomic_file(tmp_path / "a.txt"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_an_input_error(tmp_path: Path):
-    with pytest.raises(InputError, match="No such file or directory"), whole_file(tmp_path / "no" / "a.txt"):
+    with pytest.raises(InputError, match="No such file or directory"), atomic_file(tmp_path / "no" / "a.txt"):
         pytest.fail("the block must not run")
 
 

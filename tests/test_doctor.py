@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong, names the cure, survives what it looks at, and needs no network."""
+"""The doctor finds what is wrong, names the fix, survives what it looks at, and needs no network."""
 
 import re
 import subprocess
@@ -47,7 +47,7 @@ def test_everything_is_looked_at_and_the_test_environment_is_sound():
     assert {one(findings, name).status for name in ("JAX runs", engine)} == {"ok"}
     assert re.fullmatch("(JAX|MindSpore) on (CPU|GPU|TPU|Ascend).*", one(findings, "embedding, training").detail)
     for finding in findings:
-        assert bool(finding.cure) == (finding.status != "ok")
+        assert bool(finding.fix) == (finding.status != "ok")
 
 
 def test_an_engine_that_is_not_installed_is_no_problem(monkeypatch: pytest.MonkeyPatch):
@@ -76,8 +76,8 @@ def test_numpy_2_beside_mindspore_is_a_problem_with_its_cure(monkeypatch: pytest
     assert found.status == "problem"
     assert "2.1.0" in found.detail
     assert "NumPy 1" in found.detail
-    assert found.cure.startswith("pip install 'numpy")
-    assert "<2" in found.cure
+    assert found.fix.startswith("pip install 'numpy")
+    assert "<2" in found.fix
 
 
 @pytest.mark.parametrize("version", [None, "0.1"])
@@ -86,7 +86,7 @@ def test_missing_and_outdated_packages_are_problems(monkeypatch: pytest.MonkeyPa
     findings = _doctor._packages()
     found = one(findings, "anndata")
     assert found.status == "problem"
-    assert found.cure.startswith("pip install 'anndata>=")
+    assert found.fix.startswith("pip install 'anndata>=")
     assert [finding for finding in findings if finding.status != "ok"] == [found]
 
 
@@ -95,7 +95,7 @@ def test_another_python_is_a_problem(monkeypatch: pytest.MonkeyPatch):
     found = _doctor._python()
     assert found.status == "problem"
     assert "3.10.0" in found.detail
-    assert _doctor._python().cure
+    assert _doctor._python().fix
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_broken_engine_is_reported_and_not_suffered(monkeypatch: pytest.Monkey
     assert device is None
     assert finding.status == "problem"
     assert found in finding.detail
-    assert "CELLFM_DEVICE=CPU" in finding.cure
+    assert "CELLFM_DEVICE=CPU" in finding.fix
 
 
 def test_a_device_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch):
@@ -136,7 +136,7 @@ def test_the_bundled_model_must_be_whole(monkeypatch: pytest.MonkeyPatch, tmp_pa
     found = _doctor._mini()
     assert found.status == "problem"
     assert "damaged or incomplete" in found.detail
-    assert found.cure
+    assert found.fix
 
 
 def test_a_cache_that_cannot_be_written_is_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -145,7 +145,7 @@ def test_a_cache_that_cannot_be_written_is_a_problem(monkeypatch: pytest.MonkeyP
     found = _doctor._cache()
     assert found.status == "problem"
     assert str(tmp_path / "file" / "cache") in found.detail
-    assert "CELLFM_CACHE_DIR" in found.cure
+    assert "CELLFM_CACHE_DIR" in found.fix
 
 
 def test_little_disk_and_memory_are_warnings(monkeypatch: pytest.MonkeyPatch):
@@ -174,14 +174,14 @@ def test_a_file_of_cells_is_looked_at(tmp_path: Path, tiny_adata: AnnData):
         "ok",
         f"{path}: h5ad, 40 cells x {tiny_adata.n_vars - 4} genes, {tiny_adata.n_vars - 4} known to 'mini'",
     )
-    assert any(one.status == "warning" and "4 Antibody Capture" in one.cure for one in others)
+    assert any(one.status == "warning" and "4 Antibody Capture" in one.fix for one in others)
     tiny_adata.X = tiny_adata.X * 0.3
     tiny_adata.write_h5ad(path)
-    assert [one for one in _doctor._cells(path, None, {}) if one.status == "problem" and "No counts" in one.cure]
+    assert [one for one in _doctor._cells(path, None, {}) if one.status == "problem" and "No counts" in one.fix]
     (tmp_path / "cells.rds").write_bytes(b"X\n\x00\x00\x00\x03rest")
     (finding,) = _doctor._cells(tmp_path / "cells.rds", None, {})
     assert finding.status == "problem"
-    assert "readRDS" in finding.cure
+    assert "readRDS" in finding.fix
 
 
 @pytest.mark.usefixtures("own_logger")

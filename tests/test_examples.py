@@ -24,7 +24,7 @@ from anndata import AnnData
 import cellfm as cf
 from cellfm.settings import Settings
 
-NAMESPACES = ("cellfm", "cellfm.pp", "cellfm.tl", "cellfm.pl", "cellfm.train", "cellfm.model")
+NAMESPACES = ("cellfm", "cellfm.pp", "cellfm.tl", "cellfm.pl", "cellfm.get", "cellfm.train", "cellfm.model")
 NEED_NETWORK = {'model = cf.load_model("80M")'}  # the only lines that are skipped
 TYPES = {"CD14+ Monocyte": 70, "CD19+ B": 70, "Dendritic": 60}
 DRIVERS = ["CD3D", "CD3E", "CD2", "LYZ", "CST3"]

@@ -44,7 +44,7 @@ TOOLS = {
     "embed_genes": lambda a, m, key: cf.tl.embed_genes(a, m, key_added=key),
     "attention": lambda a, m, key: cf.tl.attention(a, m, key_added=key),
     "rank_lncrnas": lambda a, m, key: cf.tl.rank_lncrnas(a, m, groupby="label", key_added=key),
-    "perturbed_genes": lambda a, m, key: cf.tl.perturbed_genes(a, m, genes=["GENE1"], key_added=key),
+    "attention_partners": lambda a, m, key: cf.tl.attention_partners(a, m, genes=["GENE1"], key_added=key),
     "gene_modules": lambda a, m, key: cf.tl.gene_modules(a, key_added=key),
     "enrich_modules": lambda a, m, key: cf.tl.enrich_modules(a, {"set": ["GENE1"]}, key_added=key),
     "compare_modules": lambda a, m, key: cf.tl.compare_modules(a, {"set": ["GENE1"]}, key_added=key),

@@ -13,7 +13,7 @@ from cellfm.cli._main import main
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model._cells import read_input
-from cellfm.model._embedding_checkpoint import Part, Pieces, remove_pieces
+from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint, Part, remove_pieces
 from cellfm.tl import embed
 
 
@@ -27,8 +27,8 @@ def whole(tiny_adata: AnnData, tiny_model: CellFM) -> np.ndarray:
     return embed(tiny_adata, tiny_model, copy=True).obsm["X_cellfm"]
 
 
-def pieces_of(folder: Path, adata: AnnData, model: CellFM, random_state: int = 0) -> Pieces:
-    return Pieces(folder, model, read_input(adata, model.vocab), random_state)
+def pieces_of(folder: Path, adata: AnnData, model: CellFM, random_state: int = 0) -> EmbeddingCheckpoint:
+    return EmbeddingCheckpoint(folder, model, read_input(adata, model.vocab), random_state)
 
 
 def test_a_run_that_was_ended_goes_on_to_the_same_bits(

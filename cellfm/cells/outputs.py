@@ -14,7 +14,7 @@ from mudata import MuData
 from cellfm.cells.select import copied, select
 from cellfm.cells.storable import name_problem
 from cellfm.errors import InputError
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.defer_interrupt import defer_interrupt
 from cellfm.io.messages import warn
 from cellfm.keys import RUN
 
@@ -106,7 +106,7 @@ class Output:
 def writing(data: AnnData | MuData, *, modality: str, copy: bool) -> Iterator[Output]:
     """The block in which a tool writes its results, all or none of them: into `data`, or into a copy."""
     result = copied(data) if copy else data
-    with undisturbed():
+    with defer_interrupt():
         yield Output(result, select(result, modality), result if copy else None)
 
 
@@ -115,7 +115,7 @@ def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarra
 
     What is there and is not of cellfm is moved to ``uns["cellfm_foreign"]``, and the user is warned.
     """
-    with undisturbed():
+    with defer_interrupt():
         runs = adata.uns.get(RUN, {})
         if not isinstance(runs, Mapping):
             _set_aside(adata, runs, f"uns[{RUN!r}]")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cellfm.cells.find_10x import is_zarr
 from cellfm.cells.storable import require_storable, storable_part, why_unreadable
 from cellfm.errors import DataWarning, InputError
-from cellfm.io.atomic_file import whole_file, whole_folder
+from cellfm.io.atomic_file import atomic_file, whole_folder
 from cellfm.io.messages import reason_of
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def write_cells(data: "AnnData | MuData", path: Path) -> None:
     path = Path(path)
     check_writable(path)
     _check_format(data, path)
-    whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else whole_file(path)
+    whole = whole_folder(path, overwrite=True) if path.suffix == ".zarr" else atomic_file(path)
     with whole as partial, _hdf5_errors(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Writing zarr v2 data", UserWarning)
         warnings.filterwarnings("ignore", "Forward slashes will be disallowed", FutureWarning)  # in names of columns
@@ -160,7 +160,7 @@ def write_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, uns: str
         write_cells(data.to_memory(), path)
         return
     data.file.close()  # an open file cannot be replaced everywhere
-    with whole_file(path) as partial, _hdf5_errors():
+    with atomic_file(path) as partial, _hdf5_errors():
         shutil.copyfile(source, partial)
         _require_room(partial.parent, _bytes_of_array(data.obsm[obsm]))
         with h5py.File(partial, "r+") as file:

@@ -56,7 +56,7 @@ class Finding:
     name: str
     status: Status
     detail: str
-    cure: str = ""
+    fix: str = ""
     """What to do; empty where nothing is wrong."""
 
 
@@ -116,16 +116,16 @@ def _packages(extra: str = "") -> list[Finding]:
 
 
 def _package(name: str, needed: object, extra: str) -> Finding:
-    cure = f"pip install '{name}{needed}'"
+    fix = f"pip install '{name}{needed}'"
     shown = f"{name} for {extra}" if extra and name != extra else name
     try:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
-        return Finding(shown, "problem", f"not installed; needed is {needed}", cure)
+        return Finding(shown, "problem", f"not installed; needed is {needed}", fix)
     if needed.contains(version, prereleases=True):  # type: ignore[attr-defined]
         return Finding(shown, "ok", version)
     reason = "; MindSpore is built against NumPy 1, its results cannot be trusted" if name == "numpy" else ""
-    return Finding(shown, "problem", f"{version}; needed is {needed}{reason}", cure)
+    return Finding(shown, "problem", f"{version}; needed is {needed}{reason}", fix)
 
 
 def _engines() -> list[Finding]:
@@ -197,13 +197,13 @@ def _cache() -> Finding:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        cure = "Set CELLFM_CACHE_DIR to a folder that you may write to."
-        return Finding("cache folder", "problem", f"{folder} cannot be written: {error.strerror or error}", cure)
+        fix = "Set CELLFM_CACHE_DIR to a folder that you may write to."
+        return Finding("cache folder", "problem", f"{folder} cannot be written: {error.strerror or error}", fix)
     free = shutil.disk_usage(folder).free
     detail = f"{folder}, {free / _GIB:.1f} GiB free"
     if free < _ENOUGH_DISK:
-        cure = "Converting a published model needs 1.5 GB (80M) or 13 GB (800M): make room, or set CELLFM_CACHE_DIR."
-        return Finding("cache folder", "warning", detail, cure)
+        fix = "Converting a published model needs 1.5 GB (80M) or 13 GB (800M): make room, or set CELLFM_CACHE_DIR."
+        return Finding("cache folder", "warning", detail, fix)
     return Finding("cache folder", "ok", detail)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from cellfm.model import CellFM
-    from cellfm.model._embedding_checkpoint import Pieces
+    from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 
 FILES_OF_CELLS = "cells with counts: .h5ad, .h5mu, .zarr, 10x .h5 or folder, .loom, .csv or .tsv (also compressed)"
 _LOGS = ".logs"
@@ -152,7 +152,7 @@ def _embed_and_write(
     data: "AnnData | MuData",
     model: "CellFM",
     say: Callable[[str], object],
-    pieces: "Pieces | None",
+    pieces: "EmbeddingCheckpoint | None",
     **options: Any,
 ) -> None:
     from cellfm.cells.select import select
@@ -204,15 +204,15 @@ def _folder(args: argparse.Namespace) -> Path:
     return args.output.with_name(f"{args.output.name}.pieces")
 
 
-def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "Pieces":
+def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "EmbeddingCheckpoint":
     from cellfm.cells.input_options import InputOptions
     from cellfm.cells.select import select
     from cellfm.model._cells import read_input
-    from cellfm.model._embedding_checkpoint import Pieces
+    from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 
     layers = {"layer": args.layer, "values_layer": args.values_layer}
     cells = read_input(select(data, args.modality), model.vocab, InputOptions(**layers, **gene_options(args)))
-    return Pieces(_folder(args), model, cells, random_state=0)
+    return EmbeddingCheckpoint(_folder(args), model, cells, random_state=0)
 
 
 def _embed_part(
@@ -241,7 +241,7 @@ def _work(args: argparse.Namespace) -> int:
     return 0
 
 
-def _launch(args: argparse.Namespace, pieces: "Pieces") -> None:
+def _launch(args: argparse.Namespace, pieces: "EmbeddingCheckpoint") -> None:
     """Let several processes make the pieces that are missing."""
     from cellfm.errors import TrainingError
     from cellfm.io.progress import progress

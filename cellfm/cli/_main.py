@@ -289,8 +289,8 @@ def _doctor(args: argparse.Namespace) -> int:
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         print(f"{finding.name:{width}}  {finding.status:7}  {finding.detail}")
-        if finding.cure:
-            print(f"{'':{width}}  {'':7}  cure: {as_options(finding.cure, vars(args))}")
+        if finding.fix:
+            print(f"{'':{width}}  {'':7}  fix: {as_options(finding.fix, vars(args))}")
     problems = sum(finding.status == "problem" for finding in findings)
     warned = sum(finding.status == "warning" for finding in findings)
     print(f"\n{counted(problems, 'problem')}, {counted(warned, 'warning')}" if problems or warned else "\nall is well")

@@ -15,14 +15,14 @@ from cellfm.corpus._manifest import check_entry
 from cellfm.corpus._shard_files import MANIFEST, PARTIAL
 from cellfm.errors import CheckpointError, InputError
 from cellfm.genes.vocabulary import FILE_NAME, Vocabulary
-from cellfm.io.atomic_file import whole_file
+from cellfm.io.atomic_file import atomic_file
 from cellfm.io.lock import LOCK
 from cellfm.io.messages import counted
 from cellfm.io.safe_read import parse_json, read_file
 
 _SHARD = re.compile(r"^shard-\d{5,}$")
 _TEMPORARY = (".shard-", f".{MANIFEST}-", f".{PARTIAL}-")
-"""How names begin that `whole_file` and `whole_folder` leave when the process is killed."""
+"""How names begin that `atomic_file` and `whole_folder` leave when the process is killed."""
 
 
 class Unfinished:
@@ -72,7 +72,7 @@ class Unfinished:
                     "to write the corpus anew, or choose another folder."
                 )
             vocab.save(self.folder)
-            with whole_file(self.folder / PARTIAL) as partial:
+            with atomic_file(self.folder / PARTIAL) as partial:
                 partial.write_text(json.dumps({"plan": self.plan}) + "\n")
             return False
         self._require_same(_parsed(lines[0], self.folder / PARTIAL).get("plan", {}))
@@ -94,7 +94,7 @@ class Unfinished:
             os.fsync(file.fileno())
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
-        with whole_file(self.folder / MANIFEST) as partial:
+        with atomic_file(self.folder / MANIFEST) as partial:
             partial.write_text(json.dumps(manifest, indent=1) + "\n")
         (self.folder / PARTIAL).unlink()
 
@@ -125,7 +125,7 @@ class Unfinished:
         text = read_file(path).decode(errors="replace")
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
-            with whole_file(path) as partial:
+            with atomic_file(path) as partial:
                 partial.write_text(whole)
         return whole.splitlines()
 

@@ -13,7 +13,7 @@ import pandas as pd
 from cellfm.errors import DownloadError, InputError
 from cellfm.genes.vocabulary import FILE_NAME as VOCABULARY_FILE
 from cellfm.genes.vocabulary import NAME_COLUMNS
-from cellfm.io.atomic_file import whole_file
+from cellfm.io.atomic_file import atomic_file
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.io.safe_read import file_sha256
@@ -182,9 +182,9 @@ def _download() -> Path:
     except OSError as error:
         raise InputError(f"Could not write {path}: {error.strerror}. Set cf.settings.cache_dir.") from None
     before, now = _remembered(path), hashlib.sha256(content).hexdigest()
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_bytes(content)
-    with whole_file(_beside(path)) as partial:
+    with atomic_file(_beside(path)) as partial:
         partial.write_text(f"{now}  {FILE_NAME}\n")
     if before not in (None, now):
         warn(f"HGNC has renewed its table since the last download: SHA-256 {before[:12]}... is now {now[:12]}....")

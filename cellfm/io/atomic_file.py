@@ -11,7 +11,7 @@ from cellfm.errors import InputError
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path to write to; it takes the name `path` when the block ends well, and is removed otherwise.
 
     Raises

@@ -10,7 +10,7 @@ _writing = threading.RLock()
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def defer_interrupt() -> Iterator[None]:
     """Run a short block that writes to the user's data: Ctrl-C comes after it, and one thread is in it at a time."""
     with _writing:
         before = signal.getsignal(signal.SIGINT)

@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterable[T]) -> Iterator[T]:
+def prefetch(items: Iterable[T]) -> Iterator[T]:
     """The same items; each is made in a thread while the one before is in use, so that two are held at a time."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1, thread_name_prefix="cellfm-read") as pool:

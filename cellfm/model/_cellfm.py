@@ -163,10 +163,10 @@ class CellFM:
         with self._lock:
             yield
 
-    def expect(self, n_tokens: int) -> None:
+    def prepare(self, n_tokens: int) -> None:
         """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""
         with self._computing():
-            self._encoder.expect(n_tokens)
+            self._encoder.prepare(n_tokens)
 
     def encode(
         self,

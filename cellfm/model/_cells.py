@@ -26,7 +26,7 @@ from cellfm.genes.match import FEW_CONTRADICTIONS, GeneMatch, find_genes, requir
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, counted_of, joined, warn
-from cellfm.io.prefetch import ahead
+from cellfm.io.prefetch import prefetch
 from cellfm.io.progress import progress
 from cellfm.keys import EMBED
 from cellfm.model import Encoded
@@ -46,7 +46,7 @@ class Encoder(Protocol):
 
     @property
     def weights_hash(self) -> str: ...
-    def expect(self, n_tokens: int) -> None: ...
+    def prepare(self, n_tokens: int) -> None: ...
     def encode(self, batch: TokenBatch, *, batch_size: int | None = None) -> Encoded: ...
 
 
@@ -193,7 +193,7 @@ def embed_known_cells(
     embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
     fingerprints = np.empty(len(embedding), np.uint64)
     with progress(len(embedding), "embedding", "cells") if bar is None else nullcontext(bar) as shown:
-        for block, tokens, known in ahead(cells.known_tokens(model.config.max_genes, random_state, of=span)):
+        for block, tokens, known in prefetch(cells.known_tokens(model.config.max_genes, random_state, of=span)):
             own = slice(block.start - span.start, block.stop - span.start)
             embedding[own] = model.encode(tokens, batch_size=batch_size).cell
             fingerprints[own] = known

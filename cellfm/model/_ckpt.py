@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from cellfm.errors import CheckpointError
-from cellfm.io.atomic_file import whole_file
+from cellfm.io.atomic_file import atomic_file
 from cellfm.io.safe_read import require_file
 
 _DTYPES = {
@@ -88,7 +88,7 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
 
 def write_ckpt(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write float32 tensors by name, whole or not at all."""
-    with whole_file(path) as partial, partial.open("wb") as file:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         for name, array in tensors.items():
             content = memoryview(np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8))
             dims = b"".join(b"\x08" + _number(extent) for extent in array.shape)

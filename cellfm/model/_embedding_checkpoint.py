@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellfm.errors import CheckpointError, InputError
-from cellfm.io.atomic_file import whole_file
+from cellfm.io.atomic_file import atomic_file
 from cellfm.io.messages import counted
 from cellfm.io.progress import progress
 from cellfm.io.safe_read import read_json, read_npy
@@ -46,7 +46,7 @@ class Part:
         return cls(int(number) - 1, int(of))
 
 
-class Pieces:
+class EmbeddingCheckpoint:
     """The folder that holds the finished pieces of one embedding.
 
     Parameters
@@ -77,7 +77,7 @@ class Pieces:
         return _n_pieces(self.n_cells)
 
     def missing(self, part: Part | None = None) -> list[int]:
-        """Pieces that are not there yet, of all or of one part."""
+        """EmbeddingCheckpoint that are not there yet, of all or of one part."""
         return [piece for piece in self._share(part) if not self._path(piece).exists()]
 
     def trust(self, pieces: Iterable[int]) -> None:
@@ -96,7 +96,7 @@ class Pieces:
             if self._path(piece).exists():
                 self._verify(piece)
         # What depends on the amount of work depends on all of it, not on what is left: the same bits either way.
-        self.model.expect(self.n_cells * self._genes_of_a_cell)
+        self.model.prepare(self.n_cells * self._genes_of_a_cell)
         missing = {piece: self._span(piece) for piece in self.missing(part)}
         with progress(sum(span.stop - span.start for span in missing.values()), "embedding", "cells") as bar:
             for piece, span in missing.items():
@@ -105,7 +105,7 @@ class Pieces:
                 )
                 # The embedding comes last: where it is, the piece is whole.
                 for array, path in zip(reversed(found), (self._known_path(piece), self._path(piece)), strict=True):
-                    with whole_file(path) as partial:
+                    with atomic_file(path) as partial:
                         _save(partial, array)
                 self._verified.add(piece)
 
@@ -115,7 +115,7 @@ class Pieces:
         Raises
         ------
         InputError
-            Pieces are; the message lists them.
+            EmbeddingCheckpoint are; the message lists them.
         """
         if missing := self.missing():
             raise InputError(
@@ -129,7 +129,7 @@ class Pieces:
         Raises
         ------
         InputError
-            Pieces are missing, damaged, or of cells whose counts have changed since.
+            EmbeddingCheckpoint are missing, damaged, or of cells whose counts have changed since.
         """
         self.require_all()
         embedding = np.empty((self.n_cells, self.model.config.d_model), np.float32)
@@ -199,7 +199,7 @@ class Pieces:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
-        with whole_file(path) as partial:
+        with atomic_file(path) as partial:
             partial.write_text(json.dumps(facts, indent=1))
 
 

@@ -35,16 +35,16 @@ class Encoder:
         length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
         self._cut = {"length": length, "n_special": config.n_special}
 
-    def expect(self, n_tokens: int) -> None:
+    def prepare(self, n_tokens: int) -> None:
         """Prepare for so many tokens: the last few of them get batches of the shape of the first, and the same bits."""
-        self.network.expect(n_tokens)
+        self.network.prepare(n_tokens)
         self._expected = max(self._expected, n_tokens // self._cut["length"])
 
     def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
         d, n_tokens = self.config.d_model, len(batch.gene_ids)
         shapes = {"cell": (batch.n_cells, d), "tokens": (n_tokens, d), "gene_wise": n_tokens, "cell_wise": n_tokens}
-        self.network.expect(n_tokens)
+        self.network.prepare(n_tokens)
         results = {name: np.empty(shapes[name], np.float32) for name in outputs}
 
         def compute(chunks: Chunks) -> dict[str, Any]:

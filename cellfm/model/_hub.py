@@ -12,7 +12,7 @@ from pathlib import Path
 from cellfm.config import PUBLISHED
 from cellfm.errors import CheckpointError, DownloadError, InputError
 from cellfm.genes.vocabulary import Vocabulary
-from cellfm.io.atomic_file import whole_file
+from cellfm.io.atomic_file import atomic_file
 from cellfm.io.http import TIMEOUT, require_reachable
 from cellfm.io.logging import logger
 from cellfm.io.safe_read import file_sha256
@@ -135,7 +135,7 @@ def fetch_table(file: str, target: Path) -> None:
         ) from error
     if len(content) > _MAX_TABLE:
         raise DownloadError(f"{url} is larger than {_MAX_TABLE >> 20} MB: this is no gene table.")
-    with whole_file(target) as partial:
+    with atomic_file(target) as partial:
         partial.write_bytes(content)
 
 

@@ -41,11 +41,11 @@ class CompiledNetwork:
         self._all: Callable[..., Any] | None = None
         self._attention: dict[int, Callable[..., Any]] = {}
 
-    def expect(self, n_tokens: int) -> None:
+    def prepare(self, n_tokens: int) -> None:
         """Fold the first layer as soon as the tokens that have come, and those to come, pay for it."""
         self._n_tokens += n_tokens
         if self._min_tokens < self._n_tokens and "tables" not in self._of_cells:
-            tables = self.engine.place(self.engine.compile(inference.fold, self._of_cells)())
+            tables = self.engine.place(self.engine.compile(inference.precompute_tables, self._of_cells)())
             self._of_cells, self._cell = inference.with_tables(self._of_cells, tables), None
 
     def cell(self, chunks: Chunks) -> Any:

@@ -4,7 +4,7 @@
   one vector.
 - Projections of the same tokens are one product; layers above the last active one are only their norms.
 - CLS alone passes the last layer, and there tokens are weighed before they become values.
-- The first layer's products of wide networks can be tables over genes, values and CLS (`fold`).
+- The first layer's products of wide networks can be tables over genes, values and CLS (`precompute_tables`).
 
 For the published form without zero modelling and depth tokens; tests hold it to `cellfm.nn.network`.
 """
@@ -97,7 +97,7 @@ def tokens_that_pay(config: ModelConfig, n_layers: int, *, bytes_of_a_number: in
     return config.n_gene_rows * d / (d - w)
 
 
-def fold(xp: Operations, weights: Weights) -> Weights:
+def precompute_tables(xp: Operations, weights: Weights) -> Weights:
     """The first layer's keys, values, queries and gates as tables over genes, values and CLS.
 
     ``x W = (E W)[gene] + (Wt W) choice``, which saves the widest products of the layer.

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 
 from cellfm.errors import InputError
-from cellfm.io.atomic_file import whole_file
+from cellfm.io.atomic_file import atomic_file
 
 _GAPS = (2, 10, 20, 32, 46)  # typographic points between a point and its name, tried in this order
 _LINE_FROM = 10  # a name so far away is joined to its point by a line
@@ -44,7 +44,7 @@ def finish(axes: Axes, *, show: bool | None, save: str | Path | None) -> None:
         known = figure.canvas.get_supported_filetypes()
         if Path(save).suffix.lstrip(".") not in known:
             raise InputError(f"Cannot save a figure as {str(save)!r}; known endings: {', '.join(sorted(known))}.")
-        with whole_file(save) as partial:
+        with atomic_file(save) as partial:
             figure.savefig(partial, bbox_inches="tight", dpi=200)
     if show or (show is None and save is None and plt.isinteractive()):
         plt.show()

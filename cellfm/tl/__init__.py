@@ -2,6 +2,7 @@
 
 from cellfm.tl._annotate import annotate
 from cellfm.tl._attention import attention
+from cellfm.tl._attention_partners import attention_partners
 from cellfm.tl._benchmark import benchmark
 from cellfm.tl._compare_modules import compare_modules
 from cellfm.tl._compare_transport import compare_transport
@@ -9,18 +10,16 @@ from cellfm.tl._embed import embed
 from cellfm.tl._embed_genes import embed_genes
 from cellfm.tl._enrich_modules import enrich_modules
 from cellfm.tl._evaluate_annotation import evaluate_annotation
-from cellfm.tl._evaluate_reverse import evaluate_reverse
+from cellfm.tl._evaluate_perturbation_ranking import evaluate_perturbation_ranking
 from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._fit_annotator import fit_annotator
 from cellfm.tl._fit_perturbation import fit_perturbation
 from cellfm.tl._fit_transport import fit_transport
-from cellfm.tl._gene_embeddings import gene_embeddings
 from cellfm.tl._gene_function import gene_function
 from cellfm.tl._gene_modules import gene_modules
 from cellfm.tl._gene_network import gene_network
 from cellfm.tl._integrate import integrate
 from cellfm.tl._perturb import perturb
-from cellfm.tl._perturbed_genes import perturbed_genes
 from cellfm.tl._predict_gene_function import predict_gene_function
 from cellfm.tl._rank_lncrnas import rank_lncrnas
 from cellfm.tl._rank_perturbations import rank_perturbations
@@ -32,6 +31,7 @@ from cellfm.tl._transport import transport
 __all__ = [
     "annotate",
     "attention",
+    "attention_partners",
     "benchmark",
     "compare_modules",
     "compare_transport",
@@ -39,18 +39,16 @@ __all__ = [
     "embed_genes",
     "enrich_modules",
     "evaluate_annotation",
-    "evaluate_reverse",
+    "evaluate_perturbation_ranking",
     "evaluate_unknowns",
     "fit_annotator",
     "fit_perturbation",
     "fit_transport",
-    "gene_embeddings",
     "gene_function",
     "gene_modules",
     "gene_network",
     "integrate",
     "perturb",
-    "perturbed_genes",
     "predict_gene_function",
     "rank_lncrnas",
     "rank_perturbations",

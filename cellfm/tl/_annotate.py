@@ -208,7 +208,7 @@ def annotate(
     if annotator.method == "frozen" and annotator.head.kind == "mlp":
         embedding = stored_or_new_embedding(adata, loaded, cells, batch_size=batch_size, random_state=seed)
     found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
-    rejection = found.reject(least, most, widen=distance_threshold is None)
+    rejection = found.reject(least, most, inflate_distances=distance_threshold is None)
     if n_empty := int(np.isnan(found.distance).sum()):
         said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
         warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")

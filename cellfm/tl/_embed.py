@@ -19,7 +19,7 @@ from cellfm.io.messages import counted_of, warn
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._cells import embed_known_cells, read_input, refuse_empty
-from cellfm.model._embedding_checkpoint import Pieces
+from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 
 
 @shared_docs
@@ -116,7 +116,9 @@ def embed(
     if checkpoint is None:
         embedding, fingerprints = embed_known_cells(loaded, cells, batch_size=batch_size, random_state=random_state)
     else:
-        pieces = checkpoint if isinstance(checkpoint, Pieces) else Pieces(checkpoint, loaded, cells, random_state)
+        pieces = checkpoint
+        if not isinstance(pieces, EmbeddingCheckpoint):
+            pieces = EmbeddingCheckpoint(checkpoint, loaded, cells, random_state)
         pieces.compute(batch_size=batch_size)
         embedding, fingerprints = pieces.joined()
     n_empty = int(np.isnan(embedding[:, 0]).sum())

@@ -18,11 +18,11 @@ from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
 from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._evaluation_set import read_subjects
 from cellfm.tasks.annotation._labels import require_classes
-from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines
+from cellfm.tasks.annotation._methods import evaluate, features_of, require_methods, with_baselines
 from cellfm.tasks.annotation._metrics import class_table, confusion_table, label_scores
 from cellfm.tasks.annotation._split import Fold, given_folds, leave_one_out_folds, random_folds
-from cellfm.tasks.annotation._subjects import read_subjects
 
 RANDOM = "random"
 LEAVE_ONE_BATCH_OUT = "leave-one-batch-out"
@@ -147,7 +147,7 @@ def evaluate_annotation(
             truth = labels[fold.test]
             for name in names:
                 start = time.perf_counter()
-                verdict = judge(name, on, fold, random_state=random_state)
+                verdict = evaluate(name, on, fold, random_state=random_state)
                 seconds = time.perf_counter() - start
                 scores = label_scores(truth, verdict.labels)
                 which = {"fold": fold.name, "method": name}

@@ -15,11 +15,11 @@ from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.progress import progress
 from cellfm.model import CellFM, resolve_model
+from cellfm.tasks.annotation._evaluation_set import read_subjects
 from cellfm.tasks.annotation._labels import require_classes
-from cellfm.tasks.annotation._methods import features_of, judge, require_methods, with_baselines
+from cellfm.tasks.annotation._methods import evaluate, features_of, require_methods, with_baselines
 from cellfm.tasks.annotation._metrics import rejection_scores
 from cellfm.tasks.annotation._split import leave_one_out_folds, random_folds, without_label
-from cellfm.tasks.annotation._subjects import read_subjects
 
 
 @shared_docs
@@ -145,7 +145,7 @@ def evaluate_unknowns(
             unknown = labels[fold.test] == label
             sizes = {"n_unknown": int(unknown.sum()), "n_known": int((~unknown).sum())}
             for name in names:
-                verdict = judge(name, on, fold, random_state=random_state)
+                verdict = evaluate(name, on, fold, random_state=random_state)
                 scores = rejection_scores(
                     unknown,
                     verdict.confidence,

@@ -15,7 +15,7 @@ from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
-from cellfm.io.defer_interrupt import undisturbed
+from cellfm.io.defer_interrupt import defer_interrupt
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
@@ -247,7 +247,7 @@ def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: 
     except Exception as error:  # noqa: BLE001
         warn(f"The UMAPs could not be computed ({error}); the integrated embedding is there.")
         return
-    with undisturbed():
+    with defer_interrupt():
         for key, picture in pictures.items():
             adata.obsm[key] = picture
 

@@ -171,7 +171,7 @@ def transfer_labels(
     found = vote.predict(stored_or_new_embedding(adata, loaded, cells, **how))
     least = vote.confidence_threshold if confidence_threshold is None else confidence_threshold
     most = vote.distance_threshold if distance_threshold is None else distance_threshold
-    rejection = found.reject(least, most, widen=distance_threshold is None)
+    rejection = found.reject(least, most, inflate_distances=distance_threshold is None)
     if n_empty := int(np.isnan(found.distance).sum()):
         said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
         warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")

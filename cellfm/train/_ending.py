@@ -17,7 +17,7 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 @contextmanager
-def memory_told(config: TrainConfig, least_chunks: int, kept: str = "") -> Iterator[None]:
+def clear_memory_errors(config: TrainConfig, least_chunks: int, kept: str = "") -> Iterator[None]:
     """A block of training whose error says what would fit where the device runs out of memory.
 
     Parameters

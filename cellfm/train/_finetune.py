@@ -17,7 +17,7 @@ from cellfm.nn.lora import add_adapters
 from cellfm.nn.objectives import pretraining
 from cellfm.nn.parameters import merged_weights
 from cellfm.nn.weights import nest
-from cellfm.train._ending import memory_told
+from cellfm.train._ending import clear_memory_errors
 from cellfm.train._feed import Batch, Cells, Feed
 from cellfm.train._validate import mean_loss
 
@@ -133,7 +133,7 @@ def finetune(
     trained = _trained(weights, objective, method)
     trainer = engine.trainer(objective, weights | objective.weights, trained, config, nest)
     evaluate = criterion(trainer, objective, validation, engine)
-    with memory_told(config, feed.least_chunks, "The model is as it was."):
+    with clear_memory_errors(config, feed.least_chunks, "The model is as it was."):
         best, history = _train(trainer, feed, evaluate, trained, config, patience)
     trainer.load(best.weights)
     final = trainer.weights()

@@ -27,7 +27,7 @@ class BatchedCells(NamedTuple):
     """(b, d) float32: embedding of each cell before fine-tuning."""
     weight: np.ndarray
     """(b,) float32: what a cell counts for the discriminator, such that every batch counts the same; 0 for none."""
-    rise: np.float32
+    grl_ramp: np.float32
     """Share of the full scale at which gradients are reversed."""
 
 
@@ -45,7 +45,7 @@ class IntegrationFeed:
         (n_cells, d) float32: embeddings; only those of cells that occur are read.
     n_masked
         Chunks of a micro-batch whose masked values are asked for.
-    rise
+    grl_ramp
         Steps over which the scale of the reversed gradient grows.
     """
 
@@ -53,7 +53,7 @@ class IntegrationFeed:
     codes: np.ndarray
     start: np.ndarray
     n_masked: int
-    rise: int
+    grl_ramp: int
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,23 +64,23 @@ class IntegrationFeed:
         return self.cells.least_chunks
 
     def batch(self, step: int) -> Batch:
-        return self._with_batches(self.cells.batch(step), min(1.0, (step + 1) / max(1, self.rise)))
+        return self._with_batches(self.cells.batch(step), min(1.0, (step + 1) / max(1, self.grl_ramp)))
 
     def validation(self) -> list[Batch]:
         return [self._with_batches(batch, 1.0) for batch in self.cells.validation()]
 
-    def _with_batches(self, batch: Batch, rise: float) -> Batch:
+    def _with_batches(self, batch: Batch, grl_ramp: float) -> Batch:
         asked = int(sum(micro.target[: self.n_masked].sum() for micro in batch.micro))
         frequency = np.bincount(self.codes)
         weight = len(self.codes) / (len(frequency) * frequency * batch.n_cells)  # by batch
-        micro = [self._lay_out(micro, weight, asked, rise) for micro in batch.micro]
+        micro = [self._lay_out(micro, weight, asked, grl_ramp) for micro in batch.micro]
         return Batch(micro, batch.n_cells, 0)
 
-    def _lay_out(self, micro: MicroBatch, weight: np.ndarray, asked: int, rise: float) -> BatchedCells:
+    def _lay_out(self, micro: MicroBatch, weight: np.ndarray, asked: int, grl_ramp: float) -> BatchedCells:
         cells = micro.kind[micro.kind >= 0]
         n, n_slots = len(cells), len(micro.kind)
         codes, weights = np.full(n_slots, -2, np.int32), np.zeros(n_slots, np.float32)
         start = np.zeros((n_slots, self.start.shape[1]), np.float32)
         codes[:n], weights[:n], start[:n] = self.codes[cells], weight[self.codes[cells]], self.start[cells]
         ours = micro._replace(kind=codes, one_by_targets=np.float32(1 / max(1, asked)))
-        return BatchedCells(*ours, start, weights, np.float32(rise))
+        return BatchedCells(*ours, start, weights, np.float32(grl_ramp))

@@ -14,7 +14,7 @@ from cellfm.engines import Engine, StepResult, Trainer, learning_rate
 from cellfm.errors import CheckpointError, TrainingError
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
-from cellfm.train._ending import TrainingStopped, memory_told
+from cellfm.train._ending import TrainingStopped, clear_memory_errors
 from cellfm.train._feed import Feed
 from cellfm.train._processes import require_same
 from cellfm.train._run import RunFolder
@@ -65,7 +65,7 @@ def train(
         while not last:
             batch = feed.batch(done)
             asked = stopped.is_set()
-            with memory_told(config, feed.least_chunks, _last_good(run)):
+            with clear_memory_errors(config, feed.least_chunks, _last_good(run)):
                 result = trainer(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
             _require_finite(result, done, run)
             done, cells = done + 1, cells + batch.n_cells * feed.size
@@ -75,7 +75,7 @@ def train(
             last = done == config.steps or result.stop or (feed.size == 1 and stopped.is_set())
             facts = {}
             if done % config.validate_every == 0 or done == config.steps:
-                with memory_told(config, feed.least_chunks, _last_good(run)):
+                with clear_memory_errors(config, feed.least_chunks, _last_good(run)):
                     facts = validate()
             if is_writer and (done % config.log_every == 0 or facts):
                 speed = cells / (time.perf_counter() - since)

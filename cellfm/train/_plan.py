@@ -268,10 +268,10 @@ def cpu_tflops(n: int = 1024, repeats: int = 5) -> float:
 
 
 def _other_cures(train: TrainConfig, devices: int) -> str:
-    cures = [] if train.recompute else ["set recompute = true (Ascend)"]
+    fixes = [] if train.recompute else ["set recompute = true (Ascend)"]
     if devices > 1 and not train.shard_optimizer:
-        cures.append("set shard_optimizer = true")
-    return "".join(f", or {cure}" for cure in cures)
+        fixes.append("set shard_optimizer = true")
+    return "".join(f", or {fix}" for fix in fixes)
 
 
 def _mini_genes() -> int:

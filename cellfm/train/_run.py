@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from cellfm.errors import CheckpointError, InputError
-from cellfm.io.atomic_file import whole_file, whole_folder
+from cellfm.io.atomic_file import atomic_file, whole_folder
 from cellfm.io.lock import LOCK, locked
 from cellfm.io.safe_read import parse_arrays, read_file, read_json
 
@@ -73,7 +73,7 @@ class RunFolder:
         if not file.exists():
             self.require_own()
             self.path.mkdir(parents=True, exist_ok=True)
-            with whole_file(file) as partial:
+            with atomic_file(file) as partial:
                 partial.write_text(json.dumps(facts, indent=1) + "\n")
             return
         before = read_json(file)
@@ -146,7 +146,7 @@ class RunFolder:
             with self.log.open(newline="") as file:
                 whole = [row for row in csv.DictReader(file) if None not in row.values()]
             rows = [row for row in whole if int(row["step"]) <= step]
-        with whole_file(self.log) as partial, partial.open("w", newline="") as file:
+        with atomic_file(self.log) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)

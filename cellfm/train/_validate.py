@@ -51,7 +51,7 @@ class NetworkInTraining:
 
         self._cell = trainer.compile(of_cells)
 
-    def expect(self, n_tokens: int) -> None:
+    def prepare(self, n_tokens: int) -> None:
         """Nothing is prepared."""
 
     def cell(self, chunks: Chunks) -> Any:

@@ -288,7 +288,7 @@ def test_every_tool_reads_genes_only(tiny_adata: AnnData, tiny_model: CellFM):
     cf.tl.embed(tiny_adata, tiny_model)
     np.testing.assert_array_equal(both.obsm["X_cellfm"], tiny_adata.obsm["X_cellfm"])
     with pytest.warns(DataWarning, match="5 Antibody Capture"):
-        cf.tl.perturbed_genes(both, tiny_model, genes=[str(tiny_adata.var_names[0])])
+        cf.tl.attention_partners(both, tiny_model, genes=[str(tiny_adata.var_names[0])])
 
 
 @NOT_UNIQUE

@@ -9,7 +9,15 @@ from on_engine import as_numpy
 from cellfm.engines import start_engine
 from cellfm.model._network import CompiledNetwork
 from cellfm.nn import inference
-from cellfm.nn.inference import STACKED_FROM, arrange, encode_cells, fold, for_cells, has_short_form, tokens_that_pay
+from cellfm.nn.inference import (
+    STACKED_FROM,
+    arrange,
+    encode_cells,
+    for_cells,
+    has_short_form,
+    precompute_tables,
+    tokens_that_pay,
+)
 from cellfm.nn.network import network, queries_and_keys
 from cellfm.nn.parameters import GATES, n_active_layers
 from cellfm.nn.weights import nest
@@ -52,7 +60,7 @@ def compiled_outputs(engine, config, weights, *, folded=False):
     chunks, _ = inputs(config)
     if folded:
         compiled._min_tokens = 0
-        compiled.expect(1)
+        compiled.prepare(1)
         assert "tables" in compiled._of_cells
     everything = compiled.all(chunks)
     return [np.asarray(everything[name]) for name in OUTPUTS], np.asarray(compiled.cell(chunks))
@@ -96,7 +104,7 @@ def test_inactive_layers_are_skipped_and_change_nothing(n_layers, inactive, n_ac
     _, layout = inputs(config)
     ways = [short]
     if n_active > 1:
-        ways.append(inference.with_tables(short, fold(xp, short)))
+        ways.append(inference.with_tables(short, precompute_tables(xp, short)))
     for way in ways:
         found = encode_cells(xp, config, way, chunks.values.astype(float), layout)
         np.testing.assert_allclose(found[:4], expected[0][:4], atol=1e-9)

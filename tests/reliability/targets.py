@@ -23,7 +23,7 @@ from cellfm.io.safe_read import read_file
 from cellfm.model import CellFM, load_model
 from cellfm.model._cells import CellInput, read_input
 from cellfm.model._ckpt import list_ckpt
-from cellfm.model._embedding_checkpoint import Pieces
+from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 from cellfm.model._published import published_name
 from cellfm.nn.parameters import initial_weights
 from cellfm.tasks.annotation._annotator import Annotator
@@ -211,7 +211,7 @@ def _read_annotator(folder: Path) -> Any:
     embedding = np.random.default_rng(3).standard_normal((12, found.model.config.d_model)).astype(np.float32)
     with np.errstate(all="ignore"):
         prediction = found.predict_cells(given, embedding=embedding)
-        rejected = prediction.reject(*found.thresholds(None, None), widen=True).rejected
+        rejected = prediction.reject(*found.thresholds(None, None), inflate_distances=True).rejected
     names = np.array([*found.classes, None], object)[prediction.codes]
     return repr(found), bytes_of(prediction.probabilities, prediction.distance, rejected), list(names), found.colors
 
@@ -284,7 +284,7 @@ def _read_transport(folder: Path) -> Any:
 
 def _write_pieces(folder: Path) -> None:
     tiny = model()
-    pieces = Pieces(folder / "pieces", tiny, _cell_input(tiny), 0)
+    pieces = EmbeddingCheckpoint(folder / "pieces", tiny, _cell_input(tiny), 0)
     np.save(folder / "pieces" / "000000.npy", np.ones((pieces.n_cells, 8), np.float32))
     known = np.concatenate([known for _, known in pieces.cells.fingerprints()])
     np.save(folder / "pieces" / "000000.fingerprints.npy", known)
@@ -292,7 +292,7 @@ def _write_pieces(folder: Path) -> None:
 
 def _read_pieces(folder: Path) -> Any:
     tiny = model()
-    return bytes_of(*Pieces(folder / "pieces", tiny, _cell_input(tiny), 0).joined())
+    return bytes_of(*EmbeddingCheckpoint(folder / "pieces", tiny, _cell_input(tiny), 0).joined())
 
 
 def _write_run(folder: Path) -> None:

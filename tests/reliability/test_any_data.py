@@ -88,7 +88,7 @@ class StandIn:
     weights_hash = "0" * 64
     table = np.random.default_rng(0).standard_normal((N_GENES + 1, WIDTH))
 
-    def expect(self, n_tokens: int) -> None:
+    def prepare(self, n_tokens: int) -> None:
         pass
 
     def encode(self, batch: TokenBatch, **_: object) -> Encoded:

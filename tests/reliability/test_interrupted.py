@@ -28,7 +28,7 @@ from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model import _cells as _encode
 from cellfm.model._cells import read_input
-from cellfm.model._embedding_checkpoint import Pieces, remove_pieces
+from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint, remove_pieces
 from cellfm.model._encoder import Encoder
 from cellfm.tasks.perturbation._train import Pairs
 from cellfm.train._classify_feed import TokenBatches
@@ -110,7 +110,7 @@ class Shapes:
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def expect(self, n_tokens: int) -> None:
+    def prepare(self, n_tokens: int) -> None:
         pass
 
     def cell(self, chunks: object) -> np.ndarray:
@@ -128,7 +128,7 @@ def test_a_short_last_block_has_the_shape_of_the_others():
     whole, rest = Shapes(), Shapes()
     one, other = Encoder(config, whole), Encoder(config, rest)
     for encoder in (one, other):
-        encoder.expect(20 * 1001)
+        encoder.prepare(20 * 1001)
     one.run(batch(1000), ("cell",), None)
     one.run(batch(1), ("cell",), None)
     other.run(batch(1), ("cell",), None)
@@ -233,20 +233,20 @@ from cellfm.cli import main
 number, barrier, *args = sys.argv[1:]
 
 class Encoder:  # as quick as can be: what is tested is the files
-    def expect(self, n_tokens): pass
+    def prepare(self, n_tokens): pass
     def run(self, batch, outputs, batch_size):
         return {"cell": np.full((batch.n_cells, 16), float(number), np.float32)}
 
 cellfm.CellFM._encoder = Encoder()
 import cellfm.cells.write as write
-inner = write.whole_file
+inner = write.atomic_file
 def together(path):
     Path(f"{barrier}-{number}").touch()
     end = time.monotonic() + 60
     while not all(Path(f"{barrier}-{i}").exists() for i in (1, 2)) and time.monotonic() < end:
         time.sleep(0.005)
     return inner(path)
-write.whole_file = together
+write.atomic_file = together
 sys.exit(main(["-q", "embed", *args]))
 """
 
@@ -275,7 +275,7 @@ def test_pieces_that_another_process_has_joined_already_are_no_fault(
     tmp_path: Path, tiny_adata: AnnData, tiny_model: CellFM
 ):
     cells = read_input(tiny_adata, tiny_model.vocab)
-    one, other = (Pieces(tmp_path / "p", tiny_model, cells, 0) for _ in range(2))
+    one, other = (EmbeddingCheckpoint(tmp_path / "p", tiny_model, cells, 0) for _ in range(2))
     one.compute()
     other.compute()
     for mine, theirs in zip(one.joined(), other.joined(), strict=True):

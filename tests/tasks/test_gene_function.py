@@ -133,7 +133,7 @@ def test_two_classes_come_from_a_dict_a_table_or_a_file(embedded, tmp_path):
 def test_features_may_be_a_model_or_a_table(embedded, tiny_model):
     of_cells = cf.tl.gene_function(embedded, LABELS, controls=(), **FAST)
     of_model = cf.tl.gene_function(tiny_model, LABELS, controls=(), **FAST)
-    of_table = cf.tl.gene_function(cf.tl.gene_embeddings(embedded), LABELS, controls=(), **FAST)
+    of_table = cf.tl.gene_function(cf.get.gene_embeddings(embedded), LABELS, controls=(), **FAST)
     columns = ["auroc", "auprc", "accuracy", "macro_f1"]
     for other in (of_model, of_table):
         np.testing.assert_array_equal(other[columns], of_cells[columns])
@@ -187,7 +187,7 @@ def test_bad_features_are_refused(embedded):
         cf.tl.predict_gene_function(pd.DataFrame({"a": ["x"]}, index=["GENE1"]), LABELS)
     with pytest.raises(InputError, match="No gene has features: all are missing or zero"):
         cf.tl.predict_gene_function(pd.DataFrame({"a": [0.0, np.nan]}, index=["GENE1", "GENE2"]), LABELS)
-    table = cf.tl.gene_embeddings(embedded, genes=list(LABELS))
+    table = cf.get.gene_embeddings(embedded, genes=list(LABELS))
     with pytest.raises(InputError, match="Every gene with features has a label"):
         cf.tl.predict_gene_function(table, LABELS)
     with pytest.raises(InputError, match="classifier must be"):

@@ -6,26 +6,26 @@ import scipy.sparse as sp
 
 from cellfm.errors import InputError
 from cellfm.tasks.annotation import _methods
+from cellfm.tasks.annotation._evaluation_set import EvaluationSet, read_subjects
 from cellfm.tasks.annotation._features import Features
 from cellfm.tasks.annotation._methods import (
     LOGISTIC_REGRESSION,
+    evaluate,
     features_of,
     fit_options,
-    judge,
     require_methods,
     with_baselines,
 )
 from cellfm.tasks.annotation._metrics import rejection_scores
 from cellfm.tasks.annotation._split import Fold
-from cellfm.tasks.annotation._subjects import Subjects, read_subjects
 
 
 @pytest.fixture
-def subjects(tiny_model) -> Subjects:
+def subjects(tiny_model) -> EvaluationSet:
     """Three kinds of cells, each in a direction of its own; what the model is asked is its embedding alone."""
     labels = np.repeat(["A", "B", "C"], 30)
     embedding = np.random.default_rng(0).normal(size=(90, 16)) + 4 * np.eye(16)[np.repeat([0, 1, 2], 30)]
-    return Subjects(tiny_model, None, labels, embedding.astype(np.float32), sp.csr_matrix(np.abs(embedding)))
+    return EvaluationSet(tiny_model, None, labels, embedding.astype(np.float32), sp.csr_matrix(np.abs(embedding)))
 
 
 EVERY_THIRD = np.arange(90) % 3 == 0
@@ -43,17 +43,17 @@ def test_names_of_methods():
 
 @pytest.mark.parametrize("name", ["knn", "knn-pca", "knn-hvg", LOGISTIC_REGRESSION])
 def test_methods_learn_from_training_cells(subjects, name):
-    verdict = judge(name, subjects, FOLD)
+    verdict = evaluate(name, subjects, FOLD)
     assert (verdict.labels == subjects.labels[FOLD.test]).mean() > 0.9
     subjects.labels[FOLD.test] = "D"  # nobody looks
-    again = judge(name, subjects, FOLD)
+    again = evaluate(name, subjects, FOLD)
     np.testing.assert_array_equal(again.labels, verdict.labels)
     np.testing.assert_array_equal(again.confidence, verdict.confidence)
 
 
 def test_neighbors_reject_a_kind_that_they_have_not_seen(subjects):
     fold = Fold("C", FOLD.train[subjects.labels[FOLD.train] != "C"], FOLD.test)
-    verdict = judge("knn", subjects, fold)
+    verdict = evaluate("knn", subjects, fold)
     scores = rejection_scores(
         subjects.labels[fold.test] == "C",
         verdict.confidence,
@@ -79,7 +79,7 @@ def test_celltypist_is_beside_where_it_is_installed_and_counts_are_there(tiny_ad
 
 def test_every_head_is_compared_with_itself_on_other_features(subjects, monkeypatch):
     monkeypatch.setattr(_methods, "celltypist_name", lambda: None)
-    monkeypatch.setattr(Subjects, "has_counts", True)
+    monkeypatch.setattr(EvaluationSet, "has_counts", True)
     methods = ["frozen-2", "knn", "lora-8", "full", "query"]
     names = with_baselines(methods, subjects)
     beside = ["frozen-2-pca", "frozen-2-hvg", "knn-pca", "knn-hvg", "frozen-pca", "frozen-hvg", LOGISTIC_REGRESSION]
@@ -94,9 +94,9 @@ def test_a_head_gives_the_same_on_the_same_features(tiny_adata, tiny_model, head
     labels = tiny_adata.obs["label"].to_numpy().astype(str)
     on = read_subjects(tiny_adata, tiny_model, labels)
     fold = Fold("1", np.arange(30), np.arange(30, 40))
-    expected = judge(head, on, fold)
+    expected = evaluate(head, on, fold)
     on._last["pca"] = fold, 0, on.features("model", fold)
-    found = judge(f"{head}-pca", on, fold)
+    found = evaluate(f"{head}-pca", on, fold)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.confidence, expected.confidence)
     np.testing.assert_array_equal(found.distance, expected.distance)
@@ -110,8 +110,8 @@ def test_a_gene_that_no_training_cell_expresses_does_not_outweigh_the_others(tin
     genes = on.features("hvg", fold)
     train, test = (np.pad(x, ((0, 0), (0, 1))) for x in (genes.train, genes.test))
     test[:, -1] = 1
-    expected = judge("frozen-2-hvg", on, fold)
+    expected = evaluate("frozen-2-hvg", on, fold)
     on._last["hvg"] = fold, 0, Features(train, test)
-    found = judge("frozen-2-hvg", on, fold)
+    found = evaluate("frozen-2-hvg", on, fold)
     assert (found.distance < 3 * expected.distance).all()
     assert (found.labels == expected.labels).mean() >= 0.9

@@ -64,7 +64,7 @@ def with_closed_layer(model, layer, seed):
 TOOLS = {
     "attention": {"groupby": "label"},
     "rank_lncrnas": {"groupby": "label", "biotypes": "kind", "n_permutations": 9},
-    "perturbed_genes": {"genes": ["GENE9"]},
+    "attention_partners": {"genes": ["GENE9"]},
 }
 
 
@@ -212,39 +212,39 @@ def test_rank_lncrnas_refuses(with_lncrnas, tiny_model, tmp_path):
         cf.tl.rank_lncrnas(with_lncrnas[with_lncrnas.obs["label"] == "A"].copy(), tiny_model, groupby="label")
 
 
-def test_perturbed_genes_come_from_control_cells(tiny_adata, tiny_model):
+def test_attention_partners_come_from_control_cells(tiny_adata, tiny_model):
     without = tiny_adata[:, tiny_adata.var_names != "GENE9"].copy()
-    cf.tl.perturbed_genes(
+    cf.tl.attention_partners(
         without, tiny_model, genes=["GENE9", "ENSG00000000003"], groupby="label", control="A", n_genes=7
     )
-    table = without.uns["cellfm_perturbed_genes"]
+    table = without.uns["cellfm_attention_partners"]
     assert table["perturbed"].value_counts().to_dict() == {"GENE9": 7, "ENSG00000000003": 7}
     assert not (table["gene"] == "GENE3").where(table["perturbed"] == "ENSG00000000003", False).any()
     assert (table.groupby("perturbed")["score"].diff().dropna() <= 0).all()
-    correlation = without.uns["cellfm"]["cellfm_perturbed_genes"]["expression_correlation"]
+    correlation = without.uns["cellfm"]["cellfm_attention_partners"]["expression_correlation"]
     assert list(correlation["perturbed"]) == ["GENE9", "ENSG00000000003"]
     assert (
         correlation["n_shared"].tolist()
         == (table["expression_rank"] <= 7).groupby(table["perturbed"], sort=False).sum().tolist()
     )
     controls = without[without.obs["label"] == "A"].copy()
-    cf.tl.perturbed_genes(controls, tiny_model, genes=["GENE9", "ENSG00000000003"], n_genes=7)
-    pd.testing.assert_frame_equal(controls.uns["cellfm_perturbed_genes"], table)
-    cf.tl.perturbed_genes(controls, tiny_model, genes="GENE9", n_genes=7, reads=False, key_added="read_by")
+    cf.tl.attention_partners(controls, tiny_model, genes=["GENE9", "ENSG00000000003"], n_genes=7)
+    pd.testing.assert_frame_equal(controls.uns["cellfm_attention_partners"], table)
+    cf.tl.attention_partners(controls, tiny_model, genes="GENE9", n_genes=7, reads=False, key_added="read_by")
     assert list(controls.uns["read_by"]["gene"]) != list(table["gene"][:7])
 
 
-def test_perturbed_genes_refuses(tiny_adata, tiny_model):
+def test_attention_partners_refuses(tiny_adata, tiny_model):
     with pytest.raises(MissingKeyError, match="does not know 1 of the genes: NOPE"):
-        cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1", "NOPE"])
+        cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1", "NOPE"])
     with pytest.raises(InputError, match="genes= names no gene"):
-        cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=[])
+        cf.tl.attention_partners(tiny_adata, tiny_model, genes=[])
     with pytest.raises(InputError, match=r"call adata\.raw\.to_adata\(\) first"):
-        cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1"], layer="raw")
+        cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1"], layer="raw")
     with pytest.raises(InputError, match="belong together"):
-        cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1"], groupby="label")
+        cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1"], groupby="label")
     with pytest.raises(InputError, match=r"has no 'ctrl'; there are: A, B"):
-        cf.tl.perturbed_genes(tiny_adata, tiny_model, genes=["GENE1"], groupby="label", control="ctrl")
+        cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1"], groupby="label", control="ctrl")
 
 
 def test_plots_draw_what_is_stored(with_lncrnas, tiny_model):

@@ -1,4 +1,4 @@
-"""`cf.tl.embed_genes` and `cf.tl.gene_embeddings`: what the numbers are, and what is refused."""
+"""`cf.tl.embed_genes` and `cf.get.gene_embeddings`: what the numbers are, and what is refused."""
 
 import numpy as np
 import pytest
@@ -75,14 +75,14 @@ def test_groups_with_slashes_can_be_written(tiny_adata, tiny_model, tmp_path):
 
 def test_the_table_has_gene_names(tiny_adata, tiny_model):
     cf.tl.embed_genes(tiny_adata, tiny_model)
-    table = cf.tl.gene_embeddings(tiny_adata)
+    table = cf.get.gene_embeddings(tiny_adata)
     assert table.shape == (300, 16)
     np.testing.assert_array_equal(table.loc["GENE7"], tiny_adata.varm["cellfm"][7])
-    assert list(cf.tl.gene_embeddings(tiny_adata, genes=["GENE3", "UNKNOWN1"]).index) == ["GENE3"]
+    assert list(cf.get.gene_embeddings(tiny_adata, genes=["GENE3", "UNKNOWN1"]).index) == ["GENE3"]
     with pytest.raises(MissingKeyError, match="1 gene is not in var_names: NOPE"):
-        cf.tl.gene_embeddings(tiny_adata, genes=["NOPE"])
+        cf.get.gene_embeddings(tiny_adata, genes=["NOPE"])
     with pytest.raises(MissingKeyError, match=r"No varm\['other'\]; there is: cellfm"):
-        cf.tl.gene_embeddings(tiny_adata, key="other")
+        cf.get.gene_embeddings(tiny_adata, key="other")
 
 
 def test_what_cannot_be_done_is_refused(tiny_adata, tiny_model):

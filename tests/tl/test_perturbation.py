@@ -378,7 +378,7 @@ def test_targets_that_say_too_little_are_refused(predictor: PerturbationPredicto
 
 
 def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predictor: PerturbationPredictor):
-    table = cf.tl.evaluate_reverse(predictor, most=36)
+    table = cf.tl.evaluate_perturbation_ranking(predictor, most=36)
     shown = dict.fromkeys(["network", "additive", predictor.chosen, "chance"])
     assert table["predictor"].unique().tolist() == list(shown)
     for _, own in table.groupby("predictor"):
@@ -390,13 +390,13 @@ def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predict
     assert (table["n_targets"] == len(predictor.split.test)).all()
     seen = "+".join(predictor.split.train[0])
     with pytest.raises(InputError, match="most must be 1 or more, not 0"):
-        cf.tl.evaluate_reverse(predictor, most=0)
+        cf.tl.evaluate_perturbation_ranking(predictor, most=0)
     with pytest.raises(InputError, match="genes are left to compare; .* Name fewer candidates"):
-        cf.tl.evaluate_reverse(
+        cf.tl.evaluate_perturbation_ranking(
             predictor, candidates=[*map("+".join, predictor.split.test), *map("GENE{}".format, range(55))]
         )
     with pytest.raises(InputError, match="nothing to find"):
-        cf.tl.evaluate_reverse(predictor, candidates=[seen])
+        cf.tl.evaluate_perturbation_ranking(predictor, candidates=[seen])
 
 
 def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPredictor, tmp_path):

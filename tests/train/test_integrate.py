@@ -42,7 +42,9 @@ def feed(model, tiny_adata, tiny_vocab):
     codes[:5] = 1  # 15 cells of the one batch and 25 of the other
     cells = CellTable.from_counts(tiny_adata.X, ids, tiny_vocab, np.arange(40) % 4 == 0)
     start = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
-    return IntegrationFeed(Feed(cells, model.config, CONFIG, kinds=np.arange(40)), codes, start, n_masked=12, rise=2)
+    return IntegrationFeed(
+        Feed(cells, model.config, CONFIG, kinds=np.arange(40)), codes, start, n_masked=12, grl_ramp=2
+    )
 
 
 def test_terms_are_means_over_pairs_of_cells():
@@ -101,8 +103,8 @@ def test_every_batch_counts_the_same_and_no_cell_loses_its_start(feed):
             cell = np.flatnonzero((feed.start == start).all(1))
             assert feed.codes[cell] == [code]
     assert weight.sum() == 0
-    assert [float(feed.batch(step).micro[0].rise) for step in range(3)] == [0.5, 1.0, 1.0]
-    assert all(float(micro.rise) == 1 for batch in feed.validation() for micro in batch.micro)
+    assert [float(feed.batch(step).micro[0].grl_ramp) for step in range(3)] == [0.5, 1.0, 1.0]
+    assert all(float(micro.grl_ramp) == 1 for batch in feed.validation() for micro in batch.micro)
 
 
 def test_masked_values_are_asked_of_the_first_chunks_alone(feed):

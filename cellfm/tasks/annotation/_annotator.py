@@ -77,7 +77,7 @@ class Annotator:
         cells = read_input(adata, self.model.vocab, options)
         self.check_genes(cells)
         found = self.predict_cells(cells, batch_size=batch_size)
-        rejection = found.reject(least, most, widen=distance_threshold is None)
+        rejection = found.reject(least, most, inflate_distances=distance_threshold is None)
         rejection.warn(self.classes)
         names = np.array([*self.classes, None], object)[found.codes]  # the code -1 takes the last
         columns = {

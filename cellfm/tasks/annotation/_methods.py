@@ -9,9 +9,9 @@ import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, logistic_regression
+from cellfm.tasks.annotation._evaluation_set import COMPONENTS, GENES, MODEL, EvaluationSet
 from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
 from cellfm.tasks.annotation._split import Fold
-from cellfm.tasks.annotation._subjects import COMPONENTS, GENES, MODEL, Subjects
 from cellfm.tasks.annotation._train import train_annotator
 
 NEIGHBORS = "knn"
@@ -27,7 +27,7 @@ _FITTED: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Evaluation:
     """What a method says of test cells."""
 
     labels: np.ndarray
@@ -70,7 +70,7 @@ def fit_options(name: str) -> dict[str, Any] | None:
     return _FITTED.get(name)
 
 
-def with_baselines(names: list[str], on: Subjects) -> list[str]:
+def with_baselines(names: list[str], on: EvaluationSet) -> list[str]:
     """The methods, and what they are compared with.
 
     These are the same heads on principal components (``"frozen-pca"``) and on variable genes (``"frozen-hvg"``),
@@ -91,17 +91,17 @@ def features_of(name: str) -> str:
     return MODEL if name == NEIGHBORS or fit_options(name) is not None else "genes"
 
 
-def judge(name: str, on: Subjects, fold: Fold, *, random_state: int = 0) -> Verdict:
+def evaluate(name: str, on: EvaluationSet, fold: Fold, *, random_state: int = 0) -> Evaluation:
     """Fit a method to the training cells of a fold and ask it about the test cells."""
     labels = on.labels[fold.train]
     features = features_of(name)
     if features == "genes":
         said = celltypist(on.values[fold.train], labels, on.values[fold.test], random_state=random_state)
-        return Verdict(said.labels, said.confidence)
+        return Evaluation(said.labels, said.confidence)
     seen = on.features(features, fold, random_state=random_state)
     if name == LOGISTIC_REGRESSION:
         said = logistic_regression(seen, labels)
-        return Verdict(said.labels, said.confidence)
+        return Evaluation(said.labels, said.confidence)
     head = name.removesuffix(f"-{features}")
     history = None
     if head == NEIGHBORS:
@@ -121,8 +121,8 @@ def judge(name: str, on: Subjects, fold: Fold, *, random_state: int = 0) -> Verd
         classes, history = annotator.classes, annotator.history
         thresholds = annotator.confidence_threshold, annotator.distance_threshold
     chosen = np.array(classes)[found.codes]
-    most = found.reject(*thresholds, widen=True).distance_thresholds[found.codes]
-    return Verdict(chosen, found.confidence, found.distance, thresholds[0], most, history)
+    most = found.reject(*thresholds, inflate_distances=True).distance_thresholds[found.codes]
+    return Evaluation(chosen, found.confidence, found.distance, thresholds[0], most, history)
 
 
 def _head_of(name: str) -> str:

@@ -78,16 +78,20 @@ class Prediction:
         """(n_cells,) int64: number of the most probable class; -1 for cells without any known gene."""
         return _codes(self.probabilities)
 
-    def reject(self, confidence_threshold: float, distance_threshold: float, *, widen: bool) -> Rejection:
+    def reject(self, confidence_threshold: float, distance_threshold: float, *, inflate_distances: bool) -> Rejection:
         """Which cells are unknown.
 
         Parameters
         ----------
-        widen
+        inflate_distances
             Whether the distance threshold was chosen on the reference, and is to allow for a shift of the query.
         """
         n_classes = self.probabilities.shape[1]
-        most = self.shift.thresholds(distance_threshold) if widen else np.full(n_classes, float(distance_threshold))
+        most = (
+            self.shift.thresholds(distance_threshold)
+            if inflate_distances
+            else np.full(n_classes, float(distance_threshold))
+        )
         if (most > distance_threshold).any():
             logger.info(
                 "the query is displaced from the reference: distance thresholds are %.2f to %.2f, not %.2f.",

@@ -28,7 +28,7 @@ MAX_CHUNKS = 256
 """Chunks of 64 tokens computed at once, which bounds the memory."""
 MASKED_PART = 4
 """One in so many chunks is asked for masked values."""
-RISE = 0.1
+GRL_RAMP = 0.1
 """Share of the steps over which the adversary grows to its full strength."""
 N_VALIDATIONS = 5
 HEAD_RATE = 10.0
@@ -97,7 +97,7 @@ def integrate_cells(
         codes.astype(np.int32),
         start,
         n_masked=-(-config.n_chunks // MASKED_PART),
-        rise=round(RISE * options.steps),
+        grl_ramp=round(GRL_RAMP * options.steps),
     )
     values = _tokens(cells, slice(0, SOME_CELLS), config).values
 

@@ -1,4 +1,4 @@
-"""`cf.tl.perturbed_genes`: the genes that a perturbed gene is most tied to."""
+"""`cf.tl.attention_partners`: the genes that a perturbed gene is most tied to."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -36,7 +36,7 @@ from cellfm.tasks.genes import (
 
 
 @shared_docs
-def perturbed_genes(
+def attention_partners(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
     *,
@@ -105,11 +105,11 @@ def perturbed_genes(
     -------
     None, or the copy. Sets:
 
-    `uns["cellfm_perturbed_genes"]`
+    `uns["cellfm_attention_partners"]`
         DataFrame, a row for each perturbed gene and tied gene, the strongest first: ``perturbed``, ``gene``, ``score``
         (0 to 1), ``n_cells``; the control ``expression_score`` (0 to 1) and ``expression_rank`` (the place of the gene
         by it, 1 for the most expressed).
-    `uns["cellfm"]["cellfm_perturbed_genes"]`
+    `uns["cellfm"]["cellfm_attention_partners"]`
         dict: ``attention_layer`` (the layer that was read, from 0), ``active_layers``, ``expression_correlation``
         (DataFrame by ``perturbed``: ``spearman``, the rank correlation of the two scores over all genes, and
         ``n_shared``, how many of the genes kept are among as many that are expressed most), model, hashes, seed,
@@ -125,8 +125,8 @@ def perturbed_genes(
 
     Examples
     --------
-    >>> cf.tl.perturbed_genes(adata, genes=["IRF7"], groupby="condition", control="ctrl", n_genes=3)
-    >>> adata.uns["cellfm_perturbed_genes"]["gene"].tolist()
+    >>> cf.tl.attention_partners(adata, genes=["IRF7"], groupby="condition", control="ctrl", n_genes=3)
+    >>> adata.uns["cellfm_attention_partners"]["gene"].tolist()
     """
     if (groupby is None) != (control is None):
         raise InputError("groupby= and control= belong together: a column and its value for control cells.")

@@ -20,7 +20,7 @@ MODEL, COMPONENTS, GENES = "model", "pca", "hvg"
 
 
 @dataclass(frozen=True)
-class Subjects:
+class EvaluationSet:
     """Cells with labels, in every form that a method asks for."""
 
     model: CellFM
@@ -71,7 +71,7 @@ def read_subjects(
     min_known_genes: int = MIN_KNOWN_GENES,
     batch_size: int | None = None,
     random_state: int = 0,
-) -> Subjects:
+) -> EvaluationSet:
     """Check the cells, take their embedding where it is stored, make it where not.
 
     Raises
@@ -92,4 +92,4 @@ def read_subjects(
     )
     refuse_empty(cells)
     embedding = stored_or_new_embedding(adata, model, cells, batch_size=batch_size, random_state=random_state)
-    return Subjects(model, cells, labels, embedding, log_normalised(cells.counts))
+    return EvaluationSet(model, cells, labels, embedding, log_normalised(cells.counts))

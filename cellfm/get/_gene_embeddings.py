@@ -1,4 +1,4 @@
-"""`cf.tl.gene_embeddings`: stored embeddings of genes as a table."""
+"""`cf.get.gene_embeddings`: stored embeddings of genes as a table."""
 
 from collections.abc import Sequence
 
@@ -46,7 +46,7 @@ def gene_embeddings(
     Examples
     --------
     >>> cf.tl.embed_genes(adata)
-    >>> cf.tl.gene_embeddings(adata, genes=["CD3E", "LYZ"]).shape
+    >>> cf.get.gene_embeddings(adata, genes=["CD3E", "LYZ"]).shape
     (2, 128)
     """
     table = gene_table(select(data, modality), key)

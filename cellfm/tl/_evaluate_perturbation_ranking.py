@@ -1,4 +1,4 @@
-"""`cf.tl.evaluate_reverse`: how often the perturbation behind a state is found, beside chance and additivity."""
+"""`cf.tl.evaluate_perturbation_ranking`: how often the perturbation behind a state is found, and by chance."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from cellfm.tasks.perturbation._reverse import (
 from cellfm.tasks.perturbation._target import LEAST_GENES
 
 
-def evaluate_reverse(
+def evaluate_perturbation_ranking(
     predictor: PerturbationPredictor | str | Path,
     *,
     candidates: Sequence[str] | None = None,
@@ -60,7 +60,7 @@ def evaluate_reverse(
 
     Examples
     --------
-    >>> hits = cf.tl.evaluate_reverse(predictor)
+    >>> hits = cf.tl.evaluate_perturbation_ranking(predictor)
     >>> hits.pivot(index="k", columns="predictor", values="correct").head(3)
     """
     require_distance(by)

@@ -1,0 +1,148 @@
+"""Tables that tools leave in `uns`, in part: `cf.get.enrichment`, `cf.get.lncrnas`, `cf.get.attention_partners`."""
+
+import pandas as pd
+from anndata import AnnData
+from mudata import MuData
+
+from cellfm.cells.select import select
+from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
+from cellfm.keys import ATTENTION, MODULES
+
+
+@shared_docs
+def enrichment(
+    data: AnnData | MuData,
+    *,
+    module: int | None = None,
+    alpha: float | None = None,
+    key: str = MODULES.enrichment,
+    modality: str = "rna",
+) -> pd.DataFrame:
+    """What gene modules are enriched for.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.enrich_modules`.
+    module
+        The terms of this module alone.
+    alpha
+        Terms with a larger adjusted p-value are left out; by default none is.
+    key
+        The table in `uns`, ``"cellfm_enrichment"`` by default.
+    {modality}
+
+    Returns
+    -------
+    DataFrame, a row for each module and term with shared genes, as `cf.tl.enrich_modules` describes it.
+
+    Raises
+    ------
+    MissingKeyError
+        No such table, or no such module in it.
+
+    Examples
+    --------
+    >>> cf.tl.embed_genes(adata)
+    >>> cf.tl.gene_modules(adata)
+    >>> cf.tl.enrich_modules(adata, gene_sets)
+    >>> set(cf.get.enrichment(adata, alpha=0.05)) >= {"module", "term", "p_adjusted"}
+    True
+    """
+    return _part(data, key, modality, "cf.tl.enrich_modules", alpha, module=module)
+
+
+@shared_docs
+def lncrnas(
+    data: AnnData | MuData,
+    *,
+    group: str | None = None,
+    alpha: float | None = None,
+    key: str = ATTENTION.lncrnas,
+    modality: str = "rna",
+) -> pd.DataFrame:
+    """The lncRNAs that mark groups of cells.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.rank_lncrnas`.
+    group
+        The rows of this group alone.
+    alpha
+        Rows with a larger adjusted p-value are left out; by default none is.
+    key
+        The table in `uns`, ``"cellfm_lncrnas"`` by default.
+    {modality}
+
+    Returns
+    -------
+    DataFrame, a row for each group and gene, as `cf.tl.rank_lncrnas` describes it.
+
+    Raises
+    ------
+    MissingKeyError
+        No such table, or no such group in it.
+
+    Examples
+    --------
+    >>> biotypes = {"CD3D": "lncRNA"}
+    >>> cf.tl.rank_lncrnas(adata, model, groupby="cell_type", biotypes=biotypes, n_permutations=10)
+    >>> set(cf.get.lncrnas(adata)) >= {"group", "gene", "p_adjusted"}
+    True
+    """
+    return _part(data, key, modality, "cf.tl.rank_lncrnas", alpha, group=group)
+
+
+@shared_docs
+def attention_partners(
+    data: AnnData | MuData, *, gene: str | None = None, key: str = ATTENTION.perturbed, modality: str = "rna"
+) -> pd.DataFrame:
+    """The genes that are most tied to chosen ones by attention.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.attention_partners`.
+    gene
+        The partners of this gene alone.
+    key
+        The table in `uns`, ``"cellfm_attention_partners"`` by default.
+    {modality}
+
+    Returns
+    -------
+    DataFrame, a row for each chosen gene and partner, as `cf.tl.attention_partners` describes it.
+
+    Raises
+    ------
+    MissingKeyError
+        No such table, or no such gene in it.
+
+    Examples
+    --------
+    >>> cf.tl.attention_partners(adata, model, genes=["CD3E"])
+    >>> set(cf.get.attention_partners(adata, gene="CD3E")["perturbed"])
+    {'CD3E'}
+    """
+    return _part(data, key, modality, "cf.tl.attention_partners", None, perturbed=gene)
+
+
+def _part(
+    data: AnnData | MuData, key: str, modality: str, tool: str, alpha: float | None, **chosen: object
+) -> pd.DataFrame:
+    """The rows with these values in these columns, and an adjusted p-value up to `alpha`."""
+    table = select(data, modality).uns.get(key)
+    if not isinstance(table, pd.DataFrame):
+        raise MissingKeyError(f"uns[{key!r}] holds no table: call {tool} first.")
+    for column, value in chosen.items():
+        if value is not None:
+            present = list(dict.fromkeys(table[column].astype(str)))
+            if str(value) not in present:
+                names = ", ".join(present) or "none"
+                raise MissingKeyError(f"No {column} {value!r} in uns[{key!r}]; there are: {names}.")
+            table = table[table[column].astype(str) == str(value)]
+    if alpha is not None:
+        table = table[table["p_adjusted"] <= alpha]
+    return table.reset_index(drop=True)
