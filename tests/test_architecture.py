@@ -398,6 +398,7 @@ OPTIONS = {
     "tl.compare_transport": {"umap": True},
     "tl.rank_lncrnas": {"groupby": "label", "biotypes": {"GENE1": "lncRNA"}, "n_permutations": 2},
     "tl.perturbed_genes": {"genes": ["GENE1"]},
+    "tl.gene_contributions": {"groupby": "label", "n_deletions": 1},
     "tl.evaluate_annotation": {"labels_key": "label", "methods": "knn", "n_folds": 2},
     "tl.evaluate_unknowns": {"labels_key": "label", "methods": "knn", "left_out": "C"},
     "tl.transfer_labels": {"labels_key": "label"},

@@ -14,6 +14,7 @@ from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._fit_annotator import fit_annotator
 from cellfm.tl._fit_perturbation import fit_perturbation
 from cellfm.tl._fit_transport import fit_transport
+from cellfm.tl._gene_contributions import gene_contributions
 from cellfm.tl._gene_embeddings import gene_embeddings
 from cellfm.tl._gene_function import gene_function
 from cellfm.tl._gene_modules import gene_modules
@@ -44,6 +45,7 @@ __all__ = [
     "fit_annotator",
     "fit_perturbation",
     "fit_transport",
+    "gene_contributions",
     "gene_embeddings",
     "gene_function",
     "gene_modules",

@@ -14,6 +14,15 @@ from cellfm.tasks.genes._attention import (
 )
 from cellfm.tasks.genes._biotypes import is_lncrna
 from cellfm.tasks.genes._compare import compare_graphs
+from cellfm.tasks.genes._contributions import (
+    CONTRIBUTION,
+    EXPRESSION,
+    NUMBER,
+    Contrast,
+    contrasts,
+    deletion_effects,
+    mean_contributions,
+)
 from cellfm.tasks.genes._embed import GeneMeans, contextual_means, static_embedding
 from cellfm.tasks.genes._enrich import (
     GeneSets,
@@ -33,16 +42,22 @@ from cellfm.tasks.genes._stored import module_keys, stored_modules
 
 __all__ = [
     "ATTENTION_SCORE",
+    "CONTRIBUTION",
+    "EXPRESSION",
     "EXPRESSION_SCORE",
     "LOGISTIC",
     "MLP",
+    "NUMBER",
+    "Contrast",
     "GeneMeans",
     "GeneSets",
     "adjusted_over_all",
     "cls_scores",
     "compare_graphs",
     "contextual_means",
+    "contrasts",
     "cross_validate",
+    "deletion_effects",
     "enriched_terms",
     "expression_summary",
     "features_by_name",
@@ -57,6 +72,7 @@ __all__ = [
     "log_normalised",
     "marker_table",
     "match_sets",
+    "mean_contributions",
     "mean_scores",
     "module_keys",
     "n_shared_at_top",
