@@ -125,10 +125,10 @@ class AttentionKeys:
     """`uns["cellfm"]["cellfm_attention"]["groups"]`, array of str: the columns."""
     attention_layer: str = "attention_layer"
     """`uns["cellfm"]["cellfm_attention"]["attention_layer"]`, int: the layer that was read, from 0; also under
-    ``cellfm_lncrnas`` and ``cellfm_attention_partners``."""
+    ``cellfm_lncrnas``, ``cellfm_attention_partners`` and ``cellfm_contributions``."""
     active_layers: str = "active_layers"
     """`uns["cellfm"]["cellfm_attention"]["active_layers"]`, array of int: the layers that can be read; also under
-    ``cellfm_lncrnas`` and ``cellfm_attention_partners``."""
+    ``cellfm_lncrnas``, ``cellfm_attention_partners`` and ``cellfm_contributions``."""
     correlation: str = "expression_correlation"
     """`uns["cellfm"]["cellfm_attention"]["expression_correlation"]`, DataFrame by reader and group: how far this
     agrees with the control; also under ``cellfm_attention_partners``, by gene, and ``cellfm_lncrnas``, float."""
@@ -136,6 +136,20 @@ class AttentionKeys:
     """`uns`, DataFrame: genes that mark each group, the most specific first."""
     perturbed: str = "cellfm_attention_partners"
     """`uns`, DataFrame: genes most tied to each perturbed gene."""
+
+
+@dataclass(frozen=True)
+class ContributionKeys:
+    """What genes contribute to embeddings, written by `cf.tl.gene_contributions`."""
+
+    uns: str = "cellfm_contributions"
+    """`uns`, DataFrame: how much each gene contributes to the embedding of a group, expression beside."""
+    groups: str = "groups"
+    """`uns["cellfm"]["cellfm_contributions"]["groups"]`, DataFrame by group: cells, what CLS takes from itself and in
+    all, and how far contributions agree with expression."""
+    directions: str = "directions"
+    """`uns["cellfm"]["cellfm_contributions"]["directions"]`, float32, (n_groups, d_model): the direction of each group,
+    of length 1."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +205,7 @@ INTEGRATION = IntegrationKeys()
 GENE_EMBEDDING = GeneEmbeddingKeys()
 MODULES = ModuleKeys()
 ATTENTION = AttentionKeys()
+CONTRIBUTIONS = ContributionKeys()
 PERTURBATION = PerturbationKeys()
 TRANSPORT = TransportKeys()
 

@@ -178,6 +178,7 @@ def test_only_what_needs_the_network_is_skipped():
 def test_has_an_example_that_names_it(whole: str):
     sources = "".join(example.source for example in examples_of(public()[whole]))
     name = {"Settings": "settings", "CellFM": "load_model", "Encoded": "encode", "Attended": "attend"}
+    name |= {"Contributions": "contributions"}
     last = whole.rpartition(".")[2]
     assert name.get(last, last) in sources, f"{whole} has no example"
 

@@ -117,6 +117,7 @@ OPTIONS = {
     "tl.compare_transport": {"umap": True},
     "tl.rank_lncrnas": {"groupby": "label", "biotypes": {"GENE1": "lncRNA"}, "n_permutations": 2},
     "tl.attention_partners": {"genes": ["GENE1"]},
+    "tl.gene_contributions": {"groupby": "label", "reference": "rest", "n_deletions": 1},
     "tl.evaluate_annotation": {"labels_key": "label", "methods": "knn", "n_folds": 2},
     "tl.evaluate_unknowns": {"labels_key": "label", "methods": "knn", "left_out": "C"},
     "tl.transfer_labels": {"labels_key": "label"},
@@ -161,7 +162,7 @@ def test_docstrings_name_every_key_that_is_written(name: str, tiny_adata: AnnDat
     beside = {"model": tiny_model, "reference": tiny_adata[:30].copy()}
     if first == "model":
         beside |= {"cells": tiny_adata, "observed": tiny_adata}
-    returned = TOOLS[name](given, **{key: beside[key] for key in beside if key in others}, **OPTIONS.get(name, {}))
+    returned = TOOLS[name](given, **{key: beside[key] for key in beside if key in others} | OPTIONS.get(name, {}))
     written = stored(tiny_adata) - before
     assert bool(written) != (name in READ_ONLY)
     docstring = inspect.getdoc(TOOLS[name]) or ""

@@ -31,7 +31,8 @@ def attention(
     Returns
     -------
     DataFrame, a row for each gene and group: ``gene``, ``group``, ``score`` (0 to 1) and ``expression``, the
-    control: the same ranks by expression alone. Genes without a score are left out; the most read come first in each group.
+    control: the same ranks by expression alone. Genes without a score are left out; in each group the most read come
+    first.
 
     Raises
     ------

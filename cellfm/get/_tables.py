@@ -1,4 +1,4 @@
-"""Tables that tools leave in `uns`, in part: `cf.get.enrichment`, `cf.get.lncrnas`, `cf.get.attention_partners`."""
+"""Tables that tools leave in `uns`, whole or in part, such as `cf.get.enrichment`."""
 
 import pandas as pd
 from anndata import AnnData
@@ -7,7 +7,7 @@ from mudata import MuData
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
 from cellfm.io.docstrings import shared_docs
-from cellfm.keys import ATTENTION, MODULES
+from cellfm.keys import ATTENTION, CONTRIBUTIONS, MODULES
 
 
 @shared_docs
@@ -127,6 +127,40 @@ def attention_partners(
     {'CD3E'}
     """
     return _part(data, key, modality, "cf.tl.attention_partners", None, perturbed=gene)
+
+
+@shared_docs
+def gene_contributions(
+    data: AnnData | MuData, *, group: str | None = None, key: str = CONTRIBUTIONS.uns, modality: str = "rna"
+) -> pd.DataFrame:
+    """What each gene contributes to the embedding of groups of cells.
+
+    Parameters
+    ----------
+    data
+        Cells x genes, after `cf.tl.gene_contributions`.
+    group
+        The rows of this group alone.
+    key
+        The table in `uns`, ``"cellfm_contributions"`` by default.
+    {modality}
+
+    Returns
+    -------
+    DataFrame, a row for each group and gene, as `cf.tl.gene_contributions` describes it.
+
+    Raises
+    ------
+    MissingKeyError
+        No such table, or no such group in it.
+
+    Examples
+    --------
+    >>> cf.tl.gene_contributions(adata, model, groupby="cell_type")
+    >>> set(cf.get.gene_contributions(adata)) >= {"group", "gene", "contribution", "expression_specificity"}
+    True
+    """
+    return _part(data, key, modality, "cf.tl.gene_contributions", None, group=group)
 
 
 def _part(

@@ -70,6 +70,25 @@ class Attended:
     """(n_tokens, n_heads, d_head) float32: what genes offer."""
 
 
+@dataclass(frozen=True)
+class Contributions:
+    """What CLS takes from each token in a layer of attention, along directions in its space; what it takes adds up.
+
+    Examples
+    --------
+    >>> from cellfm.data import tokenize
+    >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
+    >>> embedding = model.encode(cells).cell
+    >>> model.contributions(cells, embedding[:1] - embedding[1:2]).cls.shape
+    (200, 1)
+    """
+
+    genes: np.ndarray
+    """(n_tokens, n_directions) float32: what is taken from genes, in the order of the batch."""
+    cls: np.ndarray
+    """(n_cells, n_directions) float32: what CLS takes from itself."""
+
+
 class CellFM:
     """A CellFM model.
 
@@ -270,6 +289,39 @@ class CellFM:
         chosen = self.attention_layer(layer)
         with self._computing():
             return Attended(**self._encoder.attend(batch, chosen, batch_size))
+
+    def contributions(
+        self, batch: TokenBatch, directions: np.ndarray, *, layer: int | None = None, batch_size: int | None = None
+    ) -> Contributions:
+        """What CLS takes from each gene in an active layer: parts of its attention output along directions.
+
+        Linear attention is a sum over tokens, so that, with the norm and the gate as they are, the parts of all tokens
+        add up exactly to the attention output of the layer. What later norms and layers make of it is left out.
+
+        Parameters
+        ----------
+        batch
+            Tokens of the cells.
+        directions
+            (n_directions, d_model): vectors in the space of CLS.
+        layer
+            Which layer, from 0; negative ones count from the last. By default the last active one.
+        batch_size
+            Cells computed at once; it changes no result.
+
+        Raises
+        ------
+        InputError
+            Directions of another shape; no such layer, or an inactive one; no layer is active; the model's attention is
+            not the linear one.
+        """
+        chosen, directions = self.attention_layer(layer), np.asarray(directions, np.float32)
+        if directions.ndim != 2 or directions.shape[1] != self.config.d_model:
+            raise InputError(
+                f"directions must have the shape (n_directions, {self.config.d_model}), not {directions.shape}."
+            )
+        with self._computing():
+            return Contributions(**self._encoder.contributions(batch, directions, chosen, batch_size))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write a model folder: ``config.json``, ``vocabulary.tsv`` and ``model.safetensors``.

@@ -78,6 +78,25 @@ class Encoder:
         heads = (self.config.n_heads, self.config.d_head)
         return {name: array.reshape(-1, *heads) for name, array in results.items()}
 
+    def contributions(
+        self, batch: TokenBatch, directions: np.ndarray, layer: int, batch_size: int | None
+    ) -> dict[str, np.ndarray]:
+        """What CLS takes in a layer along directions (m, d); see `Contributions` for the shapes."""
+        m = len(directions)
+        results = {
+            "genes": np.empty((len(batch.gene_ids), m), np.float32),
+            "cls": np.empty((batch.n_cells, m), np.float32),
+        }
+
+        def compute(chunks: Chunks) -> tuple[Any, Any]:
+            return self.network.contributions(chunks, directions, layer)
+
+        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+            of_cls, of_tokens = map(np.asarray, computed)
+            results["cls"][cells] = of_cls[: len(cells)]
+            results["genes"][chunks.source] = of_tokens.reshape(-1, m)[chunks.token_row]
+        return results
+
     def _computed(
         self, batch: TokenBatch, batch_size: int | None, compute: Callable[[Chunks], Any]
     ) -> Iterator[tuple[np.ndarray, Chunks, Any]]:

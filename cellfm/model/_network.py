@@ -40,6 +40,7 @@ class CompiledNetwork:
         self._cell: Callable[..., Any] | None = None
         self._all: Callable[..., Any] | None = None
         self._attention: dict[int, Callable[..., Any]] = {}
+        self._contributions: dict[int, Callable[..., Any]] = {}
 
     def prepare(self, n_tokens: int) -> None:
         """Fold the first layer as soon as the tokens that have come, and those to come, pay for it."""
@@ -80,6 +81,18 @@ class CompiledNetwork:
 
             self._attention[layer] = self.engine.compile(of_layer, self._weights)
         return self._attention[layer](*_arrays(chunks))
+
+    def contributions(self, chunks: Chunks, directions: np.ndarray, layer: int) -> tuple[Any, Any]:
+        """What CLS takes from itself (b, m) and from each token (c, s, m) along directions (m, d)."""
+        if layer not in self._contributions:
+            take, config = (inference if self.short else network).cls_contributions, self.config
+
+            def of_layer(xp, weights, directions, values, gene_ids, mask, chunk_cell, cls_row):
+                layout = (gene_ids, mask, chunk_cell, cls_row)
+                return take(xp, config, weights, values, layout, directions, layer)
+
+            self._contributions[layer] = self.engine.compile(of_layer, self._weights)
+        return self._contributions[layer](directions, *_arrays(chunks))
 
 
 def _whole(xp, config, weights, values, layout):

@@ -16,6 +16,7 @@ import numpy as np
 from cellfm.config import ModelConfig
 from cellfm.engines import Array, Operations, Weights
 from cellfm.nn.attention import join_heads, split_heads
+from cellfm.nn.contributions import contributions
 from cellfm.nn.embedding import LEAKY_SLOPE
 from cellfm.nn.layout import Layout, cls_of, is_gene, sum_by_cell, to_chunks, value_scale
 from cellfm.nn.parameters import Weights as FlatWeights
@@ -149,13 +150,32 @@ def queries_and_keys(
     xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, n: int
 ) -> tuple[Array, Array, Array]:
     """Queries of CLS, queries and keys of all tokens, in layer `n`."""
-    x, scale = embed(xp, weights, values, layout), chunk_scale(xp, config, layout)
-    for i in range(n):
-        x = full_layer(xp, config, _layer_at(weights, i, config.n_layers), x, scale, layout)
-    own = _layer_at(weights, n, config.n_layers)
+    x, own, _ = tokens_and_layer(xp, config, weights, values, layout, n)
     query = xp.relu(xp.split(xp.product(x, own["query_gate"]), 2)[0])
     key = xp.relu(xp.split(xp.product(x, own["key_value"]), 2)[0])
     return cls_of(xp, query, layout), query, key
+
+
+def cls_contributions(
+    xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, directions: Array, n: int
+) -> tuple[Array, Array]:
+    """What CLS takes from itself, (b, m), and from each token, (c, s, m), in layer `n` along directions (m, d)."""
+    x, own, scale = tokens_and_layer(xp, config, weights, values, layout, n)
+    query, gate = xp.split(xp.product(cls_of(xp, x, layout), own["query_gate"]), 2)
+    key, value = xp.split(xp.product(x, own["key_value"]), 2)
+    readout = xp.linear(directions, own["output"])
+    found = contributions(xp, config, query, gate, key, value, readout, scale, layout)
+    return cls_of(xp, found, layout), found
+
+
+def tokens_and_layer(
+    xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, n: int
+) -> tuple[Array, Weights, Array]:
+    """Tokens before layer `n`, (c, s, d), the weights of the layer, and the scale of its products, (c, 1, 1)."""
+    x, scale = embed(xp, weights, values, layout), chunk_scale(xp, config, layout)
+    for i in range(n):
+        x = full_layer(xp, config, _layer_at(weights, i, config.n_layers), x, scale, layout)
+    return x, _layer_at(weights, n, config.n_layers), scale
 
 
 def tokens_below(

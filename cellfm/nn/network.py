@@ -2,9 +2,10 @@
 
 from cellfm.config import ModelConfig
 from cellfm.engines import Array, Operations, Weights
+from cellfm.nn.contributions import contributions
 from cellfm.nn.decoders import decode_cell, decode_genes
 from cellfm.nn.embedding import embed_tokens, gene_rows
-from cellfm.nn.eretnet import Dropout, cls_layer, eretnet, layer
+from cellfm.nn.eretnet import Dropout, cls_layer, eretnet, layer, layer_norm
 from cellfm.nn.layout import Layout, cls_of, to_chunks, value_scale
 from cellfm.nn.linear import linear
 
@@ -67,10 +68,33 @@ def queries_and_keys(
     Linear attention has no softmax map: the score from token i to token j is ``Q_i . K_j`` in each head, both not
     negative.
     """
-    x, _, _ = tokens_below(xp, config, p, values, layout, n)
-    own = p["backbone"][n]["attention"]
+    x, own, _ = attention_inputs(xp, config, p, values, layout, n)
     query = xp.relu(linear(xp, own["query"], x))
     return cls_of(xp, query, layout), query, xp.relu(linear(xp, own["key"], x))
+
+
+def cls_contributions(
+    xp: Operations, config: ModelConfig, p: Weights, values: Array, layout: Layout, directions: Array, n: int
+) -> tuple[Array, Array]:
+    """What CLS takes from itself, (b, m), and from each token, (c, s, m), in layer `n` along directions (m, d)."""
+    x, own, scale = attention_inputs(xp, config, p, values, layout, n)
+    cls = cls_of(xp, x, layout)
+    query, gate = linear(xp, own["query"], cls), linear(xp, own["gate"], cls)
+    key, value = linear(xp, own["key"], x), linear(xp, own["value"], x)
+    readout = xp.product(directions, own["output"]["weight"])
+    found = contributions(xp, config, query, gate, key, value, readout, scale / config.d_head, layout)
+    return cls_of(xp, found, layout), found
+
+
+def attention_inputs(
+    xp: Operations, config: ModelConfig, p: Weights, values: Array, layout: Layout, n: int
+) -> tuple[Array, Weights, Array]:
+    """What the attention of layer `n` is given, (c, s, d), its weights, and its value scale, (c, 1, 1)."""
+    x, _, scale = tokens_below(xp, config, p, values, layout, n)
+    own = p["backbone"][n]
+    if config.norm == "prenorm":
+        x = layer_norm(xp, own["norm1"], x)
+    return x, own["attention"], scale
 
 
 def tokens_below(

@@ -6,6 +6,7 @@ from cellfm.pl._benchmark import benchmark
 from cellfm.pl._cells import cells
 from cellfm.pl._corpus import corpus
 from cellfm.pl._enrichment import enrichment
+from cellfm.pl._gene_contributions import gene_contributions
 from cellfm.pl._gene_function import gene_function
 from cellfm.pl._gene_modules import gene_modules
 from cellfm.pl._gene_network import gene_network
@@ -24,6 +25,7 @@ __all__ = [
     "cells",
     "corpus",
     "enrichment",
+    "gene_contributions",
     "gene_function",
     "gene_modules",
     "gene_network",

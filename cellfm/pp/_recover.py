@@ -82,6 +82,8 @@ def recover_counts(
         float32 CSR, (n_obs, n_vars): whole numbers.
     `obs["cellfm_counts_recovered"]`
         bool: False for cells that failed; only with ``errors="flag"``.
+    `uns["cellfm"]["counts"]`
+        dict: ``matrix`` (that was read), ``undone`` (what had been done to the counts), ``n_recovered`` (cells), version.
 
     Raises
     ------
@@ -128,6 +130,12 @@ def recover_counts(
         out.adata.layers[key_added] = sp.vstack([part.counts for part in parts], format="csr")
         if errors == "flag":
             out.adata.obs[COUNTS.recovered] = recovered
+        out.record(
+            key_added,
+            matrix=matrix.name,
+            undone=str(transform),
+            n_recovered=int(recovered.sum()),
+        )
         refresh(out.data)
     logger.info(
         "recovered the counts of %d of %d cells (undoing %s); added layers[%r].",

@@ -15,6 +15,7 @@ from cellfm.tl._evaluate_unknowns import evaluate_unknowns
 from cellfm.tl._fit_annotator import fit_annotator
 from cellfm.tl._fit_perturbation import fit_perturbation
 from cellfm.tl._fit_transport import fit_transport
+from cellfm.tl._gene_contributions import gene_contributions
 from cellfm.tl._gene_function import gene_function
 from cellfm.tl._gene_modules import gene_modules
 from cellfm.tl._gene_network import gene_network
@@ -44,6 +45,7 @@ __all__ = [
     "fit_annotator",
     "fit_perturbation",
     "fit_transport",
+    "gene_contributions",
     "gene_function",
     "gene_modules",
     "gene_network",

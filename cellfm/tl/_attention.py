@@ -133,9 +133,8 @@ def attention(
     names, groups = (["all"], np.zeros(adata.n_obs, int)) if groupby is None else cell_groups(adata, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)
-    cells = read_input(
-        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
-    )
+    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    cells = read_input(adata, loaded.vocab, options)
     ids = cells.match.ids
     reader_ids = {gene: _known(gene, adata, ids) for gene in readers}
     how = {"layer": network_layer, "batch_size": batch_size, "random_state": random_state}

@@ -138,9 +138,8 @@ def attention_partners(
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)
     wanted = _ids(genes, loaded.vocab)
-    cells = read_input(
-        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
-    )
+    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    cells = read_input(adata, loaded.vocab, options)
     counts = cells.counts.rows(0, adata.n_obs)[chosen]
     tables, correlations = [], []
     for gene, gene_id in wanted.items():

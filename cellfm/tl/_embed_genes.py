@@ -99,9 +99,8 @@ def embed_genes(
     names, codes = _groups(adata, kind, groupby)
     require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{name}" for name in names)])
     loaded = resolve_model(model)
-    cells = read_input(
-        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
-    )
+    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    cells = read_input(adata, loaded.vocab, options)
     ids = cells.match.ids
     if kind == "static":
         found = {key_added: static_embedding(loaded, ids)}

@@ -55,6 +55,8 @@ def gene_network(
     `uns["cellfm_gene_network"]`
         DataFrame, a row for each pair of genes: ``gene``, ``other``, and the cosine by each embedding, in a column of
         its name.
+    `uns["cellfm"]["cellfm_gene_network"]`
+        dict: ``n_genes`` that are related, ``n_neighbors``, version.
 
     Raises
     ------
@@ -99,5 +101,6 @@ def gene_network(
         table[key] = cosine[pairs[:, 0], pairs[:, 1]]
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.uns[key_added] = table
+        out.record(key_added, n_genes=len(names), n_neighbors=n_neighbors)
     logger.info("added uns[%r]: %d relations among %d genes.", key_added, len(table), len(names))
     return out.returned

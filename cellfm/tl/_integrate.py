@@ -173,9 +173,8 @@ def integrate(
     batches = read_complete_column(adata, batch_key, "batch_key")
     require_batches(batches, batch_key)
     loaded = resolve_model(model)
-    cells = read_input(
-        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
-    )
+    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    cells = read_input(adata, loaded.vocab, options)
     usable = np.flatnonzero(_expresses_known(cells))
     require_batches(batches[usable], batch_key)
     if umap and len(usable) < MIN_CELLS_OF_UMAP:

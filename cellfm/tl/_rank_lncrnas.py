@@ -142,9 +142,8 @@ def rank_lncrnas(
     names, groups = cell_groups(adata, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)
-    cells = read_input(
-        adata, loaded.vocab, InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
-    )
+    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    cells = read_input(adata, loaded.vocab, options)
     places = np.flatnonzero(is_lncrna(adata, cells.match.ids, loaded.vocab, biotypes))
     ids, first = np.unique(cells.match.ids[places], return_index=True)
     places = places[first]

@@ -60,6 +60,8 @@ def score_modules(
 
     `obsm["cellfm_module_scores"]`
         float32, (n_obs, n_modules): column i is module i.
+    `uns["cellfm"]["cellfm_module_scores"]`
+        dict: the modules, the matrix, seed, version.
 
     Raises
     ------
@@ -96,5 +98,6 @@ def score_modules(
             bar.update()
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.obsm[key_added] = scores
+        out.record(key_added, modules=key, matrix=counts.name, n_modules=n, random_state=random_state)
     logger.info("added obsm[%r] (%d x %d).", key_added, *scores.shape)
     return out.returned

@@ -65,6 +65,7 @@ TOOLS = {
     "attention": {"groupby": "label"},
     "rank_lncrnas": {"groupby": "label", "biotypes": "kind", "n_permutations": 9},
     "attention_partners": {"genes": ["GENE9"]},
+    "gene_contributions": {"groupby": "label"},
 }
 
 

@@ -14,6 +14,15 @@ from cellfm.tasks.genes._attention import (
 )
 from cellfm.tasks.genes._biotypes import is_lncrna
 from cellfm.tasks.genes._compare import compare_graphs
+from cellfm.tasks.genes._contributions import (
+    CONTRIBUTION,
+    EXPRESSION,
+    NUMBER,
+    Contrast,
+    contrasts,
+    deletion_effects,
+    mean_contributions,
+)
 from cellfm.tasks.genes._enrich import (
     GeneSets,
     enriched_terms,
@@ -32,14 +41,20 @@ from cellfm.tasks.genes._stored import module_keys, stored_modules
 
 __all__ = [
     "ATTENTION_SCORE",
+    "CONTRIBUTION",
+    "EXPRESSION",
     "EXPRESSION_SCORE",
     "LOGISTIC",
     "MLP",
+    "NUMBER",
+    "Contrast",
     "GeneSets",
     "adjusted_over_all",
     "cls_scores",
     "compare_graphs",
+    "contrasts",
     "cross_validate",
+    "deletion_effects",
     "enriched_terms",
     "expression_summary",
     "features_by_name",
@@ -53,6 +68,7 @@ __all__ = [
     "leiden_modules",
     "marker_table",
     "match_sets",
+    "mean_contributions",
     "mean_scores",
     "module_keys",
     "n_shared_at_top",
