@@ -39,9 +39,9 @@ def test_attention_is_one_row_for_each_gene_and_group(tiny_adata: AnnData, tiny_
 
 def test_modules_and_enrichment_are_those_of_the_resolution(tiny_adata: AnnData, tiny_model: CellFM):
     cf.tl.embed_genes(tiny_adata, tiny_model)
-    cf.tl.gene_modules(tiny_adata, resolution=[0.5, 2.0], min_genes=2)
+    cf.tl.gene_modules(tiny_adata, resolution=[1.0, 5.0], min_genes=2)
     cf.tl.enrich_modules(tiny_adata, GENE_SETS)
-    for resolution, column in ((None, 0), (2.0, 1)):
+    for resolution, column in ((None, 0), (5.0, 1)):
         table = cf.get.gene_modules(tiny_adata, resolution=resolution).set_index("gene")["module"]
         stored = pd.Series(tiny_adata.varm["cellfm_modules"][:, column], tiny_adata.var_names)
         assert table.sort_index().equals(stored[stored >= 0].sort_index().rename("module").rename_axis("gene"))

@@ -1,8 +1,10 @@
 """The one logger of the package. Silent but for warnings until `cf.settings.verbosity` says otherwise."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 logger = logging.getLogger("cellfm")
 
@@ -27,11 +29,23 @@ def once() -> Iterator[None]:
         logger.removeFilter(is_new)
 
 
+class _StderrHandler(logging.StreamHandler):
+    """Writes to what is stderr at the time, which notebooks and tests replace."""
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        """Stays with stderr."""
+
+
 def set_level(name: str) -> None:
     """Show messages of this level and above on stderr."""
     logger.setLevel(LEVELS[name])
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _StderrHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(handler)
         logger.propagate = False

@@ -83,7 +83,7 @@ def recover_counts(
     `obs["cellfm_counts_recovered"]`
         bool: False for cells that failed; only with ``errors="flag"``.
     `uns["cellfm"]["counts"]`
-        dict: ``matrix`` (that was read), ``undone`` (what had been done to the counts), ``n_recovered`` (cells), version.
+        dict: the ``matrix`` that was read, what was ``undone``, the cells recovered (``n_recovered``), version.
 
     Raises
     ------

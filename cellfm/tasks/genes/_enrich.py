@@ -182,7 +182,7 @@ def over_representation(
     tests = tests_of(modules, members)
     order = np.lexsort((tests.term, tests.module, tests.p_value))
     n, k, m, t = len(modules), tests.overlap, tests.module_size, tests.term_size
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # a module of all genes has no odds
         odds = k * (n - m - t + k) / ((m - k) * (t - k))
     in_module, in_term = _membership(modules).tolil().rows, members.tolil().rows
     shared = [
