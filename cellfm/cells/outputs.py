@@ -97,6 +97,12 @@ class Output:
     returned: AnnData | MuData | None
     """What the tool returns: the copy, if one was asked for."""
 
+    def write(self, results: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write values by slot and key, as in ``{"obsm": {"X_cellfm": embedding}}``."""
+        for slot, values in results.items():
+            for key, value in values.items():
+                getattr(self.adata, slot)[key] = value
+
     def record(self, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
         """Keep the facts of the run; see `record_run`."""
         record_run(self.adata, key, **facts)

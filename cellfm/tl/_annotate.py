@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -17,15 +15,16 @@ from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
-from cellfm.io.messages import counted_of, of_reference, warn
+from cellfm.io.messages import of_reference
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._cells import CellInput, embed_cells, read_input, stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._files import FILES
-from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels
-from cellfm.tasks.annotation._panel import on_shared_genes
+from cellfm.tasks.annotation._labelling import Labelling
+from cellfm.tasks.annotation._labels import label_colors, read_labels
+from cellfm.tasks.annotation._panel import read_query_and_reference
 from cellfm.tasks.annotation._train import check_options, train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
@@ -160,98 +159,94 @@ def annotate(
     >>> cf.tl.annotate(query, reference=reference, labels_key="cell_type")
     >>> query.obs[["cellfm_label", "cellfm_confidence"]].head()
     """
-    if (annotator is None) == (reference is None):
-        raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
-    if reference is not None and labels_key is None:
-        raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
+    _check(annotator, reference, labels_key, method, head)
     check_thresholds(confidence_threshold, distance_threshold)
-    if reference is not None:
-        check_options(method, head)
     if save_annotator is not None:
         if reference is None:
             raise InputError(f"save_annotator={str(save_annotator)!r}: there is no reference to fit an annotator to.")
         FILES.check_target(Path(save_annotator), overwrite=overwrite)
     adata = select(data, modality)
     clusters = read_column(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
-    known = None if reference is None else select(reference, modality)
-    with of_reference():
-        labels = None if known is None else read_labels(known, labels_key)
-    if isinstance(annotator, str | Path):
-        annotator = Annotator.load(annotator)
-    loaded = resolve_model(model) if annotator is None else annotator.model
     options = InputOptions(
         layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
     )
-    cells = read_input(adata, loaded.vocab, options)
-    if annotator is None:
-        with of_reference():
-            source = read_input(
-                known, loaded.vocab, replace(options, layer=reference_layer, gene_key=reference_gene_key)
-            )
-        if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
-            warn("The reference seems to be the query itself: the labels of its own cells were there to learn from.")
-        if shared_genes:
-            cells, source = _shared(cells, source, min_known_genes)
-        with of_reference():
-            embedding = stored_or_new_embedding(known, loaded, source, random_state=random_state)
-        annotator = train_annotator(
-            loaded, source, labels, embedding=embedding, method=method, head=head, random_state=random_state
+    if reference is None:
+        fitted = Annotator.load(annotator) if isinstance(annotator, str | Path) else annotator
+        cells = read_input(adata, fitted.model.vocab, options)
+    else:
+        of_source = replace(options, layer=reference_layer, gene_key=reference_gene_key)
+        cells, fitted = _fit(
+            adata,
+            select(reference, modality),
+            model,
+            (options, of_source),
+            labels_key=labels_key,
+            shared=shared_genes,
+            method=method,
+            head=head,
+            random_state=random_state,
         )
-        annotator = replace(annotator, colors=tuple(label_colors(known, labels_key, list(annotator.classes))))
         if save_annotator is not None:
-            annotator.save(save_annotator, overwrite=overwrite)
-    annotator.check_genes(cells)
-    least, most = annotator.thresholds(confidence_threshold, distance_threshold)
+            fitted.save(save_annotator, overwrite=overwrite)
+    fitted.check_genes(cells)
+    thresholds = fitted.thresholds(confidence_threshold, distance_threshold)
 
-    embedding = None
-    seed = annotator.random_state
-    if annotator.method == "frozen" and annotator.head.kind == "mlp":
-        embedding = stored_or_new_embedding(adata, loaded, cells, batch_size=batch_size, random_state=seed)
-    found = annotator.predict_cells(cells, embedding=embedding, batch_size=batch_size)
-    rejection = found.reject(least, most, inflate_distances=distance_threshold is None)
-    if n_empty := int(np.isnan(found.distance).sum()):
-        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
-        warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")
-    rejection.warn(annotator.classes)
-    names = np.array([*annotator.classes, UNKNOWN], object)
-    label = rejection.labels(annotator.classes)
+    embedding, seed = None, fitted.random_state
+    if fitted.method == "frozen" and fitted.head.kind == "mlp":
+        embedding = stored_or_new_embedding(adata, fitted.model, cells, batch_size=batch_size, random_state=seed)
+    found = fitted.predict_cells(cells, embedding=embedding, batch_size=batch_size)
+    labelling = Labelling.of(found, fitted.classes, thresholds, inflate=distance_threshold is None)
     if majority_voting is True:
         if embedding is None:
-            embedding = embed_cells(annotator.model, cells, batch_size=batch_size, random_state=seed)
+            embedding = embed_cells(fitted.model, cells, batch_size=batch_size, random_state=seed)
         clusters = find_clusters(embedding, random_state=random_state)
-    if clusters is not None:
-        label = vote(label, clusters)
+    label = labelling.labels if clusters is None else vote(labelling.labels, clusters)
 
     with writing(data, modality=modality, copy=copy) as out:
-        out.adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, names[:-1])
-        out.adata.obs[ANNOTATION.label] = pd.Categorical(label, names)
-        out.adata.obs[ANNOTATION.confidence] = found.confidence
-        out.adata.obs[ANNOTATION.distance] = found.distance
-        out.adata.obsm[ANNOTATION.proba] = found.probabilities
-        out.adata.uns[f"{ANNOTATION.raw}_colors"] = list(annotator.colors)
-        out.adata.uns[f"{ANNOTATION.label}_colors"] = [*annotator.colors, UNKNOWN_COLOR]
+        out.write(labelling.results(label, fitted.colors))
         out.record(
             ANNOTATION.proba,
-            **{ANNOTATION.classes: np.array(annotator.classes, dtype=object)},
-            method=annotator.method,
-            head=annotator.head.kind,
+            **labelling.facts(),
+            method=fitted.method,
+            head=fitted.head.kind,
             labels_key=labels_key,
-            n_reference_cells=annotator.n_cells,
-            temperature=annotator.temperature,
-            confidence_threshold=float(least),
-            distance_threshold=float(most),
-            distance_thresholds=rejection.distance_thresholds,
-            **cells.facts(annotator.model, seed),
+            n_reference_cells=fitted.n_cells,
+            temperature=fitted.temperature,
+            **cells.facts(fitted.model, seed),
         )
-    n_unknown = int((label == UNKNOWN).sum())
-    logger.info("labelled %d cells, %d of them %s.", out.adata.n_obs, n_unknown, UNKNOWN)
+    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, int((label == UNKNOWN).sum()), UNKNOWN)
     return out.returned
 
 
-def _shared(query: CellInput, reference: CellInput, least: int) -> tuple[CellInput, CellInput]:
-    """Both on the genes that they share; the user hears what is left of them."""
-    before = query.match.n_distinct, reference.match.n_distinct
-    query, reference = on_shared_genes(query, reference, least=least)
-    if (n := query.match.n_distinct) < max(before):
-        logger.info("query and reference share %d genes (of %d and %d); the others are left out.", n, *before)
-    return query, reference
+def _check(annotator: object, reference: object, labels_key: str | None, method: str, head: str) -> None:
+    if (annotator is None) == (reference is None):
+        raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
+    if reference is not None:
+        if labels_key is None:
+            raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
+        check_options(method, head)
+
+
+def _fit(
+    query: AnnData,
+    reference: AnnData,
+    model: str | Path | CellFM,
+    options: tuple[InputOptions, InputOptions],
+    *,
+    labels_key: str,
+    shared: bool,
+    method: Literal["frozen", "lora", "full"],
+    head: Literal["mlp", "query"],
+    random_state: int,
+) -> tuple[CellInput, Annotator]:
+    """The query as the model reads it, and an annotator for it that is fitted to the reference."""
+    with of_reference():
+        labels = read_labels(reference, labels_key)
+    loaded = resolve_model(model)
+    cells, source = read_query_and_reference(query, reference, loaded.vocab, options, shared=shared)
+    with of_reference():
+        embedding = stored_or_new_embedding(reference, loaded, source, random_state=random_state)
+    annotator = train_annotator(
+        loaded, source, labels, embedding=embedding, method=method, head=head, random_state=random_state
+    )
+    return cells, replace(annotator, colors=tuple(label_colors(reference, labels_key, list(annotator.classes))))

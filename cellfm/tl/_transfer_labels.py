@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
@@ -15,14 +14,15 @@ from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
-from cellfm.io.messages import counted, counted_of, of_reference, warn
+from cellfm.io.messages import counted, of_reference, warn
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input, stored_or_new_embedding
+from cellfm.model._cells import stored_or_new_embedding
 from cellfm.tasks.annotation._calibrate import check_thresholds
-from cellfm.tasks.annotation._labels import UNKNOWN_COLOR, label_colors, read_labels, require_classes
+from cellfm.tasks.annotation._labelling import Labelling
+from cellfm.tasks.annotation._labels import label_colors, read_labels, require_classes
 from cellfm.tasks.annotation._neighbors import N_NEIGHBORS, fit_neighbor_vote
-from cellfm.tasks.annotation._panel import on_shared_genes
+from cellfm.tasks.annotation._panel import read_query_and_reference
 
 
 @shared_docs
@@ -144,18 +144,13 @@ def transfer_labels(
     adata, known = select(data, modality), select(reference, modality)
     with of_reference():
         labels = read_labels(known, labels_key)
-    if known is adata or (known.shape == adata.shape and known.obs_names.equals(adata.obs_names)):
-        warn("The reference seems to be the query itself: each cell votes on its own label.")
     loaded = resolve_model(model)
     options = InputOptions(
         layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
     )
-    cells = read_input(adata, loaded.vocab, options)
-    with of_reference():
-        source = read_input(known, loaded.vocab, replace(options, layer=reference_layer, gene_key=reference_gene_key))
-    if shared_genes:
-        cells, source = on_shared_genes(cells, source, least=min_known_genes)
-
+    of_source = replace(options, layer=reference_layer, gene_key=reference_gene_key)
+    both = (options, of_source)
+    cells, source = read_query_and_reference(adata, known, loaded.vocab, both, shared=shared_genes)
     how = {"batch_size": batch_size, "random_state": random_state}
     with of_reference():
         seen = stored_or_new_embedding(known, loaded, source, **how)
@@ -169,35 +164,21 @@ def transfer_labels(
     require_classes(names, labels_key)
     vote = fit_neighbor_vote(seen[voters], names, n_neighbors)
     found = vote.predict(stored_or_new_embedding(adata, loaded, cells, **how))
-    least = vote.confidence_threshold if confidence_threshold is None else confidence_threshold
-    most = vote.distance_threshold if distance_threshold is None else distance_threshold
-    rejection = found.reject(least, most, inflate_distances=distance_threshold is None)
-    if n_empty := int(np.isnan(found.distance).sum()):
-        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
-        warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")
-    rejection.warn(vote.classes)
-
+    thresholds = (
+        vote.confidence_threshold if confidence_threshold is None else confidence_threshold,
+        vote.distance_threshold if distance_threshold is None else distance_threshold,
+    )
+    labelling = Labelling.of(found, vote.classes, thresholds, inflate=distance_threshold is None)
     with writing(data, modality=modality, copy=copy) as out:
-        classes = list(vote.classes)
-        colors = label_colors(known, labels_key, classes)
-        out.adata.obs[ANNOTATION.raw] = pd.Categorical.from_codes(found.codes, classes)
-        out.adata.obs[ANNOTATION.label] = pd.Categorical(rejection.labels(vote.classes), [*classes, UNKNOWN])
-        out.adata.uns[f"{ANNOTATION.raw}_colors"] = colors
-        out.adata.uns[f"{ANNOTATION.label}_colors"] = [*colors, UNKNOWN_COLOR]
-        out.adata.obs[ANNOTATION.confidence] = found.confidence
-        out.adata.obs[ANNOTATION.distance] = found.distance
-        out.adata.obsm[ANNOTATION.proba] = found.probabilities
+        out.write(labelling.results(labelling.labels, label_colors(known, labels_key, list(vote.classes))))
         out.record(
             ANNOTATION.proba,
-            **{ANNOTATION.classes: np.array(classes, dtype=object)},
+            **labelling.facts(),
             method="nearest neighbors",
             labels_key=labels_key,
             n_reference_cells=int(voters.sum()),
             n_neighbors=vote.n_neighbors,
-            confidence_threshold=float(least),
-            distance_threshold=float(most),
-            distance_thresholds=rejection.distance_thresholds,
             **cells.facts(loaded, random_state),
         )
-    logger.info("labelled %d cells, %d of them %s.", out.adata.n_obs, rejection.rejected.sum(), UNKNOWN)
+    logger.info("labelled %d cells, %d of them %s.", adata.n_obs, labelling.rejection.rejected.sum(), UNKNOWN)
     return out.returned

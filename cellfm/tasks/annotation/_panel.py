@@ -1,12 +1,45 @@
-"""Query and reference on the same panel of genes: what one of them has not measured, neither shows the model."""
+"""Query and reference as a model reads them, on the same panel: genes that one has not measured are left out."""
 
 from dataclasses import replace
 
 import numpy as np
+from anndata import AnnData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.errors import InputError
-from cellfm.io.messages import counted
-from cellfm.model._cells import CellInput
+from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.logging import logger
+from cellfm.io.messages import counted, of_reference, warn
+from cellfm.model._cells import CellInput, read_input
+
+
+def read_query_and_reference(
+    query: AnnData, reference: AnnData, vocab: Vocabulary, options: tuple[InputOptions, InputOptions], *, shared: bool
+) -> tuple[CellInput, CellInput]:
+    """Both tables in terms of a model's genes, each by its own options; `shared` leaves out what one has not measured.
+
+    Warns
+    -----
+    DataWarning
+        The two seem to be the same cells.
+
+    Raises
+    ------
+    InputError, MissingKeyError
+        See `read_input` and `on_shared_genes`.
+    """
+    cells = read_input(query, vocab, options[0])
+    with of_reference():
+        source = read_input(reference, vocab, options[1])
+    if reference is query or (reference.shape == query.shape and reference.obs_names.equals(query.obs_names)):
+        warn("The reference seems to be the query itself: cells are labelled by their own labels.")
+    if not shared:
+        return cells, source
+    before = cells.match.n_distinct, source.match.n_distinct
+    cells, source = on_shared_genes(cells, source, least=options[0].min_known_genes)
+    if (n := cells.match.n_distinct) < max(before):
+        logger.info("query and reference share %d genes (of %d and %d); the others are left out.", n, *before)
+    return cells, source
 
 
 def on_shared_genes(query: CellInput, reference: CellInput, *, least: int) -> tuple[CellInput, CellInput]:

@@ -1,0 +1,75 @@
+"""Labels of cells as tools write them: `"Unknown"` where they are rejected, with all that speaks for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellfm.io.messages import counted_of, warn
+from cellfm.keys import ANNOTATION, UNKNOWN
+from cellfm.tasks.annotation._labels import UNKNOWN_COLOR
+from cellfm.tasks.annotation._prediction import Prediction, Rejection
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a classifier says of cells, after rejection."""
+
+    prediction: Prediction
+    rejection: Rejection
+    classes: tuple[str, ...]
+    confidence_threshold: float
+    distance_threshold: float
+
+    @classmethod
+    def of(
+        cls, prediction: Prediction, classes: tuple[str, ...], thresholds: tuple[float, float], *, inflate: bool
+    ) -> "Labelling":
+        """Reject what is unsure or far off, and warn of cells without genes and of classes that lose their cells.
+
+        Parameters
+        ----------
+        thresholds
+            Of confidence and of distance.
+        inflate
+            Whether the distance threshold was chosen on the reference, and is to allow for a shift of the query.
+        """
+        rejection = prediction.reject(*thresholds, inflate_distances=inflate)
+        if n_empty := int(np.isnan(prediction.distance).sum()):
+            said = counted_of(n_empty, len(prediction.distance), "cell", "expresses", "express")
+            warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")
+        rejection.warn(classes)
+        return cls(prediction, rejection, classes, *map(float, thresholds))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n_cells,) object."""
+        return self.rejection.labels(self.classes)
+
+    def results(self, labels: np.ndarray, colors: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What goes into each slot of AnnData, with these labels and the colours of the classes."""
+        names = [*self.classes, UNKNOWN]
+        return {
+            "obs": {
+                ANNOTATION.raw: pd.Categorical.from_codes(self.prediction.codes, names[:-1]),
+                ANNOTATION.label: pd.Categorical(labels, names),
+                ANNOTATION.confidence: self.prediction.confidence,
+                ANNOTATION.distance: self.prediction.distance,
+            },
+            "obsm": {ANNOTATION.proba: self.prediction.probabilities},
+            "uns": {
+                f"{ANNOTATION.raw}_colors": list(colors),
+                f"{ANNOTATION.label}_colors": [*colors, UNKNOWN_COLOR],
+            },
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What the record of the run says of classes and thresholds."""
+        return {
+            ANNOTATION.classes: np.array(self.classes, dtype=object),
+            "confidence_threshold": self.confidence_threshold,
+            "distance_threshold": self.distance_threshold,
+            "distance_thresholds": self.rejection.distance_thresholds,
+        }
