@@ -120,7 +120,7 @@ def prepare(
     with writing(data, modality=modality, copy=copy) as out:
         write_genes(out.data, out.adata, naming, merged, vocab, synonyms.sha256)
         if not kept.all():
-            adata._inplace_subset_obs(kept)
+            out.adata._inplace_subset_obs(kept)
             refresh(out.data)
     logger.info("kept %d of %d cells and %d genes.", int(kept.sum()), len(kept), out.adata.n_vars)
     return out.returned

@@ -74,8 +74,8 @@ def test_a_terminal_and_a_notebook_get_a_bar(monkeypatch, clock, stream):
 
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
-def test_silence_where_only_errors_are_wanted(monkeypatch, clock, stream):
-    monkeypatch.setattr(settings, "_verbosity", "error")
+def test_silence_where_only_errors_are_wanted(monkeypatch, own_logger, clock, stream):
+    settings.verbosity = "error"
     assert shown(monkeypatch, stream(), clock, seconds=600) == ""
 
 
