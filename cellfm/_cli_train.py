@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellfm._extras import require_mindspore
+from cellfm._extras import BACKENDS, require_mindspore
 from cellfm._logging import logger
 from cellfm.errors import InputError
 
@@ -52,7 +52,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", choices=("auto", "mindspore", "jax"), default="auto", help="what computes (auto)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="what computes (auto)")
 
 
 def _configuration(args: argparse.Namespace) -> dict[str, Any]:

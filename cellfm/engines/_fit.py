@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cellfm._fork import require_threads
 from cellfm._progress import progress
-from cellfm.settings import settings
 
 Weights = dict[str, Any]
 """Arrays, or dicts of them."""
@@ -210,9 +208,9 @@ def _on_device() -> Iterator[None]:
     """Compute where `cf.settings.device` says, with products of float32 that are not rounded to less."""
     import jax
 
-    require_threads()
-    device = jax.devices("cpu" if settings.device == "CPU" else None)[0]
-    with jax.default_device(device), jax.default_matmul_precision("highest"):
+    from cellfm.engines.jax.devices import default_device
+
+    with jax.default_device(default_device(beside_ascend=True)), jax.default_matmul_precision("highest"):
         yield
 
 

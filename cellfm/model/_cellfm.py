@@ -14,7 +14,7 @@ from cellfm._fork import require_threads
 from cellfm._wording import counted
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
-from cellfm.engines import Backend, Precision, start_engine
+from cellfm.engines import Backend, DeviceMemoryError, Precision, start_engine
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
 from cellfm.model._encoder import Encoder
@@ -180,7 +180,12 @@ class CellFM:
         """The compiled network serves one thread at a time, and no process that was forked after its first use."""
         require_threads()
         with self._lock:
-            yield
+            encoder = self._encoder
+            try:
+                with encoder.network.engine.memory_checked():
+                    yield
+            except DeviceMemoryError as error:
+                raise error.advised(encoder.n_chunks, encoder.chunks_of_a_cell) from error
 
     def expect(self, n_tokens: int) -> None:
         """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""
@@ -204,6 +209,11 @@ class CellFM:
             Which fields of `Encoded` to compute; `"cell"` alone needs much less work than the others.
         batch_size
             Cells computed at once; by default as many as the machine does fastest. It changes no result.
+
+        Raises
+        ------
+        DeviceMemoryError
+            An `InputError`: the device has too little memory; the message says which `batch_size` should fit.
         """
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, not {batch_size}.")

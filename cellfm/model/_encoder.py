@@ -33,6 +33,9 @@ class Encoder:
         # Decay needs all tokens of a cell in one chunk.
         length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
         self._cut = {"length": length, "n_special": config.n_special}
+        self.chunks_of_a_cell = int(chunks_of(np.array(_GENES_OF_A_CELL), **self._cut))
+        self.n_chunks = 0
+        """Computed at once in the last batch."""
 
     def expect(self, n_tokens: int) -> None:
         """Prepare for so many tokens: the last few of them get batches of the shape of the first, and the same bits."""
@@ -126,15 +129,19 @@ class Encoder:
         """Chunks and cells of a batch: fixed by the model and the user, but no more than the cells can fill."""
         needed = chunks_of(batch.lengths, **self._cut)
         if batch_size is not None:
-            n_chunks = batch_size * int(chunks_of(np.array(_GENES_OF_A_CELL), **self._cut))
-        elif self.network.on_cpu:
-            n_chunks = _CHUNKS_WIDE if self.config.d_model >= _WIDE else _CHUNKS_NARROW
+            n_chunks = batch_size * self.chunks_of_a_cell
         else:
-            n_chunks = _CHUNKS_ACCELERATOR
+            n_chunks = chunks_on_cpu(self.config) if self.network.on_cpu else _CHUNKS_ACCELERATOR
         if (largest := int(needed.max(initial=1))) > n_chunks:
             n_chunks = -(-largest // _ROUNDED) * _ROUNDED
         enough = min(n_chunks, 1 << int(max(needed.sum() - 1, self._expected, 0)).bit_length())  # a power of two
         # A few cells ride along in a larger shape that is compiled already.
         n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)
         self._shapes.add(n_chunks)
+        self.n_chunks = n_chunks
         return n_chunks, min(n_chunks, batch_size or n_chunks)
+
+
+def chunks_on_cpu(config: ModelConfig) -> int:
+    """Chunks computed at once: as many as is fast."""
+    return _CHUNKS_WIDE if config.d_model >= _WIDE else _CHUNKS_NARROW

@@ -5,16 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cellfm.train._finetune import finetune
-    from cellfm.train._mindrecord import export_mindrecord
     from cellfm.train._plan import plan
     from cellfm.train._pretrain import pretrain
     from cellfm.train._shard import write_shards
 
-__all__ = ["export_mindrecord", "finetune", "plan", "pretrain", "write_shards"]
+__all__ = ["finetune", "plan", "pretrain", "write_shards"]
 
 # Loaded on first use, so that shards are written without an engine.
 _LAZY = {
-    "export_mindrecord": "_mindrecord",
     "finetune": "_finetune",
     "plan": "_plan",
     "pretrain": "_pretrain",

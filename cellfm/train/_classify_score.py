@@ -3,13 +3,13 @@
 import numpy as np
 
 from cellfm.data import TokenBatch, chunk_cells, depth_values, fill_batches
-from cellfm.engines import HEAD, start_engine
+from cellfm.engines import HEAD, DeviceMemoryError, start_engine
 from cellfm.model import CellFM
 from cellfm.nn.heads import query_head, query_head_config
 from cellfm.nn.network import network
 from cellfm.nn.parameters import merged_weights
 from cellfm.nn.weights import nest
-from cellfm.train._classify_feed import chunk_length, chunks_needed, default_chunks
+from cellfm.train._classify_feed import chunk_length, chunks_at_once, chunks_needed
 
 
 class TokenScorer:
@@ -24,10 +24,10 @@ class TokenScorer:
     """
 
     def __init__(self, model: CellFM, weights: dict[str, np.ndarray], *, batch_size: int | None = None) -> None:
-        engine = start_engine(model.backend, model.precision)
+        self.engine = engine = start_engine(model.backend, model.precision)
         self.config = config = model.config
         self.batch_size = batch_size
-        self.n_chunks = default_chunks(model.config)
+        self.n_chunks = 0
         self.n_classes = len(weights["classes"])
         cross = query_head_config(config)
 
@@ -42,9 +42,16 @@ class TokenScorer:
 
     def __call__(self, tokens: TokenBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Both logits, (n_cells, n_classes), and CLS, (n_cells, d); NaN for cells without tokens."""
+        try:
+            with self.engine.memory_checked():
+                return self._run(tokens)
+        except DeviceMemoryError as error:
+            raise error.advised(self.n_chunks, chunks_needed(tokens, self.config)) from error
+
+    def _run(self, tokens: TokenBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n = tokens.n_cells
         results = [np.empty((n, width), np.float32) for width in (self.n_classes, self.n_classes, self.config.d_model)]
-        self.n_chunks = max(self.n_chunks, chunks_needed(tokens, self.config))
+        self.n_chunks = max(self.n_chunks, chunks_at_once(tokens, self.config, self.batch_size))
         n_slots = min(self.n_chunks, self.batch_size or self.n_chunks)
         length, n_special = chunk_length(self.config), self.config.n_special
         shape = {"n_chunks": self.n_chunks, "n_slots": n_slots, "length": length}

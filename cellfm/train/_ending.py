@@ -45,9 +45,10 @@ def memory_told(config: TrainConfig, least_chunks: int, kept: str = "") -> Itera
         fitting = max(error.fitting(n), least_chunks)
         advice = "Lower train_genes, or set recompute = true or precision = 'bfloat16'"
         if fitting < n:
+            fewer = max(1, min(batch_size * fitting // n, fitting // least_chunks))
             advice = (
                 f"n_chunks = {fitting} should fit, and gives the same results: a batch that needs more is accumulated. "
-                f"Where n_chunks cannot be set, lower the batch size, to {max(1, batch_size * fitting // n)}"
+                f"Where n_chunks cannot be set, lower the batch size, to {fewer}"
             )
         told = f"{error} It computed n_chunks = {n} at once, for batch_size = {batch_size}. {advice}."
         raise TrainingError(f"{told} {kept}".rstrip()) from error

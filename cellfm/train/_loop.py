@@ -130,11 +130,11 @@ def _require_shapes(trainer: Trainer, arrays: dict[str, np.ndarray], run: RunFol
 
 
 def _save(trainer: Trainer, run: RunFolder, done: int, keep: int, *, is_writer: bool) -> None:
-    moments = trainer.moments()  # all processes take part where each has its share of them
+    arrays = trainer.weights() | trainer.moments()  # all processes take part where each has its share of them
     if not is_writer:
         return
     state = {"loss_scale": trainer.scale.value, "steps_since_overflow": trainer.scale.steps_since_overflow}
-    run.save(done, trainer.weights() | moments, state, keep=keep)
+    run.save(done, arrays, state, keep=keep)
 
 
 def _require_finite(result: StepResult, done: int, run: RunFolder) -> None:

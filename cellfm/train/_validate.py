@@ -61,7 +61,7 @@ class Validation:
     """Facts of a validation, by column of the log."""
 
     def __init__(self, feed: Feed, objective: Objective, trainer: Trainer, engine: Engine) -> None:
-        self.feed = feed
+        self.feed, self.trainer = feed, trainer
         self.encoder = Encoder(feed.model, NetworkInTraining(feed.model, trainer, engine))
         has_cells = feed.corpus.validation.any()
         self._loss = mean_loss(trainer, objective, feed.validation(), engine) if has_cells else None
@@ -69,6 +69,7 @@ class Validation:
     def __call__(self) -> dict[str, float]:
         if self._loss is None:
             return {}
+        self.trainer.gather()
         facts = {"validation_loss": self._loss()}
         knn = self._neighbours_of_a_type()
         return facts if knn is None else facts | {"validation_knn": knn}

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,6 +10,7 @@ import scipy.sparse as sp
 import cellfm as cf
 from cellfm.config import ModelConfig
 from cellfm.data import chunks_of, tokenize
+from cellfm.engines import DeviceMemoryError
 from cellfm.model import CellFM
 from cellfm.nn.parameters import GATES, n_active_layers
 from cellfm.vocab import Vocabulary
@@ -92,3 +94,14 @@ def test_mini_in_bfloat16_keeps_its_embeddings():
     exact, rounded = (model.encode(cells).cell for model in (exact, rounded))
     cosine = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
     assert cosine.min() > 0.9999
+
+
+def test_a_device_without_memory_is_told_which_batch_fits(tiny_adata, tiny_model, monkeypatch):
+    def exhausted(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4096 bytes.")
+
+    model = CellFM(tiny_model.config, tiny_model.vocab, tiny_model.weights, backend="jax")
+    monkeypatch.setattr(model._encoder.network, "_cell", exhausted)
+    for batch_size, advice in ((4, "batch_size=2 should fit"), (1, "compute with cf.settings.device = 'CPU'")):
+        with pytest.raises(DeviceMemoryError, match=f"ran out of memory. .*{advice}"):
+            cf.tl.embed(tiny_adata, model, batch_size=batch_size)

@@ -1,6 +1,7 @@
 """The engine in MindSpore: Ascend NPUs, and CPUs, on which it is tested."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import mindspore as ms
@@ -25,6 +26,7 @@ class MindSporeEngine:
     scans = False
     trainer = MindSporeTrainer
     join_processes = staticmethod(join_processes)
+    memory_checked = nullcontext
 
     def __init__(self, precision: str = "float32") -> None:
         self.on_cpu = use_device() == "CPU"
@@ -43,12 +45,14 @@ class MindSporeEngine:
         Raises
         ------
         InputError
-            bfloat16 on a CPU.
+            bfloat16 on a CPU, or weights spread over devices.
         """
         if config.precision == "bfloat16" and self.on_cpu:
             raise InputError(
                 "MindSpore does not multiply in bfloat16 on CPUs: use precision = 'float32', or backend='jax'."
             )
+        if config.shard_weights:
+            raise InputError("shard_weights = true needs backend='jax'; MindSpore has shard_optimizer = true alone.")
         if config.recompute:
             logger.warning("recompute = true has no effect in MindSpore, which keeps the activations of all layers.")
 

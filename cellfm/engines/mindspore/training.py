@@ -164,6 +164,9 @@ class MindSporeTrainer:
 
         return run
 
+    def gather(self) -> None:
+        """Nothing: each process has all weights."""
+
     def weights(self) -> dict[str, np.ndarray]:
         """See `cellfm.engines.training.Trainer`."""
         return {name: parameter.asnumpy().copy() for name, parameter in self._parameters.items()}
