@@ -1,6 +1,5 @@
 """Several devices, and several processes of JAX, are one: the same weights, losses, files and end."""
 
-import csv
 import json
 import os
 import shutil
@@ -13,8 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from anndata import AnnData
-from safetensors.numpy import load_file
+from small_runs import AS_TOML, CONFIG, require_same, rows, small_cells
 
 from cellfm.engines.jax import devices
 from cellfm.errors import InputError
@@ -22,13 +20,6 @@ from cellfm.model import CellFM
 from cellfm.train import pretrain, write_shards
 from cellfm.train._launch import free_port
 
-CONFIG = {
-    "model": {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_value": 8},
-    "train": {
-        "steps": 4, "batch_size": 6, "n_chunks": 8, "train_genes": 120, "learning_rate": 1e-2, "dropout": 0.0,
-        "log_every": 1, "validate_every": 2, "checkpoint_every": 2,
-    },
-}  # fmt: skip
 DEEP = {"n_layers": 5}  # scanned over
 VARIANTS = {
     "plain": ({}, {}),
@@ -76,41 +67,12 @@ def variant(name: str) -> dict[str, dict]:
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: CellFM) -> Path:
     """A corpus and its configuration, and what one device makes of each variant, in ``one``."""
     folder = tmp_path_factory.mktemp("devices")
-    generator = np.random.default_rng(0)
-    counts = generator.poisson(generator.gamma(2.0, 2.0, 300) + 0.5, (40, 300)).astype(np.float32)
-    cells = AnnData(counts)
-    cells.var_names = tiny_model.vocab.symbols
+    cells = small_cells(tiny_model.vocab)
     write_shards(cells, folder / "corpus", model=tiny_model.vocab, validation_fraction=0.2)
-    (folder / "config.toml").write_text("".join(
-        f"[{table}]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items())
-        for table, fields in CONFIG.items()
-    ))  # fmt: skip
+    (folder / "config.toml").write_text(AS_TOML)
     for name in ("plain", "few", "deep"):
         pretrain(folder / "corpus", variant(name), out=folder / "one" / name, backend="jax")
     return folder
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def require_same(run: Path, expected: Path) -> None:
-    """Files, weights, moments and losses are those of a run by one device."""
-    assert {path.relative_to(run) for path in run.rglob("*")} == {
-        path.relative_to(expected) for path in expected.rglob("*")
-    }
-    last = sorted((expected / "checkpoints").iterdir())[-1].name
-    theirs, ours = (load_file(one / "checkpoints" / last / "tensors.safetensors") for one in (expected, run))
-    assert ours.keys() == theirs.keys()
-    for name, array in theirs.items():
-        np.testing.assert_allclose(ours[name], array, atol=1e-5, rtol=0, err_msg=name)
-    assert len(rows(run)) == len(rows(expected))
-    for our, their in zip(rows(run), rows(expected), strict=True):
-        for column in ("loss", "gene", "cell", "validation_loss"):
-            assert bool(our[column]) == bool(their[column])
-            if their[column]:
-                assert float(our[column]) == pytest.approx(float(their[column]), rel=1e-5)
 
 
 @pytest.fixture(scope="module")
