@@ -15,7 +15,6 @@ HEAD = "head."
 """What the names of the weights begin with that an objective adds to the network."""
 FIXED = "fixed."
 """What the names of numbers begin with that an objective reads and nothing trains."""
-MOMENTS = ("moment1", "moment2")
 # Embeddings, norms, and vectors and scalars in general do not decay.
 _NO_DECAY = ("embed.gene", "embed.cls", "embed.hidden", "embed.zero", "embed.depth", "gamma", "beta", "skip")
 

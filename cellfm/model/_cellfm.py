@@ -14,7 +14,7 @@ from cellfm._fork import require_threads
 from cellfm._wording import counted
 from cellfm.config import ModelConfig
 from cellfm.data import TokenBatch
-from cellfm.engines import Backend, DeviceMemoryError, Precision, start_engine
+from cellfm.engines import Backend, Precision, start_engine
 from cellfm.errors import InputError
 from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
 from cellfm.model._encoder import Encoder
@@ -179,13 +179,8 @@ class CellFM:
     def _computing(self) -> Iterator[None]:
         """The compiled network serves one thread at a time, and no process that was forked after its first use."""
         require_threads()
-        with self._lock:
-            encoder = self._encoder
-            try:
-                with encoder.network.engine.memory_checked():
-                    yield
-            except DeviceMemoryError as error:
-                raise error.advised(encoder.n_chunks, encoder.chunks_of_a_cell) from error
+        with self._lock, self._encoder.memory_told():
+            yield
 
     def expect(self, n_tokens: int) -> None:
         """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""

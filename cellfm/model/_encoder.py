@@ -2,12 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from cellfm.config import ModelConfig
 from cellfm.data import CHUNK, Chunks, TokenBatch, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.engines import DeviceMemoryError
 from cellfm.model._network import CompiledNetwork
 
 # Chunks computed at once. On a CPU wide networks are fastest while a layer's temporaries stay near the caches, narrow
@@ -37,6 +39,15 @@ class Encoder:
         self.n_chunks = 0
         """Computed at once in the last batch."""
 
+    @contextmanager
+    def memory_told(self) -> Iterator[None]:
+        """A block that says which batch size should fit where the device runs out of memory."""
+        try:
+            with self.network.memory_checked():
+                yield
+        except DeviceMemoryError as error:
+            raise error.advised(self.n_chunks, self.chunks_of_a_cell) from error
+
     def expect(self, n_tokens: int) -> None:
         """Prepare for so many tokens: the last few of them get batches of the shape of the first, and the same bits."""
         self.network.expect(n_tokens)
@@ -52,7 +63,7 @@ class Encoder:
         def compute(chunks: Chunks) -> dict[str, Any]:
             return {"cell": self.network.cell(chunks)} if outputs == ("cell",) else self.network.all(chunks)
 
-        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+        for cells, chunks, computed in self.computed(batch, batch_size, compute):
             for name, result in results.items():
                 array = np.asarray(computed[name])
                 if name == "cell":
@@ -72,7 +83,7 @@ class Encoder:
         def compute(chunks: Chunks) -> tuple[Any, ...]:
             return self.network.attend(chunks, layer)
 
-        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+        for cells, chunks, computed in self.computed(batch, batch_size, compute):
             cls_query, query, key = map(np.asarray, computed)
             results["cls_query"][cells] = cls_query[: len(cells)]
             results["query"][chunks.source] = query.reshape(-1, d)[chunks.token_row]
@@ -93,13 +104,13 @@ class Encoder:
         def compute(chunks: Chunks) -> tuple[Any, Any]:
             return self.network.contributions(chunks, directions, layer)
 
-        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+        for cells, chunks, computed in self.computed(batch, batch_size, compute):
             of_cls, of_tokens = map(np.asarray, computed)
             results["cls"][cells] = of_cls[: len(cells)]
             results["genes"][chunks.source] = of_tokens.reshape(-1, m)[chunks.token_row]
         return results
 
-    def _computed(
+    def computed(
         self, batch: TokenBatch, batch_size: int | None, compute: Callable[[Chunks], Any]
     ) -> Iterator[tuple[np.ndarray, Chunks, Any]]:
         """Cells computed together, how they lie, and what came out."""

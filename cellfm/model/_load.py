@@ -7,7 +7,7 @@ from cellfm.errors import InputError
 from cellfm.model._cellfm import CellFM
 from cellfm.model._checkpoint import read_model
 from cellfm.model._published import read_with_vocabulary
-from cellfm.settings import model_folder
+from cellfm.settings import model_folder, settings
 from cellfm.vocab import Vocabulary
 
 
@@ -58,7 +58,8 @@ def load_model(
     ...
     >>> model = cf.load_model("80M")  # doctest: +SKIP
     """
-    require_engine(backend)
+    for one in (backend, settings.backend):
+        require_engine(one)
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}.")
     if backend == "mindspore" and precision == "bfloat16":

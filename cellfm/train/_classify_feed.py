@@ -98,8 +98,7 @@ def chunks_needed(tokens: TokenBatch, model: ModelConfig) -> int:
     return int(chunks_of(tokens.lengths, chunk_length(model), model.n_special).max(initial=1))
 
 
-def chunks_at_once(tokens: TokenBatch, model: ModelConfig, batch_size: int | None) -> int:
+def chunks_at_once(tokens: TokenBatch, model: ModelConfig, batch_size: int) -> int:
     """As many as is fast, but no more than `batch_size` cells may need, and enough for any one cell."""
     largest = chunks_needed(tokens, model)
-    n_chunks = max(chunks_on_cpu(model), largest)
-    return n_chunks if batch_size is None else min(n_chunks, batch_size * largest)
+    return min(max(chunks_on_cpu(model), largest), batch_size * largest)

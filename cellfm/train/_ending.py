@@ -1,7 +1,10 @@
 """How training ends before its last step: errors and stops, and the exit codes that a command makes of them."""
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cellfm.config import TrainConfig
 from cellfm.engines import DeviceMemoryError
@@ -52,3 +55,17 @@ def memory_told(config: TrainConfig, least_chunks: int, kept: str = "") -> Itera
             )
         told = f"{error} It computed n_chunks = {n} at once, for batch_size = {batch_size}. {advice}."
         raise TrainingError(f"{told} {kept}".rstrip()) from error
+
+
+@contextmanager
+def stop_signals(heard: Callable[[int, Any], object]) -> Iterator[None]:
+    """A block in which SIGTERM and Ctrl-C do nothing but call `heard`; only the main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -14,6 +14,7 @@ from cellfm._logging import logger
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.data import (
     CHUNK,
+    Chunks,
     TokenBatch,
     choose_panel,
     choose_targets,
@@ -61,6 +62,22 @@ class MicroBatch(NamedTuple):
     """One over the targets of the whole batch."""
     share: np.float32
     """Share of the batch's cells that are here."""
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Chunks,
+        visible: np.ndarray,
+        target: np.ndarray,
+        partner: np.ndarray,
+        kind: np.ndarray,
+        n_targets: int,
+        share: float,
+    ) -> "MicroBatch":
+        """Of chunks and of what is visible and asked for in each token of their cells."""
+        shown, asked = chunks.spread(visible, 1), chunks.spread(target, 0)
+        layout = (chunks.gene_ids, chunks.values, shown, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+        return cls(*layout, asked, partner, kind, np.float32(1 / max(1, n_targets)), np.float32(share))
 
 
 @dataclass(frozen=True)
@@ -300,19 +317,7 @@ class Feed:
         partner = np.full(n_slots, -1, np.int32)
         if n_views == 2:
             partner[: 2 * n] = np.concatenate((np.arange(n, 2 * n), np.arange(n)))
-        return MicroBatch(
-            chunks.gene_ids,
-            chunks.values,
-            chunks.spread(visible, 1),
-            chunks.mask,
-            chunks.chunk_cell,
-            chunks.cls_row,
-            chunks.spread(target, 0),
-            partner,
-            kind,
-            np.float32(1 / max(1, n_targets)),
-            np.float32(n / len(cells)),
-        )
+        return MicroBatch.of(chunks, visible, target, partner, kind, n_targets, n / len(cells))
 
 
 def _join(batches: tuple[TokenBatch, ...]) -> TokenBatch:

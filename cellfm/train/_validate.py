@@ -9,6 +9,7 @@ from cellfm.config import ModelConfig
 from cellfm.data import Chunks, tokenize
 from cellfm.engines import Engine, Objective, Trainer
 from cellfm.model._encoder import Encoder
+from cellfm.model._network import arrays_of
 from cellfm.nn.network import embed_cells
 from cellfm.train._feed import Batch, Feed
 
@@ -54,7 +55,7 @@ class NetworkInTraining:
         """Nothing is prepared."""
 
     def cell(self, chunks: Chunks) -> Any:
-        return self._cell(chunks.values, chunks.gene_ids, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+        return self._cell(*arrays_of(chunks))
 
 
 class Validation:

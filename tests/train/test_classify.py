@@ -16,7 +16,7 @@ from cellfm.nn.weights import nest
 from cellfm.tasks.annotation._head import MLPHead as ArrayHead
 from cellfm.tasks.annotation._mlp import MLP, LabelledCells, fit_mlp
 from cellfm.train._classify import objective_of, train_classifier
-from cellfm.train._classify_feed import TokenBatches, chunks_at_once, chunks_needed
+from cellfm.train._classify_feed import TokenBatches
 from cellfm.train._classify_score import TokenScorer
 
 SAME = {"atol": 1e-5, "rtol": 1e-4}
@@ -156,7 +156,7 @@ def test_a_query_head_learns_on_a_frozen_model(tiny_adata, model, kind):
     np.testing.assert_allclose(cell, model.encode(tokens).cell, **SAME)
     few = TokenScorer(model, weights, batch_size=3)
     again = few(tokens)
-    assert few.n_chunks == 3 * chunks_needed(tokens, model.config) < chunks_at_once(tokens, model.config, None)
+    assert few.encoder.n_chunks == 3 * few.encoder.chunks_of_a_cell
     np.testing.assert_allclose(again[0], of_queries, **SAME)
     np.testing.assert_allclose(again[1], of_cls, **SAME)
 

@@ -235,6 +235,8 @@ def test_a_checkpoint_of_another_shape_is_refused_and_kept(tmp_path):
 )
 def test_a_device_without_memory_is_told_what_would_fit(tmp_path, monkeypatch, asked, fitting):
     class Device:
+        platform = "cpu"
+
         def memory_stats(self):
             return {"bytes_limit": 12 * 2**30, "bytes_in_use": 11 * 2**30}
 

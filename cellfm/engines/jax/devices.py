@@ -33,11 +33,6 @@ def default_device(*, beside_ascend: bool = False) -> jax.Device:
     """The first device of this process on the platform that `cf.settings.device` asks for.
 
     With `beside_ascend`, for what JAX computes where the network runs on an NPU, that is then the CPU.
-
-    Raises
-    ------
-    InputError
-        There is no such device, or this process was forked after a computation.
     """
     require_threads()
     if settings.device == "Ascend" and not beside_ascend:
@@ -57,11 +52,6 @@ def join_processes() -> tuple[int, int]:
     Recognised are srun (SLURM), mpirun (Open MPI), and the variables ``JAX_COORDINATOR_ADDRESS``,
     ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``; with the first of them also other launchers that set ``PMI_SIZE``.
     A process that is alone on its machine uses all devices there, others one each.
-
-    Raises
-    ------
-    InputError
-        The processes cannot find each other.
     """
     launched = _launched()
     if launched is None:

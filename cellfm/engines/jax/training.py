@@ -64,17 +64,17 @@ class JaxTrainer:
         self._each = NamedSharding(self.mesh, P("data"))
         self._names = list(weights)
         names = set(trained)
-        kept = {name for name, array in weights.items() if not config.shard_weights or name in objective.statistics}
-        self._at = {name: self._everywhere if name in kept else self._divided(weights[name]) for name in weights}
-        specs = {name: tuple(at.spec) for name, at in self._at.items()}
-        self._axes = {name: spec.index("data") for name, spec in specs.items() if "data" in spec and self.mesh.size > 1}
+        axes = {name: axis for name, array in weights.items() if (axis := self._axis(array)) is not None}
+        divided = set(axes) - set(objective.statistics) if config.shard_weights else set()
+        self._axes = {name: axis for name, axis in axes.items() if name in divided}
+        self._at = {name: self._sharding(self._axes.get(name)) for name in weights}
         self._fixed = self._put({name: array for name, array in weights.items() if name not in names})
         self._trained = self._put({name: weights[name] for name in trained})
         self._whole: tuple[Flat, Flat] | None = None
         self._gather = jax.jit(lambda tree: tree, out_shardings=self._everywhere)
         self._optimizer = optimizer(self._trained, config)
-        divided = config.shard_optimizer or config.shard_weights
-        self._moments_at = {name: self._divided(weights[name]) if divided else self._everywhere for name in trained}
+        of_moments = axes if config.shard_optimizer or config.shard_weights else {}
+        self._moments_at = {name: self._sharding(of_moments.get(name)) for name in trained}
         state = jax.jit(lambda w: _moments(self._optimizer.init(w)), out_shardings=(self._moments_at,) * 2)
         self._moments = state(self._trained)
         self._gradients = self._compiled_gradients()
@@ -98,6 +98,7 @@ class JaxTrainer:
         for i in range(rounds):
             some = micro_batches[i * self.n_local : (i + 1) * self.n_local]
             there = np.array([1.0] * len(some) + [0.0] * (self.n_local - len(some)), np.float32)
+            # A device for which none is left computes the first one again, which then counts nothing.
             some = [*some, *[micro_batches[0]] * (self.n_local - len(some))]
             numbers = [i * self.n_local + j if there[j] else 0 for j in range(self.n_local)]
             keys = [dropout_keys(self.config, self.objective.n_keys, self.rank, step, number) for number in numbers]
@@ -225,12 +226,14 @@ class JaxTrainer:
         kept = jax.tree.map(lambda a, b: jnp.where(jnp.isfinite(norm), a, b), new, old)
         return *kept, norm
 
-    def _divided(self, array: np.ndarray) -> NamedSharding:
-        """On each device its part of the longest axis that can be divided evenly; on all, if there is none."""
-        for axis in sorted(range(array.ndim), key=lambda axis: -array.shape[axis]):
-            if array.shape[axis] % self.mesh.size == 0:
-                return NamedSharding(self.mesh, P(*[None] * axis, "data"))
-        return self._everywhere
+    def _axis(self, array: np.ndarray) -> int | None:
+        """The longest axis that can be divided evenly among several devices, if there is one."""
+        even = [axis for axis, n in enumerate(array.shape) if n % self.mesh.size == 0]
+        return max(even, key=lambda axis: array.shape[axis], default=None) if self.mesh.size > 1 else None
+
+    def _sharding(self, axis: int | None) -> NamedSharding:
+        """On each device its part of an axis, or everything."""
+        return self._everywhere if axis is None else NamedSharding(self.mesh, P(*[None] * axis, "data"))
 
     def _put(self, arrays: Mapping[str, np.ndarray]) -> Flat:
         return {name: _placed(array, self._at[name]) for name, array in arrays.items()}

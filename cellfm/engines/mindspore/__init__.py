@@ -4,16 +4,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import ops
 
 from cellfm._logging import logger
 from cellfm.config import TrainConfig
-from cellfm.engines.mindspore.devices import computing, use_device
+from cellfm.engines.mindspore.devices import use_device
 from cellfm.engines.mindspore.distributed import join_processes, total
 from cellfm.engines.mindspore.operations import MindSporeOperations
-from cellfm.engines.mindspore.training import MindSporeTrainer, as_numpy, parameters
+from cellfm.engines.mindspore.training import MindSporeTrainer, compiled, parameters
 from cellfm.errors import InputError
 
 __all__ = ["MindSporeEngine"]
@@ -40,13 +39,7 @@ class MindSporeEngine:
         return total(numbers)
 
     def check_training(self, config: TrainConfig) -> None:
-        """Refuse what MindSpore cannot do.
-
-        Raises
-        ------
-        InputError
-            bfloat16 on a CPU, or weights spread over devices.
-        """
+        """Refuse what MindSpore cannot do."""
         if config.precision == "bfloat16" and self.on_cpu:
             raise InputError(
                 "MindSpore does not multiply in bfloat16 on CPUs: use precision = 'float32', or backend='jax'."
@@ -68,10 +61,4 @@ class MindSporeEngine:
             # Bound first: a starred call packs what it gets, and weights would be nested deeper than is allowed.
             return ops.partial(function, xp, weights)(*arrays)
 
-        compiled = ms.jit(forward)
-
-        @computing()
-        def run(*arrays: np.ndarray) -> Any:
-            return as_numpy(compiled(*map(ms.Tensor, arrays)))
-
-        return run
+        return compiled(forward)
