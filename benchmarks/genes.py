@@ -69,8 +69,8 @@ def function(data: Path) -> pd.DataFrame:
 def ontology(data: Path, name: str) -> pd.DataFrame:
     """The ten most frequent terms of a part of Gene Ontology, in the same way, one repeat."""
     adata = embedded(data / f"{PBMC[0]}.h5ad")
-    options = {"task": "multilabel", "n_repeats": 1, "n_epochs": 30, "learning_rate": 1e-3}
-    scores = cf.tl.gene_function(adata, data / "gene_sets" / GO[name], embedding_keys=KEYS, **options)
+    gene_sets = data / "gene_sets" / GO[name]
+    scores = cf.tl.gene_function(adata, gene_sets, task="multilabel", embedding_keys=KEYS, n_repeats=1)
     return summary(scores, ["auroc", "auprc", "fmax"])
 
 

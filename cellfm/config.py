@@ -213,8 +213,9 @@ class TrainConfig(_Config):
         Steps between validations, cells of one, steps between checkpoints, how many are kept, steps between lines.
     random_state
         Seed of everything.
-    shard_optimizer
-        Of several processes, each keeps Adam's moments of its share of the weights only. Changes memory, not numbers.
+    shard_optimizer, shard_weights
+        Of several devices, each keeps its share of Adam's moments only, and with `shard_weights` also of the weights
+        and their gradients, which are gathered layer by layer (JAX only). Changes memory, not numbers.
     """
 
     steps: int = 1000
@@ -263,6 +264,7 @@ class TrainConfig(_Config):
     log_every: int = 10
     random_state: int = 0
     shard_optimizer: bool = False
+    shard_weights: bool = False
 
     def __post_init__(self) -> None:
         counts = (
@@ -299,6 +301,7 @@ class TrainConfig(_Config):
             ("start", ("random", "coexpression")),
             ("recompute", (False, True)),
             ("shard_optimizer", (False, True)),
+            ("shard_weights", (False, True)),
         ):
             self._check(getattr(self, field) in choices, field, f"one of {choices}")
         self._check(_is_name(self.type_column), "type_column", "the name of a column")

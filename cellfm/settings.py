@@ -8,6 +8,7 @@ from platformdirs import user_cache_dir
 
 from cellfm.errors import InputError
 from cellfm.io import logging as _logging
+from cellfm.io.installed import BACKENDS, require_engine
 
 DEVICES = ("auto", "CPU", "Ascend")
 VERBOSITIES = ("error", "warning", "info", "debug")
@@ -62,6 +63,10 @@ class Settings:
 
     Attributes
     ----------
+    backend
+        ``"auto"`` (MindSpore where there is an Ascend NPU, else JAX), ``"jax"`` or ``"mindspore"``: what computes
+        wherever a tool or a model says ``"auto"``, and in all tools that have no `backend` of their own.
+        ``CELLFM_BACKEND`` sets it at start.
     cache_dir
         Folder for downloaded and converted models. The environment variable ``CELLFM_CACHE_DIR`` sets it at start.
     device
@@ -88,11 +93,23 @@ class Settings:
 
     def __init__(self) -> None:
         self._cache_dir = Path(os.environ.get("CELLFM_CACHE_DIR") or user_cache_dir("cellfm"))
+        self._backend = os.environ.get("CELLFM_BACKEND") or "auto"
         self._device = os.environ.get("CELLFM_DEVICE") or "auto"
         self._folding_gb = 1.0
         words = os.environ.get("CELLFM_MISSING_LABELS")
         self._missing_labels = MISSING_LABELS if words is None else tuple(word.strip() for word in words.split(","))
         self._verbosity = "warning"
+
+    @property
+    def backend(self) -> str:
+        if self._backend not in BACKENDS:  # the environment variable may hold anything
+            raise InputError(f"CELLFM_BACKEND is {self._backend!r}; it must be one of {', '.join(BACKENDS)}.")
+        return self._backend
+
+    @backend.setter
+    def backend(self, value: str) -> None:
+        require_engine(value)
+        self._backend = value
 
     @property
     def cache_dir(self) -> Path:

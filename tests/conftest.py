@@ -23,8 +23,8 @@ from anndata import AnnData
 from cellfm.cells.write import write_cells
 from cellfm.config import ModelConfig
 from cellfm.engines import Engine, start_engine
-from cellfm.engines.installed import has_mindspore
 from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.installed import has_mindspore
 from cellfm.model import CellFM
 from cellfm.settings import settings
 

@@ -38,7 +38,9 @@ WRONG_TRAIN = {
     **dict.fromkeys(("head_rate", "other_rate"), NOT_NEGATIVE),
     "refine_steps": (*LEAST_0, 5),  # five steps of refining what no start makes
     **dict.fromkeys(("learning_rate", "epsilon", "clip_norm", "loss_scale", "contrast_temperature"), ABOVE_0),
-    **dict.fromkeys(("schedule", "optimizer", "clip", "precision", "recompute", "start", "shard_optimizer"), CHOICE),
+    **dict.fromkeys(
+        ("schedule", "optimizer", "clip", "precision", "recompute", "start", "shard_optimizer", "shard_weights"), CHOICE
+    ),
     "type_column": (*NAME, None),
     "batch_by": NAME,
 }

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cellfm.engines.installed import NEWEST_PYTHON, how_to_install, require_mindspore
 from cellfm.errors import InputError, MissingPackageError
+from cellfm.io.installed import NEWEST_PYTHON, how_to_install, require_mindspore
 from cellfm.model import load_model
 
 # Packages that are None in sys.modules cannot be imported.
@@ -83,11 +83,11 @@ def test_a_missing_engine_is_named_with_its_extra_and_what_hinders_it(monkeypatc
 
 
 def test_numpy_2_beside_mindspore_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("cellfm.engines.installed.has_mindspore", lambda: True)
-    monkeypatch.setattr("cellfm.engines.installed.version", lambda _: "2.1.0")
+    monkeypatch.setattr("cellfm.io.installed.has_mindspore", lambda: True)
+    monkeypatch.setattr("cellfm.io.installed.version", lambda _: "2.1.0")
     with pytest.raises(MissingPackageError, match=r"needs NumPy 1, but NumPy 2\.1\.0"):
         require_mindspore()
-    monkeypatch.setattr("cellfm.engines.installed.version", lambda _: "1.26.4")
+    monkeypatch.setattr("cellfm.io.installed.version", lambda _: "1.26.4")
     require_mindspore()
 
 

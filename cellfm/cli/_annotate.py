@@ -7,6 +7,7 @@ from typing import Any
 
 from cellfm.cli._embed import FILES_OF_CELLS
 from cellfm.cli._genes import add_gene_options, gene_options
+from cellfm.cli._train import add_backend
 from cellfm.errors import InputError
 
 
@@ -36,6 +37,7 @@ def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
     annotate.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once")
     annotate.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
     annotate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the fit (0)")
+    add_backend(annotate)
     annotate.set_defaults(run=lambda args: _annotate(args, say))
 
 

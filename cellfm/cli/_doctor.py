@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from cellfm.engines.installed import has_mindspore, how_to_install
 from cellfm.errors import InputError
+from cellfm.io.installed import has_mindspore, how_to_install
 from cellfm.settings import model_folder, settings
 
 Status = Literal["ok", "warning", "problem"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cellfm.cli._genes import add_gene_options, gene_options
 from cellfm.cli._train import add_backend
-from cellfm.engines.installed import require_mindspore
 from cellfm.errors import InputError
+from cellfm.io.installed import require_mindspore
 from cellfm.io.messages import reason_of
 from cellfm.keys import EMBED
 

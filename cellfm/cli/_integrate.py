@@ -7,6 +7,7 @@ from typing import Any
 
 from cellfm.cli._embed import FILES_OF_CELLS, drawing
 from cellfm.cli._genes import add_gene_options, gene_options
+from cellfm.cli._train import add_backend
 from cellfm.keys import INTEGRATION
 
 
@@ -30,6 +31,7 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
     integrate.add_argument("--label-key", metavar="COLUMN", help="column of obs with cell types, for the plot")
     integrate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="seed of everything (0)")
     integrate.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
+    add_backend(integrate)
     integrate.set_defaults(run=lambda args: _integrate(args, say))
 
 

@@ -13,7 +13,7 @@ from cellfm.cli._embed import add_embed_commands
 from cellfm.cli._genes import add_gene_key_option, add_genome_option, add_hgnc_option, hgnc_table
 from cellfm.cli._integrate import add_integrate_command
 from cellfm.cli._messages import as_options
-from cellfm.cli._train import add_training_commands
+from cellfm.cli._train import add_backend, add_training_commands
 from cellfm.errors import DataWarning, InputError
 from cellfm.io.logging import once
 from cellfm.io.messages import counted
@@ -31,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 `doctor` found a problem or training failed, 2 the user can mend it, 130 Ctrl-C, 143 SIGTERM.
     """
     args = _parser().parse_args(argv)
-    settings.verbosity = "warning" if args.quiet else "info"
+    settings.verbosity, backend = "warning" if args.quiet else "info", settings.backend
     with warnings.catch_warnings(), once():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # those of other packages say nothing to who uses a command
             warnings.simplefilter("default", DataWarning)
             warnings.showwarning = lambda message, *_, **__: _show_warning(as_options(str(message), vars(args)))
         try:
+            if getattr(args, "backend", "auto") != "auto":
+                settings.backend = args.backend
             return args.run(args)
         except KeyboardInterrupt as stop:
             print(f"cellfm: {stop}" if str(stop) else "cellfm: stopped", file=sys.stderr)
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (InputError, OSError) as error:
             print(f"cellfm: {as_options(str(error), vars(args))}", file=sys.stderr)
             return getattr(error, "exit_code", 2)
+        finally:
+            settings.backend = backend
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="embed real cells that come with scanpy, and draw them")
     demo.add_argument("-o", "--output", type=Path, default=Path("cellfm-demo"), metavar="FOLDER")
+    add_backend(demo)
     demo.set_defaults(run=_demo)
 
     add_embed_commands(commands, say=print)

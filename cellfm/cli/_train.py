@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellfm.engines.installed import require_mindspore
 from cellfm.errors import InputError
+from cellfm.io.installed import BACKENDS, require_mindspore
 from cellfm.io.logging import logger
 
 _PRESETS = ("mini", "80M", "800M")
@@ -52,7 +52,7 @@ def _add_configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backend", choices=("auto", "mindspore", "jax"), default="auto", help="what computes (auto)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="what computes (auto)")
 
 
 def _configuration(args: argparse.Namespace) -> dict[str, Any]:

@@ -46,13 +46,7 @@ class Table:
 
 
 def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
-    """Give every input a name: the file's name without ending, with its folders where two would be the same.
-
-    Raises
-    ------
-    InputError
-        There are no inputs, something else than paths and tables, or one is given twice.
-    """
+    """Give every input a name: the file's name without ending, with its folders where two would be the same."""
     given = [inputs] if isinstance(inputs, str | Path | AnnData | MuData) else list(inputs)
     if not given:
         raise InputError("No inputs: pass paths of files of cells, or AnnData objects.")
@@ -80,15 +74,7 @@ def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
 
 @contextmanager
 def open_table(source: Source, *, layer: str | None, modality: str, genome: str | None = None) -> Iterator[Table]:
-    """Open an input: h5ad, zarr, 10x h5 and mtx stay on disk; all others are read whole, and so is a chosen genome.
-
-    Raises
-    ------
-    InputError
-        The file is missing, damaged or something else, or the table is empty.
-    MissingKeyError
-        No such layer or modality; the message lists those there are.
-    """
+    """Open an input: h5ad, zarr, 10x h5 and mtx stay on disk; all others are read whole, and so is a chosen genome."""
     with ExitStack() as stack:
         if not isinstance(source.data, Path):
             adata = select(source.data, modality)

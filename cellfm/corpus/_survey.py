@@ -67,13 +67,6 @@ def survey(
     Returns
     -------
     The inputs, and the columns to keep with all their values.
-
-    Raises
-    ------
-    InputError
-        Inputs cannot be used: all of them are named, with what is wrong with each.
-    MissingKeyError
-        A column is in none of the inputs.
     """
     wanted = COLUMNS if columns is None else tuple(dict.fromkeys(columns))
     if columns is not None and SOURCE in wanted:

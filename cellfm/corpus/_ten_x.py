@@ -24,11 +24,6 @@ def open_mtx(folder: Path, stack: ExitStack) -> TenXRows | None:
     """Open a 10x folder: the text is read once, in pieces, into files that are removed when the input is closed.
 
     None where its entries do not come cell by cell, as 10x Genomics writes them: it has to be read whole.
-
-    Raises
-    ------
-    InputError
-        A file of the folder is missing or damaged.
     """
     tables = TenXFolder.open(folder)
     if tables.is_turned:

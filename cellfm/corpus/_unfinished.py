@@ -33,13 +33,7 @@ class Unfinished:
         self.shards: list[dict[str, Any]] = []
 
     def clear(self) -> None:
-        """Remove what an earlier run left, finished or not.
-
-        Raises
-        ------
-        InputError
-            The folder holds something else.
-        """
+        """Remove what an earlier run left, finished or not."""
         self._require_own()
         self._remove_temporary()
         for path in (self.folder / MANIFEST, self.folder / PARTIAL, self.folder / FILE_NAME):
@@ -48,15 +42,7 @@ class Unfinished:
             shutil.rmtree(path)
 
     def begin_or_continue(self, vocab: Vocabulary) -> bool:
-        """Take up the work where it stopped; returns whether it is finished already.
-
-        Raises
-        ------
-        InputError
-            The folder holds something else, or shards of another plan.
-        CheckpointError
-            A finished shard is damaged or missing.
-        """
+        """Take up the work where it stopped; returns whether it is finished already."""
         self._require_own()
         self._remove_temporary()
         finished = self.folder / MANIFEST

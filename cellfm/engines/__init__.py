@@ -1,18 +1,19 @@
 """Engines: what computes the functions of `cellfm.nn`, differentiates them, updates weights and uses devices."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 from cellfm.config import TrainConfig
 from cellfm.engines._fit import apply, fit, shuffled
-from cellfm.engines.choice import BACKENDS, PRECISIONS, Backend, Precision, require_engine, start_engine
+from cellfm.engines.choice import PRECISIONS, Backend, Precision, start_engine
 from cellfm.engines.operations import Array, Operations, Weights
 from cellfm.engines.training import FIXED, HEAD, DeviceMemoryError, Objective, StepResult, Trainer, learning_rate
+from cellfm.io.installed import require_engine
 
 __all__ = [
-    "BACKENDS",
     "FIXED",
     "HEAD",
     "PRECISIONS",
@@ -50,6 +51,9 @@ class Engine(Protocol):
 
     n_local: int
     """Devices of this process, each of which takes micro-batches of its own."""
+
+    memory_checked: Callable[[], AbstractContextManager]
+    """A block that raises `DeviceMemoryError` where the device runs out of memory."""
 
     def join_processes(self) -> tuple[int, int]:
         """The number of this process and how many train together; to be called before anything is computed."""

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cellfm.engines.fork import require_threads
 from cellfm.io.progress import progress
-from cellfm.settings import settings
 
 Weights = dict[str, Any]
 """Arrays, or dicts of them."""
@@ -88,6 +86,8 @@ def fit(
     InputError
         This process was forked after a computation.
     """
+    import jax
+
     losses = tuple(loss.items()) if isinstance(loss, Mapping) else (("", loss),)
     names = [name for name, _ in losses]
     order = np.array([names.index(turn) for turn in turns or names], np.int32)
@@ -95,7 +95,7 @@ def fit(
     rows, best, waited = [], np.array(np.inf), np.array(0)
     with _on_device(), progress(steps // len(order), label, "steps") if label else nullcontext() as bar:
         start, train = _trainer(losses, betas, weight_decay, clip, project)
-        state, data = start(parts), _to_device(data)
+        state, data = start(parts), jax.device_put(data)
         for first, done in pairwise((0, 0, *range(every, steps, every), steps)):
             taken, means = np.arange(first, done), dict.fromkeys(names, np.nan)
             if len(taken):
@@ -210,16 +210,10 @@ def _on_device() -> Iterator[None]:
     """Compute where `cf.settings.device` says, with products of float32 that are not rounded to less."""
     import jax
 
-    require_threads()
-    device = jax.devices("cpu" if settings.device == "CPU" else None)[0]
-    with jax.default_device(device), jax.default_matmul_precision("highest"):
+    from cellfm.engines.jax.devices import default_device
+
+    with jax.default_device(default_device(beside_ascend=True)), jax.default_matmul_precision("highest"):
         yield
-
-
-def _to_device(data: tuple[Any, ...]) -> tuple[Any, ...]:
-    import jax
-
-    return jax.device_put(data)
 
 
 def _chosen(better: np.ndarray, now: Weights, kept: Weights) -> Weights:

@@ -15,7 +15,6 @@ HEAD = "head."
 """What the names of the weights begin with that an objective adds to the network."""
 FIXED = "fixed."
 """What the names of numbers begin with that an objective reads and nothing trains."""
-MOMENTS = ("moment1", "moment2")
 # Embeddings, norms, and vectors and scalars in general do not decay.
 _NO_DECAY = ("embed.gene", "embed.cls", "embed.hidden", "embed.zero", "embed.depth", "gamma", "beta", "skip")
 
@@ -63,11 +62,19 @@ class StepResult:
 class DeviceMemoryError(InputError, RuntimeError):
     """A device has not enough memory; `asked` and `free` are bytes, None where they are not known."""
 
-    def __init__(self, device: str, asked: int | None = None, free: int | None = None) -> None:
-        self.asked, self.free = asked, free
+    def __init__(self, device: str, asked: int | None = None, free: int | None = None, advice: str = "") -> None:
+        self.device, self.asked, self.free = device, asked, free
         numbers = "" if asked is None else f": {asked / 1e9:.2g} GB more were needed"
         numbers += "" if asked is None or free is None else f", {free / 1e9:.2g} GB are free"
-        super().__init__(f"The device ({device}) ran out of memory{numbers}.")
+        super().__init__(f"The device ({device}) ran out of memory{numbers}. {advice}".rstrip())
+
+    def advised(self, n_chunks: int, chunks_of_a_cell: int) -> "DeviceMemoryError":
+        """The same error, with the batch size that should fit where `n_chunks` chunks were computed at once."""
+        batch_size = self.fitting(n_chunks) // chunks_of_a_cell
+        advice = "One cell alone is too large for it: compute with cf.settings.device = 'CPU'."
+        if batch_size:
+            advice = f"batch_size={batch_size} should fit, and gives the same results."
+        return DeviceMemoryError(self.device, self.asked, self.free, advice)
 
     def fitting(self, n: int) -> int:
         """Of how many things at once that need as much as was asked for, `n`, should fit, by halves."""
@@ -93,10 +100,16 @@ class Trainer(Protocol):
         """
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function(xp, weights, arrays)``, with the weights of the moment, as a function of NumPy arrays to such."""
+        """``function(xp, weights, arrays)``, with the weights of the moment, as a function of NumPy arrays to such.
+
+        Several processes must call `gather` first.
+        """
+
+    def gather(self) -> Any:
+        """Bring weights together that devices share; all processes must ask at once."""
 
     def weights(self) -> dict[str, np.ndarray]:
-        """All weights by flat name."""
+        """All weights by flat name; all processes must ask at once."""
 
     def moments(self) -> dict[str, np.ndarray]:
         """The state of the optimiser by ``moment1.NAME`` and ``moment2.NAME``; all processes must ask at once."""

@@ -12,13 +12,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder. The lock of a process that was killed does not count.
-
-    Raises
-    ------
-    InputError
-        Another process holds the lock; the message says which.
-    """
+    """Keep other processes out of a folder. The lock of a process that was killed does not count."""
     try:
         import fcntl
     except ImportError:  # Windows has none; two writers are not noticed there

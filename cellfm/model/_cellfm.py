@@ -76,7 +76,7 @@ class Contributions:
 
     Examples
     --------
-    >>> from cellfm.data import tokenize
+    >>> from cellfm.cells import tokenize
     >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
     >>> embedding = model.encode(cells).cell
     >>> model.contributions(cells, embedding[:1] - embedding[1:2]).cls.shape
@@ -179,7 +179,7 @@ class CellFM:
     def _computing(self) -> Iterator[None]:
         """The compiled network serves one thread at a time, and no process that was forked after its first use."""
         require_threads()
-        with self._lock:
+        with self._lock, self._encoder.clear_memory_errors():
             yield
 
     def prepare(self, n_tokens: int) -> None:
@@ -204,6 +204,11 @@ class CellFM:
             Which fields of `Encoded` to compute; `"cell"` alone needs much less work than the others.
         batch_size
             Cells computed at once; by default as many as the machine does fastest. It changes no result.
+
+        Raises
+        ------
+        DeviceMemoryError
+            An `InputError`: the device has too little memory; the message says which `batch_size` should fit.
         """
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, not {batch_size}.")

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from cellfm.cells.chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
+from cellfm.engines import DeviceMemoryError
 from cellfm.model._network import CompiledNetwork
 
 # Chunks computed at once. On a CPU wide networks are fastest while a layer's temporaries stay near the caches, narrow
@@ -34,6 +36,18 @@ class Encoder:
         # Decay needs all tokens of a cell in one chunk.
         length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
         self._cut = {"length": length, "n_special": config.n_special}
+        self.chunks_of_a_cell = int(chunks_of(np.array(_GENES_OF_A_CELL), **self._cut))
+        self.n_chunks = 0
+        """Computed at once in the last batch."""
+
+    @contextmanager
+    def clear_memory_errors(self) -> Iterator[None]:
+        """A block that says which batch size should fit where the device runs out of memory."""
+        try:
+            with self.network.memory_checked():
+                yield
+        except DeviceMemoryError as error:
+            raise error.advised(self.n_chunks, self.chunks_of_a_cell) from error
 
     def prepare(self, n_tokens: int) -> None:
         """Prepare for so many tokens: the last few of them get batches of the shape of the first, and the same bits."""
@@ -50,7 +64,7 @@ class Encoder:
         def compute(chunks: Chunks) -> dict[str, Any]:
             return {"cell": self.network.cell(chunks)} if outputs == ("cell",) else self.network.all(chunks)
 
-        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+        for cells, chunks, computed in self.computed(batch, batch_size, compute):
             for name, result in results.items():
                 array = np.asarray(computed[name])
                 if name == "cell":
@@ -70,7 +84,7 @@ class Encoder:
         def compute(chunks: Chunks) -> tuple[Any, ...]:
             return self.network.attend(chunks, layer)
 
-        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+        for cells, chunks, computed in self.computed(batch, batch_size, compute):
             cls_query, query, key = map(np.asarray, computed)
             results["cls_query"][cells] = cls_query[: len(cells)]
             results["query"][chunks.source] = query.reshape(-1, d)[chunks.token_row]
@@ -91,13 +105,13 @@ class Encoder:
         def compute(chunks: Chunks) -> tuple[Any, Any]:
             return self.network.contributions(chunks, directions, layer)
 
-        for cells, chunks, computed in self._computed(batch, batch_size, compute):
+        for cells, chunks, computed in self.computed(batch, batch_size, compute):
             of_cls, of_tokens = map(np.asarray, computed)
             results["cls"][cells] = of_cls[: len(cells)]
             results["genes"][chunks.source] = of_tokens.reshape(-1, m)[chunks.token_row]
         return results
 
-    def _computed(
+    def computed(
         self, batch: TokenBatch, batch_size: int | None, compute: Callable[[Chunks], Any]
     ) -> Iterator[tuple[np.ndarray, Chunks, Any]]:
         """Cells computed together, how they lie, and what came out."""
@@ -127,15 +141,19 @@ class Encoder:
         """Chunks and cells of a batch: fixed by the model and the user, but no more than the cells can fill."""
         needed = chunks_of(batch.lengths, **self._cut)
         if batch_size is not None:
-            n_chunks = batch_size * int(chunks_of(np.array(_GENES_OF_A_CELL), **self._cut))
-        elif self.network.on_cpu:
-            n_chunks = _CHUNKS_WIDE if self.config.d_model >= _WIDE else _CHUNKS_NARROW
+            n_chunks = batch_size * self.chunks_of_a_cell
         else:
-            n_chunks = _CHUNKS_ACCELERATOR
+            n_chunks = chunks_on_cpu(self.config) if self.network.on_cpu else _CHUNKS_ACCELERATOR
         if (largest := int(needed.max(initial=1))) > n_chunks:
             n_chunks = -(-largest // _ROUNDED) * _ROUNDED
         enough = min(n_chunks, 1 << int(max(needed.sum() - 1, self._expected, 0)).bit_length())  # a power of two
         # A few cells ride along in a larger shape that is compiled already.
         n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)
         self._shapes.add(n_chunks)
+        self.n_chunks = n_chunks
         return n_chunks, min(n_chunks, batch_size or n_chunks)
+
+
+def chunks_on_cpu(config: ModelConfig) -> int:
+    """Chunks computed at once: as many as is fast."""
+    return _CHUNKS_WIDE if config.d_model >= _WIDE else _CHUNKS_NARROW

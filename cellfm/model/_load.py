@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from cellfm.engines import BACKENDS, PRECISIONS, Backend, Precision, require_engine
+from cellfm.engines import PRECISIONS, Backend, Precision, require_engine
 from cellfm.errors import InputError
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model._cellfm import CellFM
 from cellfm.model._checkpoint import read_model
 from cellfm.model._published import read_with_vocabulary
-from cellfm.settings import model_folder
+from cellfm.settings import model_folder, settings
 
 
 def load_model(
@@ -32,8 +32,9 @@ def load_model(
         Heads of a ``.ckpt`` file whose width is not a published one: the only number that its shapes do not tell.
     backend
         What computes, here and where the model is trained further: ``"jax"`` (CPUs, NVIDIA GPUs, TPUs), ``"mindspore"``
-        (Ascend NPUs, and CPUs; the extra ``cellfm[mindspore]``), or ``"auto"``: MindSpore where there is an Ascend NPU,
-        else JAX. Both give the same numbers within 1e-5.
+        (Ascend NPUs, and CPUs; the extra ``cellfm[mindspore]``), or ``"auto"``: that of `cf.settings.backend`, and if
+        this is ``"auto"``, too, MindSpore where there is an Ascend NPU, else JAX. Both give the same numbers within
+        1e-5.
     precision
         ``"float32"``, or ``"bfloat16"``, which rounds the factors of the large products (JAX only): cosines to
         the float32 embedding are above 0.9999, and it is 1.0 to 1.2 times as fast on the CPU where it was measured.
@@ -57,12 +58,12 @@ def load_model(
     ...
     >>> model = cf.load_model("80M")  # doctest: +SKIP
     """
-    for name, value, known in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise InputError(f"{name} must be one of {', '.join(map(repr, known))}, not {value!r}.")
+    for one in (backend, settings.backend):
+        require_engine(one)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}.")
     if backend == "mindspore" and precision == "bfloat16":
         raise InputError("precision='bfloat16' needs backend='jax' or 'auto'.")
-    require_engine(backend)
     loaded = _load(model, vocabulary, n_heads)
     loaded.backend, loaded.precision = backend, precision
     return loaded

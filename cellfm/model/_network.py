@@ -21,7 +21,7 @@ class CompiledNetwork:
 
     def __init__(self, config: ModelConfig, weights: Weights, engine: Engine) -> None:
         self.config, self.engine = config, engine
-        self.on_cpu = engine.on_cpu
+        self.on_cpu, self.memory_checked = engine.on_cpu, engine.memory_checked
         self.short = inference.has_short_form(config)
         self._n_tokens, self._min_tokens = 0, np.inf
         if self.short:
@@ -58,7 +58,7 @@ class CompiledNetwork:
                 return encode(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
 
             self._cell = self.engine.compile(of_cells, self._of_cells)
-        return self._cell(*_arrays(chunks))
+        return self._cell(*arrays_of(chunks))
 
     def all(self, chunks: Chunks) -> dict[str, Any]:
         """CLS, all tokens and what both decoders read, by name."""
@@ -69,7 +69,7 @@ class CompiledNetwork:
                 return encode(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
 
             self._all = self.engine.compile(of_all, self._weights)
-        return dict(zip(OUTPUTS, self._all(*_arrays(chunks)), strict=True))
+        return dict(zip(OUTPUTS, self._all(*arrays_of(chunks)), strict=True))
 
     def attend(self, chunks: Chunks, layer: int) -> tuple[Any, ...]:
         """Queries of CLS (b, d), queries and keys of tokens (c, s, d)."""
@@ -80,7 +80,7 @@ class CompiledNetwork:
                 return compare(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row), layer)
 
             self._attention[layer] = self.engine.compile(of_layer, self._weights)
-        return self._attention[layer](*_arrays(chunks))
+        return self._attention[layer](*arrays_of(chunks))
 
     def contributions(self, chunks: Chunks, directions: np.ndarray, layer: int) -> tuple[Any, Any]:
         """What CLS takes from itself (b, m) and from each token (c, s, m) along directions (m, d)."""
@@ -92,12 +92,12 @@ class CompiledNetwork:
                 return take(xp, config, weights, values, layout, directions, layer)
 
             self._contributions[layer] = self.engine.compile(of_layer, self._weights)
-        return self._contributions[layer](directions, *_arrays(chunks))
+        return self._contributions[layer](directions, *arrays_of(chunks))
 
 
 def _whole(xp, config, weights, values, layout):
     return network.network(xp, config, weights, values, layout[1], layout)
 
 
-def _arrays(chunks: Chunks) -> tuple[np.ndarray, ...]:
+def arrays_of(chunks: Chunks) -> tuple[np.ndarray, ...]:
     return chunks.values, chunks.gene_ids, chunks.mask, chunks.chunk_cell, chunks.cls_row

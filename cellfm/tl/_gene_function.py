@@ -41,8 +41,8 @@ def gene_function(
 
     Two classifiers: the paper's network (d - d/2 - d/4 - 1 without bias, SiLU, dropout 0.15; for many labels layer norm
     and d - 1028 - 512 - 256 - k, binary cross-entropy; Zeng 2025, "Gene function prediction") and logistic regression.
-    Features are standardised on the training genes of a fold; the epoch and the penalty are chosen on a fifth of them,
-    never on the test genes. Rare labels are weighted up.
+    Features are standardised on the training genes of a fold; the epoch (by macro AUROC) and the penalty (by micro
+    AUPRC) are chosen on a fifth of them, never on the test genes. Rare labels are weighted up.
 
     Parameters
     ----------

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cellfm.corpus._write import write_shards
     from cellfm.train._finetune import finetune
-    from cellfm.train._mindrecord import export_mindrecord
     from cellfm.train._plan import plan
     from cellfm.train._pretrain import pretrain
 
-__all__ = ["export_mindrecord", "finetune", "plan", "pretrain", "write_shards"]
+__all__ = ["finetune", "plan", "pretrain", "write_shards"]
 
 # Loaded on first use, so that shards are written without an engine.
 _LAZY = {
-    "export_mindrecord": "cellfm.train._mindrecord",
     "finetune": "cellfm.train._finetune",
     "plan": "cellfm.train._plan",
     "pretrain": "cellfm.train._pretrain",

@@ -9,7 +9,7 @@ from cellfm.engines import Backend, Objective
 from cellfm.model import CellFM
 from cellfm.nn.classification import classification
 from cellfm.nn.heads import query_head_weights
-from cellfm.train._classify_feed import TokenBatches, chunks_needed, default_chunks
+from cellfm.train._classify_feed import TokenBatches, chunks_at_once
 from cellfm.train._finetune import Method, finetune
 
 VALIDATIONS_PER_EPOCH = 2
@@ -50,7 +50,7 @@ def train_classifier(
     -------
     The model, the parameters of the head, and one line a validation: step, training loss, validation loss.
     """
-    n_chunks = max(default_chunks(model.config), chunks_needed(tokens, model.config))
+    n_chunks = chunks_at_once(tokens, model.config, batch_size)
     feed = TokenBatches(tokens, model.config, kind, weight, held_out, batch_size, n_chunks, random_state)
     config = TrainConfig(
         steps=n_epochs * feed.steps_per_epoch,

@@ -8,11 +8,8 @@ import numpy as np
 from cellfm.cells.chunk import CHUNK, chunk_cells, chunks_of, depth_values, fill_batches
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
+from cellfm.model._encoder import chunks_on_cpu
 from cellfm.train._feed import Batch
-
-_WIDE = 512
-_CHUNKS_WIDE = 33
-_CHUNKS_NARROW = 96
 
 
 class LabelledTokens(NamedTuple):
@@ -92,11 +89,6 @@ class TokenBatches:
         )
 
 
-def default_chunks(model: ModelConfig) -> int:
-    """Chunks computed at once: as many as is fast (`cellfm.model._encoder`)."""
-    return _CHUNKS_WIDE if model.d_model >= _WIDE else _CHUNKS_NARROW
-
-
 def chunk_length(model: ModelConfig) -> int:
     """Tokens of a chunk; networks with decay need all tokens of a cell in one."""
     return CHUNK if model.retention == "linear" else model.max_genes + model.n_special
@@ -105,3 +97,9 @@ def chunk_length(model: ModelConfig) -> int:
 def chunks_needed(tokens: TokenBatch, model: ModelConfig) -> int:
     """Chunks of the cell that needs most."""
     return int(chunks_of(tokens.lengths, chunk_length(model), model.n_special).max(initial=1))
+
+
+def chunks_at_once(tokens: TokenBatch, model: ModelConfig, batch_size: int) -> int:
+    """As many as is fast, but no more than `batch_size` cells may need, and enough for any one cell."""
+    largest = chunks_needed(tokens, model)
+    return min(max(chunks_on_cpu(model), largest), batch_size * largest)

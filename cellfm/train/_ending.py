@@ -1,7 +1,10 @@
 """How training ends before its last step: errors and stops, and the exit codes that a command makes of them."""
 
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cellfm.config import TrainConfig
 from cellfm.engines import DeviceMemoryError
@@ -39,9 +42,24 @@ def clear_memory_errors(config: TrainConfig, least_chunks: int, kept: str = "") 
         fitting = max(error.fitting(n), least_chunks)
         advice = "Lower train_genes, or set recompute = true or precision = 'bfloat16'"
         if fitting < n:
+            fewer = max(1, min(batch_size * fitting // n, fitting // least_chunks))
             advice = (
                 f"n_chunks = {fitting} should fit, and gives the same results: a batch that needs more is accumulated. "
-                f"Where n_chunks cannot be set, lower the batch size, to {max(1, batch_size * fitting // n)}"
+                f"Where n_chunks cannot be set, lower the batch size, to {fewer}"
             )
         told = f"{error} It computed n_chunks = {n} at once, for batch_size = {batch_size}. {advice}."
         raise TrainingError(f"{told} {kept}".rstrip()) from error
+
+
+@contextmanager
+def stop_signals(heard: Callable[[int, Any], object]) -> Iterator[None]:
+    """A block in which SIGTERM and Ctrl-C do nothing but call `heard`; only the main thread gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

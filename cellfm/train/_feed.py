@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from cellfm.cells.augment import choose_panel, sample_unexpressed, thin
-from cellfm.cells.chunk import CHUNK, chunk_cells, chunks_of, depth_values
+from cellfm.cells.chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_values
 from cellfm.cells.mask import choose_targets
 from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.config import ModelConfig, TrainConfig
@@ -53,6 +53,22 @@ class MicroBatch(NamedTuple):
     """One over the targets of the whole batch."""
     share: np.float32
     """Share of the batch's cells that are here."""
+
+    @classmethod
+    def of(
+        cls,
+        chunks: Chunks,
+        visible: np.ndarray,
+        target: np.ndarray,
+        partner: np.ndarray,
+        kind: np.ndarray,
+        n_targets: int,
+        share: float,
+    ) -> "MicroBatch":
+        """Of chunks and of what is visible and asked for in each token of their cells."""
+        shown, asked = chunks.spread(visible, 1), chunks.spread(target, 0)
+        layout = (chunks.gene_ids, chunks.values, shown, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+        return cls(*layout, asked, partner, kind, np.float32(1 / max(1, n_targets)), np.float32(share))
 
 
 @dataclass(frozen=True)
@@ -292,19 +308,7 @@ class Feed:
         partner = np.full(n_slots, -1, np.int32)
         if n_views == 2:
             partner[: 2 * n] = np.concatenate((np.arange(n, 2 * n), np.arange(n)))
-        return MicroBatch(
-            chunks.gene_ids,
-            chunks.values,
-            chunks.spread(visible, 1),
-            chunks.mask,
-            chunks.chunk_cell,
-            chunks.cls_row,
-            chunks.spread(target, 0),
-            partner,
-            kind,
-            np.float32(1 / max(1, n_targets)),
-            np.float32(n / len(cells)),
-        )
+        return MicroBatch.of(chunks, visible, target, partner, kind, n_targets, n / len(cells))
 
 
 def _join(batches: tuple[TokenBatch, ...]) -> TokenBatch:

@@ -18,7 +18,7 @@ from pathlib import Path
 from cellfm.config import ClusterConfig
 from cellfm.errors import InputError, TrainingError
 from cellfm.io.progress import progress
-from cellfm.train._ending import TrainingStopped
+from cellfm.train._ending import TrainingStopped, stop_signals
 from cellfm.train._run import WORKER_LOGS, RunFolder
 from cellfm.train._workers import Workers
 
@@ -44,13 +44,7 @@ class Job:
 
     @classmethod
     def of_node(cls, cluster: ClusterConfig, node: int) -> "Job":
-        """The processes of one machine of several.
-
-        Raises
-        ------
-        InputError
-            There is no machine of that number.
-        """
+        """The processes of one machine of several."""
         if not 0 <= node < len(cluster.nodes):
             raise InputError(f"--node {node}: [cluster] has the nodes 0 to {len(cluster.nodes) - 1}.")
         n_local = cluster.workers_per_node
@@ -86,13 +80,7 @@ def free_port() -> int:
 
 
 def require_free(port: int) -> None:
-    """Check that nothing listens on a port of this machine.
-
-    Raises
-    ------
-    InputError
-        Something does, or the port may not be used.
-    """
+    """Check that nothing listens on a port of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was in use a moment ago is free
         try:
@@ -126,10 +114,11 @@ def launch(job: Job, arguments: Sequence[str], out: str | Path, *, steps: int) -
 @contextmanager
 def started(job: Job, arguments: Sequence[str], folder: Path) -> Iterator[tuple[Workers, list[int]]]:
     """The processes of a job, which log to `folder`, and the signals that asked this one to stop."""
+    asked: list[int] = []
     folder.mkdir(parents=True, exist_ok=True)
     for log in job.logs(folder):
         log.unlink(missing_ok=True)
-    with (folder / f"msrun_{job.node}.log").open("w+") as said, _asked() as asked:
+    with (folder / f"msrun_{job.node}.log").open("w+") as said, stop_signals(lambda number, _: asked.append(number)):
         msrun = subprocess.Popen(  # noqa: S603 (this interpreter)
             job.command(folder, arguments),
             stdout=said,
@@ -182,18 +171,3 @@ def _environment() -> dict[str, str]:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     # The bar of process 0 goes to its log, where a line a minute is enough.
     return os.environ | {"PATH": path, "TQDM_MININTERVAL": "60", "GLOG_v": os.environ.get("GLOG_v", "3")}  # noqa: SIM112
-
-
-@contextmanager
-def _asked() -> Iterator[list[int]]:
-    """Numbers of the signals that asked to stop."""
-    asked: list[int] = []
-    handlers = {
-        number: signal.signal(number, lambda number, _: asked.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield asked
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -3,8 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from cellfm.engines import Engine, StepResult, Trainer, learning_rate
 from cellfm.errors import CheckpointError, TrainingError
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
-from cellfm.train._ending import TrainingStopped, clear_memory_errors
+from cellfm.train._ending import TrainingStopped, clear_memory_errors, stop_signals
 from cellfm.train._feed import Feed
 from cellfm.train._processes import require_same
 from cellfm.train._run import RunFolder
@@ -46,13 +45,6 @@ def train(
     Returns
     -------
     Steps done.
-
-    Raises
-    ------
-    TrainingError
-        The loss or its gradient is no number, or the device has too little memory; the last checkpoint is named.
-    TrainingStopped
-        SIGTERM or Ctrl-C came, to any of the processes: a checkpoint was written.
     """
     start = _restore(trainer, run)
     require_same(engine, {"last checkpoint": start})
@@ -60,7 +52,8 @@ def train(
     if is_writer:
         run.open_log(start)
     done, since, cells = start, time.perf_counter(), 0
-    with _stop_signals() as stopped, progress(config.steps - start, "training", "steps") as bar:
+    stopped = _Stop()
+    with stop_signals(stopped), progress(config.steps - start, "training", "steps") as bar:
         last = done == config.steps
         while not last:
             batch = feed.batch(done)
@@ -130,11 +123,11 @@ def _require_shapes(trainer: Trainer, arrays: dict[str, np.ndarray], run: RunFol
 
 
 def _save(trainer: Trainer, run: RunFolder, done: int, keep: int, *, is_writer: bool) -> None:
-    moments = trainer.moments()  # all processes take part where each has its share of them
+    arrays = trainer.weights() | trainer.moments()  # all processes take part where each has its share of them
     if not is_writer:
         return
     state = {"loss_scale": trainer.scale.value, "steps_since_overflow": trainer.scale.steps_since_overflow}
-    run.save(done, trainer.weights() | moments, state, keep=keep)
+    run.save(done, arrays, state, keep=keep)
 
 
 def _require_finite(result: StepResult, done: int, run: RunFolder) -> None:
@@ -154,25 +147,13 @@ def _last_good(run: RunFolder) -> str:
 
 
 class _Stop(threading.Event):
-    """Set by a signal, whose number it keeps: mostly SIGTERM, which MindSpore makes of Ctrl-C while it computes."""
+    """Set by a signal, so that the step under way is finished and kept; it keeps the number.
+
+    Mostly SIGTERM, which MindSpore makes of Ctrl-C while it computes.
+    """
 
     number = 0
 
     def __call__(self, number: int, *_: object) -> None:
         self.number = self.number or number
         self.set()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """An event that SIGTERM and Ctrl-C set, so that the step under way is finished and kept."""
-    stopped = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped  # only the main thread gets signals
-        return
-    handlers = {number: signal.signal(number, stopped) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

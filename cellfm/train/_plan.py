@@ -212,15 +212,16 @@ def memory_by_term(
     `activations` is how much is held of what the backward pass needs, as a multiple of the least.
     """
     weights = _FLOAT * n_parameters(model)
+    kept = weights / (devices if train.shard_weights else 1)
     half = 0 if train.precision == "float32" else 1
     if half:
         projections = [shape for name, shape in parameter_shapes(model).items() if name.endswith(".weight")]
         copies = _HALF * sum(map(math.prod, projections))
     return {
-        "weights": weights,
+        "weights": kept,
         **({"half copies": copies} if half else {}),
-        "gradients": weights,
-        "Adam moments": 2 * weights / (devices if train.shard_optimizer else 1),
+        "gradients": kept,
+        "Adam moments": 2 * (weights / devices if train.shard_optimizer else kept),
         "activations": activations * _activations(model, train, half_casts=half),
     }
 
@@ -269,8 +270,8 @@ def cpu_tflops(n: int = 1024, repeats: int = 5) -> float:
 
 def _other_cures(train: TrainConfig, devices: int) -> str:
     fixes = [] if train.recompute else ["set recompute = true (Ascend)"]
-    if devices > 1 and not train.shard_optimizer:
-        fixes.append("set shard_optimizer = true")
+    if devices > 1 and not train.shard_weights:
+        fixes.append("set shard_weights = true (JAX)" if train.shard_optimizer else "set shard_optimizer = true")
     return "".join(f", or {fix}" for fix in fixes)
 
 

@@ -32,13 +32,7 @@ def require_well(engine: Engine, refused: Exception | None) -> None:
 
 
 def require_same(engine: Engine, facts: Mapping[str, object]) -> None:
-    """Check that all processes see the same; all must call it with the same names.
-
-    Raises
-    ------
-    InputError
-        They do not; the message names what differs, and where.
-    """
+    """Check that all processes see the same; all must call it with the same names."""
     rank, size = engine.join_processes()
     for name, fact in facts.items():
         digest = np.frombuffer(hashlib.sha256(repr(fact).encode()).digest(), np.uint8)

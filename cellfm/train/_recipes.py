@@ -31,13 +31,7 @@ Source = str | Path | dict[str, Any] | None
 
 
 def read_tables(source: Source) -> dict[str, Any]:
-    """The tables of a configuration: ``preset`` (a name), and dicts ``model``, ``train`` and ``cluster``.
-
-    Raises
-    ------
-    InputError
-        No such file, not valid TOML, or an unknown table or preset (the nearest name is suggested).
-    """
+    """The tables of a configuration: ``preset`` (a name), and dicts ``model``, ``train`` and ``cluster``."""
     if source is None or (isinstance(source, str) and source in PRESETS):
         source = {"preset": source or "mini"}
     where = "The configuration"
@@ -57,13 +51,7 @@ def read_tables(source: Source) -> dict[str, Any]:
 
 
 def with_settings(source: Source, settings: Sequence[str]) -> dict[str, Any]:
-    """The tables of a configuration with settings in the form ``table.field=value``.
-
-    Raises
-    ------
-    InputError
-        A setting has another form; and as `read_tables` does.
-    """
+    """The tables of a configuration with settings in the form ``table.field=value``."""
     tables = read_tables(source)
     for setting in settings:
         place, equals, text = setting.partition("=")
@@ -75,13 +63,7 @@ def with_settings(source: Source, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def read_config(source: Source) -> tuple[dict[str, Any], TrainConfig]:
-    """The model's fields and the training's part of a configuration; see `read_tables`.
-
-    Raises
-    ------
-    InputError
-        An unknown field (the nearest name is suggested) or a value out of range; and as `read_tables` does.
-    """
+    """The model's fields and the training's part of a configuration; see `read_tables`."""
     tables = read_tables(source)
     model = MODEL_PRESETS[tables["preset"]] | tables["model"]
     model_of(model, n_genes=1)
@@ -95,13 +77,7 @@ def model_of(fields: dict[str, Any], *, n_genes: int) -> ModelConfig:
 
 
 def read_cluster(source: Source) -> ClusterConfig | None:
-    """The machines that train together, if the configuration names any.
-
-    Raises
-    ------
-    InputError
-        As `read_config` does.
-    """
+    """The machines that train together, if the configuration names any."""
     fields = read_tables(source)["cluster"]
     return ClusterConfig.from_dict(fields) if fields else None
 

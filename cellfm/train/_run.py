@@ -47,13 +47,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self, facts: dict[str, Any]) -> Iterator[None]:
-        """Start or go on with a run, alone: see `start` for what is checked.
-
-        Raises
-        ------
-        InputError
-            Another process trains in this folder.
-        """
+        """Start or go on with a run, alone: see `start` for what is checked."""
         self.require_own()
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path):
@@ -61,13 +55,7 @@ class RunFolder:
             yield
 
     def start(self, facts: dict[str, Any]) -> None:
-        """Make the folder, or check that it holds the same run.
-
-        Raises
-        ------
-        InputError
-            The folder holds a run with another configuration (the differing entries are named), or something else.
-        """
+        """Make the folder, or check that it holds the same run."""
         file = self.path / "run.json"
         facts = json.loads(json.dumps(facts))
         if not file.exists():
@@ -85,13 +73,7 @@ class RunFolder:
             )
 
     def require_own(self) -> None:
-        """Check that nothing but a run is in the folder.
-
-        Raises
-        ------
-        InputError
-            Something else is.
-        """
+        """Check that nothing but a run is in the folder."""
         if not self.path.exists() or (self.path / "run.json").exists():
             return
         own = (WORKER_LOGS, LOCK, ".run.json-")  # the last is left by a process that was killed as it began
@@ -118,13 +100,7 @@ class RunFolder:
         return folder
 
     def load(self) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-        """The last checkpoint, if there is one.
-
-        Raises
-        ------
-        CheckpointError
-            It is damaged; the message names it.
-        """
+        """The last checkpoint, if there is one."""
         if not self.steps():
             return None
         folder = self.checkpoints / f"step-{self.steps()[-1]:09d}"

@@ -47,11 +47,6 @@ def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -
 
     Genes are scaled by :func:`gene_scales`. With `train.refine_steps` the gene vectors are refined by contrast (see
     `cellfm.train._refine`).
-
-    Raises
-    ------
-    InputError
-        The network has options that this start is not made for, or is too narrow.
     """
     if not config.is_published_form or config.lora_rank or config.d_model < 2 * N_VALUE_DIMS:
         raise InputError(

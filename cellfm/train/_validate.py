@@ -10,6 +10,7 @@ from cellfm.cells.tokenize import tokenize
 from cellfm.config import ModelConfig
 from cellfm.engines import Engine, Objective, Trainer
 from cellfm.model._encoder import Encoder
+from cellfm.model._network import arrays_of
 from cellfm.nn.network import embed_cells
 from cellfm.train._feed import Batch, Feed
 
@@ -55,14 +56,14 @@ class NetworkInTraining:
         """Nothing is prepared."""
 
     def cell(self, chunks: Chunks) -> Any:
-        return self._cell(chunks.values, chunks.gene_ids, chunks.mask, chunks.chunk_cell, chunks.cls_row)
+        return self._cell(*arrays_of(chunks))
 
 
 class Validation:
     """Facts of a validation, by column of the log."""
 
     def __init__(self, feed: Feed, objective: Objective, trainer: Trainer, engine: Engine) -> None:
-        self.feed = feed
+        self.feed, self.trainer = feed, trainer
         self.encoder = Encoder(feed.model, NetworkInTraining(feed.model, trainer, engine))
         has_cells = feed.corpus.validation.any()
         self._loss = mean_loss(trainer, objective, feed.validation(), engine) if has_cells else None
@@ -70,6 +71,7 @@ class Validation:
     def __call__(self) -> dict[str, float]:
         if self._loss is None:
             return {}
+        self.trainer.gather()
         facts = {"validation_loss": self._loss()}
         knn = self._neighbours_of_a_type()
         return facts if knn is None else facts | {"validation_knn": knn}

@@ -12,8 +12,8 @@ from anndata import AnnData
 from cellfm.cli import _doctor
 from cellfm.cli._doctor import Finding, diagnose
 from cellfm.cli._main import main
-from cellfm.engines.installed import has_mindspore
 from cellfm.genes.vocabulary import resolve_vocabulary
+from cellfm.io.installed import has_mindspore
 from cellfm.model import CellFM
 from cellfm.settings import settings
 

@@ -27,7 +27,7 @@ from cellfm.corpus import _shard_files, _shard_writer
 from cellfm.corpus._corpus import Corpus
 from cellfm.corpus._survey import _fingerprint
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.train import export_mindrecord, write_shards
+from cellfm.train import write_shards
 
 N_GENES = 300
 
@@ -507,7 +507,7 @@ def test_one_process_a_folder_and_a_dead_one_does_not_count(tiny_adata, write, t
     assert not (tmp_path / "corpus" / ".lock").exists()
 
 
-# ---- command line and MindRecord
+# ---- command line
 
 
 def test_the_commands_write_and_tell(two_files, tmp_path, capsys):
@@ -534,43 +534,6 @@ def test_shards_are_written_without_mindspore(two_files, tmp_path):
     subprocess.run([sys.executable, "-c", code, tmp_path / "corpus", genes, *inputs], check=True)
     facts = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert facts["n_cells"] == 40
-
-
-@pytest.mark.parametrize("n_files", [1, 2])
-def test_mindrecord_holds_the_corpus(tiny_adata, write, tmp_path, n_files):
-    from mindspore.dataset import MindDataset
-
-    corpus = write(tiny_adata, validation_fraction=0.3)
-    files = export_mindrecord(corpus.path, tmp_path / "records", columns=["batch"], n_files=n_files)
-    assert all(file.is_file() for file in files)
-    rows = MindDataset([str(file) for file in files], shuffle=False).create_dict_iterator(1, output_numpy=True)
-    found = {int(row["cell"]): row for row in rows}
-    counts, batch, depth = corpus.counts(np.arange(40)), corpus.codes("batch"), corpus.depth(np.arange(40))
-    assert sorted(found) == list(range(40))
-    for cell, row in found.items():
-        np.testing.assert_array_equal(row["gene_ids"] - 1, counts[cell].indices)
-        np.testing.assert_array_equal(row["counts"], counts[cell].data)
-        assert (row["batch"], row["depth"]) == (batch[cell], depth[cell])
-    (part,) = export_mindrecord(corpus, tmp_path / "part", cells="validation")
-    rows = MindDataset(str(part), shuffle=False).create_dict_iterator(1, output_numpy=True)
-    assert [int(row["cell"]) for row in rows] == np.flatnonzero(corpus.validation).tolist()
-    with pytest.raises(InputError, match="exists already"):
-        export_mindrecord(corpus, tmp_path / "part")
-    with pytest.raises(InputError, match="must be 'all', 'train' or 'validation'"):
-        export_mindrecord(corpus, tmp_path / "other", cells="some")
-    for n in (0, 10_000):
-        with pytest.raises(InputError, match=f"n_files must be between 1 and .*, not {n}"):
-            export_mindrecord(corpus, tmp_path / "other", n_files=n)
-
-
-def test_what_mindrecord_cannot_hold_is_refused(tiny_adata, write, tmp_path):
-    tiny_adata.obs["cell type"] = tiny_adata.obs["label"]
-    corpus = write(tiny_adata, columns=["cell type"], validation_fraction=0)
-    with pytest.raises(InputError, match="names of letters, digits and _ that are not its own: cell type"):
-        export_mindrecord(corpus, tmp_path / "records", columns=["cell type"])
-    with pytest.raises(InputError, match="The corpus holds no validation cells"):
-        export_mindrecord(corpus, tmp_path / "records", cells="validation")
-    assert not (tmp_path / "records").exists()
 
 
 def test_an_input_that_would_lose_most_cells_is_refused_unless_it_is_asked_for(write, tiny_adata):

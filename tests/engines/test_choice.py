@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import cellfm as cf
+from cellfm.cli import _demo
+from cellfm.cli._main import main
 from cellfm.config import TrainConfig
 from cellfm.engines import choice, require_engine, start_engine
 from cellfm.errors import InputError, MissingPackageError
@@ -41,19 +43,40 @@ def test_each_engine_is_the_one_asked_for(engine):
 @pytest.mark.parametrize("backend", ["torch", "", "JAX"])
 def test_other_backends_do_not_exist(backend):
     for refuse in (require_engine, start_engine):
-        with pytest.raises(InputError, match=f"one of 'auto', 'mindspore', 'jax', not '{backend}'"):
+        with pytest.raises(InputError, match=f"one of 'auto', 'jax', 'mindspore', not '{backend}'"):
             refuse(backend)
 
 
-def test_a_missing_engine_names_the_extra(monkeypatch):
+def test_a_missing_engine_names_the_extra(monkeypatch, capsys):
     real = importlib.util.find_spec
-    for module in (choice, importlib.util, *(m for m in [sys.modules.get("cellfm.engines.installed")] if m)):
+    for module in (choice, importlib.util, *(m for m in [sys.modules.get("cellfm.io.installed")] if m)):
         if hasattr(module, "find_spec"):
             monkeypatch.setattr(module, "find_spec", lambda name, *a: None if name == "mindspore" else real(name, *a))
     for refuse in (require_engine, start_engine):
         with pytest.raises(MissingPackageError, match=r"cellfm\[mindspore\]"):
             refuse("mindspore")
+    with pytest.raises(MissingPackageError, match=r"cellfm\[mindspore\]"):
+        cf.settings.backend = "mindspore"
+    assert main(["embed", "no.h5ad", "-o", "out.h5ad", "--backend", "mindspore"]) == 2
+    assert "cellfm[mindspore]" in capsys.readouterr().err
     assert start_engine("auto").name == "jax"
+
+
+def test_auto_is_what_the_session_chose(engine, monkeypatch):
+    monkeypatch.setattr(settings, "_backend", engine.name)
+    assert start_engine("auto").name == start_engine().name == engine.name
+    assert start_engine("jax").name == "jax"
+    monkeypatch.setattr(settings, "_backend", "torch")
+    with pytest.raises(InputError, match="CELLFM_BACKEND is 'torch'; it must be one of auto, jax, mindspore"):
+        start_engine()
+
+
+def test_a_command_computes_by_its_backend(monkeypatch):
+    seen = []
+    monkeypatch.setattr(_demo, "run_demo", lambda *_, **__: seen.append(settings.backend))
+    for backend in ("jax", "auto"):
+        assert main(["demo", "--backend", backend]) == 0
+    assert (seen, settings.backend) == (["jax", "auto"], "auto")
 
 
 def test_what_an_engine_cannot_do_is_refused_or_said(engine, monkeypatch, caplog):

@@ -76,19 +76,7 @@ def micro_batch(tokens: TokenBatch, config: ModelConfig, *, n_slots: int | None 
     partner, kind = np.full(n_slots, -1, np.int32), np.full(n_slots, -2, np.int32)
     partner[:n] = np.roll(np.arange(n), n // 2)
     kind[:n] = np.arange(n) % (n // 2)
-    return MicroBatch(
-        chunks.gene_ids,
-        chunks.values,
-        chunks.spread(~hidden, 1),
-        chunks.mask,
-        chunks.chunk_cell,
-        chunks.cls_row,
-        chunks.spread(target, 0),
-        partner,
-        kind,
-        np.float32(1 / target.sum()),
-        np.float32(1),
-    )
+    return MicroBatch.of(chunks, ~hidden, target, partner, kind, int(target.sum()), 1.0)
 
 
 def with_options(**options) -> ModelConfig:

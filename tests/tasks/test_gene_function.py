@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import cellfm as cf
 from cellfm.engines import apply
 from cellfm.errors import InputError, MissingKeyError
-from cellfm.tasks.genes import cross_validate, read_labels
+from cellfm.tasks.genes import _mlp, cross_validate, read_labels
 from cellfm.tasks.genes._function import fmax, metrics
-from cellfm.tasks.genes._mlp import Recipe, _by_fold, probabilities, train_folds
+from cellfm.tasks.genes._mlp import Recipe, _entropy, _loss, macro_auroc, probabilities, train_folds
 
 
 def test_the_loss_is_binary_cross_entropy_with_both_classes_counted_alike():
@@ -17,10 +18,41 @@ def test_the_loss_is_binary_cross_entropy_with_both_classes_counted_alike():
     x, y = generator.standard_normal((2, 6, 4)).astype(np.float32), (np.arange(6) < 2)[:, None].astype(np.float32)
     weights = {"0": generator.standard_normal((2, 4, 1)).astype(np.float32)}
     balance = np.tile(np.where(y, 0.5 / (2 / 6), 0.5 / (4 / 6)), (2, 1, 1)).astype(np.float32)
-    found = apply(_by_fold, weights, x, y, balance, np.tile(np.arange(6), (2, 1)), np.full((1, 1), 1 / 6, np.float32))
+    found = apply(_loss, weights, x, y, balance, np.tile(np.arange(6), (2, 1)))
     p = 1 / (1 + np.exp(-x @ weights["0"]))
     entropy = -np.where(y, np.log(p), np.log(1 - p))
-    np.testing.assert_allclose(found, (entropy[:, :2].mean((1, 2)) + entropy[:, 2:].mean((1, 2))) / 2, rtol=1e-4)
+    by_fold = (entropy[:, :2].mean((1, 2)) + entropy[:, 2:].mean((1, 2))) / 2
+    np.testing.assert_allclose(found, by_fold.sum(), rtol=1e-4)
+
+
+def test_a_network_that_learns_is_not_left_at_chance_because_its_loss_overshoots_first(monkeypatch):
+    """Weak signals and a large rate: validation loss is least before the first step, and ranks get better."""
+    generator = np.random.default_rng(1)
+    x = generator.standard_normal((1, 1200, 60)).astype(np.float32)
+    y = (x[0, :, :2] + 3 * generator.standard_normal((1200, 2)) > 0).astype(np.float32)
+    train, validation, test = np.split(np.arange(1200), [500, 700])
+    losses = []
+
+    def told(xp, z, truth, balance):
+        loss = _entropy(xp, z, truth, balance)
+        if xp is np:
+            losses.append(loss.mean())
+        return loss
+
+    monkeypatch.setattr(_mlp, "_entropy", told)
+    recipe = Recipe((256, 128, 64), dropout=0.0, layer_norm=True, learning_rate=3e-3, n_epochs=8)
+    p = probabilities(x, train_folds(x, y, [train], [validation], recipe), recipe)[0]
+    assert np.argmin(losses) == 0
+    assert metrics(y[test], p[test])["auroc"] > 0.55
+
+
+def test_the_auroc_that_chooses_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    y, scores = (generator.random((50, 4)) < 0.3).astype(np.float32), generator.integers(0, 9, (50, 4))
+    assert macro_auroc(y, scores) == pytest.approx(roc_auc_score(y, scores, average="macro"))
+    y[:, 0], y[:, 1] = 0, 1  # labels that tell nothing
+    assert macro_auroc(y, scores) == pytest.approx(roc_auc_score(y[:, 2:], scores[:, 2:], average="macro"))
+    assert macro_auroc(y[:, :2], scores[:, :2]) == 0.5
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])

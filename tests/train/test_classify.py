@@ -154,7 +154,9 @@ def test_a_query_head_learns_on_a_frozen_model(tiny_adata, model, kind):
     of_queries, of_cls, cell = TokenScorer(model, weights)(tokens)
     assert (of_queries.argmax(1) == kind).mean() > 0.9
     np.testing.assert_allclose(cell, model.encode(tokens).cell, **SAME)
-    again = TokenScorer(model, weights, batch_size=3)(tokens)
+    few = TokenScorer(model, weights, batch_size=3)
+    again = few(tokens)
+    assert few.encoder.n_chunks == 3 * few.encoder.chunks_of_a_cell
     np.testing.assert_allclose(again[0], of_queries, **SAME)
     np.testing.assert_allclose(again[1], of_cls, **SAME)
 

@@ -1,8 +1,8 @@
 """Several devices, and several processes of JAX, are one: the same weights, losses, files and end."""
 
-import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from anndata import AnnData
-from safetensors.numpy import load_file
+from small_runs import AS_TOML, CONFIG, require_same, rows, small_cells
 
 from cellfm.engines.jax import devices
 from cellfm.errors import InputError
@@ -21,78 +20,92 @@ from cellfm.model import CellFM
 from cellfm.train import pretrain, write_shards
 from cellfm.train._launch import free_port
 
-CONFIG = {
-    "model": {"n_layers": 1, "d_model": 16, "n_heads": 2, "d_value": 8},
-    "train": {
-        "steps": 4, "batch_size": 6, "n_chunks": 8, "train_genes": 120, "learning_rate": 1e-2, "dropout": 0.0,
-        "log_every": 1, "validate_every": 2, "checkpoint_every": 2,
-    },
-}  # fmt: skip
-VARIANTS = {"plain": {}, "sharded": {"shard_optimizer": True}, "few": {"batch_size": 3, "steps": 2}}
+DEEP = {"n_layers": 5}  # scanned over
+VARIANTS = {
+    "plain": ({}, {}),
+    "optimizer": ({}, {"shard_optimizer": True}),
+    "weights": ({}, {"shard_weights": True}),
+    "deep": (DEEP, {"shard_weights": True, "steps": 2}),
+    "recomputed": (DEEP, {"shard_weights": True, "steps": 2, "recompute": True}),
+    "few": ({}, {"batch_size": 3, "steps": 2}),
+}
 # Four devices in one process; with three cells one of them has nothing to do.
 FOUR = """
 import json, sys
 import jax
 from pathlib import Path
+from cellfm.engines.jax import JaxEngine, training
 from cellfm.train import pretrain
 
 assert len(jax.devices()) == 4
-folder, config, variants = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
-for name, fields in variants.items():
-    own = {"model": config["model"], "train": config["train"] | fields}
-    pretrain(folder / "corpus", own, out=folder / "four" / name, backend="jax")
+made = []
+
+class Trainer(training.JaxTrainer):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        made.append(self)
+
+JaxEngine.trainer = Trainer
+folder, variants, share = Path(sys.argv[1]), json.loads(sys.argv[2]), {}
+for name, config in variants.items():
+    pretrain(folder / "corpus", config, out=folder / "four" / name, backend="jax")
+    for what, tree in (("weights", made[-1]._trained), ("moments", made[-1]._moments)):
+        arrays = jax.tree.leaves(tree)
+        for device in jax.devices():
+            held = sum(s.data.nbytes for a in arrays for s in a.addressable_shards if s.device == device)
+            share.setdefault(name, {}).setdefault(what, []).append(held / sum(a.nbytes for a in arrays))
+print(json.dumps(share))
 """
+
+
+def variant(name: str) -> dict[str, dict]:
+    model, train = VARIANTS[name]
+    return {"model": CONFIG["model"] | model, "train": CONFIG["train"] | train}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: CellFM) -> Path:
     """A corpus and its configuration, and what one device makes of each variant, in ``one``."""
     folder = tmp_path_factory.mktemp("devices")
-    generator = np.random.default_rng(0)
-    counts = generator.poisson(generator.gamma(2.0, 2.0, 300) + 0.5, (40, 300)).astype(np.float32)
-    cells = AnnData(counts)
-    cells.var_names = tiny_model.vocab.symbols
+    cells = small_cells(tiny_model.vocab)
     write_shards(cells, folder / "corpus", model=tiny_model.vocab, validation_fraction=0.2)
-    (folder / "config.toml").write_text("".join(
-        f"[{table}]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items())
-        for table, fields in CONFIG.items()
-    ))  # fmt: skip
-    for name in ("plain", "few"):
-        own = {"model": CONFIG["model"], "train": CONFIG["train"] | VARIANTS[name]}
-        pretrain(folder / "corpus", own, out=folder / "one" / name, backend="jax")
+    (folder / "config.toml").write_text(AS_TOML)
+    for name in ("plain", "few", "deep"):
+        pretrain(folder / "corpus", variant(name), out=folder / "one" / name, backend="jax")
     return folder
 
 
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def require_same(run: Path, expected: Path) -> None:
-    """Files, weights, moments and losses are those of a run by one device."""
-    assert {path.relative_to(run) for path in run.rglob("*")} == {
-        path.relative_to(expected) for path in expected.rglob("*")
-    }
-    last = sorted((expected / "checkpoints").iterdir())[-1].name
-    theirs, ours = (load_file(one / "checkpoints" / last / "tensors.safetensors") for one in (expected, run))
-    assert ours.keys() == theirs.keys()
-    for name, array in theirs.items():
-        np.testing.assert_allclose(ours[name], array, atol=1e-5, rtol=0, err_msg=name)
-    assert len(rows(run)) == len(rows(expected))
-    for our, their in zip(rows(run), rows(expected), strict=True):
-        for column in ("loss", "gene", "cell", "validation_loss"):
-            assert bool(our[column]) == bool(their[column])
-            if their[column]:
-                assert float(our[column]) == pytest.approx(float(their[column]), rel=1e-5)
-
-
-def test_four_devices_train_as_one(folder: Path):
+@pytest.fixture(scope="module")
+def four(folder: Path) -> dict[str, dict[str, list[float]]]:
+    """All variants by four devices, in ``four``; the share of the bytes that each of the devices held."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
-    command = [sys.executable, "-c", FOUR, str(folder), json.dumps(CONFIG), json.dumps(VARIANTS)]
+    command = [sys.executable, "-c", FOUR, str(folder), json.dumps({name: variant(name) for name in VARIANTS})]
     ran = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True, cwd=folder)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    for name, expected in (("plain", "plain"), ("sharded", "plain"), ("few", "few")):
-        require_same(folder / "four" / name, folder / "one" / expected)
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_four_devices_train_as_one(folder: Path, four: dict, name: str):
+    one = {"few": "few", "deep": "deep", "recomputed": "deep"}.get(name, "plain")
+    require_same(folder / "four" / name, folder / "one" / one)
+
+
+def test_what_is_sharded_lies_on_four_devices_in_quarters(four: dict):
+    for name, of_what in four.items():
+        _, train = VARIANTS[name]
+        weights = train.get("shard_weights", False)
+        for what, divided in (("weights", weights), ("moments", weights or train.get("shard_optimizer", False))):
+            np.testing.assert_allclose(of_what[what], 0.25 if divided else 1.0, atol=0.01 if divided else 0)
+
+
+def test_a_run_with_sharded_weights_goes_on_with_one_device(folder: Path, four: dict, tmp_path: Path):
+    run = tmp_path / "run"
+    shutil.copytree(folder / "four" / "weights", run)
+    shutil.rmtree(run / "checkpoints" / "step-000000004")
+    shutil.rmtree(run / "model")
+    pretrain(folder / "corpus", variant("weights"), out=run, backend="jax")
+    require_same(run, folder / "one" / "plain")
 
 
 def environments(launcher: str) -> list[dict[str, str]]:
@@ -158,7 +171,7 @@ def test_two_processes_train_as_one_and_are_refused_as_one(folder: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["srun", "mpirun"])
 def test_processes_of_a_launcher_find_each_other(folder: Path, launcher: str):
-    for code, said in ended(start(folder, folder / launcher, launcher, "train.shard_optimizer=true")):
+    for code, said in ended(start(folder, folder / launcher, launcher, "train.shard_weights=true")):
         assert code == 0, said[-3000:]
     require_same(folder / launcher, folder / "one" / "plain")
 

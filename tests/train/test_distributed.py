@@ -1,6 +1,5 @@
 """Two processes are one: the same weights and losses, one writer, one end; real processes, started by msrun."""
 
-import csv
 import json
 import os
 import signal
@@ -11,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from anndata import AnnData
-from safetensors.numpy import load_file
+from small_runs import AS_TOML, CONFIG, require_same, rows, small_cells
 
 from cellfm.cells.write import write_cells
 from cellfm.model import CellFM
@@ -21,13 +19,6 @@ from cellfm.train._launch import Job
 
 pytest.importorskip("mindspore")
 
-CONFIG = {
-    "model": {"n_layers": 2, "d_model": 16, "n_heads": 2, "d_value": 8},
-    "train": {
-        "steps": 4, "batch_size": 6, "n_chunks": 24, "train_genes": 120, "learning_rate": 1e-2, "dropout": 0.0,
-        "log_every": 1, "validate_every": 2, "checkpoint_every": 2,
-    },
-}  # fmt: skip
 # What each process does; it ends with the job, so that nothing is started twice.
 WORKER = """
 import json, sys
@@ -65,12 +56,9 @@ def corpora(tmp_path_factory, tiny_model: CellFM) -> Path:
     """A folder with two corpora that differ in their last cell."""
     folder = tmp_path_factory.mktemp("distributed")
     tiny_model.save(folder / "vocabulary")
-    generator = np.random.default_rng(0)
-    counts = generator.poisson(generator.gamma(2.0, 2.0, 300) + 0.5, (40, 300)).astype(np.float32)
     for name in ("corpus", "other"):
-        counts[-1, 0] += 1
-        cells = AnnData(counts.copy())
-        cells.var_names = tiny_model.vocab.symbols
+        cells = small_cells(tiny_model.vocab)
+        cells.X[-1, 0] += name == "other"
         write_cells(cells, folder / f"{name}.h5ad")
         write_shards([folder / f"{name}.h5ad"], folder / name, model=folder / "vocabulary", validation_fraction=0.2)
     return folder
@@ -95,13 +83,9 @@ def alone(corpora: Path) -> CellFM:
     return pretrain(corpora / "corpus", CONFIG, out=corpora / "alone", backend="mindspore")
 
 
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "log.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.mark.parametrize("name", ["plain", "sharded"])
 def test_two_processes_train_as_one(job: Path, alone: CellFM, name: str):
+    require_same(job / name, job / "alone")
     for rank in range(2):
         with np.load(job / f"{name}_{rank}.npz") as weights:
             assert set(weights) == set(alone.weights)
@@ -116,31 +100,6 @@ def test_both_have_the_same_weights(job: Path, name: str):
     with np.load(job / f"{name}_0.npz") as first, np.load(job / f"{name}_1.npz") as second:
         for parameter in first:
             np.testing.assert_array_equal(first[parameter], second[parameter])
-
-
-@pytest.mark.parametrize("name", ["plain", "sharded"])
-def test_logged_losses_are_those_of_one(job: Path, alone: CellFM, name: str):
-    one, two = rows(job / "alone"), rows(job / name)
-    assert [row["step"] for row in two] == [row["step"] for row in one] == ["1", "2", "3", "4"]
-    for ours, theirs in zip(two, one, strict=True):
-        for column in ("loss", "gene", "cell", "validation_loss"):
-            assert bool(ours[column]) == bool(theirs[column])
-            if theirs[column]:
-                assert float(ours[column]) == pytest.approx(float(theirs[column]), rel=1e-5)
-    assert two[-1]["validation_loss"]
-
-
-@pytest.mark.parametrize("name", ["plain", "sharded"])
-def test_one_writes_all(job: Path, alone: CellFM, name: str):
-    def files(run: Path) -> set[str]:
-        return {str(path.relative_to(run)) for path in run.rglob("*")}
-
-    assert files(job / name) == files(job / "alone")
-    checkpoints = [job / run / "checkpoints/step-000000004/tensors.safetensors" for run in ("alone", name)]
-    expected, found = map(load_file, checkpoints)
-    assert found.keys() == expected.keys()
-    for tensor, values in expected.items():
-        np.testing.assert_allclose(found[tensor], values, atol=1e-5, rtol=0, err_msg=tensor)
 
 
 def test_both_know_when_they_do_not_see_the_same(job: Path):
@@ -165,10 +124,7 @@ def test_each_tensor_has_one_owner_and_owners_as_much():
 
 @pytest.mark.slow
 def test_a_death_ends_the_job_and_a_stop_is_orderly_and_both_are_resumed(corpora: Path, tmp_path: Path):
-    (tmp_path / "long.toml").write_text("".join(
-        f"[{table}]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items())
-        for table, fields in CONFIG.items()
-    ))  # fmt: skip
+    (tmp_path / "long.toml").write_text(AS_TOML)
     run = tmp_path / "run"
 
     def start(steps: int) -> subprocess.Popen:

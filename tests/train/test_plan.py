@@ -85,6 +85,8 @@ def test_memory_by_term():
     plain = memory_by_term(model, TrainConfig(), devices=8)
     assert (plain["weights"], plain["gradients"], plain["Adam moments"]) == (4 * n, 4 * n, 8 * n)
     assert memory_by_term(model, TrainConfig(shard_optimizer=True), devices=8)["Adam moments"] == n
+    divided = memory_by_term(model, TrainConfig(shard_weights=True), devices=8)
+    assert (divided["weights"], divided["gradients"], divided["Adam moments"]) == (n / 2, n / 2, n)
     twice = memory_by_term(model, TrainConfig(n_chunks=192), devices=8)
     assert twice["activations"] == 2 * plain["activations"]
     assert memory_by_term(model, TrainConfig(recompute=True))["activations"] < plain["activations"] / 5

@@ -10,10 +10,10 @@ import cellfm as cf
 from cellfm.cli._main import main
 from cellfm.config import TrainConfig
 from cellfm.corpus._cell_table import CellTable
-from cellfm.engines import installed as _extras
 from cellfm.engines import start_engine
 from cellfm.engines.jax.training import JaxTrainer
 from cellfm.errors import InputError, MissingPackageError
+from cellfm.io import installed as _extras
 from cellfm.model import CellFM
 from cellfm.train import finetune, pretrain, write_shards
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cellfm.config import TrainConfig
-from cellfm.engines.jax.devices import default_device, join_processes, training_mesh
+from cellfm.engines.jax.devices import default_device, join_processes, memory_checked, training_mesh
 from cellfm.engines.jax.operations import JaxOperations, dtype_of
 from cellfm.engines.jax.training import JaxTrainer
 
@@ -23,6 +23,7 @@ class JaxEngine:
     scans = True
     trainer = JaxTrainer
     join_processes = staticmethod(join_processes)
+    memory_checked = staticmethod(memory_checked)
 
     def __init__(self, precision: str = "float32") -> None:
         self.dtype = dtype_of(precision)

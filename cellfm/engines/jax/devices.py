@@ -29,24 +29,20 @@ SLURM_NTASKS would not do: a batch script and a shell have it too, whose process
 _VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 
 
-def default_device() -> jax.Device:
-    """The first device of the platform that `cf.settings.device` asks for.
+def default_device(*, beside_ascend: bool = False) -> jax.Device:
+    """The first device of this process on the platform that `cf.settings.device` asks for.
 
-    Raises
-    ------
-    InputError
-        There is no such device, or this process was forked after a computation.
+    With `beside_ascend`, for what JAX computes where the network runs on an NPU, that is then the CPU.
     """
     require_threads()
-    if settings.device == "Ascend":
+    if settings.device == "Ascend" and not beside_ascend:
         raise InputError("cf.settings.device is 'Ascend', which JAX cannot use: pass backend='mindspore' or 'auto'.")
-    return jax.local_devices(backend="cpu" if settings.device == "CPU" else None)[0]
+    return jax.local_devices(backend=None if settings.device == "auto" else "cpu")[0]
 
 
 def training_mesh() -> Mesh:
     """All devices of the platform, of all processes, as the axis ``data``."""
-    default_device()
-    return Mesh(np.array(jax.devices("cpu" if settings.device == "CPU" else None)), ("data",))
+    return Mesh(np.array(jax.devices(default_device().platform)), ("data",))
 
 
 @cache
@@ -56,11 +52,6 @@ def join_processes() -> tuple[int, int]:
     Recognised are srun (SLURM), mpirun (Open MPI), and the variables ``JAX_COORDINATOR_ADDRESS``,
     ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``; with the first of them also other launchers that set ``PMI_SIZE``.
     A process that is alone on its machine uses all devices there, others one each.
-
-    Raises
-    ------
-    InputError
-        The processes cannot find each other.
     """
     launched = _launched()
     if launched is None:

@@ -1,16 +1,35 @@
 """The operations of `cellfm.engines.operations` in JAX."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from cellfm.engines.operations import LAYER_NORM_EPS, RMS_FLOOR, Array, Weights
 
 SCANNED_FROM = 5
 """Layers from which on one is compiled and scanned over, in place of all."""
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["part"], meta_fields=["axis"])
+@dataclass(frozen=True)
+class Shard:
+    """A device's part of a matrix that the devices of a mesh share along an axis."""
+
+    part: Array
+    axis: int
+
+
+def whole(weight: Array | Shard) -> Array:
+    """A matrix, gathered from all devices if it is shared among them."""
+    if not isinstance(weight, Shard):
+        return weight
+    return checkpoint_name(lax.all_gather(weight.part, "data", axis=weight.axis, tiled=True), "whole")
 
 
 def dtype_of(precision: str) -> Any:
@@ -43,7 +62,7 @@ class JaxOperations:
 
     def _dot(self, x: Array, weight: Array, axis: int) -> Array:
         # Rows of one axis: on CPUs, XLA has no products of bfloat16 with more axes for a transposed weight.
-        rows, weight = x.reshape((-1, x.shape[-1])).astype(self.type), weight.astype(self.type)
+        rows, weight = x.reshape((-1, x.shape[-1])).astype(self.type), whole(weight).astype(self.type)
         contracted = (((1,), (axis,)), ((), ()))
         product = lax.dot_general(rows, weight, contracted, self.precision, preferred_element_type=jnp.float32)
         return product.reshape((*x.shape[:-1], product.shape[1]))
@@ -127,7 +146,12 @@ class JaxOperations:
         return x * lax.stop_gradient(kept.reshape(x.shape) * jnp.float32(scale))
 
     def layers(self, layer: Callable[..., Array], x: Array, weights: Any, extras: Sequence[Any]) -> Array:
-        one = jax.checkpoint(layer) if self.recompute else layer
+        one = layer
+        if self.recompute:
+            one = jax.checkpoint(layer)
+        elif any(isinstance(leaf, Shard) for leaf in jax.tree.leaves(weights, is_leaf=lambda x: isinstance(x, Shard))):
+            # For its gradient, too, a shared matrix is gathered anew: the whole ones are never all there at once.
+            one = jax.checkpoint(layer, policy=jax.checkpoint_policies.save_anything_except_these_names("whole"))
         if not isinstance(weights, dict):
             if len(weights) < SCANNED_FROM or not _alike(weights):
                 for own, extra in zip(weights, extras, strict=True):

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from cellfm.config import TrainConfig
 from cellfm.engines.fork import require_threads
 from cellfm.engines.jax.devices import memory_checked, training_mesh
-from cellfm.engines.jax.operations import JaxOperations
+from cellfm.engines.jax.operations import JaxOperations, Shard, whole
 from cellfm.engines.training import (
     LossScale,
     Objective,
@@ -64,10 +64,17 @@ class JaxTrainer:
         self._each = NamedSharding(self.mesh, P("data"))
         self._names = list(weights)
         names = set(trained)
+        axes = {name: axis for name, array in weights.items() if (axis := self._axis(array)) is not None}
+        divided = set(axes) - set(objective.statistics) if config.shard_weights else set()
+        self._axes = {name: axis for name, axis in axes.items() if name in divided}
+        self._at = {name: self._sharding(self._axes.get(name)) for name in weights}
         self._fixed = self._put({name: array for name, array in weights.items() if name not in names})
         self._trained = self._put({name: weights[name] for name in trained})
+        self._whole: tuple[Flat, Flat] | None = None
+        self._gather = jax.jit(lambda tree: tree, out_shardings=self._everywhere)
         self._optimizer = optimizer(self._trained, config)
-        self._moments_at = {name: self._moment_sharding(array) for name, array in self._trained.items()}
+        of_moments = axes if config.shard_optimizer or config.shard_weights else {}
+        self._moments_at = {name: self._sharding(of_moments.get(name)) for name in trained}
         state = jax.jit(lambda w: _moments(self._optimizer.init(w)), out_shardings=(self._moments_at,) * 2)
         self._moments = state(self._trained)
         self._gradients = self._compiled_gradients()
@@ -75,7 +82,7 @@ class JaxTrainer:
         self._update = jax.jit(
             self._updated,
             donate_argnums=(0, 1),
-            out_shardings=(self._everywhere, (self._moments_at,) * 2, self._everywhere),
+            out_shardings=({name: self._at[name] for name in trained}, (self._moments_at,) * 2, self._everywhere),
         )
 
     @memory_checked()
@@ -83,6 +90,7 @@ class JaxTrainer:
         self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False
     ) -> StepResult:
         """See `cellfm.engines.training.Trainer`."""
+        self._whole = None
         rounds = -(-len(micro_batches) // self.n_local)
         if self.mesh.size > self.n_local:  # all processes must compute as many rounds
             rounds = int(np.max(multihost_utils.process_allgather(np.int32(rounds))))
@@ -90,11 +98,10 @@ class JaxTrainer:
         for i in range(rounds):
             some = micro_batches[i * self.n_local : (i + 1) * self.n_local]
             there = np.array([1.0] * len(some) + [0.0] * (self.n_local - len(some)), np.float32)
+            # A device for which none is left computes the first one again, which then counts nothing.
             some = [*some, *[micro_batches[0]] * (self.n_local - len(some))]
-            keys = [
-                dropout_keys(self.config, self.objective.n_keys, self.rank, step, i * self.n_local + j)
-                for j in range(self.n_local)
-            ]
+            numbers = [i * self.n_local + j if there[j] else 0 for j in range(self.n_local)]
+            keys = [dropout_keys(self.config, self.objective.n_keys, self.rank, step, number) for number in numbers]
             arrays = [self._spread(np.stack(parts)) for parts in zip(*some, strict=True)]
             factor = self._spread(there * np.float32(weight * self.scale.value))
             found = self._gradients(self._trained, self._fixed, self._spread(np.stack(keys)), factor, arrays)
@@ -127,28 +134,36 @@ class JaxTrainer:
 
         @memory_checked()
         def run(*arrays: np.ndarray) -> Any:
-            local = {name: value.addressable_data(0) for name, value in self._trained.items()}
-            fixed = {name: value.addressable_data(0) for name, value in self._fixed.items()}
-            return jax.tree.map(np.asarray, compiled(local, fixed, arrays))
+            trained, fixed = jax.tree.map(lambda value: value.addressable_data(0), self.gather())
+            return jax.tree.map(np.asarray, compiled(trained, fixed, arrays))
 
         return run
 
+    def gather(self) -> tuple[Flat, Flat]:
+        """See `cellfm.engines.training.Trainer`; what is trained and what is not, whole on every device."""
+        if not self.config.shard_weights:
+            return self._trained, self._fixed
+        if self._whole is None:
+            self._whole = self._gather((self._trained, self._fixed))
+        return self._whole
+
     def weights(self) -> dict[str, np.ndarray]:
         """See `cellfm.engines.training.Trainer`."""
-        everything = self._trained | self._fixed
+        trained, fixed = self.gather()
+        everything = trained | fixed
         return {name: np.asarray(everything[name].addressable_data(0)) for name in self._names}
 
     def moments(self) -> dict[str, np.ndarray]:
         """See `cellfm.engines.training.Trainer`."""
-        whole = jax.jit(lambda moments: moments, out_shardings=self._everywhere)(self._moments)
         return {
             f"moment{i}.{name}": np.asarray(array.addressable_data(0))
-            for i, moments in enumerate(whole, start=1)
+            for i, moments in enumerate(self._gather(self._moments), start=1)
             for name, array in moments.items()
         }
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """See `cellfm.engines.training.Trainer`."""
+        self._whole = None
         for kept in (self._trained, self._fixed):
             kept |= self._put({name: arrays[name] for name in kept if name in arrays})
         for i, moments in enumerate(self._moments, start=1):
@@ -169,22 +184,35 @@ class JaxTrainer:
 
             def scaled(trained: Flat) -> tuple[jax.Array, Any]:
                 given = keys if self.objective.n_keys else None
-                loss, terms, *more = self.objective.loss(self.xp, self.nest(trained | fixed), tuple(arrays), given)
+                weights = self.nest(self._gathered(trained | fixed))
+                loss, terms, *more = self.objective.loss(self.xp, weights, tuple(arrays), given)
                 return loss * factor, (terms * factor, more[0] if more else ())
 
             (loss, (terms, statistics)), gradients = jax.value_and_grad(scaled, has_aux=True)(trained)
-            # Of devices without a micro-batch nothing counts, not even a NaN.
-            counted = jax.tree.map(lambda x: jnp.where(factor > 0, x, 0), (gradients, loss, terms))
             named = dict(zip(self.objective.statistics, statistics, strict=True))
             if self.mesh.size == 1:
-                return *counted, named
-            return *jax.lax.psum(counted, "data"), jax.lax.pmean(named, "data")
+                return gradients, loss, terms, named
+            # Gradients of divided weights are sums over devices already, by what gathered these.
+            own = {name: gradient for name, gradient in gradients.items() if name not in self._axes}
+            # Of devices without a micro-batch nothing counts, not even a NaN.
+            counted = jax.tree.map(lambda x: jnp.where(factor > 0, x, 0), (own, loss, terms))
+            own, loss, terms = jax.lax.psum(counted, "data")
+            return gradients | own, loss, terms, jax.lax.pmean(named, "data")
 
         if self.mesh.size == 1:
             return jax.jit(of_device)
-        spread = P("data")
-        mapped = _shard_map(of_device, self.mesh, in_specs=(P(), P(), spread, spread, spread), out_specs=P())
-        return jax.jit(mapped)
+        spread, specs = (
+            P("data"),
+            [{name: self._at[name].spec for name in kept} for kept in (self._trained, self._fixed)],
+        )
+        given, found = (*specs, spread, spread, spread), (specs[0], P(), P(), P())
+        return jax.jit(_shard_map(of_device, self.mesh, in_specs=given, out_specs=found))
+
+    def _gathered(self, flat: Flat) -> Flat:
+        """Whole weights; matrices of the backbone are left to the operations, which gather them layer by layer."""
+        shards = {name: Shard(flat[name], axis) for name, axis in self._axes.items()}
+        later = {name for name in shards if name.startswith("backbone.") and name.endswith(".weight")}
+        return flat | {name: shard if name in later else whole(shard) for name, shard in shards.items()}
 
     def _updated(
         self, trained: Flat, moments: tuple[Flat, Flat], gradients: Flat, factor: Any, rate: Any, step: Any
@@ -198,16 +226,17 @@ class JaxTrainer:
         kept = jax.tree.map(lambda a, b: jnp.where(jnp.isfinite(norm), a, b), new, old)
         return *kept, norm
 
-    def _moment_sharding(self, array: jax.Array) -> NamedSharding:
-        """Moments lie on all devices, or on each its part of the longest axis that can be divided evenly."""
-        if self.config.shard_optimizer:
-            for axis in sorted(range(array.ndim), key=lambda axis: -array.shape[axis]):
-                if array.shape[axis] % self.mesh.size == 0:
-                    return NamedSharding(self.mesh, P(*[None] * axis, "data"))
-        return self._everywhere
+    def _axis(self, array: np.ndarray) -> int | None:
+        """The longest axis that can be divided evenly among several devices, if there is one."""
+        even = [axis for axis, n in enumerate(array.shape) if n % self.mesh.size == 0]
+        return max(even, key=lambda axis: array.shape[axis], default=None) if self.mesh.size > 1 else None
+
+    def _sharding(self, axis: int | None) -> NamedSharding:
+        """On each device its part of an axis, or everything."""
+        return self._everywhere if axis is None else NamedSharding(self.mesh, P(*[None] * axis, "data"))
 
     def _put(self, arrays: Mapping[str, np.ndarray]) -> Flat:
-        return {name: _placed(array, self._everywhere) for name, array in arrays.items()}
+        return {name: _placed(array, self._at[name]) for name, array in arrays.items()}
 
     def _spread(self, array: np.ndarray) -> jax.Array:
         """An array with an entry for each device of this process, on them."""

@@ -1,17 +1,17 @@
 """The engine in MindSpore: Ascend NPUs, and CPUs, on which it is tested."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import ops
 
 from cellfm.config import TrainConfig
-from cellfm.engines.mindspore.devices import computing, use_device
+from cellfm.engines.mindspore.devices import use_device
 from cellfm.engines.mindspore.distributed import join_processes, total
 from cellfm.engines.mindspore.operations import MindSporeOperations
-from cellfm.engines.mindspore.training import MindSporeTrainer, as_numpy, parameters
+from cellfm.engines.mindspore.training import MindSporeTrainer, compiled, parameters
 from cellfm.errors import InputError
 from cellfm.io.logging import logger
 
@@ -25,6 +25,7 @@ class MindSporeEngine:
     scans = False
     trainer = MindSporeTrainer
     join_processes = staticmethod(join_processes)
+    memory_checked = nullcontext
 
     def __init__(self, precision: str = "float32") -> None:
         self.on_cpu = use_device() == "CPU"
@@ -38,17 +39,13 @@ class MindSporeEngine:
         return total(numbers)
 
     def check_training(self, config: TrainConfig) -> None:
-        """Refuse what MindSpore cannot do.
-
-        Raises
-        ------
-        InputError
-            bfloat16 on a CPU.
-        """
+        """Refuse what MindSpore cannot do."""
         if config.precision == "bfloat16" and self.on_cpu:
             raise InputError(
                 "MindSpore does not multiply in bfloat16 on CPUs: use precision = 'float32', or backend='jax'."
             )
+        if config.shard_weights:
+            raise InputError("shard_weights = true needs backend='jax'; MindSpore has shard_optimizer = true alone.")
         if config.recompute:
             logger.warning("recompute = true has no effect in MindSpore, which keeps the activations of all layers.")
 
@@ -64,10 +61,4 @@ class MindSporeEngine:
             # Bound first: a starred call packs what it gets, and weights would be nested deeper than is allowed.
             return ops.partial(function, xp, weights)(*arrays)
 
-        compiled = ms.jit(forward)
-
-        @computing()
-        def run(*arrays: np.ndarray) -> Any:
-            return as_numpy(compiled(*map(ms.Tensor, arrays)))
-
-        return run
+        return compiled(forward)

@@ -16,13 +16,7 @@ from cellfm.settings import settings
 
 
 def use_device() -> str:
-    """Put MindSpore on the device of `cf.settings.device`; returns its name.
-
-    Raises
-    ------
-    InputError
-        The device asked for is not there, or this process was forked after a computation.
-    """
+    """Put MindSpore on the device of `cf.settings.device`; returns its name."""
     require_threads()
     name = settings.device
     available = has_npu()
@@ -50,11 +44,6 @@ def computing() -> Iterator[None]:
 
     Again and again MindSpore puts a handler of its own in the place of Python's: one that answers Ctrl-C with a SIGTERM
     to its own process, which would end a notebook's kernel, and which stays in place when MindSpore is done.
-
-    Raises
-    ------
-    InputError
-        This process was forked after a computation.
     """
     require_threads()
     with _without_warnings():

@@ -16,13 +16,7 @@ _STARTED = False
 
 
 def join_processes() -> tuple[int, int]:
-    """The number of this process and how many there are: (0, 1) unless MindSpore's launcher started it.
-
-    Raises
-    ------
-    InputError
-        The processes cannot find each other.
-    """
+    """The number of this process and how many there are: (0, 1) unless MindSpore's launcher started it."""
     if int(os.environ.get("MS_WORKER_NUM", 1)) < 2:
         return 0, 1
     from mindspore.communication import get_group_size, get_rank, init

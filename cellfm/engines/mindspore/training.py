@@ -156,13 +156,10 @@ class MindSporeTrainer:
         def forward(*arrays):
             return function(xp, weights, arrays)
 
-        compiled = ms.jit(forward)
+        return compiled(forward)
 
-        @computing()
-        def run(*arrays: np.ndarray) -> Any:
-            return as_numpy(compiled(*map(ms.Tensor, arrays)))
-
-        return run
+    def gather(self) -> None:
+        """Nothing: each process has all weights."""
 
     def weights(self) -> dict[str, np.ndarray]:
         """See `cellfm.engines.training.Trainer`."""
@@ -286,6 +283,17 @@ def owners(sizes: list[int], n_processes: int) -> list[int]:
 def sum_of_squares(norms: tuple[ms.Tensor, ...]) -> ms.Tensor:
     stacked = ops.stack(norms)
     return (stacked * stacked).sum()
+
+
+def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tensors, as one of NumPy arrays to such."""
+    jitted = ms.jit(forward)
+
+    @computing()
+    def run(*arrays: np.ndarray) -> Any:
+        return as_numpy(jitted(*map(ms.Tensor, arrays)))
+
+    return run
 
 
 def as_numpy(found: Any) -> Any:

@@ -10,11 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from cellfm.engines import apply, fit, shuffled
 
 Hidden = tuple[int, ...]
 Weights = dict[str, Any]
+TIE = 1e-9
+"""What the validation loss counts beside the AUROC: less than any step of it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Recipe:
     n_epochs: int = 200
     batch_size: int = 32
     patience: int = 20
-    """Epochs without a lower validation loss after which training stops."""
+    """Epochs without a better validation after which training stops."""
 
 
 def binary_recipe(d: int, **options: Any) -> Recipe:
@@ -49,7 +52,10 @@ def train_folds(
     recipe: Recipe,
     random_state: int = 0,
 ) -> Weights:
-    """Train one network a fold, all side by side; each keeps the weights of its least validation loss.
+    """Train one network a fold, all side by side; each keeps the weights of its best epoch by its validation genes.
+
+    That is the one with the largest macro AUROC. The loss decides only where this is equal, for it also rises while a
+    network ranks genes better and better, when it grows too sure; it may even be least before the first step.
 
     Parameters
     ----------
@@ -77,10 +83,18 @@ def train_folds(
     size = min(recipe.batch_size, *map(len, train))
     shuffles = [shuffled(len(genes), size, (random_state, fold)) for fold, genes in enumerate(train)]
     n_batches = min(n for _, n in shuffles)
-    # All folds validate by as many genes; those behind the end of a fold have no share in its loss.
+    x = _normed(x) if recipe.layer_norm else x
+    # One shape for the validation genes of all folds; what stands behind the end of a fold is not looked at.
     n_validation = max(map(len, validation))
-    judged = np.stack([np.pad(genes, (0, n_validation - len(genes))) for genes in validation])
-    shares = np.stack([(np.arange(n_validation) < len(genes)) / len(genes) for genes in validation]).astype(np.float32)
+    held_out = np.stack([own[np.resize(genes, n_validation)] for own, genes in zip(x, validation, strict=True)])
+
+    def validate(weights: Weights) -> list[float]:
+        scores = []
+        for z, weight, genes in zip(apply(_logits, weights, held_out), balance, validation, strict=True):
+            own = z[: len(genes)]
+            loss = float(_entropy(np, own, y[genes], weight[genes]).mean())
+            scores.append(TIE * loss - macro_auroc(y[genes], own))
+        return scores
 
     def batch(step: int) -> tuple[np.ndarray, ...]:
         genes = [genes[rows(step)[0]] for genes, (rows, _) in zip(train, shuffles, strict=True)]
@@ -89,17 +103,16 @@ def train_folds(
             random = np.random.default_rng((random_state, n_folds, step)).random
             sizes = [(n_folds, size, width) for width in recipe.hidden]
             masks = [(random(s, np.float32) >= recipe.dropout) / np.float32(1 - recipe.dropout) for s in sizes]
-        return np.stack(genes), np.full((1, 1), 1 / size, np.float32), *masks
+        return np.stack(genes), *masks
 
-    data = (_normed(x) if recipe.layer_norm else x, y, balance)
     return fit(
         _loss,
         weights,
         batch,
-        data=data,
+        data=(x, y, balance),
         steps=recipe.n_epochs * n_batches,
         learning_rate=recipe.learning_rate,
-        validate=lambda weights: apply(_by_fold, weights, *data, judged, shares),
+        validate=validate,
         every=n_batches,
         patience=recipe.patience,
     )[0]
@@ -111,19 +124,24 @@ def probabilities(x: np.ndarray, weights: Weights, recipe: Recipe) -> np.ndarray
     return 1 / (1 + np.exp(-z))
 
 
-def _loss(xp: SimpleNamespace, weights: Weights, *arrays: Any) -> Any:
-    """The sum over folds, whose weights do not meet."""
-    return _by_fold(xp, weights, *arrays).sum()
+def macro_auroc(y: np.ndarray, scores: np.ndarray) -> float:
+    """The mean over the labels, (n, k), that some genes have and others have not, by ranks; 0.5 where there is none."""
+    positive = y.sum(0, dtype=float)
+    pairs = positive * (len(y) - positive)
+    won = (rankdata(scores, axis=0) * y).sum(0) - positive * (positive + 1) / 2
+    return float(np.mean((won / np.maximum(pairs, 1))[pairs > 0])) if pairs.any() else 0.5
 
 
-def _by_fold(
-    xp: SimpleNamespace, weights: Weights, x: Any, y: Any, balance: Any, genes: Any, shares: Any, *masks: Any
-) -> Any:
-    """Binary cross-entropy of some genes of each fold, (n_folds,); genes count by `shares`, labels by `balance`."""
+def _loss(xp: SimpleNamespace, weights: Weights, x: Any, y: Any, balance: Any, genes: Any, *masks: Any) -> Any:
+    """Summed over folds, whose weights do not meet: the mean over some genes of each, (n_folds, n)."""
     fold = np.arange(len(x))[:, None]
     z = _logits(xp, weights, x[fold, genes], *masks)  # (f, n, k)
-    entropy = xp.maximum(z, 0) - z * y[genes] + xp.log(1 + xp.exp(-xp.abs(z)))
-    return ((entropy * balance[fold, genes]).mean(-1) * shares).sum(-1)
+    return _entropy(xp, z, y[genes], balance[fold, genes]).mean((1, 2)).sum()
+
+
+def _entropy(xp: Any, z: Any, y: Any, balance: Any) -> Any:
+    """Binary cross-entropy of each label, which counts by `balance`."""
+    return balance * (xp.maximum(z, 0) - z * y + xp.log(1 + xp.exp(-xp.abs(z))))
 
 
 def _logits(xp: SimpleNamespace, weights: Weights, x: Any, *masks: Any) -> Any:

@@ -1,11 +1,12 @@
-"""MindSpore, which an install may lack: whether it is there and can be trusted, and what to do where not."""
+"""Engines that an install may lack, MindSpore that is: is it there, can it be trusted, and what to do where not."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from cellfm.errors import MissingPackageError
+from cellfm.errors import InputError, MissingPackageError
 
+BACKENDS = ("auto", "jax", "mindspore")
 NEWEST_PYTHON = (3, 12)
 """The newest Python that MindSpore 2.10 has wheels for."""
 
@@ -39,6 +40,22 @@ def require_mindspore(what: str = "This") -> None:
             f"MindSpore 2.10 needs NumPy 1, but NumPy {numpy} is installed: its results cannot be trusted. "
             "Install with: pip install 'cellfm[mindspore]', best in an environment of its own."
         )
+
+
+def require_engine(backend: str) -> None:
+    """Refuse a backend that does not exist or is not installed, before any work.
+
+    Raises
+    ------
+    InputError
+        No such backend.
+    MissingPackageError
+        Its engine is not installed; the message names the extra that brings it.
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}.")
+    if backend == "mindspore":
+        require_mindspore("backend='mindspore'")
 
 
 def how_to_install() -> str:
