@@ -209,7 +209,8 @@ def memory_by_term(
 ) -> dict[str, float]:
     """Bytes on each device: ``weights``, ``gradients``, ``Adam moments``, ``activations``.
 
-    `activations` is how much is held of what the backward pass needs, as a multiple of the least.
+    `activations` is how much is held of what the backward pass needs, as a multiple of the least. Of sharded weights,
+    those of the layer at hand, which are whole, are left out.
     """
     weights = _FLOAT * n_parameters(model)
     kept = weights / (devices if train.shard_weights else 1)
@@ -269,7 +270,7 @@ def cpu_tflops(n: int = 1024, repeats: int = 5) -> float:
 
 
 def _other_cures(train: TrainConfig, devices: int) -> str:
-    cures = [] if train.recompute else ["set recompute = true (Ascend)"]
+    cures = [] if train.recompute else ["set recompute = true (JAX)"]
     if devices > 1 and not train.shard_weights:
         cures.append("set shard_weights = true (JAX)" if train.shard_optimizer else "set shard_optimizer = true")
     return "".join(f", or {cure}" for cure in cures)
