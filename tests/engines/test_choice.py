@@ -92,6 +92,8 @@ def test_what_an_engine_cannot_do_is_refused_or_said(engine, monkeypatch, caplog
         start_engine("mindspore", "bfloat16")
     with pytest.raises(InputError, match="does not multiply in bfloat16 on CPUs"):
         engine.check_training(TrainConfig(precision="bfloat16"))
+    with pytest.raises(InputError, match="shard_weights = true needs backend='jax'"):
+        engine.check_training(TrainConfig(shard_weights=True))
     engine.check_training(TrainConfig(recompute=True))
     assert "recompute = true has no effect in MindSpore" in caplog.text
     monkeypatch.setattr(settings, "_device", "Ascend")
