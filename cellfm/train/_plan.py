@@ -172,7 +172,7 @@ def plan(
     if made.fits is False:
         warnings.warn(
             f"Too little memory: a device has {capacity / GB:,.1f} GB, and {made.total_memory / GB:,.1f} GB are "
-            f"needed. Lower n_chunks ({train.n_chunks}){_other_cures(train, devices)}.",
+            f"needed. Lower n_chunks ({train.n_chunks}){_other_fixes(train, devices)}.",
             DataWarning,
             stacklevel=2,
         )
@@ -209,7 +209,8 @@ def memory_by_term(
 ) -> dict[str, float]:
     """Bytes on each device: ``weights``, ``gradients``, ``Adam moments``, ``activations``.
 
-    `activations` is how much is held of what the backward pass needs, as a multiple of the least.
+    `activations` is how much is held of what the backward pass needs, as a multiple of the least. Of sharded weights,
+    those of the layer at hand, which are whole, are left out.
     """
     weights = _FLOAT * n_parameters(model)
     kept = weights / (devices if train.shard_weights else 1)
@@ -268,8 +269,8 @@ def cpu_tflops(n: int = 1024, repeats: int = 5) -> float:
     return 2 * n**3 / min(seconds) / 1e12
 
 
-def _other_cures(train: TrainConfig, devices: int) -> str:
-    fixes = [] if train.recompute else ["set recompute = true (Ascend)"]
+def _other_fixes(train: TrainConfig, devices: int) -> str:
+    fixes = [] if train.recompute else ["set recompute = true (JAX)"]
     if devices > 1 and not train.shard_weights:
         fixes.append("set shard_weights = true (JAX)" if train.shard_optimizer else "set shard_optimizer = true")
     return "".join(f", or {fix}" for fix in fixes)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import cellfm as cf
-from cellfm.cli import _demo
-from cellfm.cli._main import main
+from cellfm.cli._main import _demo, main
 from cellfm.config import TrainConfig
 from cellfm.engines import choice, require_engine, start_engine
 from cellfm.errors import InputError, MissingPackageError
@@ -92,6 +91,8 @@ def test_what_an_engine_cannot_do_is_refused_or_said(engine, monkeypatch, caplog
         start_engine("mindspore", "bfloat16")
     with pytest.raises(InputError, match="does not multiply in bfloat16 on CPUs"):
         engine.check_training(TrainConfig(precision="bfloat16"))
+    with pytest.raises(InputError, match="shard_weights = true needs backend='jax'"):
+        engine.check_training(TrainConfig(shard_weights=True))
     engine.check_training(TrainConfig(recompute=True))
     assert "recompute = true has no effect in MindSpore" in caplog.text
     monkeypatch.setattr(settings, "_device", "Ascend")

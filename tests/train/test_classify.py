@@ -129,7 +129,12 @@ def test_the_loss_is_that_of_the_whole_network(model, tokens, kind):
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_what_is_trained_learns_and_never_ends_worse(model, tokens, kind, method):
-    tuned, _, history = train(model, tokens, kind, method=method)
+    tuned, head, history = train(model, tokens, kind, method=method)
+    if method == "lora":  # and the same seed gives the same
+        again, other_head, _ = train(model, tokens, kind, method=method)
+        for name, array in tuned.weights.items():
+            np.testing.assert_array_equal(array, again.weights[name])
+        np.testing.assert_array_equal(head["output.linear.weight"], other_head["output.linear.weight"])
     losses = history["validation_loss"]
     assert losses.min() < 0.7 * losses.iloc[0]
     assert list(history) == ["step", "loss", "validation_loss"]
@@ -159,10 +164,3 @@ def test_a_query_head_learns_on_a_frozen_model(tiny_adata, model, kind):
     assert few.encoder.n_chunks == 3 * few.encoder.chunks_of_a_cell
     np.testing.assert_allclose(again[0], of_queries, **SAME)
     np.testing.assert_allclose(again[1], of_cls, **SAME)
-
-
-def test_same_seed_same_result(model, tokens, kind):
-    (some, head, _), (others, other_head, _) = (train(model, tokens, kind, n_epochs=1) for _ in range(2))
-    for name, array in some.weights.items():
-        np.testing.assert_array_equal(array, others.weights[name])
-    np.testing.assert_array_equal(head["output.linear.weight"], other_head["output.linear.weight"])

@@ -3,7 +3,7 @@
 import dataclasses
 import shutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ N_STEPS, N_GENES, N_CELLS = 20, 60, 24
 GENE_IDS = np.arange(1, N_GENES + 1, dtype=np.int32)
 HELD_OUT = np.arange(N_CELLS) % 5 == 0
 JAX = start_engine("jax")
+slow = partial(pytest.param, marks=pytest.mark.slow)
+"""Further ways of a task, for the weekly run of slow tests."""
 Weights = dict[str, np.ndarray]
 Trained = tuple[list[float], Weights]
 """Losses and weights."""
@@ -166,12 +168,12 @@ FINETUNE = TrainConfig(
 )  # fmt: skip
 
 
-# Each method in one of the tasks that it serves; adapters are trained by the others.
-def test_finetuning(model: CellFM, vocab: Vocabulary, counts: sp.csr_matrix, tokens: TokenBatch):
+@pytest.mark.parametrize("method", ["full", slow("lora")])
+def test_finetuning(model: CellFM, vocab: Vocabulary, counts: sp.csr_matrix, tokens: TokenBatch, method: Any):
     cells = CellTable.from_counts(counts, GENE_IDS, vocab, HELD_OUT)
 
     def task(backend: Any) -> Trained:
-        tuned = finetune(model, cells, method="full", config=FINETUNE, backend=backend)
+        tuned = finetune(model, cells, method=method, config=FINETUNE, lora_rank=4, backend=backend)
         assert tuned.best_step
         return list(tuned.history[["loss", "validation_loss"]].iloc[1:].to_numpy().ravel()), tuned.model.weights
 
@@ -180,7 +182,7 @@ def test_finetuning(model: CellFM, vocab: Vocabulary, counts: sp.csr_matrix, tok
     require_moved(weights, model.weights)
 
 
-@pytest.mark.parametrize(("method", "with_queries"), [("lora", False), ("full", True)])
+@pytest.mark.parametrize(("method", "with_queries"), [("lora", False), slow("full", False), slow("full", True)])
 def test_annotators(model: CellFM, counts: sp.csr_matrix, method: Any, with_queries: bool):
     # The validation cells are the training cells once more, so that what is learned shows in them.
     tokens = tokenize(sp.vstack([counts, counts]).tocsr(), GENE_IDS, max_genes=60)
@@ -206,7 +208,7 @@ def test_annotators(model: CellFM, counts: sp.csr_matrix, method: Any, with_quer
     require_moved(weights, model.weights)
 
 
-@pytest.mark.parametrize("adversary", [0.0, 1.0])
+@pytest.mark.parametrize("adversary", [1.0, slow(0.0)])
 def test_integration(model: CellFM, counts: sp.csr_matrix, tokens: TokenBatch, adversary: float):
     options = IntegrationOptions(
         method="lora", lora_rank=4, lora_layers=None,
