@@ -16,9 +16,10 @@ MOST_BYTES = 250_000
 MOST_BYTES_OF_ALL = 2_000_000
 MACHINE_PATHS = re.compile(r"/(?:work|tmp|home|root|Users|opt)/|[A-Z]:\\\\Users")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+SLOW = {"annotate", "dosage", "integrate", "interferon"}  # run once a week
 run_notebooks = pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=[pytest.mark.slow] if path.stem == "integrate" else []) for path in NOTEBOOKS],
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in SLOW else []) for path in NOTEBOOKS],
     ids=lambda path: path.stem,
 )
 

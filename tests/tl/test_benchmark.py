@@ -39,7 +39,8 @@ def rows(monkeypatch) -> list[tuple[dict[str, np.ndarray], Cells]]:
     return seen
 
 
-@pytest.mark.parametrize("profile", ["fast", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", ["fast", "full"])
 def test_scores_tell_good_from_bad(spots, profile):
     scores = score_embeddings(spots, Cells(BATCHES, LABELS), spots["both"], profile=profile)
     assert ((scores > -0.2) & (scores <= 1)).all(axis=None)
