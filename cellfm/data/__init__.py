@@ -34,7 +34,7 @@ from cellfm.data._recover import (
 from cellfm.data._shards import Corpus
 from cellfm.data._storable import name_problem, require_storable
 from cellfm.data._text import as_text
-from cellfm.data._tokenize import TokenBatch, mix, tokenize
+from cellfm.data._tokenize import TARGET_SUM, TokenBatch, mix, tokenize
 from cellfm.data._values import Values, describe, rounded
 from cellfm.data._write import (
     CELL_SUFFIXES,
@@ -46,6 +46,7 @@ from cellfm.data._write import (
 )
 
 __all__ = [
+    "TARGET_SUM",
     "CellTable",
     "Corpus",
     "Features",
