@@ -205,7 +205,9 @@ class TrainConfig(_Config):
         Weights at the start: ``"random"``, or ``"coexpression"``: CLS starts as the principal components of the
         corpus (see `cellfm.train._start`).
     refine_steps
-        Steps by which the gene vectors of that start are refined before there is a network.
+        Steps by which that start is refined: gene vectors and the way of CLS through the first layer, by contrast.
+    profile_dims
+        Dimensions of the gene vectors of that start that say in which cell types and sources a gene is expressed.
     gene_rate, decoder_rate, head_rate, other_rate
         Learning rates of the gene table, of the decoders, of what an objective adds to the network, and of all the
         rest, as multiples of `learning_rate`; 0 leaves them as they are.
@@ -253,6 +255,7 @@ class TrainConfig(_Config):
     batch_by: str | None = None
     start: Literal["random", "coexpression"] = "random"
     refine_steps: int = 0
+    profile_dims: int = 0
     gene_rate: float = 1.0
     decoder_rate: float = 1.0
     head_rate: float = 1.0
@@ -278,7 +281,7 @@ class TrainConfig(_Config):
         )
         for field in (*counts, "validate_every", "checkpoint_every"):
             self._check(_is_count(getattr(self, field)), field, "a whole number above 0")
-        for field in ("warmup_steps", "refine_steps"):
+        for field in ("warmup_steps", "refine_steps", "profile_dims"):
             self._check(_is_count(getattr(self, field), least=0), field, "a whole number, 0 or more")
         seed = self.random_state
         self._check(_is_count(seed, least=0) and seed < 2**32, "random_state", "a whole number from 0 to 2**32 - 1")
@@ -308,8 +311,9 @@ class TrainConfig(_Config):
         self._check(self.batch_by is None or _is_name(self.batch_by), "batch_by", "the name of a column, or None")
         losses = (self.gene_weight, self.cell_weight, self.contrast_weight, self.type_weight)
         self._check(any(losses), "gene_weight", "above 0 unless another loss is")
-        refines = not self.refine_steps or self.start == "coexpression"
-        self._check(refines, "refine_steps", "0 unless start is 'coexpression'")
+        for field in ("refine_steps", "profile_dims"):
+            allowed = not getattr(self, field) or self.start == "coexpression"
+            self._check(allowed, field, "0 unless start is 'coexpression'")
 
     @property
     def n_views(self) -> int:

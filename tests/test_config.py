@@ -37,6 +37,7 @@ WRONG_TRAIN = {
     **dict.fromkeys(("zero_fraction", "weight_decay", "gene_rate", "decoder_rate"), NOT_NEGATIVE),
     **dict.fromkeys(("head_rate", "other_rate"), NOT_NEGATIVE),
     "refine_steps": (*LEAST_0, 5),  # five steps of refining what no start makes
+    "profile_dims": (*LEAST_0, 5),  # five steps of refining what no start makes
     **dict.fromkeys(("learning_rate", "epsilon", "clip_norm", "loss_scale", "contrast_temperature"), ABOVE_0),
     **dict.fromkeys(
         ("schedule", "optimizer", "clip", "precision", "recompute", "start", "shard_optimizer", "shard_weights"), CHOICE

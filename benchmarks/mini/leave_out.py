@@ -1,69 +1,135 @@
-"""The recipe of `mini` judged on data sets that took no part in it: each left out in turn.
+"""The recipe of `mini` judged on sets that took no part in it: three trainings, each without some of the sets.
 
-    python -m benchmarks.mini.leave_out --data FOLDER --work FOLDER [--sets NAME,NAME] [--config FILE.toml] [--whole]
+    python -m benchmarks.mini.leave_out --prepared FOLDER --work FOLDER [--config FILE.toml] [--seeds 0 1 2]
+        [--folds "groups A" ...] [--results FILE.json] [--whole]
 
-Prints a row a set: nearest-neighbour accuracy and AvgBio of random weights, of the model, and of principal components
-fitted on the very set. Embeddings are those of the start: the shipped recipe trains the decoders alone after it. With
---whole (or another start) the model is trained to the end; runs that were interrupted go on.
+Trains what is missing in `--work`, adds the scores to the results, and prints the table: nearest-neighbour accuracy and
+AvgBio of the model, of the weights that ship and of principal components fitted on the very set. Embeddings are those
+of the start; with --whole the model is trained to the end first.
 """
 
 import argparse
 import json
+import tomllib
 from pathlib import Path
 
-from benchmarks.mini.corpus import load_corpus, principal_components
-from benchmarks.mini.evaluate import judge, scores_of
+import anndata as ad
+import numpy as np
+import scipy.sparse as sp
+
+from benchmarks.mini.corpus import principal_components
+from benchmarks.mini.evaluate import avg_bio, knn_accuracy
+from benchmarks.mini.sets import FOLDS, JUDGED, type_of
 from benchmarks.mini.shards import write_corpus
-from cellfm.corpus._corpus import Corpus
+from cellfm.cells.tokenize import tokenize
 from cellfm.model import CellFM, load_model
 from cellfm.train import pretrain
 from cellfm.train._recipes import model_of, read_config
 from cellfm.train._start import coexpression_start
 
-RECIPE = Path(__file__).parent / "mini.toml"
-LEFT_OUT = (
-    "pbmc3k_clustifyr",
-    "kang_ifnb_pbmc",
-    "crc_tumor_scmetalink",
-    "pbmc_ding_scannotate",
-    "pancreas_cepo",
-    "scmix_3cellline",
-    "celllines_hashing_scds",
-)
+HERE = Path(__file__).parent
+MOST_CELLS = 1000
+"""Cells of a set that are judged, drawn once."""
+N_FOLDS = 5
+SCORES = ("knn", "avg_bio")
 
 
-def start_of(corpus: Corpus, config: Path) -> CellFM:
-    """The model that the recipe starts from."""
-    fields, train = read_config(config)
-    model = model_of(fields, n_genes=len(corpus.vocab))
-    return CellFM(model, corpus.vocab, coexpression_start(corpus, model, train))
+def judged_cells(prepared: Path, name: str, column: str | None) -> tuple[ad.AnnData, np.ndarray, np.ndarray]:
+    """Labelled cells of a set, their labels, and groups whose members may not be neighbours: batches, else fifths."""
+    adata = ad.read_h5ad(prepared / f"{name}.h5ad")
+    labels = adata.obs["label"].to_numpy(str)
+    generator = np.random.default_rng(0)
+    cells = np.flatnonzero([type_of(label) != "" for label in labels])
+    if len(cells) > MOST_CELLS:
+        cells = np.sort(generator.choice(cells, MOST_CELLS, replace=False))
+    fifths = generator.integers(0, N_FOLDS, len(cells)).astype(str)
+    return adata[cells].copy(), labels[cells], adata.obs[column].to_numpy(str)[cells] if column else fifths
+
+
+def judge(prepared: Path, sets: dict[str, str | None], embed) -> dict[str, dict[str, float]]:
+    """Scores by set of an embedding, a function of AnnData."""
+    found = {}
+    for name, column in sets.items():
+        adata, labels, places = judged_cells(prepared, name, column)
+        embedding = embed(adata)
+        # A label that other batches lack cannot be voted for there.
+        told = [len(np.unique(places[labels == label])) > 1 for label in labels]
+        found[name] = {
+            "knn": knn_accuracy(embedding[told], labels[told], places[told]),
+            "avg_bio": avg_bio(embedding, labels),
+        }
+    return found
+
+
+def embedded_by(model: CellFM):
+    def embed(adata: ad.AnnData) -> np.ndarray:
+        ids = model.vocab.find_symbols(adata.var_names.to_numpy(str))
+        tokens = tokenize(
+            sp.csr_matrix(adata.X), ids, max_genes=model.config.max_genes, values=adata.layers.get("values")
+        )
+        return model.encode(tokens).cell
+
+    return embed
+
+
+def trained(prepared: Path, work: Path, fold: str, config: Path, seed: int, *, whole: bool) -> CellFM:
+    """The model of a fold, from `work` where it is there."""
+    corpus = write_corpus(prepared, work / fold / "corpus", FOLDS[fold])
+    run = work / fold / f"{config.stem} {seed}"
+    fields = tomllib.loads(config.read_text())
+    fields["train"]["random_state"] = seed
+    if whole:
+        return pretrain(corpus, fields, out=run)
+    if not (run / "start").exists():
+        shape, train = read_config(fields)
+        model = model_of(shape, n_genes=len(corpus.vocab))
+        CellFM(model, corpus.vocab, coexpression_start(corpus, model, train), name="start").save(run / "start")
+    return load_model(run / "start")
+
+
+def table(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
+    """A row a way, and its means over the judged sets of each fold and over all; `results` by way, fold and set."""
+    rows = ["| way | " + " | ".join(f"{fold}: vote, AvgBio" for fold in FOLDS) + " | mean |", "|---" * 5 + "|"]
+    for way, folds in results.items():
+        means = [
+            [np.mean([scores[score] for scores in folds[fold].values()]) for score in SCORES]
+            for fold in FOLDS
+            if fold in folds
+        ]
+        sets = [scores for of_fold in folds.values() for scores in of_fold.values()]
+        means.append([np.mean([scores[score] for scores in sets]) for score in SCORES])
+        rows.append(f"| {way} | " + " | ".join(f"{vote:.3f}, {bio:.3f}" for vote, bio in means) + " |")
+    return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for corpora and runs")
-    parser.add_argument("--sets", default=",".join(LEFT_OUT))
-    parser.add_argument("--config", type=Path, default=RECIPE)
+    parser.add_argument("--config", type=Path, default=HERE / "mini.toml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--folds", nargs="+", choices=FOLDS, default=list(FOLDS))
+    parser.add_argument("--results", type=Path, default=HERE / "left_out.json")
     parser.add_argument("--whole", action="store_true", help="train to the end, not the start alone")
     arguments = parser.parse_args()
-    vocab = load_model("mini").vocab
-    by_name = {cells.name: cells for cells in load_corpus(arguments.data, vocab)}
-    for name in arguments.sets.split(","):
-        corpus = write_corpus(arguments.data, arguments.work / name / "corpus", [name])
-        if arguments.whole:
-            model = pretrain(corpus, arguments.config, out=arguments.work / name / "run")
-        else:
-            model = start_of(corpus, arguments.config)
-        cells = by_name[name]
-        row = {
-            "random": scores_of(CellFM(model.config, vocab), cells),
-            "mini": scores_of(model, cells),
-            "PCA": judge(cells, principal_components(cells.counts), bio=True),
-        }
-        (arguments.work / f"{name}.json").write_text(json.dumps(row, indent=1))
-        shown = " | ".join(f"{row[way][score]:.3f}" for score in ("knn", "avg_bio") for way in row)
-        print(f"| {name} | {shown} |", flush=True)
+    results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+    columns = {name: column for group in JUDGED.values() for name, column in group.items()}
+
+    def add(way: str, fold: str, embed) -> None:
+        if fold not in results.setdefault(way, {}):
+            sets = {name: column for name, column in columns.items() if name in FOLDS[fold]}
+            results[way][fold] = judge(arguments.prepared, sets, embed)
+            arguments.results.write_text(json.dumps(results, indent=1))
+
+    for fold in arguments.folds:
+        add("PCA", fold, lambda adata: principal_components(sp.csr_matrix(adata.X)))
+        add("mini as shipped", fold, embedded_by(load_model("mini")))
+        for seed in arguments.seeds:
+            way = f"{arguments.config.stem}, seed {seed}" + (", whole" if arguments.whole else "")
+            if fold not in results.get(way, {}):
+                model = trained(arguments.prepared, arguments.work, fold, arguments.config, seed, whole=arguments.whole)
+                add(way, fold, embedded_by(model))
+        print(table(results), flush=True)
 
 
 if __name__ == "__main__":

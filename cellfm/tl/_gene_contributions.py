@@ -40,7 +40,7 @@ def gene_contributions(
     model: str | Path | CellFM = "mini",
     *,
     groupby: str | None = None,
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | str | None = None,
     reference: str = REST,
     direction: np.ndarray | None = None,
     n_deletions: int = 0,
@@ -158,7 +158,8 @@ def gene_contributions(
     require_keys(adata, "key_added", uns=key_added)
     names, codes = _groups(adata, groupby, direction)
     compared_with = None if reference == REST else reference
-    chosen = [name for name in names if name != compared_with] if groups is None else list(groups)
+    groups = [name for name in names if name != compared_with] if groups is None else groups
+    chosen = [groups] if isinstance(groups, str) else list(groups)
     _check_groups(names, chosen, compared_with, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,15 +21,18 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input
+from cellfm.model._cells import read_input, stored_or_new_embedding
 from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes import (
+    CONTRIBUTION,
     adjusted_over_all,
     cls_scores,
+    contrasts,
     is_lncrna,
     is_tested,
     layer_facts,
     marker_table,
+    mean_contributions,
     pick_layer,
     rank_correlation,
     score_matrices,
@@ -41,6 +45,7 @@ def rank_lncrnas(
     model: str | Path | CellFM = "mini",
     *,
     groupby: str,
+    by: Literal["attention", "contribution"] = "attention",
     biotypes: str | Path | Mapping[str, str] | pd.Series | None = None,
     min_cells: int = 10,
     min_frac: float = 0.05,
@@ -75,6 +80,10 @@ def rank_lncrnas(
     {model}
     groupby
         Column of `obs` with the groups; cells without a group are left out.
+    by
+        What the genes of a group are sorted by: ``"attention"``, as in the paper, or ``"contribution"``, what they add
+        to the group's embeddings along their direction (`cf.tl.gene_contributions`), for which there is no p-value: the
+        direction is made from the groups.
     biotypes
         What the genes are: by default the model's vocabulary says; else a column of `var`, the path of a table with
         GENCODE's or HGNC's columns, or a mapping from symbol or Ensembl id to biotype.
@@ -106,10 +115,11 @@ def rank_lncrnas(
     None, or the copy. Sets:
 
     `uns["cellfm_lncrnas"]`
-        DataFrame, a row for each group and gene, the most specific first: ``group``, ``gene`` (as in `var_names`),
+        DataFrame, a row for each group and gene, the first by `by` first: ``group``, ``gene`` (as in `var_names`),
         ``score`` and ``specificity`` (0 to 1 and -1 to 1), ``p_value``, ``p_adjusted``; the control
         ``expression_score``, ``expression_specificity``, ``expression_p_value``, ``expression_p_adjusted``;
-        ``n_cells``, ``fraction``, ``wilcoxon_log_fold_change`` (log2) and ``wilcoxon_p_adjusted``.
+        ``n_cells``, ``fraction``, ``wilcoxon_log_fold_change`` (log2) and ``wilcoxon_p_adjusted``; with
+        ``by="contribution"`` also ``contribution``.
     `uns["cellfm"]["cellfm_lncrnas"]`
         dict: ``attention_layer`` (the layer that was read, from 0), ``active_layers``, ``n_tested`` (pairs that
         p-values are adjusted over), ``expression_correlation`` (rank correlation of the two specificities over the
@@ -135,6 +145,8 @@ def rank_lncrnas(
     """
     if min_cells < 1 or not 0 <= min_frac <= 1 or n_permutations < 1:
         raise InputError("min_cells and n_permutations must be 1 or more, min_frac between 0 and 1.")
+    if by not in ("attention", "contribution"):
+        raise InputError(f"by must be 'attention' or 'contribution', not {by!r}.")
     if layer == "raw":
         raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
     adata = select(data, modality)
@@ -147,7 +159,8 @@ def rank_lncrnas(
     places = np.flatnonzero(is_lncrna(adata, cells.match.ids, loaded.vocab, biotypes))
     ids, first = np.unique(cells.match.ids[places], return_index=True)
     places = places[first]
-    blocks = cls_scores(loaded, cells, layer=network_layer, batch_size=batch_size, random_state=random_state)
+    how = {"layer": network_layer, "batch_size": batch_size, "random_state": random_state}
+    blocks = cls_scores(loaded, cells, **how)
     by_attention, by_expression = score_matrices(blocks, adata.n_obs, len(loaded.vocab) + 1, ids)
     known = groups >= 0
     tested = is_tested(by_attention[known], min_cells)
@@ -168,16 +181,23 @@ def rank_lncrnas(
     )
     values = log_normalised(cells.counts.rows(0, adata.n_obs)[known])[:, places[tested]]
     table = table.merge(_wilcoxon(values, genes, np.array(names)[groups[known]]), how="left", on=["group", "gene"])
+    if by == "contribution":
+        embedding = stored_or_new_embedding(adata, loaded, cells, batch_size=batch_size, random_state=random_state)
+        of_genes, _ = mean_contributions(loaded, cells, contrasts(embedding, groups, names, names, None, None), **how)
+        pairs = pd.MultiIndex.from_product([names, genes], names=["group", "gene"])
+        own = pd.DataFrame({by: of_genes[:, 0, CONTRIBUTION][:, ids[tested]].ravel()}, pairs)
+        table = table.join(own, on=["group", "gene"])
+        table = table.iloc[np.lexsort((-table[by], pd.factorize(table["group"])[0]))].reset_index(drop=True)
+    facts = cells.facts(loaded, random_state) | layer_facts(loaded, network_layer)
+    facts |= {"groupby": groupby, "by": by, "n_permutations": n_permutations}
+    facts |= {
+        "n_tested": len(names) * len(genes),
+        ATTENTION.correlation: rank_correlation(
+            table["specificity"].to_numpy(), table["expression_specificity"].to_numpy()
+        ),
+    }
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.uns[key_added] = table
-        facts = cells.facts(loaded, random_state) | {"groupby": groupby, "n_permutations": n_permutations}
-        facts |= layer_facts(loaded, network_layer)
-        facts |= {
-            "n_tested": len(names) * len(genes),
-            ATTENTION.correlation: rank_correlation(
-                table["specificity"].to_numpy(), table["expression_specificity"].to_numpy()
-            ),
-        }
         out.record(key_added, **facts)
     logger.info(
         "read layer %d; added uns[%r]: %d lncRNAs tested, %d markers at adjusted p of 0.05 (%d by expression alone).",

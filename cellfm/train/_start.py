@@ -18,13 +18,17 @@ from cellfm.config import ModelConfig, TrainConfig
 from cellfm.errors import InputError
 from cellfm.nn.parameters import GATES, Weights, initial_weights
 from cellfm.train._feed import Cells
-from cellfm.train._refine import SourceCells, refine_loadings
+from cellfm.train._refine import SourceCells, refine
 
-CELLS_OF_A_SOURCE = 1000
+CELLS_OF_A_SOURCE = 300
 """Training cells of a source that the components are computed from."""
-REFINED_CELLS_OF_A_SOURCE = 4000
+REFINED_CELLS_OF_A_SOURCE = 2000
 """Training cells of a source that their refinement draws from."""
-COMPONENTS_OF_A_SOURCE = 50
+COMPONENTS_OF_A_SOURCE = 30
+MIN_PROFILE_CELLS = 3
+"""Cells of a type in a source from which its mean expression is taken."""
+MIN_PROFILE_GENES = 0.1
+"""Share of the genes of all sources that a source must show to say where genes are expressed."""
 OFFSET = 0.75
 """How much of the average cell is subtracted from the leading components (their length, the depth, tells T cells);
 from the others all of it is."""
@@ -37,6 +41,8 @@ MOST_CELLS = 0.999
 N_VALUE_DIMS = 16
 """Dimensions of a token that start with its value; the others start with its gene."""
 AT_VALUE, AT_GENE, AT_CLS = 0, 1, 2  # places among them: the value, 1 for genes, 1 for CLS
+MOST_COMPLETED = 64
+"""Components by which missing means are filled in."""
 MAX_VALUE = 9.3  # log1p of a whole cell in one gene, just above
 SCALE = 0.1  # of tokens, next to what attention adds
 CLS_KEY = 300.0  # how much more CLS counts as a key than a gene of value 1; its own vector can be the smaller
@@ -45,7 +51,8 @@ CLS_KEY = 300.0  # how much more CLS counts as a key than a gene of value 1; its
 def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -> Weights:
     """Weights whose CLS output is the principal components of the training cells, each source centred by itself.
 
-    Genes are scaled by :func:`gene_scales`. With `train.refine_steps` the gene vectors are refined by contrast (see
+    Genes are scaled by :func:`gene_scales`. With `train.profile_dims` the last dimensions say where genes are expressed
+    (`profile_loadings`). With `train.refine_steps` gene vectors and the first layer are refined by contrast (see
     `cellfm.train._refine`).
     """
     if not config.is_published_form or config.lora_rank or config.d_model < 2 * N_VALUE_DIMS:
@@ -53,26 +60,44 @@ def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -
             f"start = 'coexpression' needs the published form of the layers, no adapters, and d_model of at least "
             f"{2 * N_VALUE_DIMS}."
         )
+    most = config.d_model - N_VALUE_DIMS - _n_leading(config)
+    if train.profile_dims > most:
+        raise InputError(
+            f"profile_dims must be {most} at most, what the leading heads leave, not {train.profile_dims}."
+        )
     random_state = train.random_state
     sources = _cells_by_source(corpus, random_state)
     sets = [_values(corpus, np.sort(cells[:CELLS_OF_A_SOURCE]), config) for cells in sources]
-    n_dims = config.d_model - N_VALUE_DIMS
-    loadings, average = gene_loadings(sets, n_dims, scales=gene_scales(sets), random_state=random_state)
+    n_dims = config.d_model - N_VALUE_DIMS - train.profile_dims
+    options = {"random_state": random_state, "n_iterations": 4}
+    loadings, average = gene_loadings(sets, n_dims, scales=gene_scales(sets), **options)
     average[: _n_leading(config)] *= OFFSET
-    if train.refine_steps:
-        refined = [_source(corpus, np.sort(cells[:REFINED_CELLS_OF_A_SOURCE]), config, train) for cells in sources]
-        loadings, average = refine_loadings(refined, loadings, average, train.refine_steps, random_state)
-    return start_weights(config, loadings, average, random_state=random_state)
+    if train.profile_dims:
+        shown = [np.sort(cells[:REFINED_CELLS_OF_A_SOURCE]) for cells in sources]
+        types = [_types(corpus, cells, train) for cells in shown]
+        profiles = profile_loadings([_values(corpus, cells, config) for cells in shown], types, train.profile_dims)
+        profiles *= _spread(sets, loadings[:, -1:]) / np.maximum(_spread(sets, profiles), 1e-12)
+        loadings = np.hstack([loadings, profiles])
+        average = np.concatenate([average, _mean_image(sets, profiles)])
+    weights = start_weights(config, loadings, average, n_profile_dims=train.profile_dims, random_state=random_state)
+    if not train.refine_steps:
+        return weights
+    refined = [_source(corpus, np.sort(cells[:REFINED_CELLS_OF_A_SOURCE]), config, train) for cells in sources]
+    weights = open_glu(config, weights, random_state)
+    return refine(config, weights, component_dims(config), CLS_KEY, refined, train.refine_steps, random_state)
 
 
 def _source(corpus: Cells, cells: np.ndarray, config: ModelConfig, train: TrainConfig) -> SourceCells:
     values = _values(corpus, cells, config)
-    own, average = gene_loadings([values], COMPONENTS_OF_A_SOURCE, random_state=train.random_state)
+    own, average = gene_loadings([values], COMPONENTS_OF_A_SOURCE, random_state=train.random_state, n_iterations=2)
     components = values @ own - average
     components /= np.maximum(np.linalg.norm(components, axis=1, keepdims=True), 1e-9)
+    return SourceCells(corpus.counts(cells), _types(corpus, cells, train), components.astype(np.float32))
+
+
+def _types(corpus: Cells, cells: np.ndarray, train: TrainConfig) -> np.ndarray:
     known = train.type_column in corpus.columns
-    types = corpus.codes(train.type_column)[cells] if known else np.full(len(cells), -1)
-    return SourceCells(corpus.counts(cells), types, components.astype(np.float32))
+    return corpus.codes(train.type_column)[cells] if known else np.full(len(cells), -1)
 
 
 def _cells_by_source(corpus: Cells, random_state: int) -> list[np.ndarray]:
@@ -145,8 +170,55 @@ def gene_loadings(
         right = np.linalg.qr(backward(np.linalg.qr(forward(right))[0]))[0]
     loadings = right @ np.linalg.svd(forward(right), full_matrices=False)[2].T[:, :n_dims]
     loadings = np.pad(scales[:, None] * loadings, ((0, 0), (0, n_dims - loadings.shape[1])))
-    average = np.mean([np.asarray(values.mean(0)).ravel() @ loadings for values in sets], axis=0)
-    return loadings, average
+    return loadings, _mean_image(sets, loadings)
+
+
+def _mean_image(sets: list[sp.csr_matrix], loadings: np.ndarray) -> np.ndarray:
+    """Image of the average cell, all sets alike, (n_dims,)."""
+    return np.mean([np.asarray(values.mean(0)).ravel() @ loadings for values in sets], axis=0)
+
+
+def _spread(sets: list[sp.csr_matrix], loadings: np.ndarray) -> np.ndarray:
+    """Standard deviation of the images of cells within sets, (n_dims,)."""
+    return np.sqrt(np.mean([(values @ loadings).var(0) for values in sets], axis=0))
+
+
+def profile_loadings(sets: list[sp.csr_matrix], types: list[np.ndarray], n_dims: int) -> np.ndarray:
+    """Where and how much genes are expressed: components of genes, (n_genes + 1, n_dims), over mean expression.
+
+    The means are those of each type of each set, on a log scale; all cells without a type count as one. What a set does
+    not show of a gene is filled in from the others, by the components themselves.
+    """
+    n_shown = np.array([values.getnnz(0) > 0 for values in sets])  # (n_sets, n_genes + 1)
+    columns = []
+    for values, shown, codes in zip(sets, n_shown, types, strict=True):
+        if shown.sum() < MIN_PROFILE_GENES * n_shown.any(0).sum():
+            continue
+        linear = sp.csr_matrix((np.expm1(values.data), values.indices, values.indptr), values.shape)
+        for code in np.unique(codes):
+            if (codes == code).sum() >= MIN_PROFILE_CELLS:
+                mean = np.asarray(linear[codes == code].mean(0)).ravel()
+                columns.append(np.where(shown, np.log1p(100 * mean), np.nan))
+    expression = np.array(columns, np.float32).T.reshape(sets[0].shape[1], -1)
+    loadings = np.zeros((len(expression), n_dims), np.float32)
+    genes = np.flatnonzero(np.isfinite(expression).sum(1) > 0)
+    if len(genes) and expression.shape[1] >= n_dims:
+        loadings[genes] = _completed_components(expression[genes], n_dims)
+    return loadings
+
+
+def _completed_components(table: np.ndarray, n_dims: int, *, n_iterations: int = 3) -> np.ndarray:
+    """Components of the rows of a table with missing entries (n_rows, n_dims), by the root of their spread."""
+    known = np.isfinite(table)
+    spread = np.nanstd(table, axis=0)
+    table = (table - np.nanmean(table, axis=0)) / np.maximum(spread, 1e-3)
+    filled = np.where(known, table, np.nanmean(table, axis=1, keepdims=True))
+    for _ in range(n_iterations):
+        axes = np.linalg.eigh(filled.T @ filled)[1][:, ::-1][:, : max(n_dims, MOST_COMPLETED)]
+        filled = np.where(known, table, filled @ axes @ axes.T)
+    axes = np.linalg.eigh(filled.T @ filled)[1][:, ::-1][:, :n_dims]
+    scores = filled @ axes
+    return scores / np.sqrt(np.maximum(scores.std(0), 1e-12))
 
 
 def value_table(slopes: np.ndarray, targets: list) -> np.ndarray:
@@ -169,8 +241,28 @@ def _n_leading(config: ModelConfig) -> int:
     return _n_leading_heads(config) * config.d_head - N_VALUE_DIMS
 
 
+def component_dims(config: ModelConfig) -> np.ndarray:
+    """Dimensions of a token that hold components; those of the value lie between the two groups of heads."""
+    n = _n_leading(config)
+    return np.r_[:n, n + N_VALUE_DIMS : config.d_model]
+
+
+def open_glu(config: ModelConfig, weights: Weights, random_state: int = 0) -> Weights:
+    """The weights with an SGLU of the first layer that adds nothing yet, but is at the size at which it learns."""
+    drawn = initial_weights(config, random_state + 1)
+    glu = "backbone.layers.0.glu"
+    opened = {f"{glu}.{name}.weight": drawn[f"{glu}.{name}.weight"] for name in ("gate", "value")}
+    return weights | opened | {f"{glu}.output.weight": np.zeros_like(weights[f"{glu}.output.weight"])}
+
+
 def start_weights(
-    config: ModelConfig, loadings: np.ndarray, average: np.ndarray, *, noise: float = 0.03, random_state: int = 0
+    config: ModelConfig,
+    loadings: np.ndarray,
+    average: np.ndarray,
+    *,
+    n_profile_dims: int = 0,
+    noise: float = 0.03,
+    random_state: int = 0,
 ) -> Weights:
     """Weights whose CLS output is ``sum_g x_g L_g - average``, normalised head by head, up to rotations.
 
@@ -180,6 +272,8 @@ def start_weights(
         (n_genes + 1, d_model - 16) gene vectors L, the leading components first.
     average
         (d_model - 16,) what is subtracted.
+    n_profile_dims
+        Of the last loadings, those of `profile_loadings`: they are not rotated.
     noise
         Scale of the random weights of the backbone next to their usual initial values.
     """
@@ -189,10 +283,12 @@ def start_weights(
     vectors, cell = np.zeros((len(loadings), d)), np.zeros(d)
     for group, own, image in zip(groups, np.split(loadings, [n], 1), np.split(average, [n]), strict=True):
         # A rotation gives each head of a group the same share of every component.
-        rotation = np.linalg.qr(generator.standard_normal((own.shape[1],) * 2))[0]
+        rotation = np.eye(own.shape[1])
+        n_rotated = own.shape[1] - (n_profile_dims if group is groups[1] else 0)
+        rotation[:n_rotated, :n_rotated] = np.linalg.qr(generator.standard_normal((n_rotated,) * 2))[0]
         vectors[:, group], cell[group] = own @ rotation, image @ rotation
     size = SCALE / np.sqrt(np.mean(loadings[np.any(loadings != 0, axis=1)] ** 2))
-    components = np.r_[tuple(groups)]
+    components = component_dims(config)
     weights = {
         name: value if "decoder" in name else value * noise
         for name, value in initial_weights(config, random_state).items()
@@ -208,7 +304,7 @@ def start_weights(
     slopes = np.linspace(-1.5, 1.5, config.d_value)
     weights["embed.value.expand.weight"] = np.where(slopes > 0, slopes, slopes / 0.2)[:, None]
     weights["embed.value.skip"] = np.ones((1, 1))
-    table = weights["embed.value.table.weight"]
+    table = weights["embed.value.table.weight"] = np.zeros((d, config.d_value))
     table[[n + AT_VALUE, n + AT_GENE]] = value_table(slopes, [lambda x: SCALE * x, lambda x: np.full_like(x, SCALE)])
 
     for i in range(config.n_layers):
@@ -219,12 +315,12 @@ def start_weights(
         if i:
             weights |= {f"{layer}.{gate}.weight": np.zeros((d, d)) for gate in GATES}
     attention = "backbone.layers.0.attention"
+    weights |= {f"{attention}.{name}.weight": np.zeros((d, d)) for name in ("key", "value")}
     weights[f"{attention}.key.weight"][:, n + AT_VALUE] += 1 / SCALE
     weights[f"{attention}.key.weight"][:, n + AT_CLS] += CLS_KEY
     weights[f"{attention}.query.weight"][:, n + AT_CLS] += 1
     weights[f"{attention}.query.weight"][:, n + AT_GENE] += 1 / SCALE
     weights[f"{attention}.value.weight"][components, components] += 1
-    weights[f"{attention}.value.weight"][:, n + AT_CLS] = 0  # as a key it counts too much for noise
     weights[f"{attention}.gate.weight"][:, n + AT_CLS] += 2
     weights[f"{attention}.gate.weight"][:, n + AT_GENE] += 0.5
     weights[f"{attention}.output.weight"][components, components] += np.where(components < n, 1, REST)

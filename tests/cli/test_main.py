@@ -318,13 +318,13 @@ def test_convert_goes_both_ways(golden_dir: Path, tmp_path: Path, capsys: pytest
 def test_the_doctors_table_ends_with_1_for_a_problem(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, status: str, code: int, last: str
 ):
-    cure = "" if status == "ok" else "take a rest"
-    findings = [Finding("Python", "ok", "3.11"), Finding("numpy", status, "2.0", cure)]
+    fix = "" if status == "ok" else "take a rest"
+    findings = [Finding("Python", "ok", "3.11"), Finding("numpy", status, "2.0", fix)]
     monkeypatch.setattr(cellfm.cli._doctor, "diagnose", lambda *_, **__: findings)
     assert run("doctor") == code
     said = capsys.readouterr().out
     assert re.search(rf"^numpy   {status} +2\.0$", said, re.MULTILINE)
-    assert ("cure: take a rest" in said) == bool(cure)
+    assert ("fix: take a rest" in said) == bool(fix)
     assert said.strip().endswith(last)
 
 

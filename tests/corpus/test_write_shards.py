@@ -19,7 +19,6 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-import cellfm as cf
 from cellfm.cells.matrix import Matrix
 from cellfm.cells.mudata import without_pulling
 from cellfm.cli import _main as cli
@@ -296,7 +295,7 @@ def test_a_matrix_that_is_not_sorted_by_cell_is_read_whole(tiny_adata, write, tm
 
 
 def test_bad_values_behind_the_sample_stop_the_run(tiny_adata, write, tmp_path, monkeypatch):
-    monkeypatch.setattr(cf._adata, "_SAMPLE_CELLS", 2)
+    monkeypatch.setattr("cellfm.cells.matrix._SAMPLE_CELLS", 2)
     tiny_adata.X[10] *= 0.5
     tiny_adata.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(InputError, match="cells: cells 0 to 39 of adata.X have .*not counts"):

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from cellfm.cells.mudata import without_pulling
 from cellfm.errors import DataWarning, InputError, MissingKeyError
+from cellfm.tasks._expression import correlation, top_changed
 from cellfm.tasks.perturbation import _baselines as b
 from cellfm.tasks.perturbation import _metrics as m
 from cellfm.tasks.perturbation._conditions import CONTROL, read_conditions
@@ -206,7 +207,7 @@ def test_the_bilinear_fit_recovers_what_is_linear_in_the_vectors():
     train, test = SINGLES[:9], SINGLES[9:]
     found = b.bilinear(test, train, np.array([vectors[gene] @ weights for (gene,) in train]), vectors)
     for (gene,), row in zip(test, found, strict=True):
-        assert m.correlation(row, vectors[gene] @ weights) > 0.999
+        assert correlation(row, vectors[gene] @ weights) > 0.999
 
 
 def test_principal_vectors_have_unit_length_on_average_and_leave_missing_genes_out():
@@ -259,7 +260,7 @@ def test_only_the_most_expressed_genes_count_for_the_distance():
 def test_the_most_changed_genes_are_those_of_the_largest_t():
     mean, variance = np.array([1.0, 3.0, 1.2, 0.0]), np.array([1.0, 100.0, 0.01, 1.0])
     control = (np.zeros(4), np.zeros(4), 10)
-    assert m.top_changed(mean, variance, 10, control, 3).tolist() == [2, 0, 1]
+    assert top_changed(mean, variance, 10, control, 3).tolist() == [2, 0, 1]
 
 
 def table_of(values: dict) -> pd.DataFrame:

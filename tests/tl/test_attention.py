@@ -152,6 +152,19 @@ def test_lncrnas_that_mark_a_group_come_first(with_lncrnas, tiny_model):
     assert "GENE0" not in set(table[table["group"] == "A"]["gene"])
 
 
+def test_lncrnas_by_contribution_are_those_of_gene_contributions(with_lncrnas, tiny_model):
+    options = {"groupby": "label", "biotypes": "kind", "n_permutations": 5, "copy": True}
+    expected = cf.tl.rank_lncrnas(with_lncrnas, tiny_model, **options).uns["cellfm_lncrnas"]
+    table = cf.tl.rank_lncrnas(with_lncrnas, tiny_model, by="contribution", **options).uns["cellfm_lncrnas"]
+    assert (table.groupby("group", sort=False)["contribution"].diff().dropna() <= 0).all()
+    cf.tl.gene_contributions(with_lncrnas, tiny_model, groupby="label")
+    pairs = ["group", "gene"]
+    found = with_lncrnas.uns["cellfm_contributions"].set_index(pairs)["contribution"]
+    np.testing.assert_allclose(table["contribution"], found.loc[pd.MultiIndex.from_frame(table[pairs])], atol=1e-6)
+    both = (one.drop(columns="contribution", errors="ignore").sort_values(pairs) for one in (table, expected))
+    pd.testing.assert_frame_equal(*(one.reset_index(drop=True) for one in both))
+
+
 def test_controls_of_lncrnas_are_adjusted_over_the_same_tests(with_lncrnas, tiny_model):
     options = {"groupby": "label", "biotypes": "kind", "n_permutations": 49, "min_frac": 0.0}
     cf.tl.rank_lncrnas(with_lncrnas, tiny_model, min_cells=20, **options)
@@ -204,6 +217,7 @@ def test_rank_lncrnas_refuses(with_lncrnas, tiny_model, tmp_path):
         ),
         ({"biotypes": "nowhere"}, MissingKeyError, "neither a column of var nor a file. Columns: kind"),
         ({"biotypes": tmp_path / "odd.csv"}, InputError, "has the columns a, b; expected one of symbol"),
+        ({"biotypes": "kind", "by": "rank"}, InputError, "by must be 'attention' or 'contribution', not 'rank'"),
         ({"biotypes": "kind", "min_frac": 2}, InputError, "min_frac between 0 and 1"),
         ({"biotypes": "kind", "layer": "raw"}, InputError, r"call adata\.raw\.to_adata\(\) first"),
     ):

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import cellfm as cf
-from cellfm.cells import select as _adata
+from cellfm.cells import matrix as _adata
 from cellfm.cells.mudata import without_pulling
 from cellfm.config import ModelConfig
 from cellfm.errors import DataWarning, InputError, MissingKeyError

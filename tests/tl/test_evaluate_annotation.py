@@ -146,9 +146,9 @@ def test_unknowns_of_a_batch_are_judged_by_the_other_batches(labelled, tiny_mode
     labelled.obs["label"] = np.resize(list("ABC"), 40)
     labelled.obs["study"] = np.where(np.arange(40) < 20, "one", "two")
     seen = []
-    judge = _evaluate_unknowns.judge
+    evaluate = _evaluate_unknowns.evaluate
     monkeypatch.setattr(
-        _evaluate_unknowns, "judge", lambda name, on, fold, **k: seen.append(fold) or judge(name, on, fold, **k)
+        _evaluate_unknowns, "evaluate", lambda name, on, fold, **k: seen.append(fold) or evaluate(name, on, fold, **k)
     )
     monkeypatch.setattr(_evaluate_unknowns, "leave_one_out_folds", partial(leave_one_out_folds, min_train=5))
     table = cf.tl.evaluate_unknowns(

@@ -88,7 +88,7 @@ def test_groups_references_and_directions(tiny_adata, tiny_model):
     label = tiny_adata.obs["label"].astype(str)
     label[:8] = "C"
     tiny_adata.obs["label"] = label
-    cf.tl.gene_contributions(tiny_adata, tiny_model, groupby="label", groups=["A"], reference="B", key_added="one")
+    cf.tl.gene_contributions(tiny_adata, tiny_model, groupby="label", groups="A", reference="B", key_added="one")
     pair = tiny_adata[label != "C"].copy()
     cf.tl.gene_contributions(pair, tiny_model, groupby="label", groups=["A"], key_added="two")
     columns = ["contribution", "reference_contribution", "expression_specificity"]

@@ -14,7 +14,15 @@ from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.nn.parameters import n_active_layers, parameter_shapes
 from cellfm.train import pretrain, write_shards
-from cellfm.train._start import N_VALUE_DIMS, REST, coexpression_start, gene_loadings, gene_scales, start_weights
+from cellfm.train._start import (
+    N_VALUE_DIMS,
+    REST,
+    coexpression_start,
+    gene_loadings,
+    gene_scales,
+    profile_loadings,
+    start_weights,
+)
 
 N_GENES = 300
 IDS = np.arange(1, N_GENES + 1, dtype=np.int32)
@@ -167,3 +175,26 @@ def test_networks_it_is_not_made_for_are_refused(tiny_vocab, fields):
         InputError, match="needs the published form of the layers, no adapters, and d_model of at least 32"
     ):
         coexpression_start(cells_of(tiny_vocab, 20), config_of(**fields), TrainConfig())
+
+
+def test_profile_loadings_tell_where_genes_are_expressed_and_fill_what_a_set_lacks():
+    generator = np.random.default_rng(8)
+    levels = generator.gamma(1.0, 3.0, (6, 2)) @ generator.gamma(1.0, 1.0, (2, 200))  # (types, genes), of rank 2
+    types = np.repeat(np.arange(6), 10)
+    values = [np.log1p(generator.poisson(5 * levels[types])) for _ in range(2)]
+    values[1][:, ::2] = 0
+    whole, part = sp.csr_matrix(values[0]), sp.csr_matrix(values[1])
+    found = profile_loadings([whole, part], [types, types], 2)
+    level = np.log1p(levels.mean(0))
+    fitted = (
+        np.column_stack([found, np.ones(200)])
+        @ np.linalg.lstsq(np.column_stack([found, np.ones(200)]), level, rcond=None)[0]
+    )
+    assert np.corrcoef(fitted, level)[0, 1] > 0.95
+    few = profile_loadings([whole[:2]], [types[:2]], 2)
+    np.testing.assert_array_equal(few, 0)
+
+
+def test_too_many_profile_dimensions_are_refused(tiny_vocab):
+    with pytest.raises(InputError, match="profile_dims must be"):
+        coexpression_start(cells_of(tiny_vocab, 60), config_of(), TrainConfig(start="coexpression", profile_dims=40))
