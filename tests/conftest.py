@@ -13,6 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
@@ -130,6 +131,14 @@ def _no_network() -> Iterator[None]:
         patch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
         patch.setenv("NO_PROXY", "localhost,127.0.0.1")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _close_figures() -> Iterator[None]:
+    """Figures of one test do not stay open for the next."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture
