@@ -124,7 +124,7 @@ class AttentionKeys:
     groups: str = "groups"
     """`uns["cellfm"]["cellfm_attention"]["groups"]`, array of str: the columns."""
     attention_layer: str = "attention_layer"
-    """`uns["cellfm"]["cellfm_attention"]["attention_layer"]`, int: the layer that was read, from 0; also under
+    """`uns["cellfm"]["cellfm_attention"]["attention_layer"]`, int: the layer that was read, counted from 0; also under
     ``cellfm_lncrnas``, ``cellfm_attention_partners`` and ``cellfm_contributions``."""
     active_layers: str = "active_layers"
     """`uns["cellfm"]["cellfm_attention"]["active_layers"]`, array of int: the layers that can be read; also under

@@ -130,7 +130,7 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
     Raises
     ------
     MissingKeyError
-        There is no such layer, or X is empty; the message lists those there are.
+        There is no such layer, or X is empty; the message lists the available ones.
     InputError
         The matrix holds no numbers: text, dates, complex or masked entries.
     """

@@ -130,7 +130,7 @@ class Corpus:
         Raises
         ------
         MissingKeyError
-            The corpus has no such column; the message lists those there are.
+            The corpus has no such column; the message lists the available ones.
         """
         if column not in self.manifest["columns"]:
             raise MissingKeyError(f"The corpus has no column {column!r}; there are: {', '.join(self.columns)}.")

@@ -12,23 +12,22 @@ ax
     Axes to draw on.""",
     "batch_size": """
 batch_size
-    Cells computed at once; by default as many as is fast. Smaller needs less memory; the result is the same.""",
+    Cells computed at once; by default the fastest number. Smaller values need less memory and give the same result.""",
     "copy": """
 copy
     Return a copy instead of writing to `data`.""",
     "gene_key": """
 gene_key
-    Column of `var` with the gene names, or ``"var_names"``, where the automatic choice is wrong.""",
+    Column of `var` with the gene names, or ``"var_names"``, if the automatic choice is wrong.""",
     "hgnc": """
 hgnc
-    Table of previous symbols and aliases: None for that of HGNC where it was fetched before, else that of the
-    package; path of the HGNC complete set; ``"download"`` (into `cf.settings.cache_dir`); False for none.""",
+    Table of previous symbols and aliases: None uses that of HGNC if it was downloaded before, otherwise that of the package; ``"download"`` fetches it into `cf.settings.cache_dir`; a path reads the HGNC complete set; False uses none.""",
     "layer": """
 layer
     Layer with the counts; ``"raw"`` means `adata.raw`; by default X.""",
     "min_known_genes": """
 min_known_genes
-    Least number of genes that the model must know.""",
+    Minimum number of genes that the model must know.""",
     "modality": """
 modality
     Table of a MuData.""",
@@ -40,7 +39,7 @@ save
     File to write the figure to.""",
     "show": """
 show
-    Show the figure; by default if it is neither saved nor drawn by a notebook.""",
+    Show the figure; by default only if it is neither saved nor shown by a notebook.""",
     "vocabulary_model": """
 model
     A model, its name (``"mini"``, or ``"80M"`` and ``"800M"`` once they are in the cache), the path of a model folder

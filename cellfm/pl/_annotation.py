@@ -69,7 +69,7 @@ def annotation(
     InputError
         An unknown panel, ``"confusion"`` without `labels_key`, no cell with a true label.
     MissingKeyError
-        The cells are not annotated, or there is no such column; the message lists those there are.
+        The cells are not annotated, or there is no such column; the message lists the available ones.
 
     Examples
     --------

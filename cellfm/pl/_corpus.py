@@ -51,7 +51,7 @@ def corpus(
     Raises
     ------
     MissingKeyError
-        The corpus has no such column; the message lists those there are.
+        The corpus has no such column; the message lists the available ones.
     CheckpointError
         There is no corpus in that folder, or it is damaged.
 

@@ -40,7 +40,7 @@ def gene_function(
     Raises
     ------
     MissingKeyError
-        No such metric; the message lists those there are.
+        No such metric; the message lists the available ones.
 
     Examples
     --------

@@ -48,7 +48,7 @@ def check(
     InputError
         `data`, `model` or `hgnc` is none of these things.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------

@@ -68,7 +68,7 @@ def harmonize_genes(
         Backed data; genes have to be added up and a matrix holds negative values or NaN; no cells, no genes; names and
         ids of more than a tenth of the genes contradict each other; a table that is not HGNC's.
     MissingKeyError
-        No such modality or column; the message lists those there are.
+        No such modality or column; the message lists the available ones.
     DownloadError
         The HGNC table could not be fetched.
 

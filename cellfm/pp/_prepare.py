@@ -79,7 +79,7 @@ def prepare(
         less than half of them by the usual limit;
         backed data; `layer="raw"`.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
     DownloadError
         The HGNC table could not be fetched.
 

@@ -91,7 +91,7 @@ def recover_counts(
         The values are counts already, negative, not finite, no multiples of one unit, or too few to tell; `adata.raw`
         has other genes.
     MissingKeyError
-        No such layer or modality; the message lists those there are.
+        No such layer or modality; the message lists the available ones.
 
     Warns
     -----

@@ -1,4 +1,4 @@
-"""Tools: run the model and write what it says to AnnData."""
+"""Tools: run the model and write the results to AnnData."""
 
 from cellfm.tl._annotate import annotate
 from cellfm.tl._attention import attention

@@ -57,26 +57,26 @@ def annotate(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Give each cell the label of its type.
+    """Predict the cell type of each cell.
 
-    Takes an annotator that `cf.tl.fit_annotator` made, or fits one to a `reference` on the way. The second is better
-    where query and reference have measured different genes: then the annotator is fitted to the genes that both have,
-    because cells lie apart in the embedding by their panel alone.
+    The function takes an annotator from `cf.tl.fit_annotator`, or fits one to a `reference` first. Pass a `reference`
+    if the two tables have different genes: the annotator is then fitted to the genes that both share, because a
+    different gene panel alone moves cells in the embedding.
 
     Parameters
     ----------
     data
         The cells to label: counts, as for `cf.tl.embed`.
     annotator
-        An annotator or the folder of a saved one.
+        An annotator, or the folder of a saved one.
     reference
-        Cells with labels, where no annotator is given: counts; the genes may be others.
+        Labelled cells to fit an annotator to: counts; their genes may differ from those of `data`.
     labels_key
         Column of `reference.obs` with the labels.
     model
-        The model to fit to the reference; an annotator has its own.
+        The model to fit to the reference. An annotator has its own model.
     method
-        What is trained on the reference: ``"frozen"``, ``"lora"`` or ``"full"``; see `cf.tl.fit_annotator`.
+        What to train on the reference: ``"frozen"``, ``"lora"`` or ``"full"``; see `cf.tl.fit_annotator`.
     head
         ``"mlp"`` or ``"query"``; see `cf.tl.fit_annotator`.
     layer
@@ -84,7 +84,7 @@ def annotate(
     reference_layer
         The same for the reference.
     values_layer
-        Layer of values that you normalised yourself, in both tables, to take in place of log1p of counts per 10,000.
+        Layer, in both tables, with values that you normalised yourself; they replace log1p of counts per 10,000.
     {modality}
     gene_key
         Column of `data.var` with the gene names, or ``"var_names"``, where the automatic
@@ -93,24 +93,26 @@ def annotate(
         The same for the reference.
     {hgnc}
     shared_genes
-        Fit to the genes that reference and query share; otherwise each shows all of its genes.
+        Use only the genes that reference and query share; otherwise use all genes of each table.
     confidence_threshold
-        Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default that of the annotator.
+        Cells with a lower confidence become ``"Unknown"``; 0 to 1, where 0 rejects none. By default the annotator's
+        threshold.
     distance_threshold
-        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default that of the annotator,
-        widened label by label where the query is displaced from the reference, as cells of another study are: by the
-        displacement of the label's cells, up to 1.5 times that of the least displaced other label, and at most to 1.5
-        times the threshold. So it depends on the other cells of the query; a number of yours does not.
+        Cells with a larger distance become ``"Unknown"``; `numpy.inf` rejects none. By default the annotator's
+        threshold, raised for each label whose cells are displaced from the reference, as cells of another study are: by
+        the displacement of the label's cells, up to 1.5 times that of the least displaced other label, and to at most
+        1.5 times the threshold. The default therefore depends on the other cells of the query; a number that you pass
+        does not.
     majority_voting
-        Give all cells of a cluster the label that most of them have, which may be ``"Unknown"``: clusters of a column
-        of `obs`, or True for small ones of the neighbour graph of the embedding (Leiden, as in celltypist).
+        Give all cells of a cluster the most frequent label in it, which may be ``"Unknown"``. Pass a column of `obs`
+        with clusters, or True for small Leiden clusters of the neighbour graph of the embedding, as in celltypist.
     save_annotator
-        Folder to keep the annotator in that was fitted to the reference.
+        Folder in which to save the annotator that was fitted to the reference.
     overwrite
-        Replace the annotator that is in `save_annotator` already; a folder of anything else is never replaced.
+        Replace an annotator that is already in `save_annotator`. A folder with other contents is never replaced.
     {batch_size}
     min_known_genes
-        Least number of genes that the model must know, and that both tables must share.
+        Minimum number of genes that the model must know, and that both tables must share.
     random_state
         Seed of the fit and of the clusters.
     {copy}
@@ -127,32 +129,33 @@ def annotate(
     `obs["cellfm_confidence"]`
         float32: calibrated probability of the raw label; NaN for cells that express no known gene.
     `obs["cellfm_distance"]`
-        float32: Mahalanobis distance to the nearest class of the reference; 1 is the median of its own cells, NaN for
-        cells that express no known gene.
+        float32: Mahalanobis distance to the nearest class of the reference, divided by the median distance of that
+        class's own cells; NaN for cells that express no known gene.
     `obsm["cellfm_proba"]`
         float32, (n_obs, n_classes): calibrated probability of each class.
     `uns["cellfm_label_colors"]`, `uns["cellfm_label_raw_colors"]`
-        list of str: the colours of the labels, those of the reference where it has any; ``"Unknown"`` is grey.
+        list of str: the colours of the labels, taken from the reference if it has any; ``"Unknown"`` is grey.
     `uns["cellfm"]["cellfm_proba"]`
         dict: the names of the classes (``"classes"``), the thresholds (``"confidence_threshold"``,
-        ``"distance_threshold"``, and ``"distance_thresholds"``: the distance for each class as it was applied to this
-        query), model, hashes, genes matched, seed, version.
+        ``"distance_threshold"``, and ``"distance_thresholds"``: the threshold of each class as applied to this query),
+        model, hashes, genes matched, seed, version.
 
     Warns
     -----
     DataWarning
-        More than half of the cells with a label are rejected: by label, how many of how many, and how many by distance.
-        Cells that express no gene that is used; many genes of the reference that the query lacks.
+        More than half of the cells of a label are rejected; the message gives the numbers by label. Some cells express
+        none of the genes that are used. The query lacks many genes of the reference.
 
     Raises
     ------
     InputError
-        Neither annotator nor reference, or both; no counts; no common gene; a threshold out of range; `save_annotator`
-        exists and `overwrite` is false, or it cannot be written; what `cf.tl.fit_annotator` refuses.
+        Neither or both of annotator and reference are given; there are no counts or no common genes; a threshold is out
+        of range; `save_annotator` exists and `overwrite` is false, or it cannot be written; or `cf.tl.fit_annotator`
+        refuses the reference.
     CheckpointError
         A saved annotator is damaged.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------

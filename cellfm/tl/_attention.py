@@ -1,4 +1,4 @@
-"""`cf.tl.attention`: which genes CLS, or a gene, reads."""
+"""`cf.tl.attention`: which genes the cell token, or a gene, attends to."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,16 +55,16 @@ def attention(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Read the attention of the network: how much the cell token, or chosen genes, read each gene.
+    """Score how much the cell token (CLS), or chosen genes, attend to each gene.
 
-    Linear attention has no softmax map. The score from a reader i to a gene j is ``Q_i . K_j`` in each head; within a
-    cell the genes are ranked by it, ranks scaled to 0 (least) to 1 (most) and averaged over the heads (Zeng 2025,
-    "Attention map"). Rows of what is written give (are read), columns receive (read).
+    Linear attention has no softmax map. The score from a reader i to a gene j is ``Q_i . K_j`` in each head. Within
+    each cell the genes are ranked by this score; ranks are scaled from 0 (lowest) to 1 (highest) and averaged over the
+    heads (Zeng 2025, "Attention map"). A reader *reads* the genes that it attends to.
 
-    Such an order can be that of expression in other words. With ``"mini"`` it nearly is, because the keys of its one
-    active layer are built to grow with a token's value. So a control is written beside it, the genes ranked within the
-    same cells by their expression alone, and the rank correlation of the two. Only where attention departs from the
-    control does it say anything that the counts do not.
+    This ranking may merely repeat expression. With ``"mini"`` it nearly does, because the keys of its only active layer
+    are built to grow with a token's value. The tool therefore also writes a control, the genes ranked within the same
+    cells by expression alone, and the rank correlation of the two. Attention adds information only where it differs
+    from the control.
 
     Parameters
     ----------
@@ -72,15 +72,15 @@ def attention(
         Counts, cells x genes. With MuData, the table `modality`.
     {model}
     groupby
-        Column of `obs`: means by group of cells; by default one mean over all cells, called ``all``.
+        Column of `obs` with groups of cells to average over; by default one mean over all cells, called ``all``.
     readers
-        Genes (by `var_names`) whose own reading of the other genes is computed too.
+        Genes (by `var_names`) whose attention to the other genes is computed too.
     attention_layer
-        Layer of the network that is read, from 0; negative ones count from the last. By default the last active one
-        (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of 0.01 or more). Inactive layers,
-        whose attention changes nothing, are refused.
+        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
+        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
+        inactive layer, whose attention changes nothing, raises an error.
     min_cells
-        Means over fewer cells are NaN.
+        Means over fewer cells become NaN.
     layer
         Layer of `data` with the counts; by default X.
     {modality}
@@ -91,7 +91,7 @@ def attention(
     {batch_size}
     {min_known_genes}
     random_state
-        Seed for the choice among the genes of cells that express more than the model takes.
+        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
     {copy}
 
     Returns
@@ -99,23 +99,23 @@ def attention(
     None, or the copy. Sets:
 
     `varm["cellfm_attention"]`
-        float32, (n_vars, n_groups): mean score of CLS for each gene over the cells of a group that express it, NaN
-        where too few do. For each of `readers` also ``varm["cellfm_attention_<gene>"]``, over the cells that express
+        float32, (n_vars, n_groups): mean score from CLS to each gene, over the cells of a group that express the gene;
+        NaN if too few do. For each of `readers` also ``varm["cellfm_attention_<gene>"]``, over the cells that express
         both.
     `varm["cellfm_attention_expression"]`
         float32, (n_vars, n_groups): the control, the same means of ranks by expression; for each of `readers` also
         ``varm["cellfm_attention_<gene>_expression"]``, over the same cells.
     `uns["cellfm"]["cellfm_attention"]`
-        dict: ``groups`` (the columns), ``attention_layer`` (the layer that was read, from 0), ``active_layers``,
-        ``expression_correlation`` (DataFrame: ``reader``, ``group``, ``spearman``, the rank correlation of attention
-        with the control over the genes, and ``n_shared``, how many of the 20 genes that are read most are among the 20
-        that are expressed most), model, hashes, seed, version.
+        dict: ``groups`` (the columns), ``attention_layer`` (the layer that was read, counted from 0),
+        ``active_layers``, ``expression_correlation`` (DataFrame: ``reader``, ``group``, ``spearman``, the rank
+        correlation of attention with the control over the genes, and ``n_shared``, how many of the 20 genes with the
+        highest score are among the 20 most expressed genes), model, hashes, seed, version.
 
     Raises
     ------
     InputError
-        No counts, too few known genes, one group only, no such layer of the network, an inactive one (the active ones
-        are listed), a model without active layers, a reader that the model does not know.
+        No counts, too few known genes, only one group, no such layer of the network, an inactive layer (the message
+        lists the active ones), a model without active layers, a reader that the model does not know.
     MissingKeyError
         No such layer, modality, column or reader.
 
@@ -127,7 +127,7 @@ def attention(
     >>> adata.uns["cellfm"]["cellfm_attention"]["expression_correlation"]
     """
     if layer == "raw":
-        raise InputError("adata.raw has genes of its own, which varm does not: call adata.raw.to_adata() first.")
+        raise InputError("adata.raw has other genes than varm: call adata.raw.to_adata() first.")
     adata = select(data, modality)
     require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{gene}" for gene in readers)])
     names, groups = (["all"], np.zeros(adata.n_obs, int)) if groupby is None else cell_groups(adata, groupby)

@@ -1,4 +1,4 @@
-"""`cf.tl.attention_partners`: the genes that a perturbed gene is most tied to."""
+"""`cf.tl.attention_partners`: the genes most strongly linked to a perturbed gene by attention."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,16 +57,16 @@ def attention_partners(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Rank the genes that a perturbed gene is most tied to, from control cells alone (Zeng 2025, Fig. 5c).
+    """Rank the genes that attention links to a perturbed gene, using control cells only (Zeng 2025, Fig. 5c).
 
-    The perturbed gene is put into every control cell (with one count, where the cell does not express it); the score
-    of another gene is that of attention from the perturbed gene's token, ranked within the cell and averaged over the
-    cells (see `cf.tl.attention`). Nothing is learned from perturbed cells, and attention has no notion of cause: take
-    the list as genes to look at, and set it beside the genes that really change.
+    The perturbed gene is added to every control cell that does not express it, with one count. The score of another
+    gene is its attention score from the token of the perturbed gene, ranked within the cell and averaged over the cells
+    (see `cf.tl.attention`). Nothing is learned from perturbed cells, and attention is not causal: treat the list as
+    candidates, and compare it with the genes that really change.
 
-    The control stands beside: the same genes ranked within the same cells by their expression alone. Where the two
-    orders agree, the list is that of the most expressed genes, whatever was perturbed; with ``"mini"`` that is the rule
-    (see `cf.tl.attention`).
+    The table includes a control: the same genes ranked within the same cells by expression alone. Where the two
+    rankings agree, the list merely shows the most expressed genes, whichever gene was perturbed; with ``"mini"`` this
+    is usually the case (see `cf.tl.attention`).
 
     Parameters
     ----------
@@ -76,18 +76,17 @@ def attention_partners(
     genes
         Perturbed genes, by symbol or Ensembl id; they need not be measured, but the model must know them.
     groupby, control
-        Column of `obs` with the condition of each cell, and its value for control cells; by default all cells are
-        taken.
+        Column of `obs` with the condition of each cell, and its value for control cells; by default all cells are used.
     n_genes
         Genes to keep for each perturbed gene.
     reads
         True: genes that the perturbed gene reads (its query, their keys). False: genes that read it.
     min_cells
-        Genes that fewer of the cells express are left out.
+        Genes that are expressed in fewer cells are left out.
     attention_layer
-        Layer of the network that is read, from 0; negative ones count from the last. By default the last active one
-        (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of 0.01 or more). Inactive layers,
-        whose attention changes nothing, are refused.
+        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
+        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
+        inactive layer, whose attention changes nothing, raises an error.
     layer
         Layer of `data` with the counts; by default X.
     {modality}
@@ -98,7 +97,7 @@ def attention_partners(
     {batch_size}
     {min_known_genes}
     random_state
-        Seed for the choice among the genes of cells that express more than the model takes.
+        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
     {copy}
 
     Returns
@@ -106,20 +105,20 @@ def attention_partners(
     None, or the copy. Sets:
 
     `uns["cellfm_attention_partners"]`
-        DataFrame, a row for each perturbed gene and tied gene, the strongest first: ``perturbed``, ``gene``, ``score``
-        (0 to 1), ``n_cells``; the control ``expression_score`` (0 to 1) and ``expression_rank`` (the place of the gene
-        by it, 1 for the most expressed).
+        DataFrame, a row for each perturbed gene and partner, the strongest first: ``perturbed``, ``gene``, ``score`` (0
+        to 1), ``n_cells``; the control ``expression_score`` (0 to 1) and ``expression_rank`` (its rank, 1 for the most
+        expressed).
     `uns["cellfm"]["cellfm_attention_partners"]`
-        dict: ``attention_layer`` (the layer that was read, from 0), ``active_layers``, ``expression_correlation``
-        (DataFrame by ``perturbed``: ``spearman``, the rank correlation of the two scores over all genes, and
-        ``n_shared``, how many of the genes kept are among as many that are expressed most), model, hashes, seed,
-        version.
+        dict: ``attention_layer`` (the layer that was read, counted from 0), ``active_layers``,
+        ``expression_correlation`` (DataFrame by ``perturbed``: ``spearman``, the rank correlation of the two scores
+        over all genes, and ``n_shared``, how many of the listed genes are among the same number of most expressed
+        genes), model, hashes, seed, version.
 
     Raises
     ------
     InputError
-        No control cells; no such layer of the network, an inactive one (the active ones are listed), a model without
-        active layers.
+        No control cells; no such layer of the network, an inactive layer (the message lists the active ones), a model
+        without active layers.
     MissingKeyError
         The model does not know a perturbed gene; no such layer, modality or column.
 
@@ -131,7 +130,7 @@ def attention_partners(
     if (groupby is None) != (control is None):
         raise InputError("groupby= and control= belong together: a column and its value for control cells.")
     if layer == "raw":
-        raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
+        raise InputError("adata.raw has other genes than adata: call adata.raw.to_adata() first.")
     adata = select(data, modality)
     require_keys(adata, "key_added", uns=key_added)
     chosen = np.arange(adata.n_obs) if groupby is None else _controls(adata, groupby, str(control))

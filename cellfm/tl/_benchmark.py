@@ -1,4 +1,4 @@
-"""`cf.tl.benchmark`: how well embeddings mix batches and keep cell types, beside principal components."""
+"""`cf.tl.benchmark`: how well embeddings mix batches and preserve cell types, compared with principal components."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -38,14 +38,14 @@ def benchmark(
     max_cells: int | None = MAX_CELLS,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Score embeddings by the metrics of scib-metrics (Luecken 2022), always beside principal components.
+    """Score embeddings with scib-metrics (Luecken 2022), always together with principal components.
 
-    `X_pca` is the baseline that every integration has to beat, and what PCR compares with: `obsm["X_pca"]` where it is
-    there (it must be of the data before integration), else 50 components of the 2,000 most variable genes of the
-    log-normalised counts. Where harmonypy is installed, Harmony on these components is one more row.
+    `X_pca` is the baseline that every integration has to beat, and the reference of the PCR metric. It is
+    `obsm["X_pca"]` if this exists (computed before integration), otherwise 50 components of the 2,000 most variable
+    genes of the log-normalised counts. If harmonypy is installed, Harmony on these components is an additional row.
 
-    NMI and ARI are those of the best of ten Leiden clusterings, by exact nearest neighbours. The first run on data of a
-    new size takes longer, as the metrics are compiled for it.
+    NMI and ARI are those of the best of ten Leiden clusterings, with exact nearest neighbours. The first run on data of
+    a new size takes longer, because the metrics are compiled for it.
 
     Parameters
     ----------
@@ -56,32 +56,33 @@ def benchmark(
     label_key
         Column of `obs` with the cell types.
     embeddings
-        Names in `obsm`; by default ``X_cellfm`` and ``X_cellfm_integrated``, as far as they are there.
+        Names in `obsm`; by default those of ``X_cellfm`` and ``X_cellfm_integrated`` that exist.
     layer
         Layer with counts, or values that are log-normalised already, for the components; by default X.
     {modality}
     profile
-        ``"full"`` takes all metrics, ``"fast"`` leaves out kBET and the isolated labels. Aggregates of the two
-        profiles cannot be compared.
+        ``"full"`` computes all metrics, ``"fast"`` leaves out kBET and the isolated labels. The aggregates of the two
+        profiles are not comparable.
     max_cells
-        Most cells to judge: more are sampled, the same share of each batch and label. None takes all.
+        Maximum number of cells. Larger data are sampled, with the same share of each batch and label. None uses all
+        cells.
     random_state
         Seed of the sample and of the components.
 
     Returns
     -------
-    One row for `X_pca`, each embedding and Harmony, in this order. Columns: the metrics, each up to 1 and the higher
-    the better, ``AvgBio`` (mean of NMI, ARI and label silhouette), ``Bio conservation`` and ``Batch correction`` (means
-    of their metrics) and ``Total`` (0.6 of the one and 0.4 of the other). `attrs` holds the profile and the number of
-    cells that were judged. Nothing is written.
+    DataFrame, a row for `X_pca`, each embedding and Harmony, in this order. Columns: the metrics (at most 1, higher is
+    better), ``AvgBio`` (mean of NMI, ARI and label silhouette), ``Bio conservation`` and ``Batch correction`` (means of
+    their metrics), and ``Total`` (0.6 of the one and 0.4 of the other). `attrs` holds the profile and the number of
+    cells. Nothing is written.
 
     Raises
     ------
     InputError
-        An embedding that is not finite or not two-dimensional, missing batches or labels, one batch or one label, no
-        embedding at all, no counts where components are needed.
+        An embedding is not finite or not two-dimensional; batches or labels are missing, or there is only one of them;
+        there is no embedding; or components are needed and there are no counts.
     MissingKeyError
-        No such column, embedding, layer or modality; the message lists those there are.
+        There is no such column, embedding, layer or modality; the message lists the available ones.
 
     Examples
     --------
@@ -104,7 +105,7 @@ def benchmark(
     most = adata.n_obs if max_cells is None else max_cells
     chosen = choose_cells(_pairs(batches, labels), most, random_state=random_state)
     if len(chosen) < adata.n_obs:
-        logger.info("judging %d of %d cells.", len(chosen), adata.n_obs)
+        logger.info("scoring %d of %d cells.", len(chosen), adata.n_obs)
     found = {name: embedding[chosen] for name, embedding in found.items()}
     if counts is None:
         components = np.asarray(adata.obsm[PCA], np.float32)[chosen]

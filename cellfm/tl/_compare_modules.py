@@ -1,4 +1,4 @@
-"""`cf.tl.compare_modules`: modules by embedding, by co-expression and at random, by what they are enriched for."""
+"""`cf.tl.compare_modules`: enrichment of modules from embeddings, from co-expression and at random."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,12 +39,12 @@ def compare_modules(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Compare gene modules of CellFM with those of co-expression and with random ones (Zeng 2025, Fig. 5b).
+    """Compare gene modules of CellFM with co-expression modules and random modules (Zeng 2025, Fig. 5b).
 
-    All graphs are over the same genes (those with every embedding), with the same neighbours, resolutions and seed.
-    Tests and their adjustment are those of `cf.tl.enrich_modules`: over all pairs of a module and a gene set of one
-    partition, with shared genes or without. Random modules have an enriched term in up to about `alpha` of the draws,
-    not in none; the share of the draws in which they do tells whether the tests can be believed.
+    All graphs use the same genes (those that have every embedding) and the same number of neighbours, resolutions and
+    seed. The tests and their adjustment are those of `cf.tl.enrich_modules`: over all pairs of a module and a gene set
+    of one partition, whether or not they share genes. Random modules may have an enriched term in up to about `alpha`
+    of the draws; the share of draws in which they do shows whether the tests can be trusted.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def compare_modules(
     alpha
         Adjusted p-value up to which a term counts as enriched.
     n_random
-        Times that random modules, of the sizes of the first embedding's, are drawn.
+        Number of draws of random modules, which have the sizes of the first embedding's modules.
     layer
         Layer with the counts; by default X.
     {modality}
@@ -81,7 +81,7 @@ def compare_modules(
         DataFrame, a row for each source (the embedding keys, ``"co-expression"``, ``"random"``), resolution and draw:
         ``n_modules``, ``n_genes`` in modules, ``n_tests`` (pairs tested), ``n_enriched`` terms, ``enriched`` (their
         names, joined by semicolons), and ``n_shared`` and ``n_unique``: how many of them co-expression also finds at
-        this resolution, and how many only this source does.
+        this resolution, and how many are found only by this source.
     `uns["cellfm"]["cellfm_module_comparison"]`
         dict: ``n_sets`` that were tested, ``n_background`` (genes), ``alpha``, ``n_random``, seed, version.
 

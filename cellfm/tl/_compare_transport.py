@@ -1,4 +1,4 @@
-"""`cf.tl.compare_transport`: carried cells beside the cells that were observed."""
+"""`cf.tl.compare_transport`: predicted cells beside observed cells of the target condition."""
 
 from pathlib import Path
 
@@ -36,16 +36,16 @@ def compare_transport(
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
 ) -> AnnData:
-    """Put cells before and after a map beside cells that were observed in the other condition.
+    """Compare cells before and after a transport map with cells observed in the target condition.
 
     Parameters
     ----------
     model
-        What `cf.tl.fit_transport` returned.
+        The result of `cf.tl.fit_transport`.
     cells
-        Cells of the condition that the model carries from, as for `cf.tl.transport`.
+        Cells of the source condition, as for `cf.tl.transport`.
     observed
-        Cells of the other condition, in the same form; they should be of the same kinds.
+        Cells of the target condition, in the same form and of the same cell types.
     umap
         Store a UMAP of the latent cells of all three states.
     layer
@@ -56,13 +56,13 @@ def compare_transport(
         choice is wrong.
     {hgnc}
     min_known_genes
-        Least number of genes that the CellFM model must know.
+        Minimum number of genes that the CellFM model must know.
     random_state
-        Seed of the UMAP, and of the cells that distributions are compared by where there are more than 1,000.
+        Seed of the UMAP, and of the sample of cells whose distributions are compared if there are more than 1,000.
 
     Returns
     -------
-    AnnData, (2 * n_cells + n_observed) x genes of the fit, X is log1p of counts per 10,000, float32, with:
+    AnnData, (2 * n_cells + n_observed) x genes of the fit. X is log1p of counts per 10,000, float32. It has:
 
     `obs["cellfm_state"]`
         categorical: ``before``, ``predicted`` or ``observed``.
@@ -77,7 +77,7 @@ def compare_transport(
     Raises
     ------
     InputError
-        Genes of the fit are not measured, values that the space does not take, fewer than 3 cells of a condition.
+        Genes of the fit are missing, the values are not what the space takes, or a condition has fewer than 3 cells.
     MissingKeyError
         No such layer or modality.
 
@@ -89,7 +89,7 @@ def compare_transport(
     """
     tables = [select(table, modality) for table in (cells, observed)]
     if few := [table.n_obs for table in tables if table.n_obs < MIN_CELLS]:
-        raise InputError(f"Expected {MIN_CELLS} or more cells of either condition, found {few[0]}.")
+        raise InputError(f"Expected at least {MIN_CELLS} cells of each condition, found {few[0]}.")
     options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
     before, there = (read_given(model, table, **options) for table in tables)
     moved = model.carry(before.x, before.values)

@@ -1,4 +1,4 @@
-"""`cf.tl.embed`: cells to embeddings."""
+"""`cf.tl.embed`: embeddings of cells."""
 
 from pathlib import Path
 from typing import Literal
@@ -43,34 +43,35 @@ def embed(
     """Embed each cell with CellFM.
 
     Cells are turned into tokens (one for each expressed gene that the model knows), run through the network, and the
-    output for the CLS token is kept (Zeng 2025, Methods). The result of a cell depends on that cell alone: not on
-    the other cells, their order, or `batch_size`. Backed data are read in blocks and never held whole.
+    output for the CLS token is kept (Zeng 2025, Methods). The embedding of a cell depends only on that cell: not on the
+    other cells, their order, or `batch_size`. Backed data are read in blocks and never loaded completely.
 
     Parameters
     ----------
     data
         Counts, cells x genes; gene symbols or Ensembl ids in `var_names` or one of the usual columns of `var`. With
-        MuData, the table `modality`.
+        MuData, those of the table `modality`.
     {model}
     {layer}
     values_layer
-        Layer of values that you normalised yourself (finite, not negative; ``"X"`` means X), to take in place of
-        log1p of counts per 10,000. The matrix of `layer` then only says which genes a cell expresses.
+        Layer with values that you normalised yourself (finite, not negative; ``"X"`` means X); they replace log1p of
+        counts per 10,000. The matrix of `layer` then only says which genes a cell expresses.
     {modality}
     {gene_key}
     {hgnc}
     key_added
-        Where the embedding goes in `obsm`.
+        Key of the embedding in `obsm`.
     {batch_size}
     {min_known_genes}
     empty_cells
-        What to do with cells that express no known gene: ``"nan"`` gives them NaN and warns, ``"error"`` stops.
+        What to do with cells that express no known gene: ``"nan"`` gives them NaN with a warning, ``"error"`` raises an
+        error.
     random_state
-        Seed for the choice among the genes of cells that express more than the model takes (`mini`: 16,384; `80M` and
-        `800M`: 2,048).
+        Seed of the sample of genes that is drawn from cells with more genes than the model takes (`mini`: 16,384; `80M`
+        and `800M`: 2,048).
     checkpoint
-        Folder in which every 8,192 finished cells are kept: after a crash the same call goes on from them, to the same
-        bits as if it had run through. It stays when all is done; remove it then.
+        Folder in which finished cells are saved in pieces of 8,192. After a crash the same call continues from there,
+        and gives exactly the same result. The folder is not removed at the end.
     {copy}
 
     Returns
@@ -80,16 +81,16 @@ def embed(
     `obsm["X_cellfm"]`
         float32, (n_obs, d_model): the embeddings, in the order of the cells.
     `uns["cellfm"]["X_cellfm"]`
-        dict: model, hashes of weights and vocabulary, genes matched, seed, version, and ``fingerprints``, a number a
-        cell by which other tools know that the embedding is still the one of its counts.
+        dict: model, hashes of weights and vocabulary, genes matched, seed, version, and ``fingerprints``, one number
+        for each cell, from which other tools see whether the embedding still belongs to the cell's counts.
 
     Raises
     ------
     InputError
-        No counts (the message says what was found and where counts may be), too few known genes, values that are
-        not finite or negative, no cells, no genes; `checkpoint` holds pieces of another embedding.
+        There are no counts (the message says what was found and where counts may be), too few known genes, values that
+        are negative or not finite, no cells or no genes; or `checkpoint` belongs to another embedding.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------

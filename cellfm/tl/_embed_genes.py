@@ -1,4 +1,4 @@
-"""`cf.tl.embed_genes`: genes to embeddings."""
+"""`cf.tl.embed_genes`: embeddings of genes."""
 
 from pathlib import Path
 from typing import Literal
@@ -49,24 +49,25 @@ def embed_genes(
         MuData, the table `modality`.
     {model}
     kind
-        ``"static"`` takes the rows of the model's gene table, which know no cells. ``"contextual"`` takes the mean of a
-        gene's token output over the cells that express it (Zeng 2025, "Gene-gene relationships"); the cells go through
-        the network block by block, and what is held never grows with their number.
+        ``"static"`` takes the rows of the model's gene table, which do not depend on cells. ``"contextual"`` takes the
+        mean of a gene's token output over the cells that express it (Zeng 2025, "Gene-gene relationships"); cells are
+        processed block by block, so memory does not grow with their number.
     groupby
-        Column of `obs`: contextual embeddings also for each group of cells, in ``varm["cellfm_<group>"]``.
+        Column of `obs` with groups of cells. Each group also gets its own contextual embeddings, in
+        ``varm["cellfm_<group>"]``.
     min_cells
-        Contextual embeddings over fewer cells are NaN.
+        Contextual embeddings of genes that fewer cells express are NaN.
     layer
         Layer with the counts; by default X.
     {modality}
     {gene_key}
     {hgnc}
     key_added
-        Where the embedding goes in `varm`.
+        Key of the embedding in `varm`.
     {batch_size}
     {min_known_genes}
     random_state
-        Seed for the choice among the genes of cells that express more than the model takes.
+        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
     {copy}
 
     Returns
@@ -74,7 +75,7 @@ def embed_genes(
     None, or the copy. Sets:
 
     `varm["cellfm"]`
-        float32, (n_vars, d_model): one embedding a gene, NaN for genes that are unknown or not expressed. With
+        float32, (n_vars, d_model): one embedding for each gene, NaN for genes that are unknown or not expressed. With
         `groupby` also ``varm["cellfm_<group>"]`` for each group (slashes in its name become bars).
     `uns["cellfm"]["cellfm"]`
         dict: model, hashes, kind, genes matched, ``groups`` where there are any, seed, version.
@@ -84,7 +85,7 @@ def embed_genes(
     InputError
         No counts, too few known genes, `groupby` with one group or with ``kind="static"``.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------
@@ -94,7 +95,7 @@ def embed_genes(
     if kind not in ("static", "contextual"):
         raise InputError(f"kind must be 'static' or 'contextual', not {kind!r}.")
     if layer == "raw":
-        raise InputError("adata.raw has genes of its own, which varm does not: call adata.raw.to_adata() first.")
+        raise InputError("adata.raw has other genes than varm: call adata.raw.to_adata() first.")
     adata = select(data, modality)
     names, codes = _groups(adata, kind, groupby)
     require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{name}" for name in names)])
@@ -126,10 +127,11 @@ def embed_genes(
 
 
 def _groups(adata: AnnData, kind: str, groupby: str | None) -> tuple[list[str], np.ndarray]:
-    """Names of the groups, none without `groupby`, and the group of each cell: past the last for those in none."""
+    """Names of the groups (none without `groupby`) and the group of each cell; cells without a group get the number
+    after the last."""
     if groupby is None:
         return [], np.zeros(adata.n_obs, int)
     if kind == "static":
-        raise InputError("groupby= needs kind='contextual': static embeddings know no cells.")
+        raise InputError("groupby= needs kind='contextual': static embeddings do not depend on cells.")
     names, codes = cell_groups(adata, groupby)
     return as_keys(names), np.where(codes < 0, len(names), codes)

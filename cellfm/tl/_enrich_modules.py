@@ -1,4 +1,4 @@
-"""`cf.tl.enrich_modules`: what modules of genes stand for."""
+"""`cf.tl.enrich_modules`: gene sets that are over-represented in gene modules."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,11 +32,11 @@ def enrich_modules(
 ) -> AnnData | MuData | None:
     """Test modules for over-representation of gene sets (hypergeometric, Benjamini-Hochberg).
 
-    The background is the genes of the graph: those that could have come into a module. Tested is every pair of a module
-    (those with `min_genes` of `cf.tl.gene_modules`) and a gene set that has `min_set_genes` to `max_set_genes` genes in
-    the background, whether or not the two share a gene; p-values are adjusted over all of these pairs, so that more
-    modules or more sets do not find more by chance. The table lists the pairs that share genes; those that do not have
-    p-values of 1, and count all the same.
+    The background consists of the genes of the graph, which could have become part of a module. The test covers every
+    pair of a module (with at least `min_genes` of `cf.tl.gene_modules`) and a gene set with `min_set_genes` to
+    `max_set_genes` genes in the background, whether or not the two share a gene. P-values are adjusted over all these
+    pairs, so that more modules or sets do not give more chance findings. The table lists only pairs that share genes;
+    the others have a p-value of 1 and still count in the adjustment.
 
     Parameters
     ----------
@@ -44,18 +44,19 @@ def enrich_modules(
         Cells x genes, after `cf.tl.gene_modules`.
     gene_sets
         Path of a GMT file, a dict of names and genes, or the name of an Enrichr library such as ``"KEGG_2021_Human"``
-        (fetched by gseapy: needs the network). Genes are named as in `var_names`, by symbols as a rule.
+        (downloaded by gseapy, which needs a network). Genes are named as in `var_names`, usually by symbols.
     key
-        Which modules: the `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default.
+        The `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default.
     resolution
-        Which resolution, where there are several; by default the first.
+        Which of several resolutions to use; by default the first.
     min_set_genes, max_set_genes
-        Sets with fewer or more genes in the background are not tested; by default all that have a gene there are.
+        Sets with fewer or more genes in the background are not tested; by default all sets with a gene in it are
+        tested.
     alpha
-        Level that the log speaks of; the table holds everything.
+        Significance level for the log message; the table holds all pairs.
     {modality}
     key_added
-        Where the table goes in `uns`.
+        Key of the table in `uns`.
     {copy}
 
     Returns
@@ -73,11 +74,12 @@ def enrich_modules(
     Raises
     ------
     InputError
-        No gene of the sets is in the graph (names of both are shown), no set of these sizes, a broken line in the file.
+        No gene of the sets is in the graph (the message shows names of both), no set has an allowed size, or the file
+        has an invalid line.
     MissingKeyError
-        No modules; no such resolution.
+        There are no modules, or none at this resolution.
     DownloadError
-        The Enrichr library could not be fetched.
+        The Enrichr library could not be downloaded.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.tl.evaluate_annotation`: how well methods label cells that they have not seen, beside simple baselines."""
+"""`cf.tl.evaluate_annotation`: how well annotation methods label unseen cells, compared with simple baselines."""
 
 import time
 from collections.abc import Sequence
@@ -47,16 +47,16 @@ def evaluate_annotation(
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Measure how well methods label cells whose labels they have not seen.
+    """Measure how well annotation methods label unseen cells.
 
-    Each method is fitted to the training cells of each fold, chooses what it has to choose on a part of these, and is
-    asked about the test cells once. On the same folds the same heads are fitted to the 2,000 most variable genes
-    (log-normalised) and to their 50 principal components in place of the model's embedding, so that what the model adds
-    is not mistaken for what the head adds. Beside them stand logistic regression on these components, as scikit-learn
-    fits it by default, and celltypist where it is installed. Genes and components are chosen on the training cells
-    only. Scores are those of the most probable label; rejection is evaluated by `cf.tl.evaluate_unknowns`.
+    Each method is fitted to the training cells of each fold, makes its choices on a part of these, and predicts the
+    test cells once. On the same folds, the same heads are also fitted to the 2,000 most variable genes (log-normalised)
+    and to their 50 principal components instead of the model's embedding, so that the contribution of the model can be
+    told from that of the head. Further baselines are logistic regression on these components, with the defaults of
+    scikit-learn, and celltypist if it is installed. Genes and components are chosen on the training cells only. Scores
+    are those of the most probable label; `cf.tl.evaluate_unknowns` evaluates rejection.
 
-    Cells are embedded once for all folds and methods, or not at all where `obsm["X_cellfm"]` is of this model.
+    Cells are embedded once for all folds and methods, or not at all if `obsm["X_cellfm"]` comes from this model.
 
     Parameters
     ----------
@@ -68,35 +68,35 @@ def evaluate_annotation(
     batch_key
         Column of `obs` with the batches, for ``split="leave-one-batch-out"``.
     split
-        ``"random"``: `n_folds` stratified folds. ``"leave-one-batch-out"``: each batch in turn is the test; a fold
-        has the classes with more than 10 training cells that also occur in the test. Or a column of `obs`: one fold
-        where it holds ``"train"`` and ``"test"``, else each of its values in turn is the test.
+        ``"random"``: `n_folds` stratified folds. ``"leave-one-batch-out"``: each batch in turn is the test set; a fold
+        uses the classes with more than 10 training cells that also occur in the test set. A column of `obs`: one fold
+        if it holds ``"train"`` and ``"test"``, otherwise each of its values in turn is the test set.
     methods
-        ``"frozen"``, ``"frozen-2"``, ``"frozen-3"``: the model as it is, with a head of 1, 2 or 3 layers on the
-        embedding; ``"query"``: a head that reads the gene tokens; ``"lora"`` (or ``"lora-8"`` and so on, with the
-        rank of the adapters) and ``"full"``: the model is fitted too; ``"knn"``: vote of the nearest training cells.
+        ``"frozen"``, ``"frozen-2"``, ``"frozen-3"``: the unchanged model, with a head of 1, 2 or 3 layers on the
+        embedding; ``"query"``: a head that reads the gene tokens; ``"lora"`` (or ``"lora-8"`` and so on, with the rank
+        of the adapters) and ``"full"``: the model is fitted too; ``"knn"``: a vote of the nearest training cells.
     n_folds
         Number of random folds.
     {layer}
     values_layer
-        Layer of values that you normalised yourself, for the model in place of log1p of counts per 10,000. The
-        baselines go on reading `layer`.
+        Layer with values that you normalised yourself; for the model they replace log1p of counts per 10,000. The
+        baselines still read `layer`.
     {modality}
     {gene_key}
     {hgnc}
     {batch_size}
     {min_known_genes}
     random_state
-        Seed of the folds and of everything that is fitted.
+        Seed of the folds and of all fits.
 
     Returns
     -------
-    A table with a row for each fold and method: ``fold``, ``method``, ``features`` (what the method reads:
-    ``"model"``, ``"pca"``, ``"hvg"``, or ``"genes"`` for all genes), ``n_train``, ``n_test`` (cells), ``accuracy``,
-    ``macro_f1`` (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds`` (fitting and
-    predicting, without the embedding). ``"frozen-pca"`` and ``"frozen-hvg"`` are the head of ``"frozen"`` on principal
-    components and on variable genes, and so for ``"knn"`` and deeper heads; ``"query"``, ``"lora"`` and ``"full"`` are
-    compared with those of ``"frozen"``. Its `attrs` hold:
+    DataFrame, a row for each fold and method: ``fold``, ``method``, ``features`` (the input of the method: ``"model"``,
+    ``"pca"``, ``"hvg"``, or ``"genes"`` for all genes), ``n_train``, ``n_test`` (cells), ``accuracy``, ``macro_f1``
+    (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds`` (fitting and predicting, without the
+    embedding). ``"frozen-pca"`` and ``"frozen-hvg"`` are the head of ``"frozen"`` on principal components and on
+    variable genes; ``"knn"`` and deeper heads have the same baselines. Compare ``"query"``, ``"lora"`` and ``"full"``
+    with the baselines of ``"frozen"``. Its `attrs` hold:
 
     ``"by_class"``
         list of dict, for `pandas.DataFrame`: ``fold``, ``method``, ``label``, ``precision``, ``recall``, ``f1``,
@@ -110,10 +110,10 @@ def evaluate_annotation(
     Raises
     ------
     InputError
-        An unknown method or split, labels that are missing for some cells, one class only or a class of one cell, one
-        batch only, no counts, too few known genes.
+        The method or split is unknown; some cells have no label; there is only one class or one batch, or a class of
+        one cell; there are no counts or too few known genes.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------

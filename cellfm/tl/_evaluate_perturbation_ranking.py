@@ -1,4 +1,5 @@
-"""`cf.tl.evaluate_perturbation_ranking`: how often the perturbation behind a state is found, and by chance."""
+"""`cf.tl.evaluate_perturbation_ranking`: how often the right perturbation is found for a state, compared with
+chance."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,35 +29,35 @@ def evaluate_perturbation_ranking(
     by: Literal["cosine", "euclidean"] = "cosine",
     own_genes: bool = False,
 ) -> pd.DataFrame:
-    """Look for each test condition among all candidates by its measured mean profile (Zeng 2025, hit@k).
+    """Search for each test condition among all candidates, by its measured mean profile (hit@k; Zeng 2025).
 
-    No measured profile of a candidate is used: all are predicted, by the network, by the additive model, and by
-    what the predictor chose where that is another.
+    Measured profiles of the candidates are not used: all are predicted, by the network, by the additive model, and by
+    `predictor.chosen` if that is another method.
 
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in; it has test conditions.
+        The result of `cf.tl.fit_perturbation`, or the folder in which it was saved; it must have test conditions.
     candidates
-        Perturbations to choose from; by default all perturbed genes alone and in pairs. Test conditions that are not
-        among them cannot be found, and are left out.
+        Perturbations to choose from; by default all perturbed genes, alone and in pairs. Test conditions that are not
+        among them are left out.
     most
-        Hits are counted among the first 1 to `most` candidates.
+        Count hits among the first 1 to `most` candidates.
     by
-        What decides the order.
+        Measure by which candidates are ordered.
     own_genes
-        Compare the candidates' own genes too, which gives the answer away.
+        Also compare the perturbed genes of the candidates, which gives the answer away.
 
     Returns
     -------
     DataFrame, a row for each predictor (``network``, ``additive``, `predictor.chosen`, ``chance``) and ``k``:
-    ``correct``, the share of test conditions that are among the first `k`; ``relevant``, the share with a candidate
-    among them that shares a gene; ``n_targets``, ``n_candidates``. Nothing is written.
+    ``correct``, the share of test conditions found among the first `k` candidates; ``relevant``, the share for which
+    one of the first `k` candidates has a gene in common; ``n_targets``, ``n_candidates``. Nothing is written.
 
     Raises
     ------
     InputError
-        No test conditions among the candidates, or too few genes beside the candidates' own.
+        No test condition is among the candidates, or too few genes are left without those of the candidates.
 
     Examples
     --------
@@ -70,7 +71,7 @@ def evaluate_perturbation_ranking(
     conditions = candidate_conditions(predictor, candidates)
     targets = [condition for condition in predictor.split.test if condition in set(conditions)]
     if not targets:
-        raise InputError("No test condition is among the candidates: there is nothing to find.")
+        raise InputError("No test condition is among the candidates.")
     used = predictor.others_than(set() if own_genes else {gene for condition in conditions for gene in condition})
     if used.sum() < LEAST_GENES:
         raise InputError(

@@ -1,4 +1,4 @@
-"""`cf.tl.evaluate_unknowns`: whether cells of a type that the reference lacks are told from the others."""
+"""`cf.tl.evaluate_unknowns`: how well methods recognise cells of a type that the reference lacks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,13 +41,12 @@ def evaluate_unknowns(
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Measure how well methods reject cells of a type that they have not been trained on.
+    """Measure how well annotation methods reject cells of a type that is missing from the training data.
 
-    The cells are parted once, at random, or by batches: then each batch in turn is the query and the others are the
-    reference, which is the harder question where batches are studies. Each type in turn is left out of the training
-    part, and the methods say of the cells of this type, and of the test cells of the others, how sure they are and how
-    far these lie from the reference. The AUROC is the probability that a cell of the left-out type looks more unknown
-    than one of a known type.
+    The cells are split once at random, or by batches: each batch in turn is then the query and the others are the
+    reference, which is the harder task if batches are studies. Each type in turn is left out of the training data, and
+    the methods give a confidence and a distance for the cells of this type and for the test cells of the other types.
+    The AUROC is the probability that a cell of the left-out type looks more unknown than one of a known type.
 
     Parameters
     ----------
@@ -58,43 +57,42 @@ def evaluate_unknowns(
         Column of `obs` with the labels, for every cell.
     batch_key
         Column of `obs` with the batches (studies, donors), for every cell; by default the test cells are drawn at
-        random. A batch is tested with the labels that have more than 10 cells in the others.
+        random. A batch is tested on the labels that have more than 10 cells in the other batches.
     left_out
         The labels to leave out, each in turn; by default all.
     methods
         As for `cf.tl.evaluate_annotation`.
     n_folds
-        One of so many random parts of the cells is the test, without `batch_key`.
+        Without `batch_key`, the cells are split into this many random parts, and one of them is the test set.
     {layer}
     values_layer
-        Layer of values that you normalised yourself; see `cf.tl.evaluate_annotation`.
+        Layer with values that you normalised yourself; see `cf.tl.evaluate_annotation`.
     {modality}
     {gene_key}
     {hgnc}
     {batch_size}
     {min_known_genes}
     random_state
-        Seed of the split and of everything that is fitted.
+        Seed of the split and of all fits.
 
     Returns
     -------
-    A table with a row for each left-out label and method, the same heads on principal components and on variable genes
-    included (``"frozen-pca"``, ``"frozen-hvg"``; see `cf.tl.evaluate_annotation`): ``fold`` (the batch that is tested,
-    ``"1"`` without batches), ``left_out``, ``method``, ``features`` (what it reads), ``n_unknown``, ``n_known`` (test
-    cells), ``auroc_confidence`` (by low confidence),
-    ``auroc_distance`` (by large distance), ``auroc_both`` (by the larger of the two relative to their thresholds),
-    ``unknown_rejected``, ``known_rejected`` (shares of these cells that the method's own thresholds reject, widened for
-    the test cells as `cf.tl.annotate` widens them). Each head
-    measures the distance in what it reads; logistic regression and celltypist have no distance: NaN. Nothing is
+    DataFrame, a row for each left-out label and method, including the same heads on principal components and on
+    variable genes (``"frozen-pca"``, ``"frozen-hvg"``; see `cf.tl.evaluate_annotation`): ``fold`` (the batch that is
+    tested, ``"1"`` without batches), ``left_out``, ``method``, ``features`` (its input), ``n_unknown``, ``n_known``
+    (test cells), ``auroc_confidence`` (by low confidence), ``auroc_distance`` (by large distance), ``auroc_both`` (by
+    the larger of the two relative to their thresholds), ``unknown_rejected``, ``known_rejected`` (shares of these cells
+    that the method's thresholds reject, after the adjustment that `cf.tl.annotate` makes for a displaced query). Each
+    head measures the distance in its own input; logistic regression and celltypist have no distance (NaN). Nothing is
     written to `data`.
 
     Raises
     ------
     InputError
-        An unknown method, fewer than three classes, no such label, no batch that has a label to leave out beside
-        others, and as `cf.tl.evaluate_annotation`.
+        The method or label is unknown; there are fewer than three classes; no batch has a left-out label beside others;
+        or `cf.tl.evaluate_annotation` would refuse the data.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------

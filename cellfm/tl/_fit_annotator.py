@@ -1,4 +1,4 @@
-"""`cf.tl.fit_annotator`: reference cells with labels to a classifier."""
+"""`cf.tl.fit_annotator`: a classifier of cell types, fitted to labelled reference cells."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -47,13 +47,14 @@ def fit_annotator(
     """Fit a classifier of cell types to reference cells.
 
     The head of the paper is a small MLP on the embedding of the cell (Zeng 2025, Methods, "Cell annotation"). With
-    ``method="frozen"`` the model stays as it is: cells are embedded once, or their embedding is taken from `obsm` where
-    `cf.tl.embed` wrote it with the same model, and the head takes seconds. ``"lora"`` and ``"full"`` start from that
-    head and go on with the model below it, so that on the validation cells they never do worse.
+    ``method="frozen"`` the model is not changed: cells are embedded once, or their embedding is taken from `obsm` if
+    `cf.tl.embed` wrote it with the same model, and fitting the head takes seconds. ``"lora"`` and ``"full"`` start from
+    that head and also train the model, so that they are never worse on the validation cells.
 
-    A part of each class is held out: for validation, for the temperature that makes the confidence honest (Guo 2017),
-    and for the thresholds beyond which a cell is ``"Unknown"``: at most 5 % of the held-out cells are, half of them by
-    confidence and half by distance. The distance is Mahalanobis's to the nearest class in the embedding (Lee 2018).
+    A part of each class is held out for validation, for the temperature that calibrates the confidence (Guo 2017), and
+    for the thresholds beyond which a cell becomes ``"Unknown"``: they reject at most 5 % of the held-out cells, half by
+    confidence and half by distance. The distance is the Mahalanobis distance to the nearest class in the embedding (Lee
+    2018).
 
     Parameters
     ----------
@@ -61,53 +62,57 @@ def fit_annotator(
         Cells with labels: counts, as for `cf.tl.embed`.
     {model}
     labels_key
-        Column of `obs` with the labels. Cells without label (missing or empty) are left out, with a warning.
+        Column of `obs` with the labels. Cells without a label (missing or empty) are left out, with a warning.
     method
-        What is trained: the head alone (``"frozen"``), adapters beside it (``"lora"``), or everything (``"full"``).
+        What to train: only the head (``"frozen"``), the head and adapters (``"lora"``), or everything (``"full"``).
     head
-        ``"mlp"`` on CLS, or ``"query"``: learned class queries read the gene tokens by cross-retention. The second
-        runs the network in each step, also when it is frozen.
+        ``"mlp"`` on CLS, or ``"query"``: learned class queries read the gene tokens by cross-retention. A query head
+        runs the network in each step, even if the model is frozen.
     n_layers
         Layers of the MLP, 1 to 3.
     {layer}
     values_layer
-        Layer of values that you normalised yourself; see `cf.tl.embed`.
+        Layer with values that you normalised yourself; see `cf.tl.embed`.
     {modality}
     {gene_key}
     {hgnc}
     validation_fraction
         Share of each class that is held out.
     class_weight
-        ``"balanced"`` lets every class count the same, however many cells it has; None every cell.
+        ``"balanced"`` gives every class the same weight, however many cells it has; None gives every cell the same
+        weight.
     lora_rank
         Rank of the adapters.
     n_epochs
-        Most passes over the cells: by default 5, or 10 for a frozen model with ``"query"``. For a frozen model with
-        an MLP, the updates on all cells at once (300); a head of one layer, logistic regression, takes fewer where it
-        has converged before.
+        Maximum number of passes over the cells: by default 5, or 10 for a frozen model with ``"query"``. For a frozen
+        model with an MLP it is the number of updates on all cells at once (300); a head of one layer (logistic
+        regression) stops earlier if it has converged.
     learning_rate
-        Of ``"lora"`` (by default 1e-3), ``"full"`` (3e-4) and ``"query"`` (1e-3).
+        Learning rate of ``"lora"`` (by default 1e-3), ``"full"`` (3e-4) and ``"query"`` (1e-3).
     patience
-        Of the same: validations without improvement after which training stops (4); there are two in an epoch.
+        For the same: number of validations without improvement after which training stops (4). There are two
+        validations per epoch.
     batch_size
-        Of the same: cells of an update (64).
+        For the same: cells per update (64).
     {min_known_genes}
     random_state
         Seed of everything.
     backend
-        What trains: ``"jax"``, ``"mindspore"``, or ``"auto"``; see `cf.train.pretrain`. By default what the model was
-        loaded with.
+        Engine that trains: ``"jax"``, ``"mindspore"`` or ``"auto"``; see `cf.train.pretrain`. By default that of the
+        model.
 
     Returns
     -------
-    The annotator, for `cf.tl.annotate`; it has `predict`, `save` and `load`. Nothing is written to `reference`.
+    The annotator, for `cf.tl.annotate`. It has the methods `predict`, `save` and `load`. Nothing is written to
+    `reference`.
 
     Raises
     ------
     InputError
-        What `cf.tl.embed` refuses; one class only, or a class of one cell, which is named; an option that is none.
+        `cf.tl.embed` would refuse the data; there is only one class, or a class of one cell, which the message names;
+        or an option has an invalid value.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.tl.fit_perturbation`: cells with perturbed genes to a predictor of what perturbations change."""
+"""`cf.tl.fit_perturbation`: a predictor of the effects of perturbations, fitted to perturbed cells."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,20 +63,20 @@ def fit_perturbation(
     random_state: int = 0,
     backend: Backend = "auto",
 ) -> PerturbationPredictor:
-    """Fit a network that predicts what perturbing one or two genes changes, and judge it beside simple baselines.
+    """Fit a network that predicts what perturbing one or two genes changes, and compare it with simple baselines.
 
     The network is that of GEARS (Roohani 2023) with gene embeddings of CellFM (Zeng 2025, "Perturbation"): a graph of
-    co-expressed genes, a graph of genes that share Gene Ontology terms, and layers across genes. Its training departs
-    from GEARS by default: the network learns what is left beside the additive prediction (`start`), from means of a few
-    cells (`cells_per_pair`), by the squared error (`power`) and without decay (`weight_decay`).
+    co-expressed genes, a graph of genes that share Gene Ontology terms, and layers across genes. Its training differs
+    from GEARS by default: the network learns the residual of the additive prediction (`start`), from means of a few
+    cells (`cells_per_pair`), with the squared error (`power`) and without weight decay (`weight_decay`).
 
-    Validation conditions choose twice, by the squared error on their 20 most changed genes. Of the epochs, that before
-    learning among them, the earliest is kept whose error is within one standard error of the least. Then the network
-    stands against the baselines: what predicts, `predictor.chosen`, is the additive model unless the error of another
-    is lower by more than one standard error. Differences are paired by condition; with a single validation condition by
-    its genes, which is weaker evidence: keep several where you split by a column. Everything is reported on test
-    conditions that nothing was chosen by. On published data no deep model has reliably beaten the baselines
-    (Ahlmann-Eltze 2025): look at `evaluation` before you believe a prediction.
+    The validation conditions are used for two choices, by the squared error on their 20 most changed genes. First, the
+    epoch: the earliest one, including the state before training, whose error is within one standard error of the
+    minimum. Second, the method, `predictor.chosen`: the additive model, unless the error of another method is lower by
+    more than one standard error. Differences are paired by condition, or, if there is only one validation condition, by
+    gene; this is weaker evidence, so keep several if you split by a column. All results are reported on test
+    conditions, which influence no choice. On published data no deep model has reliably beaten the baselines
+    (Ahlmann-Eltze 2025): look at `evaluation` before you trust a prediction.
 
     Parameters
     ----------
@@ -84,40 +84,41 @@ def fit_perturbation(
         Counts, or log1p of counts per 10,000, of control and perturbed cells. With MuData, the table `modality`.
     {model}
     condition_key
-        Column with the condition of each cell. With MuData it may stand in `obs` of the table, of the MuData, or of the
-        table of guides ``"gdo"``. Cells whose label is missing, or is text of `cf.settings.missing_labels`, are left
-        out, with a warning. Labels are read as text by what they name among the genes of the data, of the model, of
-        `gene_sets` and of `candidates`:
+        Column with the condition of each cell. With MuData it may be in `obs` of the table, of the MuData, or of the
+        table of guides ``"gdo"``. Cells whose label is missing, or is listed in `cf.settings.missing_labels`, are left
+        out, with a warning. Labels are read as text, and matched to the genes of the data, of the model, of `gene_sets`
+        and of `candidates`:
 
-        - one gene: ``A``, ``A+ctrl``, ``A_ctrl``; a name that is a gene as it stands is never taken apart (``HLA-A``);
-        - a guide of it, or how it was perturbed: ``A_1``, ``A_sg2``, ``sgA-1``, ``A KO``, ``A_P1P2``; all guides of a
-          gene are pooled, which is logged with their numbers;
-        - two genes: ``A+B``, ``A|B``, ``A,B``, ``A;B``, and ``A_B`` where both are genes, with or without guides;
+        - one gene: ``A``, ``A+ctrl``, ``A_ctrl``; a label that is itself a gene name is never split (``HLA-A``);
+        - a gene with a guide or with the type of perturbation: ``A_1``, ``A_sg2``, ``sgA-1``, ``A KO``, ``A_P1P2``; all
+          guides of a gene are pooled, and their number is logged;
+        - two genes: ``A+B``, ``A|B``, ``A,B``, ``A;B``, and ``A_B`` if both are genes, with or without guides;
         - control: ``ctrl``, ``control``, ``non-targeting``, ``NT``, ``NegCtrl0``, ``safe-targeting``, ``unperturbed``
-          and the like, in any case and with any number; what was taken for control is logged.
+          and the like, in any capitalisation and with any number; the labels taken as control are logged.
 
-        Labels that fit none of these are listed in the error.
+        The error lists the labels that fit none of these.
     control
-        Label or labels of control, in place of the usual words; a number is compared as text.
+        Label or labels of control cells, instead of the words above; a number is compared as text.
     parse_labels
-        How labels are to be read instead: a separator such as ``"-"``, by which they are split and nothing else; a
-        mapping of labels to ``"A"``, ``"A+B"``, ``["A", "B"]``, ``"ctrl"``, or None to leave their cells out, the
-        other labels being read as usual; or a function from a label to one of these.
+        Another way to read labels: a separator such as ``"-"``, at which labels are split; a mapping from labels to
+        ``"A"``, ``"A+B"``, ``["A", "B"]`` or ``"ctrl"``, or to None to leave their cells out (labels that are not in
+        the mapping are read as usual); or a function from a label to one of these.
     gene_sets
         Terms and their genes (a GMT file, a dict, or the name of an Enrichr library), for the graph of perturbed genes.
-        Genes without terms are tied to those with the most similar CellFM embedding; by default all are.
+        Genes without terms are linked to the genes with the most similar CellFM embedding; without `gene_sets`, all
+        genes are.
     split
-        ``"simulation"``: a quarter of the perturbed genes is never seen in training, nor a quarter of the pairs of
-        seen ones. ``"single"``: singles alone. ``"all"``: nothing is tested. Or a column with ``train``,
-        ``validation`` and ``test``, one for all cells of a condition.
+        ``"simulation"``: a quarter of the perturbed genes is kept out of training, and so is a quarter of the pairs of
+        the other genes. ``"single"``: single genes only. ``"all"``: no test conditions. Or a column with ``train``,
+        ``validation`` and ``test``, with the same value for all cells of a condition.
     genes
-        Vectors of the measured genes: rows of the model's table, mean output over the control cells, or learned.
+        Vectors of the measured genes: rows of the model's gene table, mean outputs over the control cells, or learned.
     perturbation
-        Vectors of the perturbed genes: rows of the model's table, or learned, for which labels need not be genes:
-        those that are none are taken as they are, with a warning.
+        Vectors of the perturbed genes: rows of the model's gene table, or learned. With learned vectors, labels need
+        not be genes: labels that are not genes are used as they are, with a warning.
     start
-        What the network learns to depart from: the sum of the changes of the single genes (the mean change for genes
-        not seen alone), the mean change of training, or no change, as in GEARS.
+        Prediction to which the network learns a correction: the sum of the changes of the single genes (the mean change
+        for genes not seen alone), the mean change of the training conditions, or no change, as in GEARS.
     candidates
         Genes to be perturbed later that are neither measured nor perturbed here.
     uncertainty
@@ -130,7 +131,7 @@ def fit_perturbation(
     {gene_key}
     {hgnc}
     min_known_genes
-        Least number of genes that the model must know; 0 with ``genes="learned"`` asks for none.
+        Minimum number of genes that the model must know; 0 with ``genes="learned"`` asks for none.
     n_epochs
         Most passes over the cells, of 5 steps at least; training stops after 5 without improvement on the validation
         conditions.
@@ -149,7 +150,7 @@ def fit_perturbation(
     random_state
         Seed of everything.
     backend
-        What trains: ``"jax"``, ``"mindspore"``, or ``"auto"``; see `cf.train.pretrain`.
+        Engine that trains: ``"jax"``, ``"mindspore"`` or ``"auto"``; see `cf.train.pretrain`.
 
     Returns
     -------
@@ -162,7 +163,7 @@ def fit_perturbation(
         No control cells (the labels are listed), labels that cannot be read, perturbed genes of which nothing is
         known, too few conditions for the split, values that are neither counts nor log-normalised.
     MissingKeyError
-        No such column, layer or modality; the message lists those there are.
+        There is no such column, layer or modality; the message lists the available ones.
 
     Examples
     --------

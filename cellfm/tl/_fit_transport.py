@@ -57,57 +57,56 @@ def fit_transport(
 
     No cell is ever measured in both conditions, so the map is learnt between two sets of cells: by optimal transport
     with convex potentials (CellOT, Bunne 2023) or with entropy (Cuturi 2013), or as a shift of the mean, in a latent
-    space of ours or in that of scGen (Lotfollahi 2019). The test cells stand beside no change, the mean shift in the
-    same space and the mean change of each gene: look at `evaluation` before you believe a prediction.
+    space of ours or in that of scGen (Lotfollahi 2019). The result on test cells is compared with no change, the mean
+    shift in the same space and the mean change of each gene: look at `evaluation` before you trust a prediction.
 
     Parameters
     ----------
     adata
         Cells of both conditions: counts for the ``cellfm`` space, counts or log1p of counts per 10,000 for the others.
-        With MuData, the table `modality`. Cells of other conditions are not read.
+        With MuData, the table `modality`. Cells of other conditions are ignored.
     model
         A model, its name or its path; see `cf.load_model`. Only the ``cellfm`` space needs it.
     condition_key
         Column of `obs` with the conditions.
     source
-        Condition that cells come from.
+        Condition to map cells from.
     target
-        Condition that they are carried to.
+        Condition to map cells to.
     method
-        ``"cellot"``: optimal transport with convex potentials. ``"entropic"``: with entropy (needs ott-jax:
-        ``pip install 'cellfm[perturb]'``). ``"latent_shift"``: the mean over the groups of `groupby` of the difference
-        of their means in the latent space. ``"mean_shift"``: the difference of the means over all cells.
-        ``"scgen"``: scGen, that is the balanced shift of ``"latent_shift"`` in the variational autoencoder of scGen,
-        trained by pertpy (``pip install 'cellfm[scgen]'``). ``"identity"``: no change. A name means the same algorithm
+        ``"cellot"``: optimal transport with convex potentials. ``"entropic"``: with entropy (needs ott-jax: ``pip
+        install 'cellfm[perturb]'``). ``"latent_shift"``: the mean over the groups of `groupby` of the difference of
+        their means in the latent space. ``"mean_shift"``: the difference of the means over all cells. ``"scgen"``:
+        scGen, which is the balanced shift of ``"latent_shift"`` in the variational autoencoder of scGen, trained by
+        pertpy (``pip install 'cellfm[scgen]'``). ``"identity"``: no change. Each name always means the same algorithm,
         whatever is installed.
     space
-        ``"cellfm"``: an autoencoder on CellFM embeddings that tells expression. ``"pca"``: principal components of the
+        ``"cellfm"``: an autoencoder from CellFM embeddings to expression. ``"pca"``: principal components of the
         predicted genes. ``"genes"``: these genes themselves. ``"scgen"``: the variational autoencoder of scGen over
-        these genes, trained by pertpy. By default ``"cellfm"``, and ``"scgen"`` for the method of that name, which
-        has no other.
+        these genes, trained by pertpy. By default ``"cellfm"``; the method ``"scgen"`` always uses ``"scgen"``.
     holdout
-        Column of `obs` and a group, such as ``("cell_type", "B cells")``, whose cells are the test; by default a random
-        part of all cells is.
+        Column of `obs` and a group, such as ``("cell_type", "B cells")``, whose cells are the test set; by default a
+        random part of all cells is.
     test_fraction
-        Size of that part.
+        Size of that random part.
     groupby
-        Column of `obs`, such as the cell type, over whose groups the shift of ``"latent_shift"`` and ``"scgen"`` is
-        balanced; both need it, and the other methods do not take it.
+        Column of `obs`, such as the cell type, with the groups over which ``"latent_shift"`` and ``"scgen"`` balance
+        their shift. Both need it; the other methods do not accept it.
     decode
-        Predict the ``"change"`` of a cell and add it to what was measured, or the ``"whole"`` cell.
+        Predict the ``"change"`` of a cell and add it to the measured values, or predict the ``"whole"`` cell.
     n_genes
-        Most variable genes of the training cells, which are predicted; None for all that are expressed.
+        Number of most variable genes of the training cells to predict; None for all expressed genes.
     n_components
         Dimensions of the latent space.
     n_steps
-        Most steps of CellOT's outer potential, each after ten of the inner one; training stops earlier where
-        validation cells come no nearer.
+        Maximum number of steps of CellOT's outer potential, each after ten of the inner one; training stops earlier if
+        the validation cells do not improve.
     learning_rate
-        Of CellOT.
+        Learning rate of CellOT.
     batch_size
-        Cells of either condition in a step of CellOT.
+        Cells of each condition in a step of CellOT.
     start
-        CellOT starts from the ``"shift"`` of the mean, or from no change (``"none"``).
+        Start CellOT from the ``"shift"`` of the mean, or from no change (``"none"``).
     layer
         Layer with the expression; by default X.
     {modality}
@@ -122,19 +121,20 @@ def fit_transport(
     Returns
     -------
     The fitted model, for `cf.tl.transport` and `cf.tl.compare_transport`; it has `evaluation`, `history`, `save` and
-    `load`. Nothing is written to `adata`. An embedding in ``obsm["X_cellfm"]`` is taken where it is of this model.
+    `load`. Nothing is written to `adata`. An embedding in ``obsm["X_cellfm"]`` is used if it comes from this model.
 
     Raises
     ------
     InputError
-        Equal or missing conditions (those there are are listed), cells without a condition, fewer than 20 cells of a
-        condition for training or test, values that are neither counts nor log-normalised, too many genes for the
-        ``genes`` space, `groupby` missing or given to a method that does not read it, a `space` that ``"scgen"`` has
-        not.
+        Equal or missing conditions (the message lists the available ones), cells without a condition, fewer than 20
+        cells of a condition for training or test, values that are neither counts nor log-normalised, too many genes for
+        the ``genes`` space, `groupby` missing or given to a method that does not use it, or a `space` that ``"scgen"``
+        does not have.
     MissingPackageError
-        ott-jax or pertpy is needed and not installed; it is an `ImportError`, and the message names the extra.
+        ott-jax or pertpy is needed and not installed. The error is also an `ImportError`, and the message names the
+        extra.
     MissingKeyError
-        No such column, layer or modality; the message lists those there are.
+        There is no such column, layer or modality; the message lists the available ones.
 
     Examples
     --------

@@ -59,17 +59,18 @@ def gene_contributions(
 ) -> AnnData | MuData | None:
     """Measure how much each gene contributes to the embedding of cells along a direction.
 
-    In a layer of linear attention CLS takes ``sum_j (q . k_j) v_j`` from the tokens j of a cell, which is normalised,
-    gated and projected. With norm and gate as they are, that is a sum of one vector a gene, and each of these,
-    projected on a direction, is a number: the gene's contribution. Contributions of all genes and of CLS itself add up
-    exactly to the attention output of the layer along the direction. What later norms and layers make of it is left
-    out; deletion of a gene's token includes it, exactly and slowly.
+    In a layer of linear attention, CLS takes ``sum_j (q . k_j) v_j`` from the tokens j of a cell; the sum is
+    normalised, gated and projected. If norm and gate are held fixed, the result is a sum of one vector per gene. The
+    projection of this vector on a direction is the gene's contribution. The contributions of all genes and of CLS
+    itself add up exactly to the attention output of the layer along the direction. Later norms and layers are ignored;
+    deleting a gene's token takes them into account exactly, but is slow.
 
-    The direction is that from the mean embedding (each of length 1) of the other cells to that of a group, or one that
-    is given: ``after.mean(0) - before.mean(0)`` of two embeddings of the same cells shows what fine-tuning has learned
-    to read.
+    By default the direction points from the mean embedding (each of length 1) of the other cells to that of a group.
+    You can also pass one: ``after.mean(0) - before.mean(0)`` of two embeddings of the same cells shows what fine-tuning
+    has learned to use.
 
-    A gene can contribute because it is highly expressed, or expressed in this group alone. Both stand beside.
+    A gene can contribute because it is highly expressed, or because only this group expresses it. The table therefore
+    includes both measures as controls.
 
     Parameters
     ----------
@@ -80,22 +81,22 @@ def gene_contributions(
     groupby
         Column of `obs` with the groups; cells without a group are left out. Needed unless `direction` is given.
     groups
-        Groups to explain, by default all.
+        Groups to explain; by default all.
     reference
-        ``"rest"`` compares each group with all other cells, the name of a group with its cells.
+        ``"rest"`` compares each group with all other cells; the name of a group compares with its cells.
     direction
-        (d_model,) vector in the space of embeddings, in place of the difference between groups; only its direction
-        counts.
+        (d_model,) vector in the space of embeddings, instead of the difference between groups; its length does not
+        matter.
     n_deletions
-        So many of the genes that contribute most to each group are also deleted from its cells.
+        Number of genes, of those that contribute most to each group, to delete from its cells as well.
     deleted_genes
-        Genes (by `var_names`) that are deleted, too.
+        Further genes (by `var_names`) to delete.
     attention_layer
-        Layer of the network that is read, from 0; negative ones count from the last. By default the last active one
-        (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of 0.01 or more). Inactive layers,
-        whose attention changes nothing, are refused.
+        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
+        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
+        inactive layer, whose attention changes nothing, raises an error.
     min_cells
-        Cells of a group that must express a gene for it to be listed.
+        Minimum number of cells of a group that express a gene for it to be listed.
     layer
         Layer of `data` with the counts; by default X.
     modality
@@ -110,9 +111,9 @@ def gene_contributions(
     batch_size
         Cells computed at once; the result is the same.
     min_known_genes
-        Least number of genes that the model must know.
+        Minimum number of genes that the model must know.
     random_state
-        Seed for the choice among the genes of cells that express more than the model takes.
+        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
     copy
         Return a copy instead of writing to `data`.
 
@@ -122,26 +123,27 @@ def gene_contributions(
 
     `uns["cellfm_contributions"]`
         DataFrame, a row for each group and gene, those that contribute most first: ``group``, ``gene`` (as in
-        `var_names`), ``contribution`` and ``reference_contribution`` (mean over the cells of the group and over those
-        it is compared with, along the same direction; cells without the gene count as 0), ``deletion`` (how far the
-        token moves the embedding along the direction, mean over the cells of the group; NaN where it was not computed);
-        the controls ``expression`` (mean log-normalised expression in the group) and ``expression_specificity`` (log
-        fold: that minus the mean in the other cells); ``n_cells`` that express the gene.
+        `var_names`), ``contribution`` and ``reference_contribution`` (means over the cells of the group and over the
+        cells of the comparison, along the same direction; cells without the gene count as 0), ``deletion`` (how far the
+        token moves the embedding along the direction, as a mean over the cells of the group; NaN if it was not
+        computed); the controls ``expression`` (mean log-normalised expression in the group) and
+        ``expression_specificity`` (log fold change: this minus the mean in the other cells); and ``n_cells``, the
+        number of cells that express the gene.
     `uns["cellfm"]["cellfm_contributions"]`
         dict: ``groups`` (DataFrame: ``group``, ``n_cells``, ``cls_contribution`` of CLS itself, ``attention_output``,
         the sum of all contributions, and the rank correlations of ``contribution`` with the controls over the listed
         genes, ``spearman_expression`` and ``spearman_specificity``), ``directions`` ((n_groups, d_model) float32, of
-        length 1), ``attention_layer`` (the layer that was read, from 0), ``active_layers``, model, hashes, seed,
-        version.
+        length 1), ``attention_layer`` (the layer that was read, counted from 0), ``active_layers``, model, hashes,
+        seed, version.
 
-    An embedding of the same cells by the same model in ``obsm["X_cellfm"]`` is used.
+    An embedding in ``obsm["X_cellfm"]`` is used if it comes from the same cells and model.
 
     Raises
     ------
     InputError
-        No counts, too few known genes, neither groups nor a direction, one group only, a direction of another shape, no
-        such group, no such layer of the network, an inactive one (the active ones are listed), a model without active
-        layers, a gene to delete that the model does not know.
+        No counts, too few known genes, neither groups nor a direction, only one group, a direction of another shape, no
+        such group, no such layer of the network, an inactive layer (the message lists the active ones), a model without
+        active layers, a gene to delete that the model does not know.
     MissingKeyError
         No such layer, modality, column or gene.
 
@@ -151,7 +153,7 @@ def gene_contributions(
     >>> adata.uns["cellfm_contributions"].groupby("group").head(3)
     """
     if layer == "raw":
-        raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
+        raise InputError("adata.raw has other genes than adata: call adata.raw.to_adata() first.")
     if n_deletions < 0 or min_cells < 1:
         raise InputError("n_deletions must be 0 or more, min_cells 1 or more.")
     adata = select(data, modality)

@@ -1,4 +1,4 @@
-"""`cf.tl.gene_function`: what embeddings tell of the function of genes, against controls."""
+"""`cf.tl.gene_function`: how well embeddings predict the function of genes, compared with controls."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,12 +37,13 @@ def gene_function(
     modality: str = "rna",
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Predict the function of genes from frozen embeddings: repeated cross-validation, controls on the same folds.
+    """Predict the function of genes from frozen embeddings by repeated cross-validation, with controls on the same
+    folds.
 
-    Two classifiers: the paper's network (d - d/2 - d/4 - 1 without bias, SiLU, dropout 0.15; for many labels layer norm
-    and d - 1028 - 512 - 256 - k, binary cross-entropy; Zeng 2025, "Gene function prediction") and logistic regression.
-    Features are standardised on the training genes of a fold; the epoch (by macro AUROC) and the penalty (by micro
-    AUPRC) are chosen on a fifth of them, never on the test genes. Rare labels are weighted up.
+    There are two classifiers: the paper's network (d - d/2 - d/4 - 1 without bias, SiLU, dropout 0.15; for many labels
+    layer norm and d - 1028 - 512 - 256 - k, binary cross-entropy; Zeng 2025, "Gene function prediction") and logistic
+    regression. Features are standardised on the training genes of a fold; the epoch (by macro AUROC) and the penalty
+    (by micro AUPRC) are chosen on a fifth of them, never on the test genes. Rare labels get a higher weight.
 
     Parameters
     ----------
@@ -50,22 +51,23 @@ def gene_function(
         Cells x genes after `cf.tl.embed_genes`; or a table genes x dimensions (of any origin); or a model, its name or
         path, for its static embeddings of all its genes.
     labels
-        For two classes: a dict or Series from gene to one of two values, or the path of a table whose first two columns
-        are these. For many labels: gene sets (a GMT file, a dict, an Enrichr name), or a table genes x labels of 0 and
+        For two classes: a dict or Series from genes to two values, or the path of a table with genes and values in its
+        first two columns. For many labels: gene sets (a GMT file, a dict, an Enrichr name), or a table genes x labels
+        of 0 and
         1. Genes are named as in the features.
     task
         ``"binary"`` or ``"multilabel"``.
     embedding_keys
-        Embeddings in `varm`, ``"cellfm"`` by default, where `features` is AnnData.
+        Embeddings in `varm` if `features` is AnnData; ``"cellfm"`` by default.
     controls
         ``"random"``: normal random numbers of the same shape; ``"expression"``: mean, detection rate and dispersion of
         the genes in these cells (AnnData only); ``"permuted"``: the first embedding with the labels shuffled.
     n_terms
-        Gene sets with most genes that are taken as labels.
+        Number of gene sets, the largest first, to use as labels.
     n_folds, n_repeats
-        Folds, and how often all of it is done with other folds.
+        Number of folds, and number of repetitions with other folds.
     learning_rate, n_epochs
-        Of the network (Adam).
+        Learning rate and epochs of the network (Adam).
     layer
         Layer with the counts, for the expression control; by default X.
     {modality}
@@ -74,14 +76,15 @@ def gene_function(
 
     Returns
     -------
-    DataFrame, a row for each features, classifier, repeat and fold: ``features``, ``classifier``, ``repeat``, ``fold``,
-    and ``auroc``, ``auprc``, ``accuracy``, ``macro_f1`` for two classes; micro ``auprc``, ``fmax`` and macro ``auroc``
-    for many labels. Nothing is written. `cf.pl.gene_function` draws it.
+    DataFrame, a row for each set of features, classifier, repeat and fold: ``features``, ``classifier``, ``repeat``,
+    ``fold``, and ``auroc``, ``auprc``, ``accuracy``, ``macro_f1`` for two classes; micro ``auprc``, ``fmax`` and macro
+    ``auroc`` for many labels. Nothing is written. `cf.pl.gene_function` draws it.
 
     Raises
     ------
     InputError
-        Not two classes, fewer than 10 genes of a class, no labelled gene with features, an unknown control.
+        There are not exactly two classes, a class has fewer than 10 genes, no labelled gene has features, or a control
+        is unknown.
     MissingKeyError
         No such embedding.
 

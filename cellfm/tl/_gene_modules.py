@@ -1,4 +1,4 @@
-"""`cf.tl.gene_modules`: genes that belong together, by embedding or by co-expression."""
+"""`cf.tl.gene_modules`: groups of genes that are similar by embedding or by co-expression."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -43,27 +43,29 @@ def gene_modules(
     data
         Cells x genes, after `cf.tl.embed_genes`. With MuData, the table `modality`.
     resolution
-        Resolution of Leiden, one or several; the higher, the more and smaller modules (the paper shows 1 to 60).
+        Resolution of Leiden, one or several. Higher values give more and smaller modules (the paper shows 1 to 60).
     source
-        ``"embedding"`` joins genes with similar CellFM embeddings; ``"coexpression"``, the control, genes whose
-        log-normalised expression correlates over these cells (at most 5,000 of them, chosen at random).
+        ``"embedding"`` links genes with similar CellFM embeddings. ``"coexpression"``, the control, links genes whose
+        log-normalised expression is correlated over these cells (at most 5,000 cells, chosen at random).
     embedding_key
-        Where the embedding is in `varm`.
+        Key of the embedding in `varm`.
     n_neighbors
-        Nearest genes that each gene is joined to. Exact up to 20,000 genes, approximate above.
+        Number of nearest genes to which each gene is linked. The search is exact up to 20,000 genes and approximate
+        above.
     min_genes
-        Smaller modules are dropped: their genes belong to none.
+        Smaller modules are dropped; their genes then belong to no module.
     genes
-        Genes to take: names, or a boolean column of `var`. By default all with an embedding (for co-expression, all).
+        Genes to group: names, or a boolean column of `var`. By default all genes with an embedding (for co-expression,
+        all genes).
     min_cells
-        Genes that fewer cells express are left out.
+        Genes that are expressed in fewer cells are left out.
     umap
-        Also lay the graph out as a UMAP, for `cf.pl.gene_modules`; takes longer than the modules.
+        Also compute a UMAP of the graph for `cf.pl.gene_modules`, which takes longer than finding the modules.
     layer
         Layer with the counts; by default X.
     {modality}
     key_added
-        Where the modules go in `var`.
+        Key of the modules in `var`.
     random_state
         Seed of Leiden, and of the choice of cells.
     {copy}
@@ -73,7 +75,8 @@ def gene_modules(
     None, or the copy. Sets:
 
     `var["cellfm_module"]`
-        categorical: the module of each gene at the first resolution, ``"0"`` the largest; missing for none.
+        categorical: the module of each gene at the first resolution, ``"0"`` is the largest; missing for genes without
+        a module.
     `varm["cellfm_modules"]`
         int32, (n_vars, n_resolutions): the module at each resolution, -1 for none.
     `varp["cellfm_neighbors"]`
@@ -83,7 +86,7 @@ def gene_modules(
     `uns["cellfm"]["cellfm_module"]`
         dict: ``resolutions``, source, number of genes, seed, version.
 
-    With another `key_added` the other names follow it: ``<key_added>s``, ``<key_added>_neighbors`` and
+    With another `key_added`, the other keys follow it: ``<key_added>s``, ``<key_added>_neighbors`` and
     ``<key_added>s_umap``.
 
     Raises
@@ -122,7 +125,7 @@ def gene_modules(
     modules[kept] = leiden_modules(graph, resolutions, min_genes=min_genes, random_state=random_state)
     first = modules[:, 0]
     if (first < 0).all():
-        warn(f"No module has {min_genes} genes at resolution {resolutions[0]:g}: lower it.")
+        warn(f"No module has {min_genes} genes at resolution {resolutions[0]:g}: use a lower resolution.")
 
     layout = umap_of(graph, random_state) if umap else None
     with writing(data, modality=modality, copy=copy) as out:

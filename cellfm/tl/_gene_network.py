@@ -28,10 +28,10 @@ def gene_network(
     key_added: str = MODULES.network,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Relate chosen genes, an immune panel say, by one or more embeddings (Zeng 2025, "Gene-gene relationships").
+    """Find the strongest relations among chosen genes, such as an immune panel (Zeng 2025, "Gene-gene relationships").
 
-    With the embeddings of two models, or of two groups of cells, the table tells how relations change: for the paper's
-    maps before and after fine-tuning, embed the genes with either model under a `key_added` of its own.
+    With embeddings from two models, or from two groups of cells, the table shows how relations change. For the paper's
+    maps before and after fine-tuning, embed the genes with each model under a different `key_added`.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def gene_network(
     embedding_keys
         Embeddings in `varm`, ``"cellfm"`` by default.
     n_neighbors
-        Most similar genes among the chosen ones that each gene keeps a relation with, by any of the embeddings.
+        Number of most similar genes, among the chosen ones, for which each gene keeps a relation, in any of the
+        embeddings.
     {modality}
     key_added
         Where the table goes in `uns`.
@@ -53,10 +54,10 @@ def gene_network(
     None, or the copy. Sets:
 
     `uns["cellfm_gene_network"]`
-        DataFrame, a row for each pair of genes: ``gene``, ``other``, and the cosine by each embedding, in a column of
-        its name.
+        DataFrame, a row for each pair of genes: ``gene``, ``other``, and the cosine in each embedding, in a column with
+        the embedding's name.
     `uns["cellfm"]["cellfm_gene_network"]`
-        dict: ``n_genes`` that are related, ``n_neighbors``, version.
+        dict: ``n_genes``, ``n_neighbors``, version.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""`cf.tl.integrate`: embeddings in which batches lie together, by fine-tuning without labels."""
+"""`cf.tl.integrate`: embeddings without batch effects, by fine-tuning without labels."""
 
 from pathlib import Path
 from typing import Literal
@@ -61,26 +61,25 @@ def integrate(
     backend: Backend = "auto",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Fine-tune a model on cells of several batches, without labels, and embed them with it.
+    """Fine-tune a model on cells of several batches, without labels, and embed the cells with it.
 
-    What training lowers is a sum of terms:
+    Training minimises a sum of terms:
 
-    - the adversary: a discriminator learns to tell the batch from the embedding, and the network learns, through a
-      gradient reversal layer (Ganin 2016), to hide it. Each cell is pushed as strongly as its batch is recognised;
-    - the structure: cosines between cells of one batch should stay what they were. This is our own addition; it keeps
-      the adversary from dissolving the differences between cells;
+    - adversary: a discriminator learns to predict the batch from the embedding, and the network learns, through a
+      gradient reversal layer (Ganin 2016), to prevent this. Each cell is pushed as strongly as its batch is recognised;
+    - structure: cosines between cells of the same batch should not change. This is our addition; it prevents the
+      adversary from removing the differences between cells;
     - masked values, as in pretraining, of a quarter of the cells (Zeng 2025, Methods, "Loss");
-    - the elastic similarity of cells (Cui 2024): pairs with a cosine above 0.8 are drawn together, others pushed
+    - elastic similarity of cells (Cui 2024): pairs with a cosine above 0.8 are pulled together, others are pushed
       apart. Off by default;
-    - the discrepancy: how differently the cells of a batch and all cells are spread (squared maximum mean discrepancy,
-      Gretton 2012, with Gaussian kernels of several widths). Where the adversary pushes single cells, it moves batches
-      as a whole.
+    - discrepancy: the squared maximum mean discrepancy between the cells of a batch and all cells (Gretton 2012, with
+      Gaussian kernels of several widths). While the adversary pushes single cells, this term moves whole batches.
 
-    A part of the cells (15 %, at most 300) is held out. The weights that are kept are those with the least score on
-    these: the terms above, with `separability` in place of the adversary's loss: how much more often than by chance
-    the nearest neighbours of a cell are of its own batch. No label is ever read.
+    A part of the cells (15 %, at most 300) is held out. The weights with the lowest score on these cells are kept. The
+    score is the sum of the terms above, with `separability` instead of the adversary's loss: how much more often than
+    by chance the nearest neighbours of a cell come from its own batch. Labels are never read.
 
-    Batches in which there are other kinds of cells are a danger: their kinds may be drawn onto each other. Compare with
+    If batches contain different cell types, integration may wrongly merge these types. Check the result with
     `cf.tl.benchmark`.
 
     Parameters
@@ -90,28 +89,29 @@ def integrate(
     model
         Where to start: a model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.
     batch_key
-        Column of `obs` with the batch of each cell: two batches or more, with two cells or more each.
+        Column of `obs` with the batch of each cell; at least two batches, with at least two cells each.
     method
-        ``"lora"`` trains adapters and keeps the weights, ``"full"`` trains all weights.
+        ``"lora"`` trains adapters and leaves the weights unchanged; ``"full"`` trains all weights.
     lora_rank
         Rank of the adapters.
     lora_layers
-        Number of layers, counted from the last, that get adapters; None for all. Adapters below the last layer cost
-        time and were seen to cost cell types.
+        Number of layers, counted from the last, that get adapters; None for all. Adapters below the last layer take
+        more time, and in our tests separated cell types less well.
     adversary, structure, masked, elastic, discrepancy
-        Weights of the terms; 0 leaves one out.
+        Weights of the terms; 0 turns a term off.
     mask_ratio
-        Share of a cell's genes whose values are hidden and asked for.
+        Share of a cell's genes whose values are hidden and predicted.
     zero_fraction
-        Zero modelling: unexpressed genes shown for each expressed one. Only with models trained for it.
+        Zero modelling: number of unexpressed genes shown for each expressed gene. Only for models that were trained
+        with it.
     steps
-        Updates of the weights. The adversary needs some hundred of them; 320 take about two minutes on two cores.
+        Updates of the weights. The adversary needs a few hundred; 320 take about two minutes on two cores.
     learning_rate
-        Largest rate of the network; the discriminator learns ten times as fast.
+        Maximum learning rate of the network; that of the discriminator is ten times as high.
     train_batch_size
-        Cells of an update.
+        Cells per update.
     train_genes
-        Most genes of a cell that training shows, drawn anew at each step; embeddings are made of all genes.
+        Maximum number of genes of a cell in training, drawn again at each step; embeddings use all genes.
     {layer}
     {modality}
     {gene_key}
@@ -121,16 +121,16 @@ def integrate(
     umap
         Also store UMAPs of the embeddings before and after, for `cf.pl.integration`.
     save_model
-        Folder to keep the fine-tuned model in, for `cf.load_model`; by default it is let go.
+        Folder in which to save the fine-tuned model, for `cf.load_model`; by default it is not saved.
     overwrite
-        Replace the model that is in `save_model` already; a folder of anything else is never replaced.
+        Replace a model that is already in `save_model`. A folder with other contents is never replaced.
     {batch_size}
     {min_known_genes}
     random_state
-        Seed of everything: adapters, discriminator, batches, held-out cells, hidden values.
+        Seed of adapters, discriminator, batches, held-out cells and hidden values.
     backend
-        What trains: ``"jax"``, ``"mindspore"``, or ``"auto"``; see `cf.train.pretrain`. By default what the model was
-        loaded with.
+        Engine that trains: ``"jax"``, ``"mindspore"`` or ``"auto"``; see `cf.train.pretrain`. By default that of the
+        model.
     {copy}
 
     Returns
@@ -140,19 +140,19 @@ def integrate(
     `obsm["X_cellfm_integrated"]`
         float32, (n_obs, d_model): the embeddings, in the order of the cells; NaN for cells without known genes.
     `uns["cellfm"]["X_cellfm_integrated"]`
-        dict: model, hashes of its weights before and after, genes matched, batch key, method, steps, the step that was
-        kept (``best_step``), ``history`` (a DataFrame: step, loss, score, separability, structure, masked, elastic,
-        discrepancy at each validation), seed, version.
+        dict: model, hashes of its weights before and after, genes matched, batch key, method, steps, the step whose
+        weights were kept (``best_step``), ``history`` (a DataFrame: step, loss, score, separability, structure, masked,
+        elastic, discrepancy at each validation), seed, version.
     `obsm["X_cellfm_umap"]`, `obsm["X_cellfm_integrated_umap"]`
         float32, (n_obs, 2): with `umap`, the UMAPs before and after. The latter follows `key_added`.
 
     Raises
     ------
     InputError
-        No counts, too few known genes, a missing batch, one batch only, a batch with less than two cells, an option
-        out of its range, a model folder that exists without `overwrite`, or that cannot be written.
+        No counts, too few known genes, a missing batch, only one batch, a batch with fewer than two cells, an option
+        out of range, or a model folder that cannot be written or that exists while `overwrite` is false.
     MissingKeyError
-        No such column, layer or modality; the message lists those there are.
+        There is no such column, layer or modality; the message lists the available ones.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def integrate(
     chosen = usable[choose_cells(batches[usable], steps * train_batch_size + MAX_VALIDATION, random_state=random_state)]
     found = integrate_cells(loaded, _rows(cells, chosen), cells.match.ids, batches[chosen], options)
     if not found.best_step:
-        warn("No step of training made the score better: the embedding is that of the model as it was.")
+        warn("No training step improved the score: the embedding is that of the original model.")
     if save_model is not None:
         found.model.save(save_model, overwrite=overwrite)
     encode = {"batch_size": batch_size, "random_state": random_state}
@@ -240,11 +240,11 @@ def integrate(
 
 
 def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: int) -> None:
-    """Set a UMAP of each embedding; what is there already does not depend on them."""
+    """Compute a UMAP of each embedding; the results written before do not depend on them."""
     try:
         pictures = {key: umap_of(embedding, random_state=random_state) for key, embedding in embeddings.items()}
     except Exception as error:  # noqa: BLE001
-        warn(f"The UMAPs could not be computed ({error}); the integrated embedding is there.")
+        warn(f"The UMAPs could not be computed ({error}); the integrated embedding was written.")
         return
     with defer_interrupt():
         for key, picture in pictures.items():
@@ -266,7 +266,7 @@ def _expresses_known(cells: CellInput) -> np.ndarray:
 
 
 def _rows(cells: CellInput, chosen: np.ndarray) -> sp.csr_matrix:
-    """The counts of some cells, given in order."""
+    """The counts of some cells, which are given in order."""
     parts = []
     for span, block in cells.counts.blocks():
         first, last = np.searchsorted(chosen, (span.start, span.stop))

@@ -1,4 +1,4 @@
-"""`cf.tl.perturb`: what a predictor says of perturbations, as profiles or as cells."""
+"""`cf.tl.perturb`: predicted expression under perturbations, as profiles or as cells."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,32 +25,32 @@ def perturb(
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in.
+        The result of `cf.tl.fit_perturbation`, or the folder in which it was saved.
     perturbations
-        Such as ``["A", "A+B"]``; order and spelling of a pair do not matter.
+        Perturbations such as ``["A", "A+B"]``; the order and spelling of a pair do not matter.
     method
-        What predicts: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or another
-        of `predictor.methods`; by default the one that the validation conditions chose, `predictor.chosen`.
+        The predictor to use: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or
+        another of `predictor.methods`; by default `predictor.chosen`, the best on the validation conditions.
     cells
-        One row for each perturbation and control cell that the predictor keeps (300 at most), instead of one mean
-        profile for each perturbation. The predicted change is the same for all cells.
+        Return one row for each perturbation and each control cell that the predictor keeps (at most 300), instead of
+        one mean profile for each perturbation. The predicted change is the same for all cells.
 
     Returns
     -------
-    AnnData, (n_perturbations or n_perturbations * n_controls) x n_genes, X is predicted log1p of counts per 10,000
-    (values slightly below 0 are left as they are), with:
+    AnnData, (n_perturbations or n_perturbations * n_controls) x n_genes. X is the predicted log1p of counts per 10,000
+    (values slightly below 0 are not clipped). It has:
 
     `obs["cellfm_perturbation"]`
         categorical: the perturbation.
     `obs["cellfm_part"]`
-        categorical: ``train``, ``validation``, ``test`` or ``new``: whether the predictor has seen it.
+        categorical: ``train``, ``validation``, ``test`` or ``new``, by whether the predictor has seen the perturbation.
     `layers["cellfm_change"]`
         float32: predicted change against control.
     `layers["cellfm_observed_change"]`
-        float32: mean change that was measured in the data of the fit; NaN for perturbations that were not measured.
+        float32: mean change measured in the data of the fit; NaN for perturbations that were not measured.
     `layers["cellfm_change_sd"]`
-        float32: spread around the change of differences between means of `cells_per_pair` perturbed and as many
-        control cells (only by the network, with an uncertainty head).
+        float32: standard deviation, around the predicted change, of differences between the means of `cells_per_pair`
+        perturbed and as many control cells (only for a network with an uncertainty head).
     `uns["cellfm"]["perturbation"]`
         dict: model, hashes, the method, seed, version.
 

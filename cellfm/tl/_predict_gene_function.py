@@ -29,9 +29,9 @@ def predict_gene_function(
     modality: str = "rna",
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Score genes without a label by a classifier fitted on all labelled ones.
+    """Score unlabelled genes with a classifier that is fitted to all labelled genes.
 
-    How far the scores can be trusted is what `cf.tl.gene_function` tells; look there first.
+    Run `cf.tl.gene_function` first: it shows how far the scores can be trusted.
 
     Parameters
     ----------
@@ -44,24 +44,24 @@ def predict_gene_function(
     classifier
         ``"logistic regression"`` or ``"MLP"``, the paper's network.
     embedding_key
-        Embedding in `varm`, ``"cellfm"`` by default, where `features` is AnnData.
+        Embedding in `varm` if `features` is AnnData; ``"cellfm"`` by default.
     n_terms
-        Gene sets with most genes that are taken as labels.
+        Number of gene sets, the largest first, to use as labels.
     learning_rate, n_epochs
-        Of the network.
+        Learning rate and epochs of the network.
     {modality}
     random_state
         Seed.
 
     Returns
     -------
-    DataFrame, unlabelled genes x labels: scores from 0 to 1, the highest of the first label on top. Classes are
-    weighted alike, so a score is no share of genes. Nothing is written.
+    DataFrame, unlabelled genes x labels: scores from 0 to 1, sorted by the first label. Classes have equal weight, so a
+    score is not a frequency. Nothing is written.
 
     Raises
     ------
     InputError
-        As `cf.tl.gene_function`; every gene has a label.
+        As for `cf.tl.gene_function`; or every gene has a label.
     MissingKeyError
         No such embedding.
 

@@ -61,17 +61,18 @@ def rank_lncrnas(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Rank long non-coding RNAs by how specifically the cell token reads them in a group of cells.
+    """Rank long non-coding RNAs by how specifically the cell token attends to them in a group of cells.
 
     The score of a gene in a cell is that of `cf.tl.attention` (0 where the cell does not express it); its specificity
     for a group is the mean over the group minus the mean over all other cells (after Zeng 2025, "lncRNA", which ranks
-    by attention alone). The p-value is that of the specificity when the groups are shuffled among the cells. Tested
-    are all pairs of a group and a lncRNA that `min_cells` cells of all groups express, and p-values are adjusted over
-    all of these (Benjamini-Hochberg), listed or not.
+    by attention alone). The p-value comes from shuffling the groups among the cells. All pairs of a group and a lncRNA
+    are tested if at least `min_cells` cells of all groups express the lncRNA, and p-values are adjusted over all tests
+    (Benjamini-Hochberg), whether or not they are listed.
 
-    Two controls stand beside, adjusted over the same pairs: the same statistic with the genes of a cell ranked by
-    expression in place of attention, and the Wilcoxon test of log-normalised expression. Where they agree with
-    attention, expression alone would have found the marker; with ``"mini"`` that is the rule (see `cf.tl.attention`).
+    The table includes two controls, adjusted over the same pairs: the same statistic with the genes of a cell ranked by
+    expression instead of attention, and the Wilcoxon test of log-normalised expression. Where they agree with
+    attention, expression alone would have found the marker; with ``"mini"`` this is usually the case (see
+    `cf.tl.attention`).
 
     Parameters
     ----------
@@ -85,18 +86,18 @@ def rank_lncrnas(
         to the group's embeddings along their direction (`cf.tl.gene_contributions`), for which there is no p-value: the
         direction is made from the groups.
     biotypes
-        What the genes are: by default the model's vocabulary says; else a column of `var`, the path of a table with
-        GENCODE's or HGNC's columns, or a mapping from symbol or Ensembl id to biotype.
+        Biotypes of the genes: by default those of the model's vocabulary; or a column of `var`, the path of a table
+        with the columns of GENCODE or HGNC, or a mapping from symbol or Ensembl id to biotype.
     min_cells
-        Cells, of all groups, that must express a gene for it to be tested.
+        Minimum number of cells, over all groups, that express a gene for it to be tested.
     min_frac
-        Share of a group's cells that must express a gene for it to be listed. With 0 all tests are listed.
+        Minimum share of a group's cells that express a gene for it to be listed. With 0, all tests are listed.
     n_permutations
-        Times that the groups are shuffled; the least p-value is ``1 / (n_permutations + 1)``.
+        Number of times that the groups are shuffled; the smallest possible p-value is ``1 / (n_permutations + 1)``.
     attention_layer
-        Layer of the network that is read, from 0; negative ones count from the last. By default the last active one
-        (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of 0.01 or more). Inactive layers,
-        whose attention changes nothing, are refused.
+        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
+        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
+        inactive layer, whose attention changes nothing, raises an error.
     layer
         Layer of `data` with the counts; by default X.
     {modality}
@@ -107,7 +108,7 @@ def rank_lncrnas(
     {batch_size}
     {min_known_genes}
     random_state
-        Seed of the permutations, and of the choice among the genes of very deep cells.
+        Seed of the permutations, and of the sample of genes drawn from very deep cells.
     {copy}
 
     Returns
@@ -121,15 +122,15 @@ def rank_lncrnas(
         ``n_cells``, ``fraction``, ``wilcoxon_log_fold_change`` (log2) and ``wilcoxon_p_adjusted``; with
         ``by="contribution"`` also ``contribution``.
     `uns["cellfm"]["cellfm_lncrnas"]`
-        dict: ``attention_layer`` (the layer that was read, from 0), ``active_layers``, ``n_tested`` (pairs that
-        p-values are adjusted over), ``expression_correlation`` (rank correlation of the two specificities over the
-        listed pairs), model, hashes, seed, version.
+        dict: ``attention_layer`` (the layer that was read, counted from 0), ``active_layers``, ``n_tested`` (number of
+        pairs over which p-values are adjusted), ``expression_correlation`` (rank correlation of the two specificities
+        over the listed pairs), model, hashes, seed, version.
 
     Raises
     ------
     InputError
-        No counts, one group only, no lncRNA among the genes, a bad filter, no such layer of the network, an inactive
-        one (the active ones are listed), a model without active layers.
+        No counts, only one group, no lncRNA among the genes, a bad filter, no such layer of the network, an inactive
+        layer (the message lists the active ones), a model without active layers.
     MissingKeyError
         No such layer, modality or column.
 
@@ -148,7 +149,7 @@ def rank_lncrnas(
     if by not in ("attention", "contribution"):
         raise InputError(f"by must be 'attention' or 'contribution', not {by!r}.")
     if layer == "raw":
-        raise InputError("adata.raw has genes of its own: call adata.raw.to_adata() first.")
+        raise InputError("adata.raw has other genes than adata: call adata.raw.to_adata() first.")
     adata = select(data, modality)
     require_keys(adata, "key_added", uns=key_added)
     names, groups = cell_groups(adata, groupby)
@@ -211,7 +212,7 @@ def rank_lncrnas(
 
 
 def _wilcoxon(values: sp.csr_matrix, genes: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
-    """Each group of two cells or more against all other cells, by scanpy; p-values adjusted over all pairs."""
+    """Each group of at least two cells against all other cells, by scanpy; p-values are adjusted over all pairs."""
     import scanpy as sc  # slow to import
 
     columns = ["group", "gene", "wilcoxon_log_fold_change", "wilcoxon_p_adjusted"]

@@ -1,4 +1,4 @@
-"""`cf.tl.rank_perturbations`: the perturbations that may lie behind a state."""
+"""`cf.tl.rank_perturbations`: the perturbations that may lead to a state."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def rank_perturbations(
     top_k: int | None = 20,
     layer: str | None = None,
 ) -> pd.DataFrame:
-    """Rank candidate perturbations by how near the state that they lead to comes to a target (Zeng 2025).
+    """Rank candidate perturbations by the similarity of their predicted state to a target state (Zeng 2025).
 
     States are compared as changes against control. The expression of the perturbed genes themselves would give the
     answer away, so the genes of all candidates are left out of the comparison.
@@ -36,25 +36,24 @@ def rank_perturbations(
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in.
+        The result of `cf.tl.fit_perturbation`, or the folder in which it was saved.
     target
-        Cells in the state looked for (their mean is taken; counts or log-normalised), or a mean profile of
-        log1p of counts per 10,000 by gene.
+        Cells in the target state (counts or log-normalised; their mean is used), or a mean profile of log1p of counts
+        per 10,000 by gene.
     candidates
-        Perturbations such as ``["A", "A+B"]``; by default all genes that were perturbed in the data, alone and in
-        pairs.
+        Perturbations such as ``["A", "A+B"]``; by default all perturbed genes of the data, alone and in pairs.
     control
-        Cells or a profile to take the target's change against; by default the control of the predictor. Give it where
-        the target comes from another experiment.
+        Control cells or profile from which the target's change is computed; by default the control of the predictor.
+        Pass it if the target comes from another experiment.
     method
-        What predicts: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or another
-        of `predictor.methods`; by default the one that the validation conditions chose, `predictor.chosen`.
+        The predictor to use: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or
+        another of `predictor.methods`; by default `predictor.chosen`, the best on the validation conditions.
     measured
-        Take the measured change of conditions that the predictor learned from, instead of the predicted one.
+        For conditions that the predictor was trained on, use the measured change instead of the predicted one.
     own_genes
-        Compare the candidates' own genes too.
+        Also compare the perturbed genes of the candidates, which gives the answer away.
     by
-        What decides the order.
+        Measure by which candidates are ordered.
     top_k
         Rows to return; None for all.
     layer
@@ -63,12 +62,13 @@ def rank_perturbations(
     Returns
     -------
     DataFrame, the nearest candidate first: ``perturbation``, ``cosine``, ``euclidean``, ``source`` (``measured`` or
-    ``predicted``) and ``n_genes`` that were compared. Nothing is written.
+    ``predicted``) and ``n_genes``, the number of genes compared. Nothing is written.
 
     Raises
     ------
     InputError
-        The target shares too few genes with the predictor, all are the candidates' own, or an unknown candidate.
+        The target shares too few genes with the predictor, apart from those of the candidates; or a candidate is
+        unknown.
 
     Examples
     --------

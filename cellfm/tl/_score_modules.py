@@ -32,24 +32,24 @@ def score_modules(
 ) -> AnnData | MuData | None:
     """Score cells by the expression of gene modules, as `scanpy.tl.score_genes` does.
 
-    The score is the mean log-normalised expression of a module's genes minus that of randomly drawn genes that are
-    expressed as much.
+    The score is the mean log-normalised expression of a module's genes minus that of randomly drawn genes with similar
+    expression.
 
     Parameters
     ----------
     data
         Cells x genes, after `cf.tl.gene_modules`.
     key
-        Which modules, ``"cellfm_module"`` by default.
+        The `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default.
     resolution
-        Which resolution, where there are several; by default the first.
+        Which of several resolutions to use; by default the first.
     n_modules
-        Score the largest so many modules; by default all.
+        Number of modules to score, the largest first; by default all.
     layer
         Layer with the counts; by default X.
     {modality}
     key_added
-        Where the scores go in `obsm`.
+        Key of the scores in `obsm`.
     random_state
         Seed of the drawn genes.
     {copy}
@@ -66,9 +66,9 @@ def score_modules(
     Raises
     ------
     InputError
-        No counts, no modules at this resolution, or all genes are in them.
+        There are no counts, no modules at this resolution, or no genes outside the modules.
     MissingKeyError
-        No modules; no such resolution or layer.
+        There are no modules, or there is no such resolution or layer.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.tl.screen_perturbations`: all perturbations of some genes in silico, and the groups that they fall into."""
+"""`cf.tl.screen_perturbations`: all perturbations of some genes in silico, grouped by their effects."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -33,28 +33,28 @@ def screen_perturbations(
     umap: bool = True,
     random_state: int = 0,
 ) -> AnnData:
-    """Predict all single or double perturbations of some genes, and group those that change expression alike.
+    """Predict all single or double perturbations of some genes, and group those with similar effects.
 
-    Groups are those of Leiden on the cosine neighbours of the predicted changes. The perturbed genes themselves are
-    left out of that comparison; X and the layer have all genes (Zeng 2025, "in-silico screen").
+    Groups are Leiden clusters on the cosine neighbours of the predicted changes. The perturbed genes themselves are
+    left out of this comparison, but X and the layer contain all genes (Zeng 2025, "in-silico screen").
 
     Parameters
     ----------
     predictor
-        What `cf.tl.fit_perturbation` returned, or a folder that it was saved in.
+        The result of `cf.tl.fit_perturbation`, or the folder in which it was saved.
     genes
         Genes to perturb.
     kind
         Pairs, singles, or both.
     method
-        What predicts: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or another
-        of `predictor.methods`; by default the one that the validation conditions chose, `predictor.chosen`.
+        The predictor to use: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or
+        another of `predictor.methods`; by default `predictor.chosen`, the best on the validation conditions.
     min_share
-        Share of the perturbations of a cluster that must have a gene for it to be named as its dominant gene.
+        Minimum share of a cluster's perturbations that include a gene for it to be the dominant gene.
     resolution
-        Of Leiden: larger values give more clusters.
+        Resolution of Leiden; larger values give more clusters.
     n_neighbors
-        Of each perturbation.
+        Number of neighbours of each perturbation.
     umap
         Compute the UMAP.
     random_state
@@ -62,14 +62,14 @@ def screen_perturbations(
 
     Returns
     -------
-    AnnData, n_perturbations x n_genes, X is predicted log1p of counts per 10,000, with:
+    AnnData, n_perturbations x n_genes. X is the predicted log1p of counts per 10,000. It has:
 
     `obs["cellfm_perturbation"]`
         categorical: the perturbation.
     `obs["cellfm_part"]`
-        categorical: ``train``, ``validation``, ``test`` or ``new``: whether the predictor has seen it.
+        categorical: ``train``, ``validation``, ``test`` or ``new``, by whether the predictor has seen the perturbation.
     `obs["cellfm_cluster"]`
-        categorical: its cluster, ``"0"`` is the largest.
+        categorical: its cluster; ``"0"`` is the largest.
     `obs["cellfm_dominant_gene"]`
         categorical: the gene that most perturbations of the cluster share, if at least `min_share` do; NaN for
         clusters without such a gene.
@@ -84,9 +84,9 @@ def screen_perturbations(
     Raises
     ------
     InputError
-        More than a million perturbations (the message says how many, and how long they would take, by the time of
-        some), fewer than three, a gene or method that the predictor does not know, predictions that are all the
-        same, or too few genes beside those perturbed.
+        More than a million perturbations (the message gives their number and an estimate of the time), fewer than
+        three, a gene or method that the predictor does not know, identical predictions for all, or too few genes apart
+        from the perturbed ones.
 
     Examples
     --------

@@ -48,22 +48,22 @@ def transfer_labels(
     random_state: int = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Give each cell the label of the reference cells that are nearest in the embedding.
+    """Predict the cell type of each cell from the nearest reference cells in the embedding.
 
-    The `n_neighbors` nearest reference cells by cosine vote, each with the weight of its cosine; the share of the votes
-    is the confidence. Nothing is trained, so this is the quick look and the baseline; `cf.tl.annotate` fits a
-    classifier to the reference. Cells whose confidence is too low, or that lie too far from all reference cells,
-    become ``"Unknown"``.
+    The `n_neighbors` nearest reference cells by cosine vote, weighted by their cosine; the share of the votes is the
+    confidence. Nothing is trained, so this is a quick first look and a baseline; `cf.tl.annotate` fits a classifier to
+    the reference. Cells become ``"Unknown"`` if their confidence is too low or if they are too far from all reference
+    cells.
 
-    Query and reference are embedded by the genes that both have measured, as cells lie far apart in the embedding by
-    their panel alone.
+    Query and reference are embedded with the genes that both share, because a different gene panel alone moves cells in
+    the embedding.
 
     Parameters
     ----------
     data
         The cells to label: counts, as for `cf.tl.embed`.
     reference
-        Cells with labels: counts; the genes may be others.
+        Labelled cells: counts; their genes may differ from those of `data`.
     labels_key
         Column of `reference.obs` with the labels. Reference cells without label are left out.
     {model}
@@ -72,7 +72,7 @@ def transfer_labels(
     reference_layer
         The same for the reference.
     values_layer
-        Layer of values that you normalised yourself, in both tables, to take in place of log1p of counts per 10,000.
+        Layer, in both tables, with values that you normalised yourself; they replace log1p of counts per 10,000.
     {modality}
     gene_key
         Column of `data.var` with the gene names, or ``"var_names"``, where the automatic
@@ -81,21 +81,21 @@ def transfer_labels(
         The same for the reference.
     {hgnc}
     shared_genes
-        Embed both by their shared genes only; otherwise each by all of its genes.
+        Embed both with their shared genes only; otherwise each with all of its genes.
     n_neighbors
         Reference cells that vote.
     confidence_threshold
-        Confidence below which a cell is ``"Unknown"``, 0 to 1; 0 rejects none. By default such that 2.5 % of the
-        reference cells would be rejected, each labelled by the others.
+        Cells with a lower confidence become ``"Unknown"``; 0 to 1, where 0 rejects none. By default chosen so that 2.5
+        % of the reference cells would be rejected, each labelled by the others.
     distance_threshold
-        Distance above which a cell is ``"Unknown"``; `numpy.inf` rejects none. By default such that 2.5 % of the
-        reference cells would be rejected, widened label by label where the query is displaced from the reference; see
-        `cf.tl.annotate`.
+        Cells with a larger distance become ``"Unknown"``; `numpy.inf` rejects none. By default chosen so that 2.5 % of
+        the reference cells would be rejected, and raised for each label whose cells are displaced from the reference;
+        see `cf.tl.annotate`.
     {batch_size}
     min_known_genes
-        Least number of genes that the model must know, and that both tables must share.
+        Minimum number of genes that the model must know, and that both tables must share.
     random_state
-        Seed for the choice among the genes of cells that express more than the model takes.
+        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
     {copy}
 
     Returns
@@ -109,29 +109,29 @@ def transfer_labels(
     `obs["cellfm_confidence"]`
         float32: share of the votes, 0 to 1; NaN for cells that express no known gene.
     `obs["cellfm_distance"]`
-        float32: Mahalanobis distance to the nearest class of the reference; 1 is the median of its own cells, NaN for
-        cells that express no known gene.
+        float32: Mahalanobis distance to the nearest class of the reference, divided by the median distance of that
+        class's own cells; NaN for cells that express no known gene.
     `obsm["cellfm_proba"]`
         float32, (n_obs, n_classes): share of the votes of each class, NaN for cells that express no known gene.
     `uns["cellfm_label_colors"]`, `uns["cellfm_label_raw_colors"]`
-        list of str: the colours of the labels, those of the reference where it has any; ``"Unknown"`` is grey.
+        list of str: the colours of the labels, taken from the reference if it has any; ``"Unknown"`` is grey.
     `uns["cellfm"]["cellfm_proba"]`
         dict: the names of the classes (``"classes"``), the thresholds (``"confidence_threshold"``,
-        ``"distance_threshold"``, and ``"distance_thresholds"``: the distance for each class as it was applied to this
-        query), model, hashes, genes matched, seed, version.
+        ``"distance_threshold"``, and ``"distance_thresholds"``: the threshold of each class as applied to this query),
+        model, hashes, genes matched, seed, version.
 
     Warns
     -----
     DataWarning
-        More than half of the cells with a label are rejected: by label, how many of how many, and how many by distance.
-        Cells that express no gene that is used.
+        More than half of the cells of a label are rejected; the message gives the numbers by label. Some cells express
+        none of the genes that are used.
 
     Raises
     ------
     InputError
         No counts in one of the tables, too few shared genes, labels with one class or with a class of one cell.
     MissingKeyError
-        No such layer, modality or column; the message lists those there are.
+        There is no such layer, modality or column; the message lists the available ones.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.tl.transport`: cells as they would look in another condition."""
+"""`cf.tl.transport`: how cells would look in another condition."""
 
 from pathlib import Path
 
@@ -27,15 +27,15 @@ def transport(
     hgnc: str | Path | bool | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
 ) -> AnnData:
-    """Predict how cells would look in the condition that a model carries to.
+    """Predict how cells would look in the target condition of a model.
 
     Parameters
     ----------
     model
-        What `cf.tl.fit_transport` returned.
+        The result of `cf.tl.fit_transport`.
     cells
-        Cells of the condition that the model carries from, with the genes of the fit in any order: counts for the
-        ``cellfm`` space, counts or log1p of counts per 10,000 for the others. Kinds of cells may be new to it.
+        Cells of the source condition, with the genes of the fit in any order: counts for the ``cellfm`` space, counts
+        or log1p of counts per 10,000 for the others. Their cell types may be new to the model.
     layer
         Layer with the expression; by default X.
     {modality}
@@ -44,27 +44,27 @@ def transport(
         choice is wrong.
     {hgnc}
     min_known_genes
-        Least number of genes that the CellFM model must know.
+        Minimum number of genes that the CellFM model must know.
 
     Returns
     -------
-    AnnData, n_cells x genes of the fit, with the cells' `obs`; X is predicted log1p of counts per 10,000, with:
+    AnnData, n_cells x genes of the fit, with the cells' `obs`. X is the predicted log1p of counts per 10,000. It has:
 
     `obs["cellfm_condition"]`
-        categorical: the condition that the cells were carried to.
+        categorical: the target condition.
     `layers["cellfm_before"]`
-        float32: the same of the cells as they are.
+        float32: log1p of counts per 10,000 of the original cells.
     `obsm["X_cellfm_transport"]`
-        float32, (n_cells, n_latent): the cells in the latent space, carried.
+        float32, (n_cells, n_latent): the predicted cells in the latent space.
     `obsm["X_cellfm_transport_before"]`
-        float32, (n_cells, n_latent): the cells in the latent space as they are.
+        float32, (n_cells, n_latent): the original cells in the latent space.
     `uns["cellfm"]["transport"]`
         dict: method, space, conditions, model, hashes, seed, version.
 
     Raises
     ------
     InputError
-        Genes of the fit are not measured, or values that the space does not take.
+        Genes of the fit are missing, or the values are not what the space takes.
     MissingKeyError
         No such layer or modality.
 

@@ -49,7 +49,7 @@ class Annotator:
     n_cells: int
     """Labelled cells that it was fitted to."""
     random_state: int = 0
-    """Seed for the choice among the genes of cells that express more than the model takes."""
+    """Seed of the sample of genes that is drawn from cells with more genes than the model takes."""
     colors: tuple[str, ...] = field(default=(), repr=False)
     """Colours of the classes, if there are any."""
 

@@ -17,7 +17,7 @@ def read_labels(reference: AnnData, key: str) -> np.ndarray:
     Raises
     ------
     MissingKeyError
-        There is no such column; the message lists those there are.
+        There is no such column; the message lists the available ones.
     InputError
         No labels, one class only, a class of one cell, or a class that has the name of rejected cells.
     """

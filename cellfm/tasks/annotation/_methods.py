@@ -49,7 +49,7 @@ def require_methods(names: list[str]) -> None:
     Raises
     ------
     InputError
-        There are such names, or the same twice; the message lists those there are.
+        There are such names, or the same twice; the message lists the available ones.
     """
     unknown = [name for name in names if fit_options(name) is None and name != NEIGHBORS]
     if unknown:
