@@ -1,7 +1,7 @@
 """CellFM for scverse: embed cells, read genes, annotate, integrate, predict perturbations.
 
-`cf.pp` prepares data, `cf.tl` runs the model, `cf.pl` draws what was stored; `cf.load_model` loads weights,
-`cf.train` makes them.
+`cf.pp` prepares data, `cf.tl` runs the model, `cf.pl` draws the results and `cf.get` returns them as tables;
+`cf.load_model` loads a model, and `cf.train` trains one.
 """
 
 import os

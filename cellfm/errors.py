@@ -1,6 +1,6 @@
-"""Errors that the user can mend: each message says what was expected, what was found and what to do.
+"""Errors that users can fix: each message says what was expected, what was found and what to do.
 
-All are `CellFMError`, and each is also the built-in error that a user would catch for its like.
+All derive from `CellFMError`, and each is also the built-in error that a user would catch for it.
 """
 
 
@@ -13,11 +13,11 @@ class InputError(CellFMError, ValueError):
 
 
 class InputTypeError(InputError, TypeError):
-    """An argument is of another type than what is expected."""
+    """An argument has the wrong type."""
 
 
 class MissingKeyError(InputError, KeyError):
-    """A name asked for is not there; the message lists the names that are."""
+    """A requested name does not exist; the message lists the available names."""
 
     def __str__(self) -> str:
         # KeyError would show the repr of the message, with its line breaks escaped.
@@ -29,15 +29,15 @@ class CheckpointError(InputError):
 
 
 class DownloadError(InputError, OSError):
-    """Something that has to come from the network could not be fetched."""
+    """A download failed."""
 
 
 class MissingPackageError(InputError, ImportError):
-    """An engine or another optional package is needed and missing; the message names the extra that installs it."""
+    """A required engine or optional package is not installed; the message names the extra that installs it."""
 
 
 class TrainingError(InputError, RuntimeError):
-    """Training cannot go on; the message names the last good checkpoint."""
+    """Training cannot continue; the message names the last good checkpoint."""
 
     exit_code = 1
 

@@ -14,12 +14,12 @@ class EmbedKeys:
     """Cell embeddings, written by `cf.tl.embed`."""
 
     obsm: str = "X_cellfm"
-    """float32, (n_obs, d_model): one embedding a cell, NaN for cells without any known gene."""
+    """float32, (n_obs, d_model): one embedding for each cell, NaN for cells without any known gene."""
     uns: str = RUN
     """dict: the facts of the run under the name of the embedding."""
     fingerprints: str = "fingerprints"
-    """`uns["cellfm"]["X_cellfm"]["fingerprints"]`, array of uint64: one number a cell for its counts and its embedding,
-    by which other tools know whether the embedding is still that of the cells."""
+    """`uns["cellfm"]["X_cellfm"]["fingerprints"]`, array of uint64: one number for each cell, from which other tools
+    see whether the embedding still belongs to the cell's counts."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class GeneKeys:
     """Gene names, written by `cf.pp.harmonize_genes` and `cf.pp.prepare`."""
 
     original: str = "cellfm_original_name"
-    """`var`, str: the name the gene came with."""
+    """`var`, str: the original name of the gene."""
     matched: str = "cellfm_match"
-    """`var`, categorical: how the gene was found (symbol, ensembl, restored, previous, alias, none)."""
+    """`var`, categorical: how the gene was matched (symbol, ensembl, restored, previous, alias, none)."""
     uns: str = "genes"
-    """`uns["cellfm"]["genes"]`, dict: how many genes were matched, renamed, merged and left alone."""
+    """`uns["cellfm"]["genes"]`, dict: how many genes were matched, renamed and merged."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CountKeys:
     layer: str = "counts"
     """`layers`, float32 CSR, (n_obs, n_vars): whole numbers."""
     recovered: str = "cellfm_counts_recovered"
-    """`obs`, bool: False where the values do not come from whole numbers (only with ``errors="flag"``)."""
+    """`obs`, bool: False for cells whose counts could not be recovered (only with ``errors="flag"``)."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class IntegrationKeys:
     """Integrated embeddings, written by `cf.tl.integrate`."""
 
     obsm: str = "X_cellfm_integrated"
-    """float32, (n_obs, d_model): one embedding a cell, NaN for cells without any known gene."""
+    """float32, (n_obs, d_model): one embedding for each cell, NaN for cells without any known gene."""
     umap: str = "X_cellfm_integrated_umap"
     """`obsm`, float32, (n_obs, 2): UMAP of the integrated embedding, with `umap`."""
     umap_before: str = "X_cellfm_umap"
     """`obsm`, float32, (n_obs, 2): UMAP of the embedding of the model before integration, with `umap`."""
     history: str = "history"
-    """`uns["cellfm"]["X_cellfm_integrated"]["history"]`, DataFrame: one line a validation."""
+    """`uns["cellfm"]["X_cellfm_integrated"]["history"]`, DataFrame: a row for each validation."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class GeneEmbeddingKeys:
     """Gene embeddings, written by `cf.tl.embed_genes`."""
 
     varm: str = "cellfm"
-    """`varm`, float32, (n_vars, d_model): one embedding a gene, NaN for genes that are unknown or not expressed. With
-    groups of cells also ``cellfm_<group>`` for each of them."""
+    """`varm`, float32, (n_vars, d_model): one embedding for each gene, NaN for genes that are unknown or not expressed.
+    With groups of cells also ``cellfm_<group>`` for each of them."""
     groups: str = "groups"
-    """`uns["cellfm"]["cellfm"]["groups"]`, array of str: the groups with an embedding of their own."""
+    """`uns["cellfm"]["cellfm"]["groups"]`, array of str: the groups that have their own embeddings."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ModuleKeys:
     """Gene modules, written by `cf.tl.gene_modules`; enrichment by `cf.tl.enrich_modules`."""
 
     var: str = "cellfm_module"
-    """`var`, categorical: the module of each gene, missing for genes without; at the first resolution."""
+    """`var`, categorical: the module of each gene at the first resolution; missing for genes without a module."""
     varm: str = "cellfm_modules"
     """`varm`, int32, (n_vars, n_resolutions): the module at each resolution, -1 for none."""
     varp: str = "cellfm_neighbors"
@@ -116,10 +116,11 @@ class AttentionKeys:
     """Attention scores, written by `cf.tl.attention`, `cf.tl.rank_lncrnas` and `cf.tl.attention_partners`."""
 
     varm: str = "cellfm_attention"
-    """`varm`, float32, (n_vars, n_groups): how much CLS reads each gene, 0 to 1, mean over the cells of a group that
-    express it; NaN where none does. With reader genes also ``cellfm_attention_<gene>`` for each of them."""
+    """`varm`, float32, (n_vars, n_groups): mean attention score from the cell token (CLS) to each gene, 0 to 1, over
+    the cells of a group that express it; NaN if none does. With `readers` also ``cellfm_attention_<gene>`` for each of
+    them."""
     expression: str = "cellfm_attention_expression"
-    """`varm`, float32, (n_vars, n_groups): the control, the same ranks by expression alone. With reader genes also
+    """`varm`, float32, (n_vars, n_groups): the control, the same ranks by expression alone. With `readers` also
     ``cellfm_attention_<gene>_expression``."""
     groups: str = "groups"
     """`uns["cellfm"]["cellfm_attention"]["groups"]`, array of str: the columns."""
@@ -130,23 +131,23 @@ class AttentionKeys:
     """`uns["cellfm"]["cellfm_attention"]["active_layers"]`, array of int: the layers that can be read; also under
     ``cellfm_lncrnas``, ``cellfm_attention_partners`` and ``cellfm_contributions``."""
     correlation: str = "expression_correlation"
-    """`uns["cellfm"]["cellfm_attention"]["expression_correlation"]`, DataFrame by reader and group: how far this
-    agrees with the control; also under ``cellfm_attention_partners``, by gene, and ``cellfm_lncrnas``, float."""
+    """`uns["cellfm"]["cellfm_attention"]["expression_correlation"]`, DataFrame by reader and group: agreement with the
+    control; also under ``cellfm_attention_partners``, by gene, and ``cellfm_lncrnas``, float."""
     lncrnas: str = "cellfm_lncrnas"
     """`uns`, DataFrame: genes that mark each group, the most specific first."""
     perturbed: str = "cellfm_attention_partners"
-    """`uns`, DataFrame: genes most tied to each perturbed gene."""
+    """`uns`, DataFrame: the genes most strongly linked to each perturbed gene."""
 
 
 @dataclass(frozen=True)
 class ContributionKeys:
-    """What genes contribute to embeddings, written by `cf.tl.gene_contributions`."""
+    """Contributions of genes to embeddings, written by `cf.tl.gene_contributions`."""
 
     uns: str = "cellfm_contributions"
-    """`uns`, DataFrame: how much each gene contributes to the embedding of a group, expression beside."""
+    """`uns`, DataFrame: how much each gene contributes to the embedding of a group, with its expression."""
     groups: str = "groups"
-    """`uns["cellfm"]["cellfm_contributions"]["groups"]`, DataFrame by group: cells, what CLS takes from itself and in
-    all, and how far contributions agree with expression."""
+    """`uns["cellfm"]["cellfm_contributions"]["groups"]`, DataFrame by group: number of cells, contribution of CLS
+    itself, sum of all contributions, and agreement of contributions with expression."""
     directions: str = "directions"
     """`uns["cellfm"]["cellfm_contributions"]["directions"]`, float32, (n_groups, d_model): the direction of each group,
     of length 1."""
@@ -165,7 +166,8 @@ class PerturbationKeys:
     observed: str = "cellfm_observed_change"
     """`layers`, float32, (n_obs, n_vars): measured mean change against control, NaN for what was not measured."""
     spread: str = "cellfm_change_sd"
-    """`layers`, float32, (n_obs, n_vars): spread around the change (only with ``uncertainty``)."""
+    """`layers`, float32, (n_obs, n_vars): standard deviation around the predicted change (only with
+    ``uncertainty``)."""
     cluster: str = "cellfm_cluster"
     """`obs`, categorical: cluster of perturbations of a screen (`cf.tl.screen_perturbations`)."""
     dominant: str = "cellfm_dominant_gene"
@@ -176,23 +178,23 @@ class PerturbationKeys:
 
 @dataclass(frozen=True)
 class TransportKeys:
-    """Cells carried to another condition, in the tables that `cf.tl.transport` and `cf.tl.compare_transport` return."""
+    """Cells mapped to another condition, in the tables that `cf.tl.transport` and `cf.tl.compare_transport` return."""
 
     condition: str = "cellfm_condition"
-    """`obs`, categorical: the condition that a cell was carried to (`cf.tl.transport`)."""
+    """`obs`, categorical: the target condition (`cf.tl.transport`)."""
     state: str = "cellfm_state"
     """`obs`, categorical: ``before``, ``predicted`` or ``observed`` (`cf.tl.compare_transport`)."""
     layer: str = "cellfm_before"
     """`layers`, float32, (n_obs, n_vars): log-normalised expression before (`cf.tl.transport`)."""
     obsm: str = "X_cellfm_transport"
-    """`obsm`, float32, (n_obs, n_latent): cells in the latent space, after where they were carried."""
+    """`obsm`, float32, (n_obs, n_latent): predicted cells in the latent space."""
     before: str = "X_cellfm_transport_before"
     """`obsm`, float32, (n_obs, n_latent): cells in the latent space before (`cf.tl.transport`)."""
     umap: str = "X_cellfm_transport_umap"
     """`obsm`, float32, (n_obs, 2): UMAP of the latent cells of all states (`cf.tl.compare_transport`, with `umap`)."""
     scores: str = "scores"
-    """`uns["cellfm"]["transport"]["scores"]`, DataFrame: how near predicted cells come to observed ones, no change
-    beside (`cf.tl.compare_transport`)."""
+    """`uns["cellfm"]["transport"]["scores"]`, DataFrame: similarity of predicted and observed cells, compared with no
+    change (`cf.tl.compare_transport`)."""
     uns: str = "transport"
     """`uns["cellfm"]["transport"]`, dict: the facts of the run."""
 
@@ -210,7 +212,7 @@ PERTURBATION = PerturbationKeys()
 TRANSPORT = TransportKeys()
 
 UNKNOWN = "Unknown"
-"""The label of cells that are none of the known kinds."""
+"""The label of cells that belong to none of the known types."""
 
 GENE_COLUMNS = (
     "feature_name",
@@ -229,4 +231,5 @@ GENE_COLUMNS = (
     "ensembl",
     "feature_id",
 )
-"""Columns of `var` that are searched for gene names beside `var_names`, in any capitals and with any signs."""
+"""Columns of `var` that are searched for gene names besides `var_names`, in any capitalisation and with any
+punctuation."""

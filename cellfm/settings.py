@@ -1,4 +1,4 @@
-"""Settings of a session: where downloads are kept, on what the model runs, how much is said."""
+"""Settings of a session: cache folder, engine and device, verbosity."""
 
 import os
 from collections.abc import Collection, Iterable
@@ -47,12 +47,12 @@ MISSING_LABELS = (
     "not available",
     "not applicable",
 )
-"""Text that stands for a missing value; see `means_missing`."""
+"""Text that counts as a missing value; see `means_missing`."""
 
 
 def means_missing(text: str, words: Collection[str] = frozenset(MISSING_LABELS)) -> bool:
-    """Whether text stands for a missing value: blanks around it are ignored, and so are its capitals, unless the word
-    has some itself.
+    """Whether text counts as a missing value. Blanks around it are ignored; capitals are ignored unless the listed word
+    has some.
     """
     bare = text.strip()
     return bare in words or bare.lower() in words
@@ -64,23 +64,25 @@ class Settings:
     Attributes
     ----------
     backend
-        ``"auto"`` (MindSpore where there is an Ascend NPU, else JAX), ``"jax"`` or ``"mindspore"``: what computes
-        wherever a tool or a model says ``"auto"``, and in all tools that have no `backend` of their own.
-        ``CELLFM_BACKEND`` sets it at start.
+        Engine of all tools and models whose `backend` is ``"auto"`` or that have no such argument: ``"auto"``
+        (MindSpore if there is an Ascend NPU, otherwise JAX), ``"jax"`` or ``"mindspore"``. ``CELLFM_BACKEND`` sets it
+        at start.
     cache_dir
         Folder for downloaded and converted models. The environment variable ``CELLFM_CACHE_DIR`` sets it at start.
     device
-        ``"auto"`` (an Ascend NPU where MindSpore finds one, else what JAX finds), ``"CPU"`` or ``"Ascend"``.
-        ``CELLFM_DEVICE`` sets it at start.
+        ``"auto"`` (an Ascend NPU if MindSpore finds one, otherwise the device that JAX finds), ``"CPU"`` or
+        ``"Ascend"``. ``CELLFM_DEVICE`` sets it at start.
     folding_gb
-        Most memory for tables that spare work in the first layer of wide networks (1.0); 0 makes none.
+        Maximum memory, in GB, for precomputed tables that speed up the first layer of wide networks (1.0); 0 turns them
+        off.
     missing_labels
-        tuple of str: text in columns of `obs` that counts as missing, beside NaN, None and ``pd.NA``. Such cells belong
-        to no class, batch, group or condition. Blanks around the text are ignored. A word in small letters stands for
-        any capitals (``nan`` for ``NaN`` and ``NAN``), one with capitals for itself (``None``, because ``none`` may be
-        a treatment). ``-`` is a value where ``+`` is one, too. By default ``nan``, ``na``, ``n/a``, ``<na>``, ``null``,
-        ``None``, the empty text, ``-``, ``?``, ``.``, ``unassigned``, ``undefined``, ``unlabelled``, ``missing``,
-        ``not available`` and the like. ``CELLFM_MISSING_LABELS``, separated by commas, sets it at start.
+        tuple of str: text in columns of `obs` that counts as missing, besides NaN, None and ``pd.NA``. Such cells
+        belong to no class, batch, group or condition. Blanks around the text are ignored. A word in lower case matches
+        any capitalisation (``nan`` also matches ``NaN`` and ``NAN``); a word with capitals matches only itself
+        (``None``, because ``none`` may be a treatment). ``-`` is a value if the column also contains ``+``. By default
+        ``nan``, ``na``, ``n/a``, ``<na>``, ``null``, ``None``, the empty text, ``-``, ``?``, ``.``, ``unassigned``,
+        ``undefined``, ``unlabelled``, ``missing``, ``not available`` and the like. ``CELLFM_MISSING_LABELS``, separated
+        by commas, sets it at start.
     verbosity
         ``"error"``, ``"warning"`` (default), ``"info"`` or ``"debug"``; the numbers 0 to 3 mean the same.
 
@@ -149,7 +151,7 @@ class Settings:
     def missing_labels(self, value: Iterable[str]) -> None:
         words = () if isinstance(value, str) else tuple(value)
         if isinstance(value, str) or not all(isinstance(word, str) for word in words):
-            raise InputError(f"missing_labels must be several pieces of text, such as ('nan', 'NA'), not {value!r}.")
+            raise InputError(f"missing_labels must be a list of strings, such as ('nan', 'NA'), not {value!r}.")
         self._missing_labels = tuple(word.strip() for word in words)
 
     @property
@@ -173,7 +175,7 @@ settings = Settings()
 
 
 def model_folder(name: str) -> Path:
-    """Where a model that goes by a name is kept: in the package or in the cache."""
+    """The folder of a model with a name: in the package or in the cache."""
     if name == "mini":
         return Path(__file__).parent / "models" / "mini"
     return settings.cache_dir / "models" / name

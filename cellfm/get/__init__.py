@@ -1,4 +1,4 @@
-"""Results that tools stored in AnnData, as tidy tables; nothing is computed or written."""
+"""Read results that tools stored in AnnData as tidy tables; nothing is computed or written."""
 
 from cellfm.get._annotation import annotation
 from cellfm.get._attention import attention

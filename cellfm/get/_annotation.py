@@ -1,4 +1,4 @@
-"""`cf.get.annotation`: labels of cells with what speaks for them."""
+"""`cf.get.annotation`: labels of cells, with confidence and distance."""
 
 import numpy as np
 import pandas as pd
@@ -14,14 +14,14 @@ from cellfm.keys import ANNOTATION
 
 @shared_docs
 def annotation(data: AnnData | MuData, *, probabilities: bool = False, modality: str = "rna") -> pd.DataFrame:
-    """The labels that `cf.tl.annotate` or `cf.tl.transfer_labels` gave, a row for each cell.
+    """Get the labels from `cf.tl.annotate` or `cf.tl.transfer_labels`, with a row for each cell.
 
     Parameters
     ----------
     data
         Labelled cells.
     probabilities
-        Whether to add the probability of each class as a column of its own.
+        Add a column with the probability of each class.
     {modality}
 
     Returns
@@ -32,7 +32,7 @@ def annotation(data: AnnData | MuData, *, probabilities: bool = False, modality:
     Raises
     ------
     MissingKeyError
-        The cells have no labels of cellfm.
+        The cells have no labels from cellfm.
 
     Examples
     --------

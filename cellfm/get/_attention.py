@@ -1,4 +1,4 @@
-"""`cf.get.attention`: stored attention scores of genes, beside their control."""
+"""`cf.get.attention`: attention scores of genes, with their control."""
 
 import numpy as np
 import pandas as pd
@@ -16,28 +16,28 @@ from cellfm.keys import ATTENTION
 def attention(
     data: AnnData | MuData, *, reader: str | None = None, key: str = ATTENTION.varm, modality: str = "rna"
 ) -> pd.DataFrame:
-    """How much each gene is read by CLS, or by another gene, in each group of cells.
+    """Get the score of attention from the cell token, or from a gene, to each gene in each group of cells.
 
     Parameters
     ----------
     data
         Cells x genes, after `cf.tl.attention`.
     reader
-        A gene of its `readers`; by default CLS.
+        A gene of the `readers` of `cf.tl.attention`; by default the cell token.
     key
         The `key_added` of `cf.tl.attention`, ``"cellfm_attention"`` by default.
     {modality}
 
     Returns
     -------
-    DataFrame, a row for each gene and group: ``gene``, ``group``, ``score`` (0 to 1) and ``expression``, the
-    control: the same ranks by expression alone. Genes without a score are left out; in each group the most read come
-    first.
+    DataFrame, a row for each gene and group: ``gene``, ``group``, ``score`` (0 to 1) and ``expression``, the control:
+    the same ranks by expression alone. Genes without a score are left out; in each group the genes with the highest
+    score come first.
 
     Raises
     ------
     MissingKeyError
-        No such scores.
+        There are no such scores.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.get.gene_embeddings`: stored embeddings of genes as a table."""
+"""`cf.get.gene_embeddings`: embeddings of genes."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def gene_embeddings(
     key: str = GENE_EMBEDDING.varm,
     modality: str = "rna",
 ) -> pd.DataFrame:
-    """Stored gene embeddings as a table with gene names, to save, join or hand to other packages.
+    """Get gene embeddings as a table with gene names, to save, join or pass to other packages.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def gene_embeddings(
     genes
         Genes to take, by `var_names`; by default all that have an embedding.
     key
-        Where the embedding is in `varm`; ``"cellfm"`` by default.
+        Key of the embedding in `varm`; ``"cellfm"`` by default.
     {modality}
 
     Returns
@@ -41,7 +41,7 @@ def gene_embeddings(
     Raises
     ------
     MissingKeyError
-        No such embedding, or no such gene.
+        There is no such embedding or gene.
 
     Examples
     --------

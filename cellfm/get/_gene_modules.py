@@ -14,26 +14,26 @@ from cellfm.tasks.genes import stored_modules
 def gene_modules(
     data: AnnData | MuData, *, key: str = MODULES.var, resolution: float | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
-    """The genes of each module that `cf.tl.gene_modules` found.
+    """Get the genes of each module from `cf.tl.gene_modules`.
 
     Parameters
     ----------
     data
         Cells x genes, after `cf.tl.gene_modules`.
     key
-        Which modules: its `key_added`, ``"cellfm_module"`` by default.
+        The `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default.
     resolution
-        Which resolution, where there are several; by default the first.
+        Which of several resolutions to use; by default the first.
     {modality}
 
     Returns
     -------
-    DataFrame, a row for each gene of a module: ``gene`` and ``module`` (int); the modules in order.
+    DataFrame, a row for each gene of a module: ``gene`` and ``module`` (int), sorted by module.
 
     Raises
     ------
     MissingKeyError
-        No such modules, or not at this resolution.
+        There are no such modules, or none at this resolution.
 
     Examples
     --------

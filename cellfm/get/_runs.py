@@ -1,4 +1,4 @@
-"""`cf.get.runs`: which runs of cellfm left results in a table."""
+"""`cf.get.runs`: the facts of all runs whose results are stored."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,8 @@ from cellfm.keys import RUN
 
 @shared_docs
 def runs(data: AnnData | MuData, *, modality: str = "rna") -> pd.DataFrame:
-    """The facts of all runs whose results are here: model, hashes of weights and vocabulary, seeds, versions, options.
+    """Get the facts of all runs whose results are stored: model, hashes of weights and vocabulary, seeds, versions,
+    options.
 
     Parameters
     ----------
@@ -24,8 +25,8 @@ def runs(data: AnnData | MuData, *, modality: str = "rna") -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame, a row for each key in ``uns["cellfm"]``, a column for each fact (missing where a run has none of the
-    name). Facts that are arrays or tables are left out.
+    DataFrame, a row for each key in ``uns["cellfm"]``, a column for each fact (missing if a run does not have it).
+    Facts that are arrays or tables are left out.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Tables that tools leave in `uns`, whole or in part, such as `cf.get.enrichment`."""
+"""Tables that tools store in `uns`, complete or filtered, such as `cf.get.enrichment`."""
 
 import pandas as pd
 from anndata import AnnData
@@ -19,16 +19,16 @@ def enrichment(
     key: str = MODULES.enrichment,
     modality: str = "rna",
 ) -> pd.DataFrame:
-    """What gene modules are enriched for.
+    """Get the gene sets for which gene modules are enriched.
 
     Parameters
     ----------
     data
         Cells x genes, after `cf.tl.enrich_modules`.
     module
-        The terms of this module alone.
+        Return only the terms of this module.
     alpha
-        Terms with a larger adjusted p-value are left out; by default none is.
+        Return only terms with an adjusted p-value up to `alpha`; by default all.
     key
         The table in `uns`, ``"cellfm_enrichment"`` by default.
     {modality}
@@ -40,7 +40,7 @@ def enrichment(
     Raises
     ------
     MissingKeyError
-        No such table, or no such module in it.
+        There is no such table, or no such module in it.
 
     Examples
     --------
@@ -62,16 +62,16 @@ def lncrnas(
     key: str = ATTENTION.lncrnas,
     modality: str = "rna",
 ) -> pd.DataFrame:
-    """The lncRNAs that mark groups of cells.
+    """Get the lncRNAs that mark groups of cells.
 
     Parameters
     ----------
     data
         Cells x genes, after `cf.tl.rank_lncrnas`.
     group
-        The rows of this group alone.
+        Return only the rows of this group.
     alpha
-        Rows with a larger adjusted p-value are left out; by default none is.
+        Return only rows with an adjusted p-value up to `alpha`; by default all.
     key
         The table in `uns`, ``"cellfm_lncrnas"`` by default.
     {modality}
@@ -83,7 +83,7 @@ def lncrnas(
     Raises
     ------
     MissingKeyError
-        No such table, or no such group in it.
+        There is no such table, or no such group in it.
 
     Examples
     --------
@@ -99,14 +99,14 @@ def lncrnas(
 def attention_partners(
     data: AnnData | MuData, *, gene: str | None = None, key: str = ATTENTION.perturbed, modality: str = "rna"
 ) -> pd.DataFrame:
-    """The genes that are most tied to chosen ones by attention.
+    """Get the genes most strongly linked to chosen genes by attention.
 
     Parameters
     ----------
     data
         Cells x genes, after `cf.tl.attention_partners`.
     gene
-        The partners of this gene alone.
+        Return only the partners of this gene.
     key
         The table in `uns`, ``"cellfm_attention_partners"`` by default.
     {modality}
@@ -118,7 +118,7 @@ def attention_partners(
     Raises
     ------
     MissingKeyError
-        No such table, or no such gene in it.
+        There is no such table, or no such gene in it.
 
     Examples
     --------
@@ -133,14 +133,14 @@ def attention_partners(
 def gene_contributions(
     data: AnnData | MuData, *, group: str | None = None, key: str = CONTRIBUTIONS.uns, modality: str = "rna"
 ) -> pd.DataFrame:
-    """What each gene contributes to the embedding of groups of cells.
+    """Get the contribution of each gene to the embedding of groups of cells.
 
     Parameters
     ----------
     data
         Cells x genes, after `cf.tl.gene_contributions`.
     group
-        The rows of this group alone.
+        Return only the rows of this group.
     key
         The table in `uns`, ``"cellfm_contributions"`` by default.
     {modality}
@@ -152,7 +152,7 @@ def gene_contributions(
     Raises
     ------
     MissingKeyError
-        No such table, or no such group in it.
+        There is no such table, or no such group in it.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def gene_contributions(
 def _part(
     data: AnnData | MuData, key: str, modality: str, tool: str, alpha: float | None, **chosen: object
 ) -> pd.DataFrame:
-    """The rows with these values in these columns, and an adjusted p-value up to `alpha`."""
+    """The rows that have these values in these columns, and an adjusted p-value up to `alpha`."""
     table = select(data, modality).uns.get(key)
     if not isinstance(table, pd.DataFrame):
         raise MissingKeyError(f"uns[{key!r}] holds no table: call {tool} first.")

@@ -21,7 +21,9 @@ gene_key
     Column of `var` with the gene names, or ``"var_names"``, if the automatic choice is wrong.""",
     "hgnc": """
 hgnc
-    Table of previous symbols and aliases: None uses that of HGNC if it was downloaded before, otherwise that of the package; ``"download"`` fetches it into `cf.settings.cache_dir`; a path reads the HGNC complete set; False uses none.""",
+    Table of previous symbols and aliases: None uses that of HGNC if it was downloaded before, otherwise that of the
+    package; ``"download"`` fetches it into `cf.settings.cache_dir`; a path reads the HGNC complete set; False uses
+    none.""",
     "layer": """
 layer
     Layer with the counts; ``"raw"`` means `adata.raw`; by default X.""",

@@ -1,4 +1,4 @@
-"""Prepare data: look at them, give genes the model's names, regain counts, leave out poor cells. Never an engine."""
+"""Prepare data: check them, harmonise gene names, recover counts, remove poor cells. No engine is needed."""
 
 from cellfm.pp._check import check
 from cellfm.pp._harmonize import harmonize_genes

@@ -1,4 +1,4 @@
-"""`cf.pp.check`: can the model take these data?"""
+"""`cf.pp.check`: whether a model can read the data."""
 
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def check(
     hgnc: str | Path | bool | None = None,
     modality: str = "rna",
 ) -> Report:
-    """Look at data before they go to a model: counts or not, known genes, empty cells.
+    """Check data before they go to a model: are they counts, which genes are known, which cells are empty?
 
-    All values are read, those of backed data block by block. Bad data never raise: they become lines of
-    `Report.problems` (what keeps the model from taking them) and `Report.advice` (what makes the answer poorer).
+    All values are read, those of backed data block by block. Bad data do not raise an error: they become lines of
+    `Report.problems` (why the model cannot read the data) and `Report.advice` (what makes the results poorer).
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ def check(
 
     Returns
     -------
-    A `Report`: shown as a table; its fields hold the figures, and `ok` says whether there are no problems. Nothing is
+    A `Report`. It prints as a table, its fields hold the numbers, and `ok` is True if there are no problems. Nothing is
     written.
 
     Raises
     ------
     InputError
-        `data`, `model` or `hgnc` is none of these things.
+        `data`, `model` or `hgnc` is invalid.
     MissingKeyError
         There is no such layer, modality or column; the message lists the available ones.
 

@@ -1,4 +1,4 @@
-"""`cf.pp.harmonize_genes`: genes under the names that the model uses."""
+"""`cf.pp.harmonize_genes`: rename genes to the symbols of the model."""
 
 from pathlib import Path
 
@@ -27,16 +27,16 @@ def harmonize_genes(
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Rename genes to the symbols of the model, and add up those that become the same.
+    """Rename genes to the symbols of the model, and sum duplicates.
 
     A gene is matched by symbol or Ensembl id (with or without version, or both in one word) in `var_names` or one of
     the usual columns of `var`; by the symbol as R, Seurat or a spreadsheet changed it (``HLA.A``, ``2-Sep``) or as it
-    was made unique (``TBCE-1``); and by previous symbol or alias. A gene that the model does not know takes the
-    approved symbol, where `hgnc` tells it, and keeps its name otherwise. An alias of a gene that is also there under a
-    better name is not followed: such data hold two genes. Where several rows are one gene, the first stays and X and
-    every layer hold the sum: of the values, or of ``expm1`` of them for log-normalised matrices (the base is that in
-    ``uns["log1p"]``, by default e). Cells, `obs`, `obsm`, `obsp`, `uns`, the order of cells and genes, and `raw` stay
-    as they are. A second run changes nothing.
+    was made unique (``TBCE-1``); and by previous symbol or alias. A gene that the model does not know gets its approved
+    symbol if `hgnc` contains it, and keeps its name otherwise. If a gene also occurs under a better name, its alias is
+    not followed: such data hold two genes. If several rows are the same gene, the first one stays, and X and every
+    layer hold the sum of the values, or of their ``expm1`` for log-normalised matrices (with the base in
+    ``uns["log1p"]``, by default e). Cells, `obs`, `obsm`, `obsp`, `uns`, the order of cells and genes, and `raw` do not
+    change. A second run changes nothing.
 
     Parameters
     ----------
@@ -54,28 +54,29 @@ def harmonize_genes(
     None, or the copy. Sets:
 
     `var_names`
-        The new names, each of them once.
+        The new names, which are unique.
     `var["cellfm_original_name"]`
-        str: the name the gene came with.
+        str: the original name of the gene.
     `var["cellfm_match"]`
-        categorical: how the gene was found (symbol, ensembl, restored, previous, alias, none).
+        categorical: how the gene was matched (symbol, ensembl, restored, previous, alias, none).
     `uns["cellfm"]["genes"]`
-        dict: how many genes were found in which way, renamed and merged; hashes of the vocabulary and the HGNC table.
+        dict: how many genes were matched in each way, renamed and merged; hashes of the vocabulary and the HGNC table.
 
     Raises
     ------
     InputError
-        Backed data; genes have to be added up and a matrix holds negative values or NaN; no cells, no genes; names and
-        ids of more than a tenth of the genes contradict each other; a table that is not HGNC's.
+        The data are backed; duplicates have to be summed and a matrix holds negative values or NaN; there are no cells
+        or no genes; names and ids of more than a tenth of the genes contradict each other; or the table is not that of
+        HGNC.
     MissingKeyError
-        No such modality or column; the message lists the available ones.
+        There is no such modality or column; the message lists the available ones.
     DownloadError
-        The HGNC table could not be fetched.
+        The HGNC table could not be downloaded.
 
     Warns
     -----
     DataWarning
-        Gene names are taken from a column of `var` that is none of the usual ones.
+        Gene names are taken from an unusual column of `var`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.pp.prepare`: check, harmonise genes, leave out poor cells."""
+"""`cf.pp.prepare`: check data, harmonise gene names, remove poor cells."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 
 _SHARE_KEPT = 0.5
-"""Least share of the cells that the usual limit must leave."""
+"""Minimum share of the cells that the default limit must keep."""
 
 
 @shared_docs
@@ -36,12 +36,12 @@ def prepare(
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Make data ready for a model: check them, rename genes, remove cells with few known genes.
+    """Prepare data for a model: check them, rename genes, remove cells with few known genes.
 
-    The same as `cf.pp.check`, which must find no problem, `cf.pp.harmonize_genes`, and a filter: **cells that express
-    fewer than `min_genes` genes that the model knows are removed**, and a warning says how many. Where the usual limit
-    would remove more than half of the cells, as for panels of a few hundred genes, nothing is removed, and the error
-    says what other limits would do. Nothing is changed where anything fails.
+    This runs `cf.pp.check`, which must find no problem, then `cf.pp.harmonize_genes`, then a filter: **cells that
+    express fewer than `min_genes` genes that the model knows are removed**, and a warning says how many. If the default
+    limit would remove more than half of the cells, as with panels of a few hundred genes, an error says what other
+    limits would do. If anything fails, the data stay unchanged.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def prepare(
     {gene_key}
     {hgnc}
     min_genes
-        Known genes that a cell must express to stay; 0 keeps all cells. By default 200, as in the paper, if half of the
-        cells or more stay.
+        Minimum number of known genes that a cell must express; 0 keeps all cells. By default 200, as in the paper, if
+        at least half of the cells stay.
     {modality}
     copy
         Return a copy instead of changing `data`.
@@ -64,24 +64,23 @@ def prepare(
     None, or the copy. Removes cells, and sets:
 
     `var_names`
-        The model's names, each of them once.
+        The model's names, which are unique.
     `var["cellfm_original_name"]`
-        str: the name the gene came with.
+        str: the original name of the gene.
     `var["cellfm_match"]`
-        categorical: how the gene was found (symbol, ensembl, restored, previous, alias, none).
+        categorical: how the gene was matched (symbol, ensembl, restored, previous, alias, none).
     `uns["cellfm"]["genes"]`
-        dict: how many genes were found in which way, renamed and merged; hashes of the vocabulary and the HGNC table.
+        dict: how many genes were matched in each way, renamed and merged; hashes of the vocabulary and the HGNC table.
 
     Raises
     ------
     InputError
-        What `cf.pp.check` calls a problem (no counts, too few known genes, no cells, no genes); no cell would stay, or
-        less than half of them by the usual limit;
-        backed data; `layer="raw"`.
+        `cf.pp.check` finds a problem (no counts, too few known genes, no cells, no genes); no cell would stay, or fewer
+        than half of them with the default limit; the data are backed; or `layer="raw"`.
     MissingKeyError
         There is no such layer, modality or column; the message lists the available ones.
     DownloadError
-        The HGNC table could not be fetched.
+        The HGNC table could not be downloaded.
 
     Warns
     -----
@@ -112,7 +111,7 @@ def prepare(
         raise InputError(_too_few_left(n_expressed, least, naming.match.n_distinct))
     merged = merge_matrices(adata, naming)
 
-    if not kept.all():  # said before anything is changed, as the warning may be made an error
+    if not kept.all():  # warn before anything changes, because the warning may be turned into an error
         warn(
             f"{counted_of(report.n_few, report.n_cells, 'cell')} removed for expressing fewer than {least} genes that "
             "the model knows. min_genes= sets the limit; 0 keeps all cells."
@@ -127,7 +126,7 @@ def prepare(
 
 
 def _too_few_left(n_expressed: np.ndarray, least: int, n_known: int) -> str:
-    """Why so many cells cannot simply be removed, and what other limits would do."""
+    """The error if the default limit removes too many cells, with the effect of other limits."""
     n_cells, n_few = len(n_expressed), int((n_expressed < least).sum())
     express = counted_of(n_few, n_cells, "cell", "expresses", "express")
     express = f"All {n_cells:,} cells express" if n_few == n_cells > 1 else express

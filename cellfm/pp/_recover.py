@@ -1,4 +1,4 @@
-"""`cf.pp.recover_counts`: counts out of log-normalised values."""
+"""`cf.pp.recover_counts`: counts from log-normalised values."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -33,11 +33,11 @@ from cellfm.keys import COUNTS
 _SAMPLE_CELLS = 64
 _SAMPLES = 4
 _DENSE_CELLS = 256
-"""Cells at once where every entry has a value, because zero counts have one."""
+"""Cells per block if zero counts have a value, so that every entry has one."""
 _FEW = 0.1
-"""Share of cells that may fail while cells that tell little are still believed."""
+"""Share of cells that may fail while cells with little evidence are still accepted."""
 _CHANCE = 0.01
-"""Share of cells whose unit may happen to be a power of ten."""
+"""Share of cells whose unit may be a power of ten by chance."""
 
 
 @shared_docs
@@ -50,28 +50,28 @@ def recover_counts(
     errors: Literal["raise", "flag"] = "raise",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Regain counts from values that were divided by the depth of the cell, with or without a logarithm after that.
+    """Recover counts from values that were divided by the depth of the cell, with or without a logarithm afterwards.
 
-    Within a cell such values are whole multiples of one unit: the normalised value of one count. The unit is found
-    for each cell by itself, with its smallest value as 1 to 5 counts, and every value must be a multiple of it within
-    the rounding of what is stored (values rounded to a few decimals are fine). Natural logarithms, those to base 2 and
-    10, none, and any other base are tried on a sample of cells. A pseudocount other than 1, as in log2(CPM + 0.5), is
-    read from the value that zero counts have in all cells; it can be negative. Where values are no multiples (scaled,
-    batch-corrected, smoothed or imputed data, TPM), no counts are made up. One thing cannot be known: where all counts
-    of a cell share a divisor, as in a cell with nothing but twos, they come out divided by it.
+    Within a cell such values are whole multiples of one unit: the normalised value of one count. The unit is found for
+    each cell separately, by taking its smallest value as 1 to 5 counts, and every value must be a multiple of it within
+    the rounding of the stored numbers (values rounded to a few decimals are fine). Natural logarithms, logarithms to
+    base 2 and 10, no logarithm, and any other base are tried on a sample of cells. A pseudocount other than 1, as in
+    log2(CPM + 0.5), is read from the value that zero counts have in all cells; it can be negative. If values are not
+    multiples (scaled, batch-corrected, smoothed or imputed data, TPM), no counts are invented. One thing cannot be
+    recovered: if all counts of a cell share a divisor, as in a cell with nothing but twos, they come out divided by it.
 
     Parameters
     ----------
     data
-        Normalised values, cells x genes. With MuData, the table `modality`.
+        Normalised values, cells x genes. With MuData, those of the table `modality`.
     layer
         Layer with the values; ``"raw"`` means `adata.raw`, whose genes must be those of `adata`; by default X.
     key_added
         Layer to write.
     {modality}
     errors
-        ``"raise"`` refuses the data if any cell fails; ``"flag"`` recovers the others and marks those that failed: for
-        them the smallest value is taken for one count and the rest rounded, which are no counts.
+        ``"raise"`` raises an error if any cell fails. ``"flag"`` recovers the other cells and marks those that failed;
+        for these, the smallest value is taken as one count and the rest is rounded, so their values are not counts.
     {copy}
 
     Returns
@@ -83,20 +83,22 @@ def recover_counts(
     `obs["cellfm_counts_recovered"]`
         bool: False for cells that failed; only with ``errors="flag"``.
     `uns["cellfm"]["counts"]`
-        dict: the ``matrix`` that was read, what was ``undone``, the cells recovered (``n_recovered``), version.
+        dict: the ``matrix`` that was read, the transformation that was ``undone``, the number of recovered cells
+        (``n_recovered``), version.
 
     Raises
     ------
     InputError
-        The values are counts already, negative, not finite, no multiples of one unit, or too few to tell; `adata.raw`
-        has other genes.
+        The values are already counts, are negative, not finite, not multiples of one unit, or too few to decide; or
+        `adata.raw` has other genes.
     MissingKeyError
-        No such layer or modality; the message lists the available ones.
+        There is no such layer or modality; the message lists the available ones.
 
     Warns
     -----
     DataWarning
-        Cells failed (with ``errors="flag"``), or large values are stored too roughly to tell their last digits.
+        Cells failed (with ``errors="flag"``), or large values are stored with too little precision for their last
+        digits.
 
     Examples
     --------
@@ -148,7 +150,8 @@ def recover_counts(
 
 
 def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
-    """Refuse what cannot be normalised counts; all values are read. None may be below that of zero counts."""
+    """Refuse values that cannot be normalised counts; all values are read. None may be lower than the value of a zero
+    count."""
     kinds: set[str] = set()
     bad = np.zeros(matrix.n_cells, bool)
     shown = ""
@@ -182,7 +185,7 @@ def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
 
 
 def _sample(matrix: Matrix) -> sp.csr_matrix:
-    """Cells from all over the matrix; those with values, as long as there are some."""
+    """Cells from all parts of the matrix, preferably cells with values."""
     n = matrix.n_cells
     starts = sorted({int(start) for start in np.linspace(0, max(0, n - _SAMPLE_CELLS), _SAMPLES)})
     sample = sp.vstack([matrix.rows(start, min(start + _SAMPLE_CELLS, n)) for start in starts], format="csr")
@@ -194,10 +197,10 @@ def _sample(matrix: Matrix) -> sp.csr_matrix:
 def _judge(
     parts: list[Recovered], matrix: Matrix, adata: AnnData, transform: Transform, precision: Precision, errors: str
 ) -> np.ndarray:
-    """(n_cells,) bool: whose counts are recovered.
+    """(n_cells,) bool: cells whose counts are recovered.
 
-    A cell that fits may tell little by itself (all its values may be one count); it is believed if the matrix as a
-    whole has proved to hold counts.
+    A single cell that fits may be weak evidence (all its values may be one count); it is accepted if the matrix as a
+    whole clearly holds counts.
     """
     fits, bits, unit = _pooled(parts)
     filled = ~np.isnan(unit)
@@ -241,7 +244,7 @@ def _judge(
 
 
 def _values_advice(matrix: Matrix) -> str:
-    """What takes the values as they are; the advice works as it is written."""
+    """Advice for using the values unchanged; users can copy it."""
     layer = {"adata.X": "'X'", "adata.raw.X": "'raw'"}.get(matrix.name)
     layer = layer or matrix.name.removeprefix("adata.layers[").removesuffix("]")
     given = "" if matrix.name == "adata.X" else f"layer={layer}, "
@@ -249,14 +252,14 @@ def _values_advice(matrix: Matrix) -> str:
 
 
 def _pooled(parts: list[Recovered]) -> Iterator[np.ndarray]:
-    """What all blocks say: which cells fit, how much that says, their units."""
+    """The results of all blocks: which cells fit, the strength of the evidence, and their units."""
     yield np.concatenate([part.fits for part in parts])
     yield np.concatenate([part.bits for part in parts])
     yield np.concatenate([part.unit for part in parts])
 
 
 def _decimal(unit: np.ndarray) -> np.ndarray:
-    """Whether a unit is 0.1, 0.01, ...: the last decimal of rounded values more likely than one count."""
+    """Whether a unit is 0.1, 0.01, ...: this is more likely the last decimal of rounded values than one count."""
     exponent = np.log10(unit)
     nearest = np.rint(exponent)
     return (nearest < 0) & (np.abs(exponent - nearest) < 1e-5)

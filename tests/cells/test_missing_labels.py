@@ -96,7 +96,7 @@ def test_other_text_can_be_missing(monkeypatch: pytest.MonkeyPatch):
     assert missing_values(column).tolist() == [False, True, False]
     settings.missing_labels = ["Doublet"]  # with capitals: just so
     assert missing_values(pd.Series(["Doublet", "doublet"])).tolist() == [True, False]
-    with pytest.raises(InputError, match=r"several pieces of text.*not 'nan'"):
+    with pytest.raises(InputError, match=r"a list of strings.*not 'nan'"):
         settings.missing_labels = "nan"
     monkeypatch.setenv("CELLFM_MISSING_LABELS", "low quality,nan")
     assert Settings().missing_labels == ("low quality", "nan")
