@@ -161,7 +161,7 @@ def test_toml_is_read(tmp_path):
         ("[train]\nstep = 7\n", "Did you mean 'steps'"),
         ("[train]\nsteps = 0\n", "steps must be a whole number above 0, not 0"),
         ("[trian]\nsteps = 7\n", "unknown entry 'trian'"),
-        ('preset = "90M"\n', "No preset '90M'; there are: mini, 80M, 800M"),
+        ('preset = "90M"\n', "No preset '90M'; available: mini, 80M, 800M"),
         ("steps = = 7\n", "not valid TOML"),
         ("train = 7\n", "train must be a table"),
         ('model = "mini"\n', "model must be a table"),

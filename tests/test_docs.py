@@ -24,7 +24,12 @@ from cellfm.cli._main import _parser
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(path for path in ROOT.glob("docs/**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
 PAGES = [path for path in sorted(ROOT.glob("docs/**/*.md")) if "_build" not in path.parts]
-TEXTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", *(str(path.relative_to(ROOT)) for path in (*PAGES, *NOTEBOOKS)))
+TEXTS = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    *(str(path.relative_to(ROOT)) for path in (*PAGES, *NOTEBOOKS)),
+)
 NAMESPACES = ("cellfm", "cellfm.pp", "cellfm.tl", "cellfm.pl", "cellfm.get")
 
 

@@ -83,5 +83,5 @@ def unpacked(path: Path) -> Iterator[Path]:
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(
         f"{path} is compressed by {compression(path)} and cannot be unpacked: {error}. It may be cut short or damaged; "
-        "get it anew."
+        "get a new copy."
     )

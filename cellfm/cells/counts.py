@@ -92,9 +92,9 @@ def _way_on(found: Values, matrix: str, adata: AnnData) -> str:
     if found.recoverable:
         return f"Pass layer= with the counts, or call {_recover_call(matrix, new)} first, and pass layer={new!r}."
     if found.kind == "negative":
-        return "Counts cannot be regained from these: pass layer= with the counts, or load the raw data."
+        return "Counts cannot be recovered from these: pass layer= with the counts, or load the raw data."
     return (
-        "Counts cannot be regained from these: pass layer= with the counts, or load the raw data. Where there are "
+        "Counts cannot be recovered from these: pass layer= with the counts, or load the raw data. Where there are "
         f"none, {VALUES_ADVICE}"
     )
 

@@ -89,4 +89,4 @@ def _below(folder: Path, genome: str | None) -> tuple[Path | None, str]:
     if len(chosen) == 1:
         return chosen[0], ", ".join(there.name for there in inside if there != chosen[0])
     names = ", ".join(str(there) for there in inside)
-    raise InputError(f"{folder} holds several matrices, in folders of their own: pass one of {names}.")
+    raise InputError(f"{folder} holds several matrices, in separate folders: pass one of {names}.")

@@ -75,7 +75,7 @@ class Matrix:
         if found.kind not in ("counts", "empty"):
             raise InputError(
                 f"{self.name} has {found} in cells {start:,} to {stop - 1:,}, where counts were expected; nothing was "
-                "written. Correct these cells or remove them, and begin anew."
+                "written. Correct these cells or remove them, and start again."
             )
         return rounded(block) if found.off else block
 
@@ -137,14 +137,14 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
     if layer is None or layer == "X":
         x = _x_of(adata)
         if x is None:
-            raise MissingKeyError(f"adata.X is empty. Pass layer= with another matrix; there are: {_layers(adata)}.")
+            raise MissingKeyError(f"adata.X is empty. Pass layer= with another matrix; available: {_layers(adata)}.")
         return Matrix(sliceable(x, "adata.X"), adata.var, "adata.X")
     if layer in adata.layers:
         name = f"adata.layers[{layer!r}]"
         return Matrix(sliceable(adata.layers[layer], name), adata.var, name)
     if layer == "raw" and adata.raw is not None:
         return Matrix(sliceable(adata.raw.X, "adata.raw.X"), adata.raw.var, "adata.raw.X")
-    raise MissingKeyError(f"No layer {layer!r}; there are: {_layers(adata)}.")
+    raise MissingKeyError(f"No layer {layer!r}; available: {_layers(adata)}.")
 
 
 def matrices(adata: AnnData) -> list[str]:

@@ -52,7 +52,7 @@ def require_keys(adata: AnnData, argument: str, **slots: str | list[str]) -> Non
                     "another key."
                 )
             if key in getattr(adata, slot) and not _is_ours(adata, slot, key):
-                warn(f"{slot}[{key!r}] is there already and is not a result of cellfm: it is replaced.")
+                warn(f"{slot}[{key!r}] exists already and is not a result of cellfm; it is replaced.")
 
 
 def require_key(key: object, argument: str, *, table: bool = False) -> None:
@@ -155,8 +155,8 @@ def _set_aside(adata: AnnData, value: object, place: str) -> None:
         name, n = f"{_FOREIGN}_{n}", n + 1
     adata.uns[name] = value
     warn(
-        f"{place} holds {type(value).__name__} that is not of cellfm, which keeps the facts of its runs there: it was "
-        f"moved to uns[{name!r}]."
+        f"{place} holds {type(value).__name__} that does not come from cellfm, which keeps the facts of its runs "
+        f"there: it was moved to uns[{name!r}]."
     )
 
 

@@ -48,7 +48,7 @@ def cell_format(path: Path, *, genome: str | None = None) -> CellFormat:
     if path.is_dir():
         return _format_of_folder(path)
     if not path.is_file():
-        raise InputError(f"{path} is no file of cells: it is a pipe or a device. {READ}")
+        raise InputError(f"{path} is not a file of cells: it is a pipe or a device. {READ}")
     import h5py
 
     try:
@@ -186,7 +186,7 @@ def _is_of_genome(data: "AnnData", genome: str, path: Path) -> np.ndarray:
         return np.ones(data.n_vars, bool)
     there = sorted({str(one) for one in genomes if one is not None})
     if genome not in there:
-        raise InputError(f"{path} holds no genome {genome!r}; there is: {', '.join(there)}.")
+        raise InputError(f"{path} holds no genome {genome!r}; available: {', '.join(there)}.")
     return np.asarray(pd.isna(genomes)) | (genomes == genome)
 
 
@@ -237,9 +237,9 @@ def _damaged(path: Path, kind: str, error: Exception) -> InputError:
         if type(cause).__name__ == "IORegistryError":  # of anndata: a kind of element that it has no reader for
             return InputError(
                 f"{path} is {kind}, but the installed anndata does not know how to read a part of it: {reason}. It may "
-                "come from a newer anndata or another program: pip install -U anndata, or write the file anew."
+                "come from a newer anndata or another program: pip install -U anndata, or write the file again."
             )
         cause = cause.__cause__
     return InputError(
-        f"{path} looks like {kind} but cannot be read: {reason}. It may be cut short or damaged; get it anew. {READ}"
+        f"{path} looks like {kind} but cannot be read: {reason}. It may be cut short or damaged; get a new copy. {READ}"
     )

@@ -94,7 +94,7 @@ def open_10x_h5(path: Path, stack: ExitStack, genome: str | None = None) -> TenX
             raise
         reason = str(error).strip("'\"") or type(error).__name__
         raise InputError(
-            f"{path} looks like 10x h5 but cannot be read: {reason}. It may be cut short or damaged. Get it anew."
+            f"{path} looks like 10x h5 but cannot be read: {reason}. It may be cut short or damaged. Get a new copy."
         ) from error
 
 
@@ -103,11 +103,11 @@ def _chosen(groups: list[str], path: Path, genome: str | None) -> str:
     if "matrix" in groups:
         return "matrix"
     if genome is not None and genome not in groups:
-        raise InputError(f"{path} holds no genome {genome!r}; there is: {', '.join(groups)}.")
+        raise InputError(f"{path} holds no genome {genome!r}; available: {', '.join(groups)}.")
     human = [genome] if genome is not None else [name for name in groups if is_human(name)]
     if len(groups) > 1 and len(human) != 1:
         raise InputError(
-            f"{path} holds several genomes ({', '.join(groups)}), and which of them is meant cannot be told. Choose "
+            f"{path} holds several genomes ({', '.join(groups)}), and it is unclear which one to read. Choose "
             f"one with genome={groups[0]!r}, or another of them."
         )
     chosen = human[0] if len(groups) > 1 else groups[0]
@@ -167,8 +167,8 @@ class TenXFolder:
         if found != (n_rows, n_columns) and found != (n_columns, n_rows):
             raise InputError(
                 f"{matrix} has {n_rows:,} genes x {n_columns:,} cells, but {features_path.name} names {found[0]:,} "
-                f"genes and {barcodes_path.name} {found[1]:,} cells. One of the files is incomplete, or of another "
-                "sample."
+                f"genes and {barcodes_path.name} {found[1]:,} cells. One of the files is incomplete, or belongs to "
+                "another sample."
             )
         obs = pd.DataFrame(index=pd.Index(barcodes[0].to_numpy(dtype=object)))
         return cls(matrix, obs, _var(features), is_turned=found != (n_rows, n_columns))
@@ -185,7 +185,7 @@ class TenXFolder:
                 values = sp.csr_matrix(mmread(file, **as_matrix))
         except (*UNREADABLE, ValueError, TypeError, OverflowError) as error:
             raise InputError(
-                f"{self.matrix} cannot be read: {reason_of(error)}. It may be cut short or damaged; get it anew."
+                f"{self.matrix} cannot be read: {reason_of(error)}. It may be cut short or damaged; get a new copy."
             ) from error
         values = values if self.is_turned else values.T.tocsr()
         return _adata(values.astype(np.float32), self.obs, self.var)
@@ -204,7 +204,7 @@ def read_head(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     first = file.readline(200)
     if not first.startswith(b"%%MatrixMarket matrix coordinate"):
         shown = first.decode(errors="replace")[:40]
-        raise InputError(f"{path} is no sparse matrix in Matrix Market format; it begins with {shown!r}.")
+        raise InputError(f"{path} is not a sparse matrix in Matrix Market format; it begins with {shown!r}.")
     line = file.readline()
     while line.startswith(b"%") or line.isspace():
         line = file.readline()
@@ -219,7 +219,7 @@ def _matrix_shape(path: Path) -> tuple[int, int]:
     except (*UNREADABLE, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read: {error}. It may be cut short or damaged; get it anew.") from error
+        raise InputError(f"{path} cannot be read: {error}. It may be cut short or damaged; get a new copy.") from error
 
 
 def _beside(folder: Path, prefix: str, names: tuple[str, ...], what: str) -> Path:
@@ -236,7 +236,7 @@ def _beside(folder: Path, prefix: str, names: tuple[str, ...], what: str) -> Pat
     wanted = " or ".join(prefix + name for name in names)
     there = ", ".join(sorted(file.name for file in folder.iterdir())[:10])
     raise InputError(
-        f"{folder} has no {wanted} (compressed or not) beside its matrix, which would name the {what}; there is: "
+        f"{folder} has no {wanted} (compressed or not) beside its matrix, which would name the {what}; available: "
         f"{there}."
     )
 
@@ -247,7 +247,7 @@ def _table(path: Path) -> pd.DataFrame:
         with opened(path) as file:
             lines = [line.rstrip("\r").split("\t") for line in file.read().decode().split("\n")]
     except (*UNREADABLE, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}. It may be cut short or damaged; get it anew.") from error
+        raise InputError(f"{path} cannot be read: {error}. It may be cut short or damaged; get a new copy.") from error
     lines = lines[:-1] if lines[-1] == [""] else lines
     if not lines:
         return pd.DataFrame({0: []}, dtype=object)

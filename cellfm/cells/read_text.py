@@ -82,7 +82,7 @@ def read_table(path: Path) -> "AnnData":
         layout = _layout(path)
         table, texts = _read(path, layout)
     except UNREADABLE as error:
-        raise InputError(f"{path} cannot be read: {error}. It may be cut short or damaged; get it anew.") from error
+        raise InputError(f"{path} cannot be read: {error}. It may be cut short or damaged; get a new copy.") from error
     columns = np.arange(layout.width).astype(str) if layout.header is None else np.array(layout.header, dtype=object)
     numbers = columns[layout.is_number]
     if not len(numbers):
@@ -188,7 +188,9 @@ def _layout(path: Path) -> Layout:
                 break
     separator = _separator(lines)
     if separator is None:
-        raise InputError(f"{path} is text, but no table: its lines have no common separator (tab, comma, semicolon).")
+        raise InputError(
+            f"{path} is text, but not a table: its lines have no common separator (tab, comma, semicolon)."
+        )
     rows = [_fields(line, separator) for line in lines]
     width = len(rows[-1])
     first = rows[0]
@@ -199,7 +201,7 @@ def _layout(path: Path) -> Layout:
         data, n_skipped = rows[1:], n_skipped + 1
     if not data or len(header or first) != width:
         raise InputError(
-            f"{path} is text, but no table: its first line has {counted(len(first), 'field')}, the others {width}."
+            f"{path} is text, but not a table: its first line has {counted(len(first), 'field')}, the others {width}."
         )
     is_number = np.array(
         [
@@ -241,7 +243,7 @@ def _read(path: Path, layout: Layout) -> tuple[sp.csr_matrix, dict[int, np.ndarr
                 for i, values in texts.items():
                     values.append(chunk[i].fillna("").to_numpy(dtype=object))
         except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise InputError(f"{path} is no table of numbers with names beside them: {reason_of(error)}.") from error
+            raise InputError(f"{path} is not a table of numbers with names: {reason_of(error)}.") from error
     return sp.vstack(parts, format="csr"), {i: np.concatenate(values) for i, values in texts.items()}
 
 

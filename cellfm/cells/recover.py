@@ -71,7 +71,7 @@ class Recovered:
     unit: np.ndarray
     """(n_cells,) float64: normalised value of one count; NaN for empty cells."""
     n_loose: int
-    """Values that may be off by a count or more, because they are stored too roughly."""
+    """Values that may be off by a count or more, because they are stored too imprecisely."""
 
 
 def stored_precision(values: np.ndarray) -> Precision:

@@ -28,7 +28,7 @@ def pick_table(data: AnnData | MuData, modality: str = "rna") -> AnnData:
     if isinstance(data, MuData):
         if modality not in data.mod:
             raise MissingKeyError(
-                f"No modality {modality!r}; there are: {', '.join(data.mod)}. Pass modality= with one of them."
+                f"No modality {modality!r}; available: {', '.join(data.mod)}. Pass modality= with one of them."
             )
         data = data.mod[modality]
     if not isinstance(data, AnnData):
@@ -54,7 +54,7 @@ def require_in_memory(adata: AnnData, verb: str) -> None:
     """
     if adata.isbacked:
         raise InputError(
-            f"{verb} changes the data, and these are backed by {adata.filename}: call adata = adata.to_memory() first. "
+            f"{verb} changes the data, but they are backed by {adata.filename}: call adata = adata.to_memory() first. "
             "cf.pp.check and cf.tl.embed read backed data as they are."
         )
 

@@ -29,7 +29,7 @@ Form = Literal[
 """What was done to counts, as `recognise` sees it in whole cells."""
 
 LOG_CEILING = 20.0
-"""Fractions below this are taken for logarithms: e**20 counts would be half a billion."""
+"""Fractions below this are used as logarithms: e**20 counts would be half a billion."""
 NEAR = 1.01e-3
 """Values this close to whole numbers are these numbers: 1e-3, and the rounding of float32."""
 
@@ -98,7 +98,7 @@ _USUAL: dict[Kind, str] = {
     "log-normalised": "values like {:.3g}, as after log-normalisation",
     "normalised": "fractions like {:.4g}, as after normalisation",
     "negative": "negative values like {:.3g}, as after scaling or batch correction",
-    "not finite": "values that are no finite numbers ({})",
+    "not finite": "values that are not finite ({})",
     "empty": "nothing but zeros",
 }
 _DOUBTS = {

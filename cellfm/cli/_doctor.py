@@ -20,7 +20,7 @@ Status = Literal["ok", "warning", "problem"]
 _GIB = 1 << 30
 _ENOUGH_DISK = 2 * _GIB
 _ENOUGH_MEMORY = 4 * _GIB
-_ANEW = "install cellfm anew as you did at first, with --force-reinstall after pip install"
+_ANEW = "install cellfm again as you did at first, with --force-reinstall after pip install"
 _PATIENCE = 180  # seconds for an engine to start; a slow disk needs them
 # In a process of its own: a crash of an engine is then reported and not suffered.
 _PROBES = {

@@ -269,7 +269,7 @@ def _launch(args: argparse.Namespace, pieces: "EmbeddingCheckpoint") -> None:
     if asked:
         raise KeyboardInterrupt("stopped; the same command goes on from what is done.")
     if reason := workers.why():
-        raise TrainingError(f"{reason} The same command goes on from what is done.")
+        raise TrainingError(f"{reason} The same command continues from there.")
     shutil.rmtree(pieces.folder / _LOGS)
     pieces.trust(missing)
 

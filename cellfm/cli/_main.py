@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     shard.add_argument("--validation-fraction", type=float, default=0.01, metavar="P", help="share left out (0.01)")
     shard.add_argument("--keep-duplicates", action="store_true", help="keep cells with equal counts")
     shard.add_argument("--cells-per-shard", type=int, default=16_384, metavar="N")
-    shard.add_argument("--overwrite", action="store_true", help="begin anew where a corpus is there")
+    shard.add_argument("--overwrite", action="store_true", help="start again where a corpus is there")
     shard.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
     add_genome_option(shard)
     shard.set_defaults(run=_shard)
@@ -160,7 +160,9 @@ def _info(args: argparse.Namespace) -> int:
 
     folder = model_folder(args.what) if args.what in ("mini", *PUBLISHED) else Path(args.what).expanduser()
     if args.what in PUBLISHED and not folder.exists():
-        raise InputError(f"The model {args.what} is not here yet; cellfm.load_model({args.what!r}) fetches it.")
+        raise InputError(
+            f"The model {args.what} has not been downloaded yet; cellfm.load_model({args.what!r}) downloads it."
+        )
     if (folder / "config.json").exists():
         lines = _model_lines(folder)
     elif any((folder / name).exists() for name in ("manifest.json", "manifest.partial.jsonl")):

@@ -60,5 +60,5 @@ class CellTable:
 
     def codes(self, column: str) -> np.ndarray:
         if column not in self.labels:
-            raise MissingKeyError(f"No column {column!r}; there are: {', '.join(self.labels) or 'none'}.")
+            raise MissingKeyError(f"No column {column!r}; available: {', '.join(self.labels) or 'none'}.")
         return self.labels[column]

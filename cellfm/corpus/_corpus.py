@@ -133,7 +133,7 @@ class Corpus:
             The corpus has no such column; the message lists the available ones.
         """
         if column not in self.manifest["columns"]:
-            raise MissingKeyError(f"The corpus has no column {column!r}; there are: {', '.join(self.columns)}.")
+            raise MissingKeyError(f"The corpus has no column {column!r}; available: {', '.join(self.columns)}.")
         return list(self.manifest["columns"][column])
 
     def codes(self, column: str) -> np.ndarray:
@@ -235,7 +235,7 @@ class Corpus:
         length = {"indptr.npy": n_cells + 1, "gene_ids.npy": n_tokens, "counts.npy": n_tokens}.get(name, n_cells)
         if array.shape != (length,) or array.dtype.kind not in _KINDS.get(name, "i"):
             raise CheckpointError(
-                f"{path} is damaged: it holds {array.dtype} of the shape {array.shape}, which are not the {length:,} "
+                f"{path} is damaged: it holds {array.dtype} of shape {array.shape}, which are not the {length:,} "
                 f"numbers that belong there. {ANEW}"
             )
         if name == "indptr.npy" and (array[0] or array[-1] != shard["n_tokens"] or (np.diff(array) < 0).any()):
@@ -268,10 +268,11 @@ def check_shard(path: Path, shard: dict[str, Any], *, verify: bool) -> None:
             raise CheckpointError(f"{folder} is damaged: {name} is missing. {ANEW}")
         if file.stat().st_size != facts["bytes"]:
             raise CheckpointError(
-                f"{folder} is damaged or of another corpus: {name} has {file.stat().st_size:,} bytes, not "
+                f"{folder} is damaged or belongs to another corpus: {name} has {file.stat().st_size:,} bytes, not "
                 f"{facts['bytes']:,}. {ANEW}"
             )
         if verify and file_sha256(file) != facts["sha256"]:
             raise CheckpointError(
-                f"{folder} is damaged or of another corpus: the SHA-256 of {name} is not that in the manifest. {ANEW}"
+                f"{folder} is damaged or belongs to another corpus: the SHA-256 of {name} is not that in "
+                f"the manifest. {ANEW}"
             )

@@ -8,7 +8,7 @@ from cellfm.corpus._shard_files import FORMAT, MANIFEST, PARTIAL, codes_name
 from cellfm.errors import CheckpointError
 from cellfm.io.safe_read import read_json
 
-ANEW = "Get it from where it came, or write the shards anew with overwrite=True."
+ANEW = "Get a new copy, or write the shards again with overwrite=True."
 _SHARD = re.compile(r"shard-\d{5,}")
 _FILES = ("indptr.npy", "gene_ids.npy", "counts.npy", "depth.npy", "hash.npy", "validation.npy")
 
@@ -29,8 +29,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 "inputs and options, and it continues."
             )
         raise CheckpointError(
-            f"{folder} is no corpus: there is no {MANIFEST}. Pass the folder that cf.train.write_shards (cellfm shard) "
-            "wrote."
+            f"{folder} is not a corpus: there is no {MANIFEST}. Pass the folder that cf.train.write_shards (cellfm "
+            "shard) wrote."
         )
     try:
         manifest = read_json(path)

@@ -93,7 +93,7 @@ class ShardWriter:
                 if found.kind not in ("counts", "empty"):
                     raise InputError(
                         f"{one.source.name}: cells {first:,} to {last - 1:,} of {table.matrix.name} have {found}, not "
-                        "counts. Remove them or the input, and begin anew with overwrite=True."
+                        "counts. Remove them or the input, and start again with overwrite=True."
                     )
                 cells = pack_cells(rounded(block) if found.off else block, one.match.ids, len(self.vocab))
                 fates = self._judge(cells)
@@ -159,7 +159,9 @@ class ShardWriter:
         totals = self._totals()
         if not shards:
             self.state.clear()
-            raise InputError(f"No cell is left; left out were {self._reasons(totals)}. Pass a smaller min_genes=.")
+            raise InputError(
+                f"No cells are left; the following were removed: {self._reasons(totals)}. Pass a smaller min_genes=."
+            )
         inputs = [
             one.facts | {"n_kept": counts[KEPT], "dropped": dict(zip(FATES[1:], counts[1:], strict=True))}
             for one, counts in zip(self.sources, totals, strict=True)

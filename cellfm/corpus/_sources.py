@@ -118,8 +118,8 @@ def _on_disk(path: Path, kind: str, stack: ExitStack) -> AnnData | None:
             adata = by_elements(group, _element, path, only_counts=True)
     except Exception as error:
         raise InputError(
-            f"{path} looks like {kind} but cannot be read: {reason_of(error)}. It may be cut short or damaged; get it "
-            "anew."
+            f"{path} looks like {kind} but cannot be read: {reason_of(error)}. It may be cut short or damaged; get a "
+            "new copy."
         ) from error
     return adata
 

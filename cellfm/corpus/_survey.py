@@ -32,7 +32,7 @@ _MAX_CATEGORIES = 100_000
 _SAMPLE_CELLS = 256
 _SPREAD_SAMPLES, _SPREAD_CELLS = 64, 16
 _MOST = 0.5  # share of cells with few genes that is too much unless it is asked for
-_MIXED = 0.1  # share of mouse genes from which data are taken for mixed
+_MIXED = 0.1  # share of mouse genes from which data are used as mixed
 _MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])[-_.])", re.IGNORECASE)
 
 
@@ -114,7 +114,7 @@ def survey(
         raise InputError(head + "\n".join(problems))
     if columns is not None and (missing := [column for column in wanted if column not in there]):
         raise MissingKeyError(
-            f"No input has the column {missing[0]!r}; there are: {', '.join(map(str, there)) or 'none'}. Pass columns= "
+            f"No input has the column {missing[0]!r}; available: {', '.join(map(str, there)) or 'none'}. Pass columns= "
             "with those to keep."
         )
     kept = {
@@ -126,7 +126,7 @@ def survey(
         if len(categories) > _MAX_CATEGORIES:
             raise InputError(
                 f"The column {column!r} has {len(categories):,} different values, which is no label of groups of cells "
-                f"(at most {_MAX_CATEGORIES:,}). Pass columns= without it."
+                f"(at most {_MAX_CATEGORIES:,}). Leave it out of columns=."
             )
     for one in found:
         n_unknown = one.match.n_genes - one.match.n_matched

@@ -39,7 +39,7 @@ def open_mtx(folder: Path, stack: ExitStack) -> TenXRows | None:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{tables.matrix} cannot be read: {error}. It may be cut short or damaged; get it anew."
+            f"{tables.matrix} cannot be read: {error}. It may be cut short or damaged; get a new copy."
         ) from error
     return TenXRows(*rows, (shape[1], shape[0]), tables.obs, tables.var)
 
@@ -68,7 +68,7 @@ def _store(
             data.write(chunk[2].to_numpy(np.float32).tobytes())
             indices.write(genes.tobytes())
     if found != shape[2]:
-        raise InputError(f"{matrix} is cut short: {found:,} entries of {shape[2]:,}. Get it anew.")
+        raise InputError(f"{matrix} is cut short: {found:,} entries of {shape[2]:,}. Get a new copy.")
     types = (np.float32, np.int32)
     maps = [
         np.memmap(scratch / name, dtype, "r") if found else np.zeros(0, dtype)

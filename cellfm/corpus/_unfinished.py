@@ -55,7 +55,7 @@ class Unfinished:
             if lost := self._shard_folders():
                 raise InputError(
                     f"{self.folder} holds {counted(len(lost), 'shard')} without a manifest: pass overwrite=True "
-                    "to write the corpus anew, or choose another folder."
+                    "to write the corpus again, or choose another folder."
                 )
             vocab.save(self.folder)
             with atomic_file(self.folder / PARTIAL) as partial:
@@ -121,7 +121,7 @@ class Unfinished:
             return
         raise InputError(
             f"{self.folder} was begun with other inputs or options: {_difference(plan, now)}. Run with those again, "
-            "choose another folder, or pass overwrite=True to write it anew."
+            "choose another folder, or pass overwrite=True to write it again."
         )
 
     def _remove_temporary(self) -> None:
@@ -138,9 +138,9 @@ def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
     try:
         found = parse_json(text, str(path))
     except CheckpointError as error:
-        raise CheckpointError(f"{error} Pass overwrite=True to write the corpus anew.") from None
+        raise CheckpointError(f"{error} Pass overwrite=True to write the corpus again.") from None
     if not isinstance(found, dict):
-        raise CheckpointError(f"{path} is damaged. Pass overwrite=True to write the corpus anew.")
+        raise CheckpointError(f"{path} is damaged. Pass overwrite=True to write the corpus again.")
     return found
 
 

@@ -74,7 +74,7 @@ def write_shards(
     cells_per_shard
         Cells of a shard. A shard is held in memory while it is collected: 4 bytes a count.
     overwrite
-        Remove what an earlier run left in `out` and begin anew.
+        Remove what an earlier run left in `out` and start again.
     modality
         Table of MuData inputs.
     genome
@@ -93,7 +93,7 @@ def write_shards(
     MissingKeyError
         A layer, modality or column is not there; the message lists those that are.
     DownloadError
-        The HGNC table could not be fetched.
+        The HGNC table could not be downloaded.
 
     Warns
     -----
@@ -153,7 +153,7 @@ def write_shards(
 
 def _check_options(min_genes: int, max_genes: int | None, validation_fraction: float, cells_per_shard: int) -> None:
     if min_genes < 1:
-        raise InputError(f"min_genes must be at least 1, not {min_genes}: a cell without known genes says nothing.")
+        raise InputError(f"min_genes must be at least 1, not {min_genes}: a cell without known genes is useless.")
     if max_genes is not None and max_genes < min_genes:
         raise InputError(f"max_genes must be at least min_genes ({min_genes}), not {max_genes}.")
     if not 0 <= validation_fraction < 1:

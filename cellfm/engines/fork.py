@@ -22,7 +22,7 @@ def require_threads() -> None:
     global _computed
     if _threads_are_lost:
         raise InputError(
-            "JAX or MindSpore had begun to compute before this process was forked, and would never return in it: their "
+            "JAX or MindSpore had begun to compute before this process was forked, and would hang in it: their "
             "threads are not forked. Start processes with multiprocessing.get_context('spawn') or 'forkserver', or "
             "with joblib's loky, to which models and annotators can be passed; or fork before the first computation."
         )

@@ -69,7 +69,7 @@ def load_synonyms(hgnc: str | Path | bool | None = None) -> Synonyms:
     InputError
         No such file, not such a table, or the fetched table was changed since.
     DownloadError
-        The table could not be fetched; the message says how to do without.
+        The table could not be downloaded; the message says how to do without.
     """
     if hgnc is False:
         return Synonyms()
@@ -172,11 +172,11 @@ def _download() -> Path:
             content = answer.read()
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"The HGNC table could not be fetched from {URL} ({reason}). {_BY_HAND}") from None
+        raise DownloadError(f"The HGNC table could not be downloaded from {URL} ({reason}). {_BY_HAND}") from None
     header = content.partition(b"\n")[0].decode(errors="replace").split()
     if not set(_REQUIRED) <= set(header):
         shown = " ".join(header)[:60]
-        raise DownloadError(f"What came from {URL} is no table of genes: it begins with {shown!r}. {_BY_HAND}")
+        raise DownloadError(f"What came from {URL} is not a table of genes: it begins with {shown!r}. {_BY_HAND}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -140,7 +140,7 @@ def resolve_vocabulary(model: str | Path | Vocabulary | HasVocabulary) -> Vocabu
         folder = model_folder(str(model))
         if not (folder / FILE_NAME).is_file():
             raise InputError(
-                f"The model {str(model)!r} is not here yet: there is no {folder / FILE_NAME}. Call "
+                f"The model {str(model)!r} has not been downloaded yet: there is no {folder / FILE_NAME}. Call "
                 f"cf.load_model({str(model)!r}) once, or pass the path of a model folder or of a vocabulary table."
             )
         return Vocabulary.load(folder)

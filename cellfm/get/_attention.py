@@ -51,7 +51,7 @@ def attention(
     groups = run_record(adata, key).get(ATTENTION.groups)
     if scores not in adata.varm or control not in adata.varm or groups is None:
         raise MissingKeyError(
-            f"No varm[{scores!r}] with its control; there are: {', '.join(map(str, adata.varm)) or 'none'}. Call "
+            f"No varm[{scores!r}] with its control; available: {', '.join(map(str, adata.varm)) or 'none'}. Call "
             "cf.tl.attention first."
         )
     names = [str(name) for name in groups]

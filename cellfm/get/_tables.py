@@ -175,7 +175,7 @@ def _part(
             present = list(dict.fromkeys(table[column].astype(str)))
             if str(value) not in present:
                 names = ", ".join(present) or "none"
-                raise MissingKeyError(f"No {column} {value!r} in uns[{key!r}]; there are: {names}.")
+                raise MissingKeyError(f"No {column} {value!r} in uns[{key!r}]; available: {names}.")
             table = table[table[column].astype(str) == str(value)]
     if alpha is not None:
         table = table[table["p_adjusted"] <= alpha]

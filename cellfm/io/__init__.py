@@ -1,1 +1,1 @@
-"""Files, networks, logs and progress: what every room needs and what knows nothing of genes or cells."""
+"""Files, networks, logs and progress: what every room needs and what does not know genes or cells."""

@@ -38,7 +38,7 @@ def require_mindspore(what: str = "This") -> None:
     if int(numpy.split(".")[0]) >= 2:
         raise MissingPackageError(
             f"MindSpore 2.10 needs NumPy 1, but NumPy {numpy} is installed: its results cannot be trusted. "
-            "Install with: pip install 'cellfm[mindspore]', best in an environment of its own."
+            "Install with: pip install 'cellfm[mindspore]', preferably in a separate environment."
         )
 
 

@@ -48,7 +48,7 @@ def require_file(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
     if not found:
         what = "is no ordinary file" if path.exists() or path.is_symlink() else "is missing"
-        raise CheckpointError(f"{path} {what}. Get it anew from where it came.")
+        raise CheckpointError(f"{path} {what}. Get a new copy.")
 
 
 def read_json(path: Path) -> Any:

@@ -219,10 +219,10 @@ def stored_or_new_embedding(
         stored = np.asarray(adata.obsm[key])
         reason = _why_not(stored, run_record(adata, key), model, cells, random_state)
         if reason is None:
-            logger.info("took the embedding in obsm[%r], which is of this model.", key)
+            logger.info("used the embedding in obsm[%r], which comes from this model.", key)
             return stored
         say = warn if reason.unexpected else logger.info
-        say(f"obsm[{key!r}] is not used, and the cells are embedded anew: {reason.text}.")
+        say(f"obsm[{key!r}] is not used, and the cells are embedded again: {reason.text}.")
     return embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
 
 
@@ -252,7 +252,7 @@ def _why_not(
     known = np.unique(known)
     n_cells = cells.counts.n_cells
     if stored.shape != (n_cells, model.config.d_model) or stored.dtype != np.float32:
-        return _Reason(f"it was changed, and is {stored.dtype} of the shape {stored.shape}", same_input)
+        return _Reason(f"it was changed, and is {stored.dtype} of shape {stored.shape}", same_input)
     n_other = 0
     for span, found in cells.fingerprints():
         n_other += int((~among(tie(found, stored[span]), known)).sum())
@@ -268,7 +268,7 @@ def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
     values = read_matrix(adata, values_layer)
     if values.values.shape != counts.values.shape:
         raise InputError(
-            f"{values.name} has the shape {values.values.shape}, {counts.name} {counts.values.shape}: they must agree."
+            f"{values.name} has shape {values.values.shape}, {counts.name} {counts.values.shape}: they must be equal."
         )
     for matrix in (values, counts):
         found = matrix.describe()

@@ -120,7 +120,7 @@ class EmbeddingCheckpoint:
         if missing := self.missing():
             raise InputError(
                 f"{counted(len(missing), 'piece is', 'pieces are')} missing of the {self.n_pieces:,} of {self.folder}: "
-                f"{_ranges(missing)}. Let every part run to its end first; the same commands make what is missing."
+                f"{_ranges(missing)}. Wait until every part has finished; the same commands compute missing pieces."
             )
 
     def joined(self) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +150,7 @@ class EmbeddingCheckpoint:
         if n_other := int((self._read(self._known_path(piece), found) != found).sum()):
             raise InputError(
                 f"{self.folder} holds pieces of other cells: the counts of {n_other:,} of the cells {span.start:,} to "
-                f"{span.stop - 1:,} have changed since they were embedded. Remove the folder to begin anew, or choose "
+                f"{span.stop - 1:,} have changed since they were embedded. Remove the folder to start again, or choose "
                 "another."
             )
         self._verified.add(piece)
@@ -161,7 +161,7 @@ class EmbeddingCheckpoint:
         except CheckpointError as error:
             raise CheckpointError(f"{error} Remove the piece and run again.") from None
         if array.shape != like.shape or array.dtype != like.dtype:
-            raise InputError(f"{path} holds {array.dtype} of the shape {array.shape}. Remove the piece and run again.")
+            raise InputError(f"{path} holds {array.dtype} of shape {array.shape}. Remove the piece and run again.")
         return array
 
     def _share(self, part: Part | None) -> range:
@@ -182,11 +182,11 @@ class EmbeddingCheckpoint:
             self._begin(path, facts)
         found = read_json(path)
         if not isinstance(found, dict):
-            raise CheckpointError(f"{path} is damaged. Remove {self.folder} to begin anew.")
+            raise CheckpointError(f"{path} is damaged. Remove {self.folder} to start again.")
         if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
             raise InputError(
                 f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
-                "begin anew, or choose another."
+                "start again, or choose another."
             )
 
     def _begin(self, path: Path, facts: dict[str, str | int | None]) -> None:

@@ -68,10 +68,10 @@ def ensure_published(name: str) -> Path:
     Raises
     ------
     DownloadError
-        A file could not be fetched or is not the expected one; the message lists the steps by hand.
+        A file could not be downloaded or is not the expected one; the message lists the steps by hand.
     """
     if name not in _SOURCES:
-        raise InputError(f"No published model {name!r}; there are: {', '.join(_SOURCES)}.")
+        raise InputError(f"No published model {name!r}; available: {', '.join(_SOURCES)}.")
     folder = model_folder(name)
     if (folder / CONFIG_FILE).exists():
         return folder
@@ -86,7 +86,7 @@ def ensure_published(name: str) -> Path:
         weights = fetch_weights(source.weights, downloads)
         config, arrays = read_published(weights, vocab)
     except (OSError, InputError) as error:
-        raise DownloadError(f"The CellFM {name} model could not be fetched. {error}\n{_by_hand(name)}") from error
+        raise DownloadError(f"The CellFM {name} model could not be downloaded. {error}\n{_by_hand(name)}") from error
     if config != PUBLISHED[name]:
         raise DownloadError(f"{source.weights} is not the CellFM {name} model: it has {config}.\n{_by_hand(name)}")
     write_model(folder, config, vocab, arrays, name=name, overwrite=True)
@@ -134,7 +134,7 @@ def fetch_table(file: str, target: Path) -> None:
             f"Downloading {file} of the GitHub repository {TABLES_REPOSITORY} failed ({url}: {reason})."
         ) from error
     if len(content) > _MAX_TABLE:
-        raise DownloadError(f"{url} is larger than {_MAX_TABLE >> 20} MB: this is no gene table.")
+        raise DownloadError(f"{url} is larger than {_MAX_TABLE >> 20} MB: this is not a gene table.")
     with atomic_file(target) as partial:
         partial.write_bytes(content)
 
@@ -153,7 +153,7 @@ def _check_table(path: Path, name: str) -> Vocabulary:
     try:
         vocab = Vocabulary.load(path)
     except InputError as error:
-        raise DownloadError(f"{path.name} arrived as something else than a table of genes: {error}") from error
+        raise DownloadError(f"{path.name} is not a table of genes: {error}") from error
     if len(vocab) != expected:
         raise DownloadError(f"{path.name} holds {len(vocab):,} genes; the {name} model has {expected:,}.")
     if vocab.hash != _SOURCES[name].vocabulary_sha256:

@@ -46,7 +46,7 @@ def load_model(
     CheckpointError
         The file is damaged, or does not fit the vocabulary.
     DownloadError
-        Published weights could not be fetched.
+        Published weights could not be downloaded.
     MissingPackageError
         ``backend="mindspore"`` without MindSpore, which the extra ``cellfm[mindspore]`` installs.
 

@@ -90,7 +90,7 @@ def read_published(path: Path, vocab: Vocabulary, n_heads: int | None = None) ->
     """
     tensors, passed_over = read_ckpt(path, lambda name: not is_training_state(name))
     if passed_over:
-        logger.info("%s: passed over %d entries of training state.", path.name, len(passed_over))
+        logger.info("%s: skipped %d entries of training state.", path.name, len(passed_over))
     tensors = _without_prefix(tensors, path)
     config = _infer_config(tensors, vocab, n_heads, path)
     expected = {published_name(name): (name, shape) for name, shape in parameter_shapes(config).items()}
@@ -110,7 +110,7 @@ def read_published(path: Path, vocab: Vocabulary, n_heads: int | None = None) ->
 def check_parameter(tensor: np.ndarray, name: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
     """A parameter as float32, if it has the expected shape and is a number."""
     if tensor.shape != shape:
-        raise CheckpointError(f"{path}: {name!r} has the shape {tensor.shape}, expected {shape}.")
+        raise CheckpointError(f"{path}: {name!r} has shape {tensor.shape}, expected {shape}.")
     if tensor.dtype.kind != "f":
         raise CheckpointError(f"{path}: {name!r} holds {tensor.dtype}, expected floating-point numbers.")
     return tensor.astype(np.float32, copy=False)
@@ -121,7 +121,7 @@ def _without_prefix(tensors: Weights, path: Path) -> Weights:
     for name, tensor in tensors.items():
         short = _PREFIX.sub("", name)
         if short in stripped:
-            raise CheckpointError(f"{path}: {short!r} stands in the file twice, with and without a prefix.")
+            raise CheckpointError(f"{path}: {short!r} occurs twice in the file, with and without a prefix.")
         stripped[short] = tensor
     return stripped
 
@@ -136,7 +136,7 @@ def _infer_config(tensors: Weights, vocab: Vocabulary, n_heads: int | None, path
         raise CheckpointError(f"{path}: no layers 'encoder.0. ...'; this is not a CellFM checkpoint.")
     adapter = tensors.get("encoder.0.attn.lora_q.A.weight")
     if adapter is not None and adapter.ndim != 2:
-        raise CheckpointError(f"{path}: 'encoder.0.attn.lora_q.A.weight' has the shape {adapter.shape}, no matrix.")
+        raise CheckpointError(f"{path}: 'encoder.0.attn.lora_q.A.weight' has shape {adapter.shape}, no matrix.")
     if n_heads is None:
         n_heads = next((known.n_heads for known in PUBLISHED.values() if known.d_model == d_model), None)
     if n_heads is None:

@@ -108,9 +108,9 @@ def _chosen(panels: Panel | Sequence[Panel] | None, labels_key: str | None, ax: 
     else:
         chosen = [panels] if isinstance(panels, str) else list(panels)
     if unknown := [panel for panel in chosen if panel not in _PANELS]:
-        raise InputError(f"No panel {unknown[0]!r}; there are: {', '.join(map(repr, _PANELS))}.")
+        raise InputError(f"No panel {unknown[0]!r}; available: {', '.join(map(repr, _PANELS))}.")
     if not chosen:
-        raise InputError(f"panels= is empty; choose of {', '.join(map(repr, _PANELS))}.")
+        raise InputError(f"panels= is empty; choose from {', '.join(map(repr, _PANELS))}.")
     if "confusion" in chosen and labels_key is None:
         raise InputError("The panel 'confusion' needs labels_key=, the column of obs with the true labels.")
     if ax is not None and len(chosen) > 1:

@@ -59,7 +59,7 @@ def benchmark(
         raise InputError("Expected the table that cf.tl.benchmark returns.")
     if sort_by is not None:
         if sort_by not in scores:
-            raise InputError(f"No column {sort_by!r}; there are: {', '.join(map(str, scores.columns))}.")
+            raise InputError(f"No column {sort_by!r}; available: {', '.join(map(str, scores.columns))}.")
         scores = scores.sort_values(sort_by, ascending=False)
     single = [name for name in map(str, scores) if name not in _AGGREGATES]
     bio, batch = ([name for name in single if (name in _BATCH_METRICS) == of_batch] for of_batch in (False, True))

@@ -71,7 +71,7 @@ def cells(
     if basis not in adata.obsm:
         there = ", ".join(map(str, adata.obsm)) or "nothing"
         raise MissingKeyError(
-            f"No obsm[{basis!r}]; there is: {there}. Make one with sc.pp.neighbors(adata, use_rep='X_cellfm') and "
+            f"No obsm[{basis!r}]; available: {there}. Make one with sc.pp.neighbors(adata, use_rep='X_cellfm') and "
             "sc.tl.umap(adata)."
         )
     colors = [color] if color is None or isinstance(color, str) else list(color)

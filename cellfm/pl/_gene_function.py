@@ -49,7 +49,7 @@ def gene_function(
     """
     metrics = [column for column in map(str, scores) if column not in ("features", "classifier", "repeat", "fold")]
     if metric not in metrics:
-        raise MissingKeyError(f"No metric {metric!r}; there are: {', '.join(metrics)}.")
+        raise MissingKeyError(f"No metric {metric!r}; available: {', '.join(metrics)}.")
     names = list(dict.fromkeys(scores["features"]))
     classifiers = list(dict.fromkeys(scores["classifier"]))
     if ax is None:

@@ -105,7 +105,7 @@ def _check(adata: AnnData, bases: list[str], columns: list[str]) -> None:
         if basis not in adata.obsm:
             there = ", ".join(map(str, adata.obsm)) or "nothing"
             raise MissingKeyError(
-                f"No obsm[{basis!r}]; there is: {there}. cf.tl.integrate(..., umap=True) stores UMAPs of before and "
+                f"No obsm[{basis!r}]; available: {there}. cf.tl.integrate(..., umap=True) stores UMAPs of before and "
                 "after; before=None leaves the first out."
             )
     for column in columns:

@@ -82,7 +82,7 @@ def lncrnas(
     title = _title(adata, key)
     if found.empty and len(specific):
         least = specific["p_adjusted"].min()
-        warn(f"No lncRNA has an adjusted p-value up to {alpha:g} (least: {least:.2g}); the most specific are drawn.")
+        warn(f"No lncRNA has an adjusted p-value up to {alpha:g} (smallest: {least:.2g}); the most specific are drawn.")
         title = f"{title}\nnone with an adjusted p up to {alpha:g}: the most specific".strip()
         found = specific
     groups = list(dict.fromkeys(table["group"]))

@@ -65,7 +65,7 @@ def perturbation(
     if PERTURBATION.change not in adata.layers:
         raise MissingKeyError(f"No layer {PERTURBATION.change!r}; expected what cf.tl.perturb returns.")
     if perturbation not in adata.obs_names:
-        raise MissingKeyError(f"No row {perturbation!r}; there are: {', '.join(adata.obs_names[:20])}.")
+        raise MissingKeyError(f"No row {perturbation!r}; available: {', '.join(adata.obs_names[:20])}.")
     row = adata.obs_names.get_loc(perturbation)
     predicted = np.asarray(adata.layers[PERTURBATION.change][row])
     observed = np.full_like(predicted, np.nan)
@@ -73,7 +73,7 @@ def perturbation(
         observed = np.asarray(adata.layers[PERTURBATION.observed][row])
     was_observed = bool(np.isfinite(observed).all())
     if kind == "scatter" and not was_observed:
-        raise InputError(f"{perturbation!r} was not observed, so there is nothing to set the prediction against.")
+        raise InputError(f"{perturbation!r} was not observed, so there is nothing to compare the prediction with.")
     top = np.argsort(-np.abs(observed if was_observed else predicted), kind="stable")[:n_genes]
     if ax is None:
         size = (4.5, 4.5) if kind == "scatter" else (2 + 0.3 * len(top), 3.5)

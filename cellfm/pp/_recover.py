@@ -151,7 +151,8 @@ def recover_counts(
 
 def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
     """Refuse values that cannot be normalised counts; all values are read. None may be lower than the value of a zero
-    count."""
+    count.
+    """
     kinds: set[str] = set()
     bad = np.zeros(matrix.n_cells, bool)
     shown = ""
@@ -166,18 +167,18 @@ def _check_values(matrix: Matrix, adata: AnnData, zero: float) -> None:
     if bad.any():
         n_bad = counted_of(int(bad.sum()), len(bad), "cell", "has", "have")
         raise InputError(
-            f"Counts cannot be regained from {matrix.name}: {n_bad} {shown}. Pass layer= with the "
+            f"Counts cannot be recovered from {matrix.name}: {n_bad} {shown}. Pass layer= with the "
             "log-normalised values (layer='raw' means adata.raw), or load the raw data."
         )
     if kinds <= {"empty"}:
-        raise InputError(f"{matrix.name} has nothing but zeros: there are no counts to regain. Load the raw data.")
+        raise InputError(f"{matrix.name} has nothing but zeros: there are no counts to recover. Load the raw data.")
     found = matrix.describe()
     if kinds <= {"counts", "empty"}:
         remarks = counts_remarks(found, matrix.name)
         doubtful = found.form in ("binary", "added", "no ones", "rounded total")
-        use = ": use them as counts, nothing has to be regained"
+        use = ": use them as counts, nothing has to be recovered"
         if doubtful:
-            use = ", from which no others can be regained"
+            use = ", from which no others can be recovered"
         raise InputError(" ".join([f"{matrix.name} has whole numbers already{use}.", *remarks]))
     hopeless = found.form in ("added", "fractional") or (found.form == "log total" and found.about)
     if hopeless and (problem := counts_problem(found, matrix.name, adata)):
@@ -216,28 +217,29 @@ def _judge(
     if n_failed and (errors == "raise" or not some):
         first = adata.obs_names[int(np.flatnonzero(~fits)[0])]
         raise InputError(
-            f"Counts cannot be regained from {matrix.name}: in {n_failed:,} of {counted(n_cells, 'cell')} (the first "
-            f"is {first!r}) the values are no whole multiples of one count, as after batch correction, smoothing, "
+            f"Counts cannot be recovered from {matrix.name}: in {n_failed:,} of {counted(n_cells, 'cell')} (the first "
+            f"is {first!r}) the values are not whole multiples of one count, as after batch correction, smoothing, "
             "scaling of genes or division by gene length (TPM, FPKM). Logarithms to base e, 2, 10 and others and none "
-            f"were tried; what fits best is: {transform}. Pass layer= with other values, or load the raw data; where "
+            f"were tried; the best fit is: {transform}. Pass layer= with other values, or load the raw data; where "
             f"there are no counts, {_values_advice(matrix)}"
             + (" Or pass errors='flag' to recover the other cells." if some else "")
         )
     if not n_failed and not whole:
         raise InputError(
-            f"The values of {matrix.name} are too few or stored too roughly{rounded} to tell whether they were counts. "
-            f"Pass layer= with other values, or load the raw data; where there are no counts, {_values_advice(matrix)}"
+            f"The values of {matrix.name} are too few or stored too imprecisely{rounded} to tell whether they were "
+            f"counts. Pass layer= with other values, or load the raw data; where there are no counts, "
+            f"{_values_advice(matrix)}"
         )
     if n_failed:
         warn(
-            f"The counts of {n_cells - int(recovered.sum()):,} of {counted(n_cells, 'cell')} could not be regained; "
+            f"The counts of {n_cells - int(recovered.sum()):,} of {counted(n_cells, 'cell')} could not be recovered; "
             f"obs[{COUNTS.recovered!r}] is False for them."
         )
     n_loose = sum(part.n_loose for part in parts)
     if n_loose:
         n_values = sum(part.counts.nnz for part in parts)
         warn(
-            f"{n_loose:,} of {n_values:,} values of {matrix.name} are stored too roughly{rounded} to tell the last "
+            f"{n_loose:,} of {n_values:,} values of {matrix.name} are stored too imprecisely{rounded} to tell the last "
             "digit of their count; the nearest was taken."
         )
     return recovered

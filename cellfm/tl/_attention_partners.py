@@ -188,7 +188,7 @@ def attention_partners(
 def _controls(adata: AnnData, groupby: str, control: str) -> np.ndarray:
     names, groups = cell_groups(adata, groupby)
     if control not in names:
-        raise InputError(f"obs[{groupby!r}] has no {control!r}; there are: {', '.join(names[:20])}.")
+        raise InputError(f"obs[{groupby!r}] has no {control!r}; available: {', '.join(names[:20])}.")
     return np.flatnonzero(groups == names.index(control))
 
 

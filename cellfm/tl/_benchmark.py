@@ -125,14 +125,14 @@ def _embeddings(adata: AnnData, names: Sequence[str] | None) -> dict[str, np.nda
         names = [name for name in (EMBED.obsm, INTEGRATION.obsm) if name in adata.obsm]
         if not names:
             raise MissingKeyError(
-                f"No obsm[{EMBED.obsm!r}] or obsm[{INTEGRATION.obsm!r}]; there is: {there}. Call cf.tl.embed or "
+                f"No obsm[{EMBED.obsm!r}] or obsm[{INTEGRATION.obsm!r}]; available: {there}. Call cf.tl.embed or "
                 "cf.tl.integrate first, or pass embeddings=."
             )
     names = [names] if isinstance(names, str) else list(names)
     found = {}
     for name in names:
         if name not in adata.obsm:
-            raise MissingKeyError(f"No obsm[{name!r}]; there is: {there}.")
+            raise MissingKeyError(f"No obsm[{name!r}]; available: {there}.")
         embedding = np.asarray(adata.obsm[name])
         if embedding.ndim != 2 or not np.issubdtype(embedding.dtype, np.number):
             raise InputError(f"obsm[{name!r}] must be a table of numbers, cells x dimensions.")

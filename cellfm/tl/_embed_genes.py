@@ -128,7 +128,8 @@ def embed_genes(
 
 def _groups(adata: AnnData, kind: str, groupby: str | None) -> tuple[list[str], np.ndarray]:
     """Names of the groups (none without `groupby`) and the group of each cell; cells without a group get the number
-    after the last."""
+    after the last.
+    """
     if groupby is None:
         return [], np.zeros(adata.n_obs, int)
     if kind == "static":

@@ -1,5 +1,6 @@
 """`cf.tl.evaluate_perturbation_ranking`: how often the right perturbation is found for a state, compared with
-chance."""
+chance.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -109,7 +109,7 @@ def evaluate_unknowns(
         raise InputError(f"obs[{labels_key!r}] has two classes; with one left out, two or more must remain.")
     chosen = classes if left_out is None else [left_out] if isinstance(left_out, str) else list(left_out)
     if wrong := [name for name in chosen if name not in classes]:
-        raise InputError(f"No label {wrong[0]!r} in obs[{labels_key!r}]; there are: {', '.join(classes)}.")
+        raise InputError(f"No label {wrong[0]!r} in obs[{labels_key!r}]; available: {', '.join(classes)}.")
     if batch_key is None:
         folds = random_folds(labels, n_folds, random_state=random_state)[:1]
     else:

@@ -219,7 +219,7 @@ def _check(method: str, space: str, n_genes: int | None, test_fraction: float, h
     if method == "scgen" and space != "scgen":
         raise InputError(
             f"method='scgen' is scGen in its own latent space, and space={space!r} is another: leave space= out, or "
-            "take method='latent_shift' for the same shift there."
+            "use method='latent_shift' for the same shift there."
         )
     if space == "scgen":
         require_pertpy()
@@ -235,7 +235,7 @@ def _check_groupby(method: str, groupby: str | None) -> None:
     if method in BALANCED and groupby is None:
         raise InputError(
             f"method={method!r} balances its shift over groups of cells: pass groupby= with a column of obs, such as "
-            "the cell type, or take method='mean_shift', which is the same without groups."
+            "the cell type, or use method='mean_shift', which is the same without groups."
         )
     if method not in BALANCED and groupby is not None:
         raise InputError(f"groupby= is for {' and '.join(map(repr, BALANCED))}; method={method!r} reads no groups.")
@@ -245,7 +245,7 @@ def _check_conditions(names: np.ndarray, condition_key: str, source: str, target
     there = sorted(set(names))
     for label in (source, target):
         if label not in there:
-            raise InputError(f"obs[{condition_key!r}] has no {label!r}; there are: {', '.join(there[:20])}.")
+            raise InputError(f"obs[{condition_key!r}] has no {label!r}; available: {', '.join(there[:20])}.")
     if source == target:
         raise InputError(f"source and target are both {source!r}; they must differ. There are {', '.join(there[:20])}.")
 
@@ -255,5 +255,5 @@ def _group(table: AnnData, key: str, group: str) -> np.ndarray:
     found = values == group
     if not found.any():
         there = sorted(set(values))
-        raise InputError(f"obs[{key!r}] has no {group!r} in these conditions; there are: {', '.join(there[:20])}.")
+        raise InputError(f"obs[{key!r}] has no {group!r} in these conditions; available: {', '.join(there[:20])}.")
     return found

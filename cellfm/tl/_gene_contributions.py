@@ -239,7 +239,7 @@ def _check_groups(names: list[str], chosen: list[str], reference: str | None, gr
     unknown = [name for name in (*chosen, *([] if reference is None else [reference])) if name not in names]
     if unknown:
         where = "Without groupby= there are no groups" if groupby is None else f"obs[{groupby!r}] has no {unknown[0]!r}"
-        raise InputError(f"{where}; there are: {', '.join(names[:20])}.")
+        raise InputError(f"{where}; available: {', '.join(names[:20])}.")
     if not chosen or reference in chosen:
         raise InputError(f"groups= must name groups other than the reference, not {chosen}.")
 

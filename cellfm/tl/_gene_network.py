@@ -82,7 +82,7 @@ def gene_network(
     rows = []
     for key in embedding_keys:
         if key not in adata.varm:
-            raise MissingKeyError(f"No varm[{key!r}]; there is: {', '.join(map(str, adata.varm)) or 'nothing'}.")
+            raise MissingKeyError(f"No varm[{key!r}]; available: {', '.join(map(str, adata.varm)) or 'nothing'}.")
         rows.append(np.asarray(adata.varm[key], np.float32)[places])
     there = np.all([np.isfinite(one).all(1) & (one != 0).any(1) for one in rows], axis=0)
     left_out = [str(gene) for gene in genes if gene not in set(known[there])]

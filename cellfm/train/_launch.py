@@ -135,7 +135,7 @@ def started(job: Job, arguments: Sequence[str], folder: Path) -> Iterator[tuple[
 
 def _conclude(workers: Workers, asked: list[int], run: RunFolder, steps: int) -> None:
     done = max(run.steps(), default=0)
-    goes_on = f"The same command goes on from step {done:,}." if done else "The same command begins anew."
+    goes_on = f"The same command continues from step {done:,}." if done else "The same command starts again."
     if asked:
         raise TrainingStopped(f"stopped at step {done:,} of {steps:,}. {goes_on}", asked[0])
     if reason := workers.why():

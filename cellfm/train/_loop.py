@@ -106,7 +106,7 @@ def _restore(trainer: Trainer, run: RunFolder) -> int:
     _require_shapes(trainer, arrays, run)
     trainer.load(arrays)
     trainer.scale.value, trainer.scale.steps_since_overflow = state["loss_scale"], state["steps_since_overflow"]
-    logger.info("going on from step %d.", state["step"])
+    logger.info("continuing from step %d.", state["step"])
     return state["step"]
 
 

@@ -151,7 +151,7 @@ def _check_columns(corpus: Corpus, config: TrainConfig) -> None:
         wanted |= {config.type_column, "source"}
     for column in sorted(wanted):
         if column not in corpus.columns:
-            raise MissingKeyError(f"The corpus has no column {column!r}; there are: {', '.join(corpus.columns)}.")
+            raise MissingKeyError(f"The corpus has no column {column!r}; available: {', '.join(corpus.columns)}.")
 
 
 def _starting_weights(

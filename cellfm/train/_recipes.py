@@ -43,7 +43,7 @@ def read_tables(source: Source) -> dict[str, Any]:
             raise InputError(f"{where} has an unknown entry {name!r}.{_hint(name)} Expected: preset, {_TABLE_NAMES}.")
     preset = source.get("preset", "mini")
     if preset not in PRESETS:
-        raise InputError(f"No preset {preset!r}; there are: {', '.join(PRESETS)}.")
+        raise InputError(f"No preset {preset!r}; available: {', '.join(PRESETS)}.")
     for name in TABLES:
         if not isinstance(source.get(name, {}), dict):
             raise InputError(f"{where}: {name} must be a table, [{name}], not {source[name]!r}.")

@@ -68,8 +68,8 @@ class RunFolder:
         differing = sorted(_differing(before, facts))
         if differing:
             raise InputError(
-                f"{self.path} holds a run with another configuration; different are: {', '.join(differing)}. Choose "
-                "another folder, or start with the same configuration to go on."
+                f"{self.path} holds a run with another configuration; different: {', '.join(differing)}. Choose "
+                "another folder, or start with the same configuration to continue."
             )
 
     def require_own(self) -> None:
@@ -78,7 +78,7 @@ class RunFolder:
             return
         own = (WORKER_LOGS, LOCK, ".run.json-")  # the last is left by a process that was killed as it began
         if not self.path.is_dir() or not all(path.name.startswith(own) for path in self.path.iterdir()):
-            raise InputError(f"{self.path} holds something else than a training run; choose another folder.")
+            raise InputError(f"{self.path} holds something other than a training run; choose another folder.")
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint."""
@@ -112,7 +112,7 @@ class RunFolder:
             return tensors, state
         except CheckpointError as error:
             raise CheckpointError(
-                f"The checkpoint {folder} is damaged ({error}). Delete it to go on from the one before."
+                f"The checkpoint {folder} is damaged ({error}). Delete it to continue from the one before."
             ) from None
 
     def open_log(self, step: int) -> None:

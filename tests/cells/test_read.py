@@ -215,7 +215,7 @@ def test_missing_files_and_folders_of_other_things_are_refused(tmp_path: Path):
 def test_an_incomplete_10x_folder_names_what_is_missing(tmp_path: Path, adata: AnnData):
     folder = write_mtx(tmp_path / "cells", adata)
     (folder / "barcodes.tsv.gz").unlink()
-    with pytest.raises(InputError, match=r"no barcodes\.tsv .*; there is: features.tsv.gz, matrix.mtx.gz") as caught:
+    with pytest.raises(InputError, match=r"no barcodes\.tsv .*; available: features.tsv.gz, matrix.mtx.gz") as caught:
         read_cells(folder)
     assert "damaged" not in str(caught.value)
 

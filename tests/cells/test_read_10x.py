@@ -140,7 +140,7 @@ def test_only_a_raw_matrix_has_to_be_asked_for(tmp_path: Path, cells: AnnData):
 def test_folders_of_several_samples_are_named(tmp_path: Path, cells: AnnData):
     for name in ("one", "two"):
         write_folder(tmp_path / name, cells)
-    with pytest.raises(InputError, match=r"several matrices, in folders of their own: pass one of .*one, .*two"):
+    with pytest.raises(InputError, match=r"several matrices, in separate folders: pass one of .*one, .*two"):
         read_cells(tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_genomes_of_a_table_are_chosen_by_name(tmp_path: Path, cells: AnnData):
         file["matrix/features/genome"][...] = np.array(["GRCh38"] * 4 + ["mm10"] * 3, "S")
     assert read_cells(path).n_vars == 7, "the table keeps its rows"
     assert list(read_cells(path, genome="mm10").var_names) == ["GENE4", "GENE5", "GENE6"]
-    with pytest.raises(InputError, match="no genome 'hg19'; there is: GRCh38, mm10"):
+    with pytest.raises(InputError, match="no genome 'hg19'; available: GRCh38, mm10"):
         read_cells(path, genome="hg19")
 
 

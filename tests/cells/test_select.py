@@ -83,11 +83,11 @@ def test_the_matrix_is_the_one_that_was_named():
 
 
 def test_a_missing_layer_lists_those_there_are():
-    with pytest.raises(MissingKeyError, match=r"No layer 'count'; there are: 'X', 'counts', 'scaled', 'raw'\."):
+    with pytest.raises(MissingKeyError, match=r"No layer 'count'; available: 'X', 'counts', 'scaled', 'raw'\."):
         read_matrix(with_layers(), "count")
-    with pytest.raises(MissingKeyError, match=r"No layer 'raw'; there are: 'X'\."):
+    with pytest.raises(MissingKeyError, match=r"No layer 'raw'; available: 'X'\."):
         read_matrix(AnnData(COUNTS), "raw")
-    with pytest.raises(MissingKeyError, match=r"adata.X is empty. Pass layer= with another.*there are: 'counts'"):
+    with pytest.raises(MissingKeyError, match=r"adata.X is empty. Pass layer= with another.*available: 'counts'"):
         read_matrix(AnnData(None, layers={"counts": COUNTS}, shape=COUNTS.shape))
 
 
@@ -170,7 +170,7 @@ def test_a_file_without_x_names_its_layers(tmp_path: Path):
         for backed in (False, True):
             adata = read_cells(tmp_path / name, backed=backed)
             for tool in (cf.tl.embed, cf.pp.check, cf.pp.recover_counts):
-                with pytest.raises(MissingKeyError, match="adata.X is empty. .* there are: 'umis'"):
+                with pytest.raises(MissingKeyError, match="adata.X is empty. .* available: 'umis'"):
                     tool(adata)
             if adata.isbacked:
                 adata.file.close()
@@ -185,7 +185,7 @@ def test_counts_elsewhere_are_pointed_to_and_not_taken():
 def test_a_modality_is_picked(mdata: mudata.MuData):
     assert select(mdata) is mdata.mod["rna"]
     assert select(mdata, "protein").n_vars == 2
-    with pytest.raises(MissingKeyError, match="No modality 'atac'; there are: rna, protein"):
+    with pytest.raises(MissingKeyError, match="No modality 'atac'; available: rna, protein"):
         select(mdata, "atac")
 
 
@@ -205,7 +205,7 @@ def test_a_table_without_x_is_told_what_its_layer_holds():
     adata = AnnData(layers={"scaled": COUNTS - 1, "counts": COUNTS})
     with pytest.raises(InputError, match="has negative values like -1, .*pass layer='counts'"):
         require_counts(read_matrix(adata, "scaled"), adata)
-    with pytest.raises(MissingKeyError, match="there are: none"):
+    with pytest.raises(MissingKeyError, match="available: none"):
         read_matrix(AnnData(obs=adata.obs, var=adata.var))
 
 

@@ -271,7 +271,7 @@ def test_info_of_a_published_model_gives_the_licence(
 
 def test_info_of_a_published_model_fetches_nothing(capsys: pytest.CaptureFixture):
     assert run("info", "800M") == 2
-    assert "The model 800M is not here yet" in capsys.readouterr().err
+    assert "The model 800M has not been downloaded yet" in capsys.readouterr().err
 
 
 def test_info_of_a_ckpt_lists_its_tensors(golden_dir: Path, capsys: pytest.CaptureFixture):

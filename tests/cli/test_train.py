@@ -123,7 +123,7 @@ def test_a_stop_writes_a_checkpoint_and_tells_how_to_go_on(
         ('[cluster]\nnodes = ["a", "a"]\n', "nodes must be a list that names each machine once"),
         ('[cluster]\nnodes = ["a"]\nport = 70000\n', "port must be a whole number from 1 to 65535, not 70000"),
         ("train = 3\n", "train must be a table, [train], not 3"),
-        ('preset = "8M"\n', "No preset '8M'; there are: mini, 80M, 800M"),
+        ('preset = "8M"\n', "No preset '8M'; available: mini, 80M, 800M"),
         ("preset = [", "is not valid TOML"),
         ("[train]\nsteps: 3\n", "is not valid TOML"),
     ],
@@ -175,7 +175,7 @@ def test_a_folder_with_something_else_is_left_alone(corpus: Path, tmp_path: Path
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     for workers in ([], ["--workers", 2]):
         assert run("pretrain", corpus, "-o", tmp_path / "run", *workers) == 2
-        assert "holds something else than a training run" in capsys.readouterr().err
+        assert "holds something other than a training run" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 

@@ -136,7 +136,7 @@ def test_labels_are_those_of_the_cells(corpus, tiny_adata):
     labels = np.array(corpus.categories("label"))[corpus.codes("label")]
     assert labels.tolist() == tiny_adata.obs["label"].tolist()
     assert corpus.columns == ["label", "source"]
-    with pytest.raises(MissingKeyError, match="'donor'; there are: label, source"):
+    with pytest.raises(MissingKeyError, match="'donor'; available: label, source"):
         corpus.codes("donor")
 
 
@@ -223,7 +223,7 @@ def test_missing_and_foreign_shards_are_named(corpus):
 
 
 def test_no_corpus_and_a_damaged_manifest_are_told_apart(corpus, tmp_path):
-    with pytest.raises(CheckpointError, match=r"is no corpus: there is no manifest\.json"):
+    with pytest.raises(CheckpointError, match=r"is not a corpus: there is no manifest\.json"):
         Corpus.open(tmp_path)
     manifest = corpus.path / "manifest.json"
     whole = json.loads(manifest.read_text())

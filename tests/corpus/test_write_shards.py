@@ -128,7 +128,7 @@ HEAD = "%%MatrixMarket matrix coordinate integer general\n% a comment\n320 40 {}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cells\n1 1 5\n", "is no sparse matrix in Matrix Market format; it begins with 'cells"),
+        ("cells\n1 1 5\n", "is not a sparse matrix in Matrix Market format; it begins with 'cells"),
         (HEAD.format(3) + "1 1 5\n2 1 4\n", "is cut short: 2 entries of 3. Get it anew"),
         (HEAD.format(0) + "1 1 5\n", "is cut short: 1 entries of 0"),
         (HEAD.format(2) + "1 1 5\n2 1\n", "cannot be read: .* It may be cut short or damaged; get it anew"),
@@ -162,7 +162,7 @@ def test_a_matrix_needs_its_tables_and_a_whole_archive(tiny_adata, write, tmp_pa
     with h5py.File(tmp_path / "broken.h5", "w") as file:
         file.create_group("matrix")["indptr"] = np.arange(3)
         file["matrix/data"] = file["matrix/indices"] = np.arange(2)
-    with pytest.raises(InputError, match="looks like 10x h5 but cannot be read: .* Get it anew"):
+    with pytest.raises(InputError, match="looks like 10x h5 but cannot be read: .* Get a new copy"):
         write(tmp_path / "broken.h5")
 
 
@@ -236,7 +236,7 @@ def test_columns_of_all_inputs_share_their_categories(tiny_adata, write):
     assert found.codes("donor").tolist() == [0] * 10 + [-1] * 30
     assert found.codes("tissue").tolist() == [-1] * 20 + [0] * 20
     with pytest.raises(
-        MissingKeyError, match="No input has the column 'organ'; there are: label, batch, donor, tissue"
+        MissingKeyError, match="No input has the column 'organ'; available: label, batch, donor, tissue"
     ):
         write([first, second], "other", columns=["organ"])
     with pytest.raises(InputError, match="'source' is always written"):
@@ -309,7 +309,10 @@ def test_bad_values_behind_the_sample_stop_the_run(tiny_adata, write, tmp_path, 
         ({"max_genes": 100}, "max_genes must be at least min_genes"),
         ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"cells_per_shard": 0}, "cells_per_shard must be"),
-        ({"min_genes": 299}, "No cell is left; left out were 40 with fewer than 299 known genes. Pass a smaller"),
+        (
+            {"min_genes": 299},
+            "No cells are left; the following were removed: 40 with fewer than 299 known genes. Pass",
+        ),
     ],
 )
 def test_impossible_options_are_refused(options, message, tiny_adata, write, tmp_path):

@@ -208,7 +208,7 @@ def test_a_genome_is_chosen_of_those_that_a_file_names(tmp_path: Path):
     cells.write_h5ad(tmp_path / "two.h5ad")
     assert list(read_cells(tmp_path / "two.h5ad", genome="GRCh38").var_names) == ["B", "C"]
     assert list(read_cells(tmp_path / "none.h5ad", genome="GRCh38").var_names) == ["A", "B", "C"]
-    with pytest.raises(InputError, match="holds no genome 'mm10'; there is: GRCh38, hg19"):
+    with pytest.raises(InputError, match="holds no genome 'mm10'; available: GRCh38, hg19"):
         read_cells(tmp_path / "two.h5ad", genome="mm10")
 
 
@@ -303,7 +303,7 @@ def test_negative_antibodies_do_not_keep_the_genes_from_being_read(tiny_adata: A
 @NOT_UNIQUE
 def test_rows_that_are_no_genes_keep_names_and_values(tiny_adata: AnnData, tiny_model: CellFM):
     both = with_antibodies(tiny_adata, 5)
-    twin = both[:, [5]].copy()  # a gene that is there twice
+    twin = both[:, [5]].copy()  # a gene that occurs twice
     both = anndata.concat([both, twin], axis=1, merge="same")
     both.obs["label"] = tiny_adata.obs["label"].to_numpy()
     done = cf.pp.harmonize_genes(both, model=tiny_model, copy=True)

@@ -152,7 +152,7 @@ def test_a_changed_file_in_the_cache_is_refused(own_cache: Path, server: Path):
 def test_what_is_no_table_does_not_replace_the_one_from_before(own_cache: Path, server: Path):
     before = load_synonyms("download")
     server.write_text("<html>Please log in to the network</html>")
-    with pytest.raises(DownloadError, match="no table of genes: it begins with '<html>Please log in"):
+    with pytest.raises(DownloadError, match="not a table of genes: it begins with '<html>Please log in"):
         load_synonyms("download")
     assert load_synonyms(None) == before
 
@@ -163,7 +163,7 @@ def test_a_download_that_breaks_off_is_told(own_cache: Path, monkeypatch: pytest
             raise http.client.IncompleteRead(b"hgnc_id")
 
     monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Broken())
-    with pytest.raises(DownloadError, match="could not be fetched.*IncompleteRead"):
+    with pytest.raises(DownloadError, match="could not be downloaded.*IncompleteRead"):
         load_synonyms("download")
 
 

@@ -75,5 +75,5 @@ def test_results_that_are_not_there_are_asked_for(name: str, tiny_adata: AnnData
 
 def test_parts_that_are_not_there_are_listed(tiny_adata: AnnData, tiny_model: CellFM):
     cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1"])
-    with pytest.raises(MissingKeyError, match="No perturbed 'GENE5'.*there are: GENE1"):
+    with pytest.raises(MissingKeyError, match="No perturbed 'GENE5'.*available: GENE1"):
         cf.get.attention_partners(tiny_adata, gene="GENE5")

@@ -137,7 +137,7 @@ def test_a_configuration_of_another_shape_is_refused(folder: Path, tiny_model: C
     with pytest.raises(CheckpointError, match=r"missing or surplus parameters: backbone\.layers\.2\."):
         read_model(folder)
     change_config(folder, model=dataclasses.asdict(tiny_model.config) | {"d_value": 8})
-    with pytest.raises(CheckpointError, match=r"'embed\.value\.\S+' has the shape .*, expected"):
+    with pytest.raises(CheckpointError, match=r"'embed\.value\.\S+' has shape .*, expected"):
         read_model(folder)
     change_config(folder, model=dataclasses.asdict(tiny_model.config) | {"n_layer": 3})
     with pytest.raises(InputError, match="Did you mean 'n_layers'"):

@@ -289,7 +289,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 
 def test_only_published_models_are_known():
-    with pytest.raises(InputError, match="No published model '80m'; there are: 80M, 800M"):
+    with pytest.raises(InputError, match="No published model '80m'; available: 80M, 800M"):
         _hub.ensure_published("80m")
 
 

@@ -97,7 +97,7 @@ def test_a_fine_tuned_file_may_prefix_its_names(write_tensors: WriteTensors, ten
 
 def test_a_name_with_and_without_prefix_is_refused(write_tensors: WriteTensors, tensors: Weights):
     path = write_tensors(tensors | {"network.gene_emb": tensors["gene_emb"]})
-    with pytest.raises(CheckpointError, match="'gene_emb' stands in the file twice"):
+    with pytest.raises(CheckpointError, match="'gene_emb' occurs twice in the file"):
         read_published(path, vocabulary(), 4)
 
 

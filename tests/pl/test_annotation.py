@@ -92,7 +92,7 @@ def test_what_is_missing_is_named(annotated):
         cf.pl.annotation(annotated, labels_key="cell_type")
     with pytest.raises(InputError, match="needs labels_key="):
         cf.pl.annotation(annotated, panels=["confusion"])
-    with pytest.raises(InputError, match="'umap'; there are: 'confusion', 'confidence'"):
+    with pytest.raises(InputError, match="'umap'; available: 'confusion', 'confidence'"):
         cf.pl.annotation(annotated, panels="umap")
     with pytest.raises(InputError, match="panels= is empty; choose of 'confusion', 'confidence'"):
         cf.pl.annotation(annotated, panels=[])

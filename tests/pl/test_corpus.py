@@ -40,7 +40,7 @@ def test_rare_values_share_a_bar(corpus):
 def test_saving_and_what_is_missing(corpus, tmp_path):
     cf.pl.corpus(corpus, save=tmp_path / "corpus.png")
     assert (tmp_path / "corpus.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(MissingKeyError, match="'organ'; there are: .*tissue"):
+    with pytest.raises(MissingKeyError, match="'organ'; available: .*tissue"):
         cf.pl.corpus(corpus, columns=["organ"])
     with pytest.raises(InputError, match="max_bars"):
         cf.pl.corpus(corpus, max_bars=1)

@@ -153,7 +153,7 @@ def test_repeated_cell_names_are_allowed(tiny_adata: AnnData, tiny_vocab: Vocabu
 
 
 def test_wrong_arguments_raise(tiny_adata: AnnData, tiny_vocab: Vocabulary):
-    with pytest.raises(MissingKeyError, match="there are: 'X'"):
+    with pytest.raises(MissingKeyError, match="available: 'X'"):
         cf.pp.check(tiny_adata, model=tiny_vocab, layer="counts")
     with pytest.raises(MissingKeyError, match="not a column of var"):
         cf.pp.check(tiny_adata, model=tiny_vocab, gene_key="name")
@@ -162,7 +162,7 @@ def test_wrong_arguments_raise(tiny_adata: AnnData, tiny_vocab: Vocabulary):
     with without_pulling():
         mdata = mudata.MuData({"rna": tiny_adata})
     assert cf.pp.check(mdata, model=tiny_vocab).ok
-    with pytest.raises(MissingKeyError, match="there are: rna"):
+    with pytest.raises(MissingKeyError, match="available: rna"):
         cf.pp.check(mdata, model=tiny_vocab, modality="atac")
 
 

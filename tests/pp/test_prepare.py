@@ -105,7 +105,7 @@ def shallow(adata: AnnData) -> None:
     ("spoil", "message"),
     [
         (negative, "negative values"),
-        (not_finite, "no finite numbers"),
+        (not_finite, "not finite"),
         (logs, "recover_counts"),
         (mouse, "mouse genes"),
         (zeros, "nothing but zeros"),
@@ -146,7 +146,7 @@ def test_wrong_arguments_are_named(poor: AnnData, tiny_vocab: Vocabulary, tmp_pa
     poor.raw = poor.copy()
     with pytest.raises(InputError, match=r"raw.to_adata\(\)"):
         cf.pp.prepare(poor, model=tiny_vocab, layer="raw")
-    with pytest.raises(MissingKeyError, match="there are: 'X', 'raw'"):
+    with pytest.raises(MissingKeyError, match="available: 'X', 'raw'"):
         cf.pp.prepare(poor, model=tiny_vocab, layer="counts")
     poor.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")

@@ -141,7 +141,7 @@ def test_the_tool_compares_embeddings_with_all_controls(embedded):
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cellfm", "random", "expression", "permuted"]
     chance = cf.pl.gene_function(table, metric="auroc").lines
     assert [list(line.get_ydata()) for line in chance] == [[0.5, 0.5]]
-    with pytest.raises(MissingKeyError, match="No metric 'speed'; there are: auroc, auprc, accuracy, macro_f1"):
+    with pytest.raises(MissingKeyError, match="No metric 'speed'; available: auroc, auprc, accuracy, macro_f1"):
         cf.pl.gene_function(table, metric="speed")
 
 

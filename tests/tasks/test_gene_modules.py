@@ -192,7 +192,7 @@ def test_gene_sets_come_from_files_and_dicts(tmp_path):
     ("text", "message"),
     [
         ("one\tx\tA\nbroken line\n", "line 2: expected term, description and genes"),
-        ("one\tx\tA\none\tx\tB\n", "line 2: the term 'one' is there twice"),
+        ("one\tx\tA\none\tx\tB\n", "line 2: the term 'one' occurs twice"),
         ("", "hold no genes"),
     ],
 )

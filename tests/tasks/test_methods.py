@@ -37,7 +37,7 @@ def test_names_of_methods():
     assert fit_options("lora-8") == {"method": "lora", "lora_rank": 8}
     assert fit_options("frozen-3") == {"method": "frozen", "n_layers": 3}
     for wrong in ("frozen-4", "lora-0", "lora-x", "LoRA", ""):
-        with pytest.raises(InputError, match="there are: 'knn', 'frozen'"):
+        with pytest.raises(InputError, match="available: 'knn', 'frozen'"):
             require_methods([wrong])
 
 

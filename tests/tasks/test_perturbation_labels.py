@@ -127,7 +127,7 @@ def test_unmatched_labels_are_listed_with_their_cells_and_what_to_do():
     labels = ["ctrl"] * 10 + ["A"] * 10 + ["odd"] * 12 + ["KLF1_odd"] * 11
     with pytest.raises(InputError, match=r"2 labels .*'KLF1_odd' \(11\), 'odd' \(12\).*parse_labels="):
         conditions_of(labels)
-    with pytest.warns(DataWarning, match="23 cells of 2 labels .*'KLF1_odd', 'odd'.*taken for perturbations"):
+    with pytest.warns(DataWarning, match="23 cells of 2 labels .*'KLF1_odd', 'odd'.*used as perturbation names"):
         found = conditions_of(labels, others=True)
     assert found[-1] == ("KLF1_odd",)
 

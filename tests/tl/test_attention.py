@@ -258,7 +258,7 @@ def test_attention_partners_refuses(tiny_adata, tiny_model):
         cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1"], layer="raw")
     with pytest.raises(InputError, match="belong together"):
         cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1"], groupby="label")
-    with pytest.raises(InputError, match=r"has no 'ctrl'; there are: A, B"):
+    with pytest.raises(InputError, match=r"has no 'ctrl'; available: A, B"):
         cf.tl.attention_partners(tiny_adata, tiny_model, genes=["GENE1"], groupby="label", control="ctrl")
 
 
@@ -291,7 +291,7 @@ def test_plots_draw_what_is_stored(with_lncrnas, tiny_model):
     shown = table[table["gene"].isin([label.get_text() for label in ax.get_xticklabels()])]
     for half, column in zip(ax.collections[:2], ("specificity", "expression_specificity"), strict=True):
         np.testing.assert_allclose(half.get_array(), shown[column])
-    with pytest.warns(DataWarning, match=r"up to 1e-09 \(least: 0.0\d+\); the most specific"):
+    with pytest.warns(DataWarning, match=r"up to 1e-09 \(smallest: 0.0\d+\); the most specific"):
         few = cf.pl.lncrnas(with_lncrnas, alpha=1e-9)
     assert "GENE0" in {label.get_text() for label in few.get_xticklabels()}
     assert "none with an adjusted p up to 1e-09" in few.get_title()

@@ -110,7 +110,7 @@ def test_what_cannot_be_judged_is_refused(tiny_adata, tiny_model):
     with pytest.raises(InputError, match=r"obsm\['cube'\] must be a table of numbers, cells x dimensions"):
         cf.tl.benchmark(tiny_adata, **KEYS, embeddings=["cube"])
     del tiny_adata.obsm["cube"]
-    with pytest.raises(MissingKeyError, match=r"No obsm\['X_other'\]; there is: X_cellfm, bad"):
+    with pytest.raises(MissingKeyError, match=r"No obsm\['X_other'\]; available: X_cellfm, bad"):
         cf.tl.benchmark(tiny_adata, **KEYS, embeddings=["X_other"])
     with pytest.raises(MissingKeyError, match="label_key='type' is not a column"):
         cf.tl.benchmark(tiny_adata, batch_key="batch", label_key="type")

@@ -81,7 +81,7 @@ def test_the_table_has_gene_names(tiny_adata, tiny_model):
     assert list(cf.get.gene_embeddings(tiny_adata, genes=["GENE3", "UNKNOWN1"]).index) == ["GENE3"]
     with pytest.raises(MissingKeyError, match="1 gene is not in var_names: NOPE"):
         cf.get.gene_embeddings(tiny_adata, genes=["NOPE"])
-    with pytest.raises(MissingKeyError, match=r"No varm\['other'\]; there is: cellfm"):
+    with pytest.raises(MissingKeyError, match=r"No varm\['other'\]; available: cellfm"):
         cf.get.gene_embeddings(tiny_adata, key="other")
 
 

@@ -133,8 +133,8 @@ def test_what_is_written_can_be_stored_and_drawn(tiny_adata, tiny_model, tmp_pat
     [
         ({}, InputError, "Pass groupby=, a column of obs whose groups are compared, or direction=, a vector"),
         ({"groupby": "type"}, MissingKeyError, "groupby='type' is not a column of obs. Columns: label, batch"),
-        ({"groupby": "label", "groups": ["D"]}, InputError, r"obs\['label'\] has no 'D'; there are: A, B"),
-        ({"groupby": "label", "reference": "D"}, InputError, r"obs\['label'\] has no 'D'; there are: A, B"),
+        ({"groupby": "label", "groups": ["D"]}, InputError, r"obs\['label'\] has no 'D'; available: A, B"),
+        ({"groupby": "label", "reference": "D"}, InputError, r"obs\['label'\] has no 'D'; available: A, B"),
         ({"groupby": "label", "groups": ["A"], "reference": "A"}, InputError, "other than the reference"),
         ({"direction": np.ones(16), "groups": ["A"]}, InputError, "Without groupby= there are no groups"),
         ({"direction": np.ones(3)}, InputError, r"must be 16 finite numbers, not all 0; its shape is \(3,\)"),

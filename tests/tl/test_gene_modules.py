@@ -115,7 +115,7 @@ def test_network_keeps_the_strongest_relations(planted):
         ({"min_cells": 1000}, InputError, "0 of 300 genes are left to compare; at least 50"),
         ({"genes": ["GENE1", "NOPE"]}, MissingKeyError, "1 gene is not in var_names: NOPE"),
         ({"genes": "hvg"}, MissingKeyError, "No boolean column 'hvg' in var"),
-        ({"embedding_key": "other"}, MissingKeyError, r"No varm\['other'\]; there is: cellfm"),
+        ({"embedding_key": "other"}, MissingKeyError, r"No varm\['other'\]; available: cellfm"),
     ],
 )
 def test_bad_options_are_refused(planted, options, error, message):
@@ -128,13 +128,13 @@ def test_what_was_not_done_before_is_said(planted):
     with pytest.raises(MissingKeyError, match=r"call cf.tl.gene_modules\(adata\) first"):
         cf.tl.enrich_modules(planted, SETS)
     cf.tl.gene_modules(planted, resolution=0.3)
-    with pytest.raises(MissingKeyError, match=r"No resolution 7; there are: 0.3"):
+    with pytest.raises(MissingKeyError, match=r"No resolution 7; available: 0.3"):
         cf.tl.enrich_modules(planted, SETS, resolution=7)
     with pytest.raises(InputError, match="alpha must be"):
         cf.tl.enrich_modules(planted, SETS, alpha=5)
     with pytest.raises(InputError, match="have an embedding"):
         cf.tl.gene_network(planted, ["GENE1", "NOPE"])
-    with pytest.raises(MissingKeyError, match=r"No varm\['other'\]; there is: cellfm"):
+    with pytest.raises(MissingKeyError, match=r"No varm\['other'\]; available: cellfm"):
         cf.tl.gene_network(planted, ["GENE1", "GENE2"], embedding_keys=["other"])
     with pytest.raises(InputError, match=r"resolutions must be above 0, not \[0\]"):
         cf.tl.compare_modules(planted, SETS, resolutions=[0])

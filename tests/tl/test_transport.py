@@ -217,8 +217,8 @@ def test_treated_cells_are_noticed(cells, fitted):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"target": "drug"}, "has no 'drug'; there are: ctrl, stim"),
-        ({"source": "drug"}, "has no 'drug'; there are: ctrl, stim"),
+        ({"target": "drug"}, "has no 'drug'; available: ctrl, stim"),
+        ({"source": "drug"}, "has no 'drug'; available: ctrl, stim"),
         ({"target": "ctrl"}, "source and target are both 'ctrl'"),
         (
             {"method": "magic"},
@@ -229,7 +229,7 @@ def test_treated_cells_are_noticed(cells, fitted):
         ({"test_fraction": 0.0}, "test_fraction must be above 0"),
         ({"test_fraction": 0.1}, "16 cells of 'ctrl' are left for test, and 20 are needed"),
         ({"holdout": "B cells"}, "holdout must be a column and a group"),
-        ({"holdout": ("cell_type", "NK cells")}, "has no 'NK cells' in these conditions; there are: B cells, T cells"),
+        ({"holdout": ("cell_type", "NK cells")}, "has no 'NK cells' in these conditions; available: B cells, T cells"),
         ({"n_components": 0}, "n_components must be 1 or more"),
         ({"method": "latent_shift"}, "'latent_shift' balances its shift over groups of cells: pass groupby="),
         ({"groupby": "cell_type"}, "groupby= is for 'latent_shift' and 'scgen'; method='mean_shift' reads no groups"),
@@ -283,7 +283,7 @@ def test_cells_of_other_genes_are_refused(cells, fitted):
 
 
 def test_two_observed_cells_are_no_comparison(cells, fitted):
-    with pytest.raises(InputError, match="3 or more cells of either condition, found 2"):
+    with pytest.raises(InputError, match="at least 3 cells of each condition, found 2"):
         cf.tl.compare_transport(fitted, control(cells), observed=treated(cells)[:2])
 
 

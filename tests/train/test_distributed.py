@@ -149,7 +149,7 @@ def test_a_death_ends_the_job_and_a_stop_is_orderly_and_both_are_resumed(corpora
     assert f"Process 1 ended: killed by SIGKILL, perhaps for want of memory (see {log})." in said
     assert "Traceback" not in said
     last = max(int(folder.name[5:]) for folder in (run / "checkpoints").iterdir())
-    assert f"The same command goes on from step {last:,}." in said
+    assert f"The same command continues from step {last:,}." in said
 
     job = start(100_000)
     wait_for_step(last + 5)

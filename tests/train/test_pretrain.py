@@ -140,7 +140,7 @@ pretrain(shards, config, out=out)
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system cannot kill -9")
 def test_killed_and_run_again_is_uninterrupted(tmp_path, finished, corpus):
     out = tmp_path / "tiny"
-    for where in ("save", "step"):  # while it saves step 6; then, going on from step 3, in step 8
+    for where in ("save", "step"):  # while it saves step 6; then, continuing from step 3, in step 8
         command = [sys.executable, "-c", KILLED, repr(config_of()), str(corpus.path), str(out), where]
         killed = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
         assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
@@ -166,10 +166,10 @@ def test_a_finished_run_is_read_and_not_trained_again(finished, corpus):
 
 def test_another_configuration_in_the_same_folder_is_refused(finished, corpus):
     with pytest.raises(
-        InputError, match=r"another configuration; different are: train\.learning_rate \(0\.005, now 0\.1\)"
+        InputError, match=r"another configuration; different: train\.learning_rate \(0\.005, now 0\.1\)"
     ):
         pretrain(corpus, config_of(learning_rate=0.1), out=finished[0])
-    with pytest.raises(InputError, match=r"different are: model\.d_model \(16, now 32\)"):
+    with pytest.raises(InputError, match=r"different: model\.d_model \(16, now 32\)"):
         pretrain(corpus, config_of({"d_model": 32}), out=finished[0])
 
 
@@ -237,7 +237,7 @@ def test_zero_modelling_needs_a_model_that_can(tmp_path, corpus, finished):
     ("train", "column"), [({"batch_by": "tissue"}, "tissue"), ({"type_weight": 1.0, "type_column": "label"}, "label")]
 )
 def test_missing_column_is_named(tmp_path, corpus, train, column):
-    with pytest.raises(MissingKeyError, match=f"no column '{column}'; there are: .*cell_type.*source"):
+    with pytest.raises(MissingKeyError, match=f"no column '{column}'; available: .*cell_type.*source"):
         pretrain(corpus, config_of(**train), out=tmp_path / "run")
 
 

@@ -62,7 +62,7 @@ def test_damaged_checkpoint_is_named(run, part, damage):
         file.write_bytes(file.read_bytes()[:-5])
     else:
         file.unlink()
-    with pytest.raises(CheckpointError, match=f"{re.escape(str(folder))} is damaged .* go on from the one before"):
+    with pytest.raises(CheckpointError, match=f"{re.escape(str(folder))} is damaged .* continue from the one before"):
         run.load()
 
 
@@ -103,14 +103,14 @@ def test_same_configuration_goes_on(run):
     ],
 )
 def test_another_configuration_is_refused_with_what_differs(run, change, named):
-    with pytest.raises(InputError, match=f"another configuration; different are: {named}\\. Choose another folder"):
+    with pytest.raises(InputError, match=f"another configuration; different: {named}\\. Choose another folder"):
         run.start(FACTS | change)
     run.start(FACTS)
 
 
 def test_other_folders_are_refused(tmp_path):
     (tmp_path / "thesis.docx").touch()
-    with pytest.raises(InputError, match="holds something else than a training run; choose another folder"):
+    with pytest.raises(InputError, match="holds something other than a training run; choose another folder"):
         RunFolder(tmp_path).start(FACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
 

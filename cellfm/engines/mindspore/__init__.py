@@ -45,7 +45,7 @@ class MindSporeEngine:
                 "MindSpore does not multiply in bfloat16 on CPUs: use precision = 'float32', or backend='jax'."
             )
         if config.shard_weights:
-            raise InputError("shard_weights = true needs backend='jax'; MindSpore has shard_optimizer = true alone.")
+            raise InputError("shard_weights = true needs backend='jax'; MindSpore has only shard_optimizer = true.")
         if config.recompute:
             logger.warning("recompute = true has no effect in MindSpore, which keeps the activations of all layers.")
 

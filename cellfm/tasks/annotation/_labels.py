@@ -45,12 +45,12 @@ def require_classes(labels: np.ndarray, key: str) -> None:
     if not len(classes):
         raise InputError(f"No cell with a label in obs[{key!r}] expresses a gene that is used.")
     if len(classes) < 2:
-        raise InputError(f"obs[{key!r}] has one class only ({str(classes[0])!r}); two or more are needed.")
+        raise InputError(f"obs[{key!r}] has only one class ({str(classes[0])!r}); two or more are needed.")
     if len(lone := classes[sizes < 2]):
         names = ", ".join(repr(str(name)) for name in lone)
         raise InputError(
             f"Classes of obs[{key!r}] with a single cell: {names}. A class needs two cells or more: remove these "
-            "cells or join them with another class."
+            "cells or merge them with another class."
         )
 
 

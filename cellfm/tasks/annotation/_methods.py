@@ -55,12 +55,12 @@ def require_methods(names: list[str]) -> None:
     if unknown:
         known = ", ".join(map(repr, (NEIGHBORS, *_FITTED)))
         raise InputError(
-            f"No method {unknown[0]!r}; there are: {known}, and 'lora-8' for adapters of another rank. "
+            f"No method {unknown[0]!r}; available: {known}, and 'lora-8' for adapters of another rank. "
             "The same heads on principal components and on variable genes ('frozen-pca', 'frozen-hvg') and "
             f"{LOGISTIC_REGRESSION!r} are always added, and celltypist where it is installed."
         )
     if len(set(names)) < len(names):
-        raise InputError(f"methods names one twice: {', '.join(map(repr, names))}.")
+        raise InputError(f"methods contains duplicates: {', '.join(map(repr, names))}.")
 
 
 def fit_options(name: str) -> dict[str, Any] | None:

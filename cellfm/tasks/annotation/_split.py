@@ -50,7 +50,7 @@ def random_folds(labels: np.ndarray, n_folds: int = 5, *, random_state: int = 0)
     if too_small:
         raise InputError(
             f"Too few cells for {n_folds} random folds, which need {MIN_TRAIN} of each class left for training: "
-            f"{', '.join(too_small)}. Remove these cells, join the classes with others, or pass another n_folds=."
+            f"{', '.join(too_small)}. Remove these cells, merge the classes with others, or pass another n_folds=."
         )
     generator = np.random.default_rng(random_state)
     order = np.lexsort((generator.random(len(codes)), codes))  # by class, shuffled within it

@@ -57,7 +57,7 @@ def contrasts(
             raise InputError(f"{name!r}, or what it is compared with, has no cell with a gene that the model knows.")
         along = unit[own].mean(0, dtype=float) - unit[others].mean(0, dtype=float) if direction is None else direction
         if not (length := np.linalg.norm(along)):
-            raise InputError(f"The embeddings of {name!r} are on average those of the others: there is no direction.")
+            raise InputError(f"The embeddings of {name!r} equal those of the others on average: there is no direction.")
         found.append(Contrast(name, own, others, (along / length).astype(np.float32)))
     return found
 

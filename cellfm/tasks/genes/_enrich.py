@@ -60,7 +60,7 @@ def _read_gmt(path: Path) -> dict[str, list[str]]:
                 f"{path}, line {number}: expected term, description and genes with tabs between, found {line[:60]!r}."
             )
         if name in sets:
-            raise InputError(f"{path}, line {number}: the term {name!r} is there twice.")
+            raise InputError(f"{path}, line {number}: the term {name!r} occurs twice.")
         sets[name] = list(dict.fromkeys(gene for gene in genes if gene))
     return sets
 
@@ -74,8 +74,8 @@ def _fetch(library: str) -> dict[str, list[str]]:
             return gseapy.get_library(library, organism="Human")
     except Exception as error:  # noqa: BLE001 (gseapy raises whatever it meets)
         raise DownloadError(
-            f"The Enrichr library {library!r} could not be fetched ({error}). Check the name and the network, or pass "
-            "the path of a GMT file or a dict of gene sets, which need no network."
+            f"The Enrichr library {library!r} could not be downloaded ({error}). Check the name and the network, or "
+            "pass the path of a GMT file or a dict of gene sets, which need no network."
         ) from None
 
 

@@ -31,7 +31,7 @@ def gene_table(adata: AnnData, key: str) -> pd.DataFrame:
     """
     if key not in adata.varm:
         there = ", ".join(map(str, adata.varm)) or "nothing"
-        raise MissingKeyError(f"No varm[{key!r}]; there is: {there}. Call cf.tl.embed_genes(adata) first.")
+        raise MissingKeyError(f"No varm[{key!r}]; available: {there}. Call cf.tl.embed_genes(adata) first.")
     return pd.DataFrame(np.asarray(adata.varm[key], np.float32), index=adata.var_names)
 
 
@@ -85,7 +85,7 @@ def gene_features(
     if len(places) < MIN_GENES_OF_GRAPH:
         raise InputError(
             f"{counted_of(len(places), adata.n_vars, 'gene')} left to compare; at least {MIN_GENES_OF_GRAPH} are "
-            f"needed. Lower min_cells ({min_cells}), or take more genes."
+            f"needed. Lower min_cells ({min_cells}), or use more genes."
         )
     if source == "embedding":
         return places, embedding[places]
@@ -102,7 +102,7 @@ def _chosen(adata: AnnData, genes: Sequence[str] | str | None) -> np.ndarray:
     if isinstance(genes, str):
         if genes not in adata.var or adata.var[genes].dtype != bool:
             flags = [column for column in adata.var if adata.var[column].dtype == bool]
-            raise MissingKeyError(f"No boolean column {genes!r} in var; there are: {', '.join(flags) or 'none'}.")
+            raise MissingKeyError(f"No boolean column {genes!r} in var; available: {', '.join(flags) or 'none'}.")
         return adata.var[genes].to_numpy().copy()
     unknown = sorted(set(genes) - set(adata.var_names))
     if unknown:

@@ -30,7 +30,7 @@ def features_by_name(features: Features, key: str, modality: str) -> pd.DataFram
         table = gene_table(select(features, modality), key)
     elif isinstance(features, pd.DataFrame):
         if not all(pd.api.types.is_numeric_dtype(kind) for kind in features.dtypes):
-            raise InputError("The table of features has columns that are no numbers; expected genes x dimensions.")
+            raise InputError("The table of features has columns that are not numbers; expected genes x dimensions.")
         table = features.astype(np.float32)
     else:
         model = resolve_model(features)

@@ -37,7 +37,7 @@ def stored_modules(adata: AnnData, key: str, resolution: float | None = None) ->
         column = int(np.abs(resolutions - resolution).argmin())
         if not np.isclose(resolutions[column], resolution):
             raise MissingKeyError(
-                f"No resolution {resolution:g}; there are: {', '.join(f'{r:g}' for r in resolutions)}."
+                f"No resolution {resolution:g}; available: {', '.join(f'{r:g}' for r in resolutions)}."
             )
     in_graph = np.diff(adata.varp[neighbours].tocsr().indptr) > 0
     return np.asarray(adata.var_names)[in_graph], np.asarray(adata.varm[at_all])[in_graph, column]

@@ -152,14 +152,14 @@ def _readings(
             rest = [label for label in rest if label not in beside]
     found |= dict(zip(rest, _read_all(rest, known, control or frozenset()), strict=True))
     if rule is not None and left_out:
-        logger.info("%s in obs[%r] are left out by parse_labels=.", _counted(left_out, sizes), key)
+        logger.info("%s in obs[%r] are left out, as parse_labels= says.", _counted(left_out, sizes), key)
     unmatched = [label for label in rest if found[label].unknown]
     if unmatched and not others:
         raise InputError(_unmatched(unmatched, sizes, found, key))
     if unmatched:
         warn(
-            f"{_counted(unmatched, sizes)} in obs[{key!r}] have names of no known gene, and are taken for "
-            "perturbations as they are named. parse_labels= may read them otherwise."
+            f"{_counted(unmatched, sizes)} in obs[{key!r}] have names of no known gene, and are used as "
+            "perturbation names. parse_labels= can read them differently."
         )
     return found
 

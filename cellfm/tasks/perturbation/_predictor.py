@@ -101,7 +101,7 @@ class PerturbationPredictor:
         """
         if unknown := sorted(genes - self.places.keys()):
             raise InputError(
-                f"The predictor knows nothing of {', '.join(unknown[:20])}: neither measured nor perturbed in the data "
+                f"The predictor does not know {', '.join(unknown[:20])}: neither measured nor perturbed in the data "
                 f"that it was fitted to. It knows {len(self.places):,} genes, such as "
                 f"{', '.join(self.perturbable[:5])}; name others with candidates= when fitting."
             )

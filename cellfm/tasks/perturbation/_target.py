@@ -56,7 +56,7 @@ def _profile(given: AnnData | pd.Series, layer: str | None) -> pd.Series:
     if isinstance(given, pd.Series):
         profile = given.astype(np.float32)
         if not np.isfinite(profile).all():
-            raise InputError("The target profile has values that are no finite numbers.")
+            raise InputError("The target profile has values that are not finite.")
     elif isinstance(given, AnnData):
         adata = select(given)
         profile = pd.Series(np.asarray(read_expression(adata, layer).mean(0)).ravel(), index=adata.var_names)

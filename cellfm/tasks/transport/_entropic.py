@@ -89,5 +89,5 @@ def fit_entropic(
         if value < best:
             best, kept = value, {"target": target, "potential": potential, "epsilon": np.array([epsilon])}
     if kept is None:
-        raise InputError("Sinkhorn's iterations converged for no strength of the entropy. Take method='cellot'.")
+        raise InputError("Sinkhorn's iterations converged for no strength of the entropy. Use method='cellot'.")
     return kept, pd.DataFrame(rows)

@@ -46,7 +46,7 @@ def read_given(
     matrix = read_matrix(adata, layer)
     names = matrix.var.index.astype(str)[matrix.is_gene]
     if not names.is_unique:
-        raise InputError("Names of genes occur more than once: call adata.var_names_make_unique() first.")
+        raise InputError("Gene names occur more than once: call adata.var_names_make_unique() first.")
     places = names.get_indexer(list(transport.genes))
     if missing := [gene for gene, place in zip(transport.genes, places, strict=True) if place < 0]:
         raise InputError(
