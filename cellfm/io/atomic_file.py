@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent: written under a temporary name beside the target, then renamed."""
+"""Files and folders that are complete or absent: written under a temporary name beside the target, then renamed."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        `path` cannot be written (no such folder, no permission, disk full); what was there before is untouched.
+        `path` cannot be written (no such folder, no permission, disk full); an existing file is not changed.
     """
     path = Path(path)
     with _writing(path), tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
@@ -65,7 +65,7 @@ def check_folder(path: str | Path, *, overwrite: bool, kind: str, file: str) -> 
     Parameters
     ----------
     overwrite
-        Whether a folder of the same kind may be replaced; anything else is never replaced.
+        Whether an existing folder of the same type may be replaced; other folders are never replaced.
     kind
         What the folder would hold, for the error, with its article: ``"an annotator"``.
     file

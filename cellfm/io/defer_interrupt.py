@@ -1,4 +1,4 @@
-"""Results written as a whole: Ctrl-C waits for the end, and so do other threads."""
+"""Write results without interruption: Ctrl-C and other threads wait until the block ends."""
 
 import os
 import signal
@@ -11,11 +11,12 @@ _writing = threading.RLock()
 
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
-    """Run a short block that writes to the user's data: Ctrl-C comes after it, and one thread is in it at a time."""
+    """Run a short block that writes to the user's data: Ctrl-C takes effect after it, and threads run it one at a
+    time."""
     with _writing:
         before = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is not threading.main_thread() or not callable(before):
-            yield  # only the main thread hears of Ctrl-C
+            yield  # only the main thread receives Ctrl-C
             return
         held = []
         signal.signal(signal.SIGINT, lambda *heard: held.append(heard))
@@ -28,7 +29,7 @@ def defer_interrupt() -> Iterator[None]:
 
 
 def _renew_lock() -> None:
-    """In a forked process, the thread that held the lock is not there to release it."""
+    """In a forked process, the thread that held the lock does not exist and cannot release it."""
     global _writing
     _writing = threading.RLock()
 

@@ -1,4 +1,4 @@
-"""Paragraphs of docstrings that many tools share: one for each argument, put in where a tool names it in braces."""
+"""Docstring paragraphs of arguments that many tools share; a tool inserts one by its name in braces."""
 
 import re
 from collections.abc import Callable
@@ -50,7 +50,7 @@ model
 
 
 def shared_docs(tool: Tool) -> Tool:
-    """Put the paragraphs in: a decorator for a tool whose docstring has lines such as ``{layer}``.
+    """Decorator that replaces lines such as ``{layer}`` in the docstring of a tool by the shared paragraphs.
 
     Examples
     --------

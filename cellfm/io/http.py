@@ -1,4 +1,4 @@
-"""Whether a server can be reached, told within seconds: libraries that download try for half a minute and more."""
+"""Check within seconds whether a server can be reached; libraries that download try for half a minute or more."""
 
 import ssl
 import urllib.error
@@ -9,13 +9,13 @@ TIMEOUT = 10.0
 
 
 def require_reachable(url: str) -> None:
-    """Ask a server for anything.
+    """Check that a server can be reached.
 
     Raises
     ------
     OSError
-        There is no way to it. Any answer will do, and one whose certificate is not known here too: libraries bring
-        certificates of their own.
+        It cannot be reached. Any answer counts, even one with an unknown certificate, because libraries bring their own
+        certificates.
     """
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT).close()  # noqa: S310

@@ -1,4 +1,4 @@
-"""Engines that an install may lack, MindSpore that is: is it there, can it be trusted, and what to do where not."""
+"""Checks whether an engine is installed and usable, and says how to install MindSpore."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +17,7 @@ def has_mindspore() -> bool:
 
 
 def require_mindspore(what: str = "This") -> None:
-    """Check that MindSpore is installed, beside a NumPy that it can work with; imports nothing.
+    """Check that MindSpore is installed with a NumPy version that it supports; imports nothing.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def require_mindspore(what: str = "This") -> None:
     Raises
     ------
     MissingPackageError
-        It is not, or NumPy is of version 2.
+        It is not installed, or NumPy has version 2.
     """
     if not has_mindspore():
         raise MissingPackageError(f"{what} needs MindSpore, which is not installed. {how_to_install()}")
@@ -50,7 +50,7 @@ def require_engine(backend: str) -> None:
     InputError
         No such backend.
     MissingPackageError
-        Its engine is not installed; the message names the extra that brings it.
+        Its engine is not installed; the message names the extra that installs it.
     """
     if backend not in BACKENDS:
         raise InputError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}.")
@@ -59,7 +59,7 @@ def require_engine(backend: str) -> None:
 
 
 def how_to_install() -> str:
-    """A sentence on installing MindSpore with this Python."""
+    """How to install MindSpore with this Python, as a sentence for errors."""
     if sys.version_info[:2] <= NEWEST_PYTHON:
         return "Install it with: pip install 'cellfm[mindspore]' (it needs NumPy 1)."
     here, newest = ("{}.{}".format(*numbers[:2]) for numbers in (sys.version_info, NEWEST_PYTHON))

@@ -1,4 +1,4 @@
-"""One writer a folder: a lock file with the writer's process id, which ends with the process."""
+"""One writer per folder: a lock file with the writer's process id, released when the process ends."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder. The lock of a process that was killed does not count."""
+    """Keep other processes from writing to a folder. The lock of a killed process is ignored."""
     try:
         import fcntl
     except ImportError:  # Windows has none; two writers are not noticed there

@@ -1,4 +1,4 @@
-"""The one logger of the package. Silent but for warnings until `cf.settings.verbosity` says otherwise."""
+"""The logger of the package. By default it shows only warnings; `cf.settings.verbosity` changes this."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.IN
 
 @contextmanager
 def once() -> Iterator[None]:
-    """A block that gives the same information once: tools that read a file twice say twice what they read in it."""
+    """A block in which each message is logged only once, for tools that read a file twice."""
     said: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
@@ -30,7 +30,7 @@ def once() -> Iterator[None]:
 
 
 class _StderrHandler(logging.StreamHandler):
-    """Writes to what is stderr at the time, which notebooks and tests replace."""
+    """Writes to the current stderr, which notebooks and tests replace."""
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]

@@ -16,7 +16,7 @@ as they are."""
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
-    """A number with its noun, or with more words that depend on it.
+    """A number with its noun, and optionally further words that depend on it.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def counted(n: int, one: str, many: str | None = None) -> str:
 
 
 def joined(names: Sequence[object], shown: int = 4) -> str:
-    """Names that are added up; of many the first few, and their number.
+    """Names joined by plus signs; of many names only the first few and the number of the others.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def _plural(noun: str) -> str:
 
 
 def counted_of(n: int, total: int, noun: str, one: str = "is", many: str = "are") -> str:
-    """So many of all, with the verb.
+    """A part of a total, with noun and verb.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def counted_of(n: int, total: int, noun: str, one: str = "is", many: str = "are"
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what an error says, or its type where it says nothing.
+    """The first line of an error's message, or its type if the message is empty.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def of_reference() -> Iterator[None]:
-    """A block whose warnings and errors say that they concern the reference, and name its options.
+    """A block in which warnings and errors say that they concern the reference, and name its options.
 
     ``layer=`` becomes ``reference_layer=``, and ``gene_key=`` becomes ``reference_gene_key=``.
     """
@@ -93,7 +93,7 @@ def of_reference() -> Iterator[None]:
 
 
 def with_subject(message: str) -> str:
-    """The message, which says in a block of `of_reference` that it concerns the reference.
+    """The message; inside a block of `of_reference` it says that it concerns the reference.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def with_subject(message: str) -> str:
 
 
 def warn(message: str) -> None:
-    """Tell the user that a result may be poorer than expected; points at the line that called into cellfm."""
+    """Warn the user that a result may be poorer than expected; the warning points at the line that called cellfm."""
     frame, depth = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("cellfm."):
         frame, depth = frame.f_back, depth + 1

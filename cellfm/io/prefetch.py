@@ -1,4 +1,4 @@
-"""Reading ahead: the next block is prepared while this one is computed."""
+"""Prefetching: prepare the next block while the current one is computed."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T]) -> Iterator[T]:
-    """The same items; each is made in a thread while the one before is in use, so that two are held at a time."""
+    """Yield the same items. Each is made in a thread while the previous one is in use, so two are held at a time."""
     iterator, end = iter(items), object()
     with ThreadPoolExecutor(1, thread_name_prefix="cellfm-read") as pool:
         waiting = pool.submit(next, iterator, end)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal and in a notebook, one line a minute where every line stays."""
+"""Progress of long work: a bar on a terminal and in a notebook, otherwise one line a minute."""
 
 import logging
 import sys
@@ -17,9 +17,9 @@ _LINE = "[{desc}] {n_fmt} of {total_fmt} {unit} ({percentage:.0f} %), {elapsed} 
 
 
 class LogLines(tqdm):
-    """Progress where every line stays: a file, a pipe, the log of a job.
+    """Progress in a file, a pipe or the log of a job, where lines cannot be overwritten.
 
-    Writes a whole line once a minute and nothing for work that is done before.
+    Writes one line a minute, and nothing if the work takes less.
     """
 
     def __init__(self, total: int, **options: Any) -> None:
@@ -54,5 +54,5 @@ def progress(total: int, description: str, unit: str) -> tqdm:
 
 
 def _is_live(stream: TextIO | None) -> bool:
-    """Whether a line may be written over: on a terminal, or in a notebook, whose stream is one of ipykernel."""
+    """Whether a line can be overwritten: on a terminal, or in a notebook, whose stream comes from ipykernel."""
     return stream is not None and (stream.isatty() or type(stream).__module__.startswith("ipykernel"))

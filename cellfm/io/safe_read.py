@@ -1,4 +1,4 @@
-"""Files from outside, read or refused: what they hold may be cut short, damaged or made to harm."""
+"""Safe reading of foreign files, which may be truncated, damaged or malicious."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from cellfm.errors import CheckpointError
 
 
 def read_file(path: Path) -> bytes:
-    """The content of an ordinary file; a pipe or a device by its name, which may never end, is not read.
+    """The content of a regular file; pipes and devices, which may never end, are not read.
 
     Raises
     ------
@@ -29,13 +29,13 @@ def read_file(path: Path) -> bytes:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, which is not held in memory."""
+    """The SHA-256 of a file, computed without loading it into memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def require_file(path: Path) -> None:
-    """Check that a path is that of an ordinary file.
+    """Check that a path is a regular file.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def require_file(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes, name: str) -> Any:
-    """What JSON says; `name` is what to call it in the message.
+    """Parse JSON; the error calls it `name`.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def parse_arrays(content: bytes, name: str) -> dict[str, np.ndarray]:
     Raises
     ------
     CheckpointError
-        It is none, or holds a type that NumPy does not know.
+        It is not a safetensors file, or holds a type that NumPy does not know.
     """
     try:
         return load(content)
@@ -96,7 +96,7 @@ def read_npy(path: Path, *, mapped: bool = False) -> np.ndarray:
     Raises
     ------
     CheckpointError
-        There is no such file, or it is cut short, holds Python objects, or its header is none.
+        There is no such file, or it is cut short, holds Python objects, or its header is invalid.
     """
     require_file(path)
     try:

@@ -1,4 +1,4 @@
-"""Plots of what the tools stored; nothing is computed here."""
+"""Plots of stored results; nothing is computed here."""
 
 from cellfm.pl._annotation import annotation
 from cellfm.pl._attention import attention

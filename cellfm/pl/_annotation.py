@@ -1,4 +1,4 @@
-"""`cf.pl.annotation`: predicted labels against true ones, and how sure the tool was of each."""
+"""`cf.pl.annotation`: predicted against true labels, and the confidence of each label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ def annotation(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes | list[Axes]:
-    """Draw labels that `cf.tl.annotate` or `cf.tl.transfer_labels` gave.
+    """Draw labels from `cf.tl.annotate` or `cf.tl.transfer_labels`.
 
     ``"confusion"``: rows are true labels, columns the predicted ones with ``"Unknown"`` last; the colour is the share
     of the row. ``"confidence"``: for each label before rejection the median (line), the middle half (bar) and the
@@ -51,9 +51,9 @@ def annotation(
         Cells with the columns ``"cellfm_label"``, ``"cellfm_label_raw"`` and ``"cellfm_confidence"`` of `obs`; the
         threshold is in ``uns["cellfm"]["cellfm_proba"]``.
     labels_key
-        Column of `obs` with the true labels, for ``"confusion"``; cells without one are left out of it.
+        Column of `obs` with the true labels, for ``"confusion"``; cells without a true label are left out.
     panels
-        What to draw; by default both with `labels_key`, else ``"confidence"``.
+        Panels to draw; by default both with `labels_key`, otherwise ``"confidence"``.
     {modality}
     ax
         Axes to draw on; only with one panel.
@@ -119,7 +119,7 @@ def _chosen(panels: Panel | Sequence[Panel] | None, labels_key: str | None, ax: 
 
 
 def _new_axes(chosen: list[str], table: pd.DataFrame, labels: pd.Series) -> list[Axes]:
-    """Axes for the panels, of a size at which all names can be read."""
+    """Axes for the panels, large enough for all names to be readable."""
     names = [shorten(str(name), _MAX_LETTERS) + " (1,000)" for name in (*table.index, *labels.dropna().unique())]
     n_labels = max(len(table), labels.nunique(), 6)
     widths = [
@@ -136,7 +136,7 @@ def _new_axes(chosen: list[str], table: pd.DataFrame, labels: pd.Series) -> list
 
 
 def _confusion(adata: AnnData, labels_key: str) -> pd.DataFrame:
-    """Cells by true (rows) and predicted label (columns); labels of both kinds first, each in the same order."""
+    """Cells by true (rows) and predicted label (columns); shared labels come first, in the same order."""
     obs = adata.obs[~missing_values(adata.obs[labels_key]) & adata.obs[ANNOTATION.label].notna()]
     if obs.empty:
         raise InputError(f"No cell has a label in obs[{labels_key!r}].")
@@ -160,7 +160,7 @@ def _draw_confusion(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def _write_shares(axis: Axes, table: pd.DataFrame) -> None:
-    """Write the shares, in per cent, into the squares, if these are large enough."""
+    """Write the shares, in per cent, into the squares if these are large enough."""
     share = table.to_numpy() / table.to_numpy().sum(1, keepdims=True)
     corners = axis.transData.transform([(0, 0), (1, 1)])
     width, height = 72 / axis.figure.dpi * np.abs(corners[1] - corners[0])

@@ -1,4 +1,4 @@
-"""`cf.pl.attention`: the genes that CLS reads most in each group of cells, and expression beside."""
+"""`cf.pl.attention`: the genes with the most attention in each group of cells, beside expression."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,39 +31,39 @@ def attention(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw attention scores as a heat map: rows are genes that are read, columns the groups whose cells read them.
+    """Draw attention scores as a heat map, with genes as rows and groups of cells as columns.
 
-    The same ranks by expression alone, the control, are drawn on the right: where the two halves look alike, the figure
-    shows expression. The title says which layer was read; that and the ``groups`` come from the record of the run in
-    ``uns["cellfm"]`` (``attention_layer``).
+    The right half shows the control, the same ranks by expression alone: where the two halves look alike, the figure
+    merely shows expression. The title says which layer was read; the layer and the ``groups`` come from the record of
+    the run in ``uns["cellfm"]`` (``attention_layer``).
 
     Parameters
     ----------
     adata
         Cells x genes, after `cf.tl.attention`.
     key
-        The scores in `varm`: ``"cellfm_attention"``, the reading of CLS, or ``"cellfm_attention_<gene>"``, that of a
-        gene.
+        The scores in `varm`: ``"cellfm_attention"`` for the attention of the cell token, or
+        ``"cellfm_attention_<gene>"`` for that of a gene.
     genes
-        Genes to draw; by default those of each group that stand out most against the mean of the groups.
+        Genes to draw; by default those of each group that differ most from the mean of the groups.
     n_genes
-        Genes of each group, where they are not given.
+        Number of genes of each group, if `genes` is not given.
     relative
-        Draw how much a score is above or below the mean of the groups, where there are several, not the score itself.
+        With several groups, draw the difference from the mean of the groups instead of the score.
     expression
-        Draw the control too.
+        Also draw the control.
     {ax}
     {show}
     {save}
 
     Returns
     -------
-    The axes; empty but for a line of text where no gene has a score in all groups.
+    The axes. If no gene has a score in all groups, they contain only a message.
 
     Raises
     ------
     MissingKeyError
-        No such scores, or a gene without any.
+        There are no such scores, or a gene has none.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def attention(
 
 
 def _draw(ax: Axes, shown: dict[str, pd.DataFrame], *, relative: bool) -> None:
-    """Tables side by side, with a column of nothing between them."""
+    """Tables side by side, with an empty column between them."""
     groups, genes = (list(axis) for axis in (shown[next(iter(shown))].columns, shown[next(iter(shown))].index))
     width = len(groups) + 1
     values = np.full((len(genes), width * len(shown) - 1), np.nan)

@@ -26,17 +26,17 @@ def benchmark(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the scores of embeddings: a row each, metrics as discs, aggregates as bars, the best of a column in bold.
+    """Draw the scores of embeddings, with metrics as discs, aggregates as bars, and the best of each column in bold.
 
-    The area of a disc and the length of a bar are the score itself, 0 to 1: columns are not stretched, so that small
-    differences look small.
+    The area of a disc and the length of a bar show the score itself, from 0 to 1. Columns are not rescaled, so that
+    small differences look small.
 
     Parameters
     ----------
     scores
-        What `cf.tl.benchmark` returned.
+        The result of `cf.tl.benchmark`.
     sort_by
-        Column to sort the rows by, the highest on top; by default they stay as they are.
+        Column by which to sort the rows, highest first; by default rows are not sorted.
     {ax}
     {show}
     {save}

@@ -29,25 +29,25 @@ def cells(
     save: str | Path | None = None,
     **kwargs: Any,
 ) -> Axes | list[Axes]:
-    """Draw cells in two dimensions, one panel for each colouring.
+    """Draw cells in two dimensions, with one panel for each colouring.
 
     Parameters
     ----------
     data
-        Cells with a two-dimensional `obsm` entry, as `scanpy.tl.umap` leaves it; see the example.
+        Cells with a two-dimensional `obsm` entry, such as that of `scanpy.tl.umap`; see the example.
     color
-        Column of `obs` or gene to colour by; several give several panels.
+        Column of `obs` or gene to colour by; a list gives several panels.
     basis
-        The `obsm` entry to draw; reads ``obsm["X_umap"]`` by default.
+        The `obsm` entry to draw; ``obsm["X_umap"]`` by default.
     {modality}
     title
-        Title of each panel; by default what it is coloured by.
+        Title of each panel; by default the column or gene.
     ax
         Axes to draw on; only with at most one colouring.
     {show}
     {save}
     kwargs
-        Passed to `scanpy.pl.embedding`; `size` is by default scanpy's, and smaller where there are few cells.
+        Passed to `scanpy.pl.embedding`; the default `size` is scanpy's, or smaller for few cells.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def cells(
     Raises
     ------
     MissingKeyError
-        No such `obsm` entry, column or gene; the message lists what there is.
+        There is no such `obsm` entry, column or gene; the message lists the available ones.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.pl.corpus`: what a corpus is made of."""
+"""`cf.pl.corpus`: the composition of a corpus."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,19 +28,20 @@ def corpus(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """Draw what a corpus is made of: cells by source, tissue, platform, type and condition, genes per cell and depth.
+    """Draw the composition of a corpus: cells by source, tissue, platform, type and condition; genes and counts per
+    cell.
 
-    The paper's figure of its data set (Zeng 2025), for shards of your own.
+    This is the paper's figure of its data set (Zeng 2025), for your own shards.
 
     Parameters
     ----------
     corpus
-        What `cf.train.write_shards` returned, or its folder.
+        The result of `cf.train.write_shards`, or its folder.
     columns
-        Columns to draw bars of, one panel each. By default those of ``source``, ``tissue``, ``platform``, ``assay``,
+        Columns to draw as bars, one panel each. By default those of ``source``, ``tissue``, ``platform``, ``assay``,
         ``cell_type``, ``condition`` and ``disease`` that the corpus has.
     max_bars
-        Most bars of a panel; what is rarer goes into one bar.
+        Maximum number of bars in a panel; rarer values are combined in one bar.
     {show}
     {save}
 
@@ -83,7 +84,7 @@ def corpus(
 
 
 def _bars(opened: Corpus, column: str, max_bars: int) -> tuple[list[str], np.ndarray]:
-    """Labels and numbers of cells, from the most frequent; the rare ones together, the unlabelled last."""
+    """Labels and numbers of cells, the most frequent first; rare labels are combined, unlabelled cells come last."""
     categories = opened.categories(column)
     tally = np.bincount(opened.codes(column) + 1, minlength=len(categories) + 1)
     counts, n_missing = tally[1:], int(tally[0])

@@ -1,4 +1,4 @@
-"""`cf.pl.enrichment`: what modules are enriched for, as dots."""
+"""`cf.pl.enrichment`: enriched terms of modules, as dots."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def enrichment(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw enriched terms by module: colour is significance, size the share of the term's genes in the module.
+    """Draw enriched terms by module: colour shows significance, size the share of the term's genes in the module.
 
     Parameters
     ----------
@@ -41,21 +41,21 @@ def enrichment(
     modules
         Modules to draw; by default the ten with the most significant terms.
     n_terms
-        Terms of each module.
+        Number of terms of each module.
     alpha
-        Terms with a larger adjusted p-value are left out.
+        Draw only terms with an adjusted p-value up to `alpha`.
     {ax}
     {show}
     {save}
 
     Returns
     -------
-    The axes; empty but for a line of text where nothing is enriched.
+    The axes. If nothing is enriched, they contain only a message.
 
     Raises
     ------
     MissingKeyError
-        No such table.
+        There is no such table.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What all plots do the same way: show and save figures, size points, and write names that can be read."""
+"""What all plots share: showing and saving figures, sizes of points, and readable names."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def finish(axes: Axes, *, show: bool | None, save: str | Path | None) -> None:
     Parameters
     ----------
     show
-        By default a figure is shown unless it is saved, and left to the notebook where there is one.
+        By default a figure is shown unless it is saved or a notebook shows it.
     save
         File to write; its ending (``.png``, ``.pdf``, ``.svg``) decides the format.
 
@@ -51,18 +51,19 @@ def finish(axes: Axes, *, show: bool | None, save: str | Path | None) -> None:
 
 
 def sized(options: Mapping[str, Any], n_points: int) -> dict[str, Any]:
-    """Options of a scatter plot of scanpy with a `size`: its rule, but no points that cover each other."""
+    """Options of a scanpy scatter plot with a `size`: scanpy's rule, but without points that cover each other."""
     given = options.keys() & {"s", "size"}
     return dict(options) if given else {"size": min(120_000 / max(n_points, 1), _MAX_POINT), **options}
 
 
 def point_area(n_points: int, *, most: float = _MAX_POINT) -> float:
-    """Area of a point in typographic points squared, so that few can be seen and many do not cover each other."""
+    """Area of a point in typographic points squared, so that few points are visible and many do not cover each
+    other."""
     return float(np.clip(20_000 / max(n_points, 1), 3, most))
 
 
 def shorten(name: str, max_letters: int) -> str:
-    """The name, without its middle where it is too long."""
+    """The name, with its middle cut out if it is too long."""
     if len(name) <= max_letters:
         return name
     tail = (max_letters - 1) // 2
@@ -70,14 +71,14 @@ def shorten(name: str, max_letters: int) -> str:
 
 
 def label_inches(names: Sequence[str]) -> float:
-    """About the room that the longest of the names takes."""
+    """Approximate length of the longest name."""
     return _LETTER_INCHES * max(map(len, names), default=0)
 
 
 def fit_tick_labels(*axes: Axis) -> None:
-    """Make tick labels small enough to stand apart; where that is not enough, leave some of them out.
+    """Make tick labels small enough not to overlap; if that is not enough, leave some of them out.
 
-    Call it when all else is drawn: labels are fitted to the room that the axes have then.
+    Call it after everything else is drawn: labels are fitted to the final size of the axes.
     """
     for axis in axes:
         axis.axes.figure.canvas.figure.draw_without_rendering()  # settles the layout
@@ -97,10 +98,10 @@ def fit_tick_labels(*axes: Axis) -> None:
 
 
 def name_points(ax: Axes, points: np.ndarray, names: Sequence[str], *, on_point: bool = False, **text: Any) -> None:
-    """Write a name beside each point, or on it where that is free, in the first place where it covers least.
+    """Write a name on or beside each point, in the first position where it covers least.
 
-    A name that would cover one before it wherever it stood is left out: give the points that matter most first.
-    Call it when all else is drawn: places are chosen for the limits that the axes have then.
+    A name that would cover an earlier one in every position is left out, so pass the most important points first. Call
+    it after everything else is drawn: positions are chosen for the final limits of the axes.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def _shared(box: np.ndarray, other: np.ndarray) -> float:
 
 
 def write_message(ax: Axes, message: str) -> None:
-    """Leave the axes empty but for a line of text: why there is nothing to draw."""
+    """Write on empty axes why there is nothing to draw."""
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set_visible(False)

@@ -1,4 +1,4 @@
-"""`cf.pl.gene_contributions`: the genes that contribute most to each group, and the specificity of expression."""
+"""`cf.pl.gene_contributions`: the genes that contribute most to each group, beside the specificity of expression."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,11 +29,11 @@ def gene_contributions(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw contributions of genes as a heat map: rows are genes, columns the groups whose embeddings they explain.
+    """Draw contributions of genes as a heat map, with genes as rows and groups as columns.
 
-    Each column is divided by its largest value, so that groups compare. The specificity of expression, the control, is
-    drawn on the right in the same way: where the two halves look alike, expression alone would have told. The title
-    says which layer was read, from the record of the run in ``uns["cellfm"]`` (``attention_layer``).
+    Each column is divided by its largest value, so that groups are comparable. The right half shows the control, the
+    specificity of expression, in the same way: where the two halves look alike, expression alone gives the same answer.
+    The title says which layer was read, from the record of the run in ``uns["cellfm"]`` (``attention_layer``).
 
     Parameters
     ----------
@@ -44,24 +44,24 @@ def gene_contributions(
     genes
         Genes to draw; by default those that contribute most to each group.
     n_genes
-        Genes of each group, where they are not given.
+        Number of genes of each group, if `genes` is not given.
     expression
-        Draw the control too, where the groups are compared with other cells.
+        Also draw the control, if the groups are compared with other cells.
     ax
         Axes to draw on.
     show
-        Show the figure; by default if it is neither saved nor drawn by a notebook.
+        Show the figure; by default only if it is neither saved nor shown by a notebook.
     save
         File to write the figure to.
 
     Returns
     -------
-    The axes; empty but for a line of text where no gene is listed.
+    The axes. If no gene is listed, they contain only a message.
 
     Raises
     ------
     MissingKeyError
-        No such table, or a gene that is not in it.
+        There is no such table, or a gene is not in it.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def _by_group(table: pd.DataFrame, column: str, genes: Sequence[str]) -> pd.Data
 
 
 def _draw(ax: Axes, shown: dict[str, pd.DataFrame]) -> None:
-    """Tables side by side, with a column of nothing between them."""
+    """Tables side by side, with an empty column between them."""
     first = next(iter(shown.values()))
     groups, gap = list(first.columns), np.full((len(first), 1), np.nan)
     parts = [array for part in shown.values() for array in (part.to_numpy(), gap)][:-1]

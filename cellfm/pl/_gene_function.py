@@ -1,4 +1,4 @@
-"""`cf.pl.gene_function`: how well features tell the function of genes, next to their controls."""
+"""`cf.pl.gene_function`: how well features predict the function of genes, beside controls."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ def gene_function(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the scores of `cf.tl.gene_function`: a dot a fold, a bar for the mean.
+    """Draw the scores of `cf.tl.gene_function`, with a dot for each fold and a bar for the mean.
 
     Parameters
     ----------
     scores
-        What `cf.tl.gene_function` returned.
+        The result of `cf.tl.gene_function`.
     metric
         Column to draw.
     {ax}
@@ -35,12 +35,12 @@ def gene_function(
 
     Returns
     -------
-    The axes; empty but for a line of text where no fold has a score.
+    The axes. If no fold has a score, they contain only a message.
 
     Raises
     ------
     MissingKeyError
-        No such metric; the message lists the available ones.
+        There is no such metric; the message lists the available ones.
 
     Examples
     --------

@@ -39,14 +39,15 @@ def gene_modules(
     adata
         Cells x genes, after ``cf.tl.gene_modules(adata, umap=True)``.
     key
-        Which modules, ``"cellfm_module"`` by default; the UMAP is that of ``varm["cellfm_modules_umap"]``.
+        The `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default; the UMAP is
+        ``varm["cellfm_modules_umap"]``.
     n_modules
-        Modules that get a colour, from the largest; the other genes are grey.
+        Number of modules that get a colour, the largest first; other genes are grey.
     enrichment
         Table in `uns` (``"cellfm_enrichment"``, see `cf.tl.enrich_modules`) whose most significant term names a module
-        in the legend; modules are numbered where there is none.
+        in the legend; without it, modules are numbered.
     alpha
-        Adjusted p-value up to which a term names a module.
+        Use only terms with an adjusted p-value up to `alpha`.
     {ax}
     {show}
     {save}
@@ -58,7 +59,7 @@ def gene_modules(
     Raises
     ------
     MissingKeyError
-        No modules, or no UMAP of them.
+        There are no modules, or they have no UMAP.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.pl.gene_network`: relations among chosen genes, one picture for each embedding."""
+"""`cf.pl.gene_network`: relations among chosen genes, with a panel for each embedding."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def gene_network(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes | list[Axes]:
-    """Draw relations among chosen genes: genes on a circle, lines as wide and dark as the cosine.
+    """Draw relations among chosen genes, with genes on a circle; the width and darkness of a line show the cosine.
 
     Parameters
     ----------
@@ -33,19 +33,19 @@ def gene_network(
     key
         The table in `uns`, ``"cellfm_gene_network"`` by default.
     ax
-        Axes to draw on, where the table has one embedding.
+        Axes to draw on, if the table has one embedding.
     {show}
     {save}
 
     Returns
     -------
-    The axes; with several embeddings a list, with the genes in the same places. Where no two genes are related, empty
-    but for a line of text.
+    The axes, or a list of axes for several embeddings, with the genes in the same places. If no two genes are related,
+    they contain only a message.
 
     Raises
     ------
     MissingKeyError
-        No such table.
+        There is no such table.
     InputError
         `ax` was given for several embeddings.
 

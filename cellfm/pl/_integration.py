@@ -31,9 +31,9 @@ def integration(
     save: str | Path | None = None,
     **kwargs: Any,
 ) -> list[Axes]:
-    """Draw cells before and after integration: a row for each, a column for the batch and one for the label.
+    """Draw cells before and after integration, one row each, with a column for the batch and one for the label.
 
-    What is drawn is stored, not computed here: `cf.tl.integrate` with ``umap=True`` leaves both UMAPs.
+    Nothing is computed: `cf.tl.integrate` with ``umap=True`` stores both UMAPs.
 
     Parameters
     ----------
@@ -42,16 +42,16 @@ def integration(
     batch_key
         Column of `obs` with the batches.
     label_key
-        Column of `obs` with the cell types, if there is one.
+        Column of `obs` with the cell types, if available.
     before
-        Reads ``obsm["X_cellfm_umap"]`` by default; None leaves the row out.
+        Entry of `obsm`, by default ``obsm["X_cellfm_umap"]``; None leaves out this row.
     after
-        Reads ``obsm["X_cellfm_integrated_umap"]`` by default.
+        Entry of `obsm`, by default ``obsm["X_cellfm_integrated_umap"]``.
     {modality}
     {show}
     {save}
     kwargs
-        Passed to `scanpy.pl.embedding`; `size` is by default scanpy's, and smaller where there are few cells.
+        Passed to `scanpy.pl.embedding`; the default `size` is scanpy's, or smaller for few cells.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def integration(
     Raises
     ------
     MissingKeyError
-        No such `obsm` entry or column; the message lists what there is.
+        There is no such `obsm` entry or column; the message lists the available ones.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def integration(
 
 
 def _categories(adata: AnnData, key: str) -> pd.Categorical:
-    """A column as the groups that it stands for, numbers too."""
+    """A column as groups; this includes columns of numbers."""
     column = adata.obs[key]
     if isinstance(column.dtype, pd.CategoricalDtype):
         return pd.Categorical(column)

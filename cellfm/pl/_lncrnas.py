@@ -31,11 +31,12 @@ def lncrnas(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the most specific lncRNAs of each group: size is the share of cells that express one, colour specificity.
+    """Draw the most specific lncRNAs of each group: size shows the share of cells that express it, colour the
+    specificity.
 
-    The left half of a dot is specificity by attention, the right half that by expression alone, the control: where the
-    halves look alike, expression alone would have found the gene. The title says which layer was read, from the record
-    of the run in ``uns["cellfm"]`` (``attention_layer``).
+    The left half of a dot shows the specificity by attention, the right half the control, the specificity by expression
+    alone: where the halves look alike, expression alone would have found the gene. The title says which layer was read,
+    from the record of the run in ``uns["cellfm"]`` (``attention_layer``).
 
     Parameters
     ----------
@@ -44,25 +45,25 @@ def lncrnas(
     key
         The table in `uns`, ``"cellfm_lncrnas"`` by default.
     n_genes
-        Genes of each group.
+        Number of genes of each group.
     alpha
-        Genes with a larger adjusted p-value are not chosen. Where none has a smaller one, the most specific are drawn;
-        a warning and the title say so.
+        Draw only genes with an adjusted p-value up to `alpha`. If there are none, the most specific genes are drawn; a
+        warning and the title say so.
     expression
-        Draw the control as the right half of each dot; otherwise dots are attention alone.
+        Draw the control as the right half of each dot; otherwise dots show only attention.
     {ax}
     {show}
     {save}
 
     Returns
     -------
-    The axes. A gene is drawn for every group in which it passed the filters. Where no gene is more specific to one
-    group than to the others, or none was tested, the axes are empty but for a line of text.
+    The axes. A gene is drawn for every group in which it passed the filters. If no gene is more specific to one group
+    than to the others, or none was tested, the axes contain only a message.
 
     Raises
     ------
     MissingKeyError
-        No such table.
+        There is no such table.
 
     Warns
     -----

@@ -36,13 +36,13 @@ def module_comparison(
 
     Returns
     -------
-    The axes. Random modules are drawn as their mean, with the least and the most of the draws; how many there are, and
-    in how many of them no term is enriched, stands in the legend.
+    The axes. Random modules are drawn as their mean, with the minimum and maximum of the draws; the legend gives the
+    number of draws and the share without an enriched term.
 
     Raises
     ------
     MissingKeyError
-        No such table.
+        There is no such table.
 
     Examples
     --------

@@ -27,19 +27,19 @@ def perturbation(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the change that is predicted for a perturbation beside the one that was observed.
+    """Draw the predicted change of a perturbation beside the observed change.
 
     Parameters
     ----------
     adata
-        What `cf.tl.perturb` returned.
+        The result of `cf.tl.perturb`.
     perturbation
         One of its rows.
     kind
         Bars of the most changed genes (``"levels"``: their expression in control, observed and predicted, instead of
-        the change), or all genes as a scatter plot in which the most changed ones are named where there is room.
+        the change), or all genes as a scatter plot in which the most changed genes are named if there is space.
     n_genes
-        Genes to name: those of the largest observed change, or predicted one where none was observed.
+        Number of genes to name: those with the largest observed change, or predicted change if none was observed.
     {ax}
     {show}
     {save}
@@ -51,7 +51,7 @@ def perturbation(
     Raises
     ------
     MissingKeyError
-        No such row, or no predicted changes.
+        There is no such row, or there are no predicted changes.
     InputError
         A scatter plot of a perturbation that was not observed.
 

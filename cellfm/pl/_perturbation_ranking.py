@@ -1,4 +1,4 @@
-"""`cf.pl.perturbation_ranking`: the perturbations that may lie behind a state, measured and predicted."""
+"""`cf.pl.perturbation_ranking`: the perturbations that may lead to a state, measured and predicted."""
 
 from pathlib import Path
 from typing import Literal
@@ -26,16 +26,16 @@ def perturbation_ranking(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> Axes:
-    """Draw the best candidates of a reverse search with their scores, the nearest on top.
+    """Draw the best candidates of a reverse search with their scores, the best on top.
 
     Parameters
     ----------
     ranking
-        What `cf.tl.rank_perturbations` returned; its order is kept.
+        The result of `cf.tl.rank_perturbations`; its order is kept.
     by
         The score to draw.
     n_top
-        Candidates to draw.
+        Number of candidates to draw.
     highlight
         A perturbation to write in bold, such as the true one.
     {ax}
@@ -49,9 +49,9 @@ def perturbation_ranking(
     Raises
     ------
     MissingKeyError
-        The table is no ranking.
+        The table is not a ranking.
     InputError
-        Another score, or no candidate to draw.
+        The score is unknown, or there is no candidate to draw.
 
     Examples
     --------

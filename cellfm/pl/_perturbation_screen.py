@@ -28,24 +28,24 @@ def perturbation_screen(
     Parameters
     ----------
     adata
-        What ``cf.tl.screen_perturbations(..., umap=True)`` returned.
+        The result of ``cf.tl.screen_perturbations(..., umap=True)``.
     n_clusters
-        Clusters that get a colour and a name, from the largest; the others are grey.
+        Number of clusters that get a colour and a name, the largest first; the others are grey.
     {ax}
     {show}
     {save}
 
     Returns
     -------
-    The axes. The legend has the number of each cluster, its dominant gene, and the share of its perturbations that
-    have it; where no gene dominates, "none" and how many they are. On the map clusters have the name of the gene, or
-    else their number, where there is room for it. Reads ``obsm["X_umap"]``, ``obs["cellfm_cluster"]`` and
+    The axes. The legend gives the number of each cluster, its dominant gene, and the share of its perturbations that
+    include this gene, or "none" and the number of perturbations if no gene dominates. On the map, clusters are labelled
+    with the gene, or with their number, if there is space. Reads ``obsm["X_umap"]``, ``obs["cellfm_cluster"]`` and
     ``uns["cellfm"]["perturbation"]["clusters"]``.
 
     Raises
     ------
     MissingKeyError
-        No clusters, or no UMAP of them.
+        There are no clusters, or they have no UMAP.
 
     Examples
     --------

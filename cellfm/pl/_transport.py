@@ -1,4 +1,4 @@
-"""`cf.pl.transport`: cells before and after a map, and those that were observed."""
+"""`cf.pl.transport`: cells before and after a transport map, and observed cells."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,19 +31,19 @@ def transport(
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> list[Axes]:
-    """Draw cells before and after a map beside those observed, as a UMAP or as the expression of some genes.
+    """Draw cells before and after a transport map beside observed cells, as a UMAP or as the expression of genes.
 
     Parameters
     ----------
     adata
-        What `cf.tl.compare_transport` returned.
+        The result of `cf.tl.compare_transport`.
     kind
         ``"umap"``: a panel for each state, the others in grey (needs ``umap=True`` there). ``"density"``: a histogram
         of the expression of each gene.
     genes
         Genes of ``"density"``; by default those whose mean changes most between before and observed.
     n_genes
-        How many of these.
+        Number of these genes.
     {show}
     {save}
 
@@ -54,9 +54,9 @@ def transport(
     Raises
     ------
     MissingKeyError
-        No states, no UMAP, or no such genes.
+        There are no states, no UMAP, or no such genes.
     InputError
-        Another `kind`.
+        The `kind` is unknown.
 
     Examples
     --------
@@ -113,7 +113,7 @@ def _densities(adata: AnnData, states: dict[str, np.ndarray], genes: Sequence[st
 
 
 def _histogram(ax: Axes, values: dict[str, np.ndarray]) -> None:
-    """Cells by expression: each state adds up to 1, in bins that they share."""
+    """Histograms of expression in shared bins; those of each state add up to 1."""
     edges = np.linspace(0, max(float(own.max(initial=0.1)) for own in values.values()), BINS + 1)
     for name, own in values.items():
         weights = np.full(len(own), 1 / max(len(own), 1))
