@@ -12,7 +12,8 @@ _writing = threading.RLock()
 @contextmanager
 def defer_interrupt() -> Iterator[None]:
     """Run a short block that writes to the user's data: Ctrl-C takes effect after it, and threads run it one at a
-    time."""
+    time.
+    """
     with _writing:
         before = signal.getsignal(signal.SIGINT)
         if threading.current_thread() is not threading.main_thread() or not callable(before):

@@ -58,7 +58,8 @@ def sized(options: Mapping[str, Any], n_points: int) -> dict[str, Any]:
 
 def point_area(n_points: int, *, most: float = _MAX_POINT) -> float:
     """Area of a point in typographic points squared, so that few points are visible and many do not cover each
-    other."""
+    other.
+    """
     return float(np.clip(20_000 / max(n_points, 1), 3, most))
 
 

@@ -129,10 +129,10 @@ HEAD = "%%MatrixMarket matrix coordinate integer general\n% a comment\n320 40 {}
     ("text", "message"),
     [
         ("cells\n1 1 5\n", "is not a sparse matrix in Matrix Market format; it begins with 'cells"),
-        (HEAD.format(3) + "1 1 5\n2 1 4\n", "is cut short: 2 entries of 3. Get it anew"),
+        (HEAD.format(3) + "1 1 5\n2 1 4\n", "is cut short: 2 entries of 3. Get a new copy"),
         (HEAD.format(0) + "1 1 5\n", "is cut short: 1 entries of 0"),
-        (HEAD.format(2) + "1 1 5\n2 1\n", "cannot be read: .* It may be cut short or damaged; get it anew"),
-        (HEAD.format(1) + "1 1\n", "cannot be read: .* It may be cut short or damaged; get it anew"),
+        (HEAD.format(2) + "1 1 5\n2 1\n", "cannot be read: .* It may be cut short or damaged; get a new copy"),
+        (HEAD.format(1) + "1 1\n", "cannot be read: .* It may be cut short or damaged; get a new copy"),
         (HEAD.format(1) + "1 1 5 7 9\n1 2 3 4 5 6\n", "cannot be read: "),
         (HEAD.format(1) + "one 1 5\n", "cannot be read: "),
         (HEAD.format("many"), "cannot be read: "),
