@@ -18,7 +18,7 @@ from cellfm.cli._main import main
 from cellfm.errors import DataWarning, InputError
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "make_cases.py"
-DAMAGE = re.compile("damaged|get it anew|unpack it|Traceback")
+DAMAGE = re.compile("damaged|get a new copy|unpack it|Traceback")
 
 READ = {  # what is said beside
     "antibodies.h5ad": "24 rows .*Antibody Capture",
