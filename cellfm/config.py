@@ -14,7 +14,7 @@ MOST_LAYERS = 10_000
 
 
 class _Config:
-    """JSON both ways and errors that name the field; shared by every configuration."""
+    """Conversion from and to JSON, and errors that name the field, for every configuration."""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1)  # type: ignore[call-overload]
@@ -69,7 +69,7 @@ class ModelConfig(_Config):
     d_value
         Width of the inner table of the value embedding, w.
     max_genes
-        Most genes of a cell that become tokens; more are sampled.
+        Maximum number of genes of a cell that become tokens; from larger cells a sample is drawn.
     lora_rank
         Rank of the low-rank adapters, 0 for none.
     feed_forward
@@ -77,12 +77,12 @@ class ModelConfig(_Config):
     norm
         ``"deepnorm"`` as published, or ``"prenorm"``: LayerNorm before each sublayer (an ablation).
     retention
-        ``"linear"`` as published, or ``"decay"``: RetNet's parallel form, in which what a token reads fades with the
-        distance in gene ids; its cost grows with the square of the genes (an ablation).
+        ``"linear"`` as published, or ``"decay"``: RetNet's parallel form, in which attention decays with the distance
+        of gene ids; its cost grows with the square of the number of genes (an ablation).
     depth_tokens
-        Two more tokens after CLS that tell the depth before and after thinning (pretraining option).
+        Two additional tokens after CLS, with the depth before and after thinning (pretraining option).
     zero_modelling
-        Heads that say whether a gene is expressed at all (pretraining option).
+        Decoders that also predict whether a gene is expressed at all (pretraining option).
     """
 
     n_layers: int
@@ -130,12 +130,12 @@ class ModelConfig(_Config):
 
     @property
     def n_special(self) -> int:
-        """Tokens of a cell that are no genes: CLS and, if asked for, two for depth."""
+        """Tokens of a cell that are not genes: CLS and, optionally, two for depth."""
         return 3 if self.depth_tokens else 1
 
     @property
     def is_published_form(self) -> bool:
-        """Whether the layers are those of the published network, for which there are shorter ways."""
+        """Whether the layers are those of the published network, for which faster code exists."""
         return self.norm == "deepnorm" and self.retention == "linear"
 
 
@@ -165,9 +165,9 @@ class TrainConfig(_Config):
     steps
         Updates of the weights.
     batch_size
-        Cells of an update, over all processes.
+        Cells per update, over all processes.
     n_chunks
-        Chunks of 64 tokens computed at once: bounds the memory. A batch that needs more is accumulated.
+        Chunks of 64 tokens computed at once, which limits the memory. A batch that needs more is accumulated.
     learning_rate, warmup_steps, schedule, final_rate
         The rate rises over `warmup_steps`, then stays (``"constant"``) or falls as a cosine to
         ``final_rate * learning_rate`` at the last step.
@@ -177,30 +177,31 @@ class TrainConfig(_Config):
     clip, clip_norm
         Gradients are clipped to `clip_norm` each (``"tensor"``, as in the paper), together (``"global"``) or not.
     dropout
-        Rate at the far end of the stack.
+        Dropout rate in the last layer.
     precision, loss_scale, loss_scale_window
-        Numbers of the matrix products. float16 scales the loss: by `loss_scale` at the start, doubled after each
-        `loss_scale_window` steps without overflow, halved at one (whose step is left out).
+        Type of the matrix products. With float16 the loss is scaled, initially by `loss_scale`; the scale is doubled
+        after each `loss_scale_window` steps without overflow, and halved at an overflow, whose step is skipped.
     recompute
         Compute the activations of each layer again in the backward pass instead of keeping them (JAX only).
     target_fraction, hide_fraction
-        Share of a cell's genes whose value is asked for, and share of those whose value is hidden.
+        Share of a cell's genes that are targets, and share of the targets whose values are hidden.
     gene_weight, cell_weight
-        Weights of the masked losses of the gene-wise and the cell-wise decoder; 0 leaves one out (an ablation).
+        Weights of the masked losses of the gene-wise and the cell-wise decoder; 0 turns one off (an ablation).
     zero_fraction
-        Zero modelling: unexpressed genes shown for each expressed one, 0 for none.
+        Zero modelling: number of unexpressed genes shown for each expressed gene, 0 for none.
     thin_probability
         Share of the cells whose counts are thinned.
     panel_probability, panel_least
-        Share of the cells seen through a random panel, and the least share of genes that a panel measures.
+        Share of the cells that are restricted to a random gene panel, and the minimum share of genes in a panel.
     train_genes
-        Most genes of a cell in training, sampled like `max_genes`; None for `max_genes`.
+        Maximum number of genes of a cell in training, sampled as for `max_genes`; None for `max_genes`.
     contrast_weight, contrast_temperature
-        A second view of each cell is drawn, and CLS of the two must know each other among the batch (InfoNCE).
+        Contrastive loss (InfoNCE): a second view of each cell is drawn, and CLS of the two views must be recognised
+        among the batch.
     type_weight, type_column
-        Cell-type loss: CLS of labelled cells of one source and type must be alike (supervised contrast).
+        Cell-type loss: CLS of labelled cells of the same source and type must be similar (supervised contrast).
     batch_by
-        Column of the corpus: each batch comes from one of its values, so that cells are told from their like.
+        Column of the corpus: each batch comes from one of its values, so that cells are contrasted with similar cells.
     start
         Weights at the start: ``"random"``, or ``"coexpression"``: CLS starts as the principal components of the
         corpus (see `cellfm.train._start`).
@@ -209,15 +210,16 @@ class TrainConfig(_Config):
     profile_dims
         Dimensions of the gene vectors of that start that say in which cell types and sources a gene is expressed.
     gene_rate, decoder_rate, head_rate, other_rate
-        Learning rates of the gene table, of the decoders, of what an objective adds to the network, and of all the
-        rest, as multiples of `learning_rate`; 0 leaves them as they are.
+        Learning rates of the gene table, of the decoders, of weights that an objective adds, and of all other weights,
+        as multiples of `learning_rate`; 0 keeps them fixed.
     validate_every, n_validation, checkpoint_every, keep_checkpoints, log_every
-        Steps between validations, cells of one, steps between checkpoints, how many are kept, steps between lines.
+        Steps between validations, cells per validation, steps between checkpoints, number of checkpoints kept, steps
+        between lines of the log.
     random_state
         Seed of everything.
     shard_optimizer, shard_weights
-        Of several devices, each keeps its share of Adam's moments only, and with `shard_weights` also of the weights
-        and their gradients, which are gathered layer by layer (JAX only). Changes memory, not numbers.
+        Distribute Adam's moments over the devices, and with `shard_weights` also the weights and their gradients, which
+        are gathered layer by layer (JAX only). This changes memory, not numbers.
     """
 
     steps: int = 1000
@@ -328,9 +330,9 @@ class ClusterConfig(_Config):
     Parameters
     ----------
     nodes
-        Host names or addresses, the same list on all machines. The first one is where the processes meet.
+        Host names or addresses, the same list on all machines. The processes connect to the first one.
     workers_per_node
-        Processes on each machine: one for each NPU.
+        Number of processes on each machine: one for each NPU.
     port
         Free port of the first machine.
     """

@@ -1,4 +1,4 @@
-"""Cells as arrays: reading and writing files, counts or not, tokens. Never an engine."""
+"""Cells as arrays: reading and writing files, recognising counts, tokens. No engine is needed."""
 
 from cellfm.cells.read import cell_format, read_cells
 from cellfm.cells.tokenize import TokenBatch, tokenize

@@ -1,4 +1,4 @@
-"""Other looks at the same cell: fewer counts, fewer genes measured, unexpressed genes shown.
+"""Augmented views of a cell: fewer counts, fewer measured genes, additional unexpressed genes.
 
 Every function works on one cell and draws from the generator it is given.
 """
@@ -6,7 +6,7 @@ Every function works on one cell and draws from the generator it is given.
 import numpy as np
 
 THIN_SHAPE = 2.0
-"""The rate of thinning is Beta(2, 2): around a half."""
+"""The rate of thinning is drawn from Beta(2, 2), around a half."""
 
 
 def thin(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -16,7 +16,7 @@ def thin(counts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def choose_panel(gene_ids: np.ndarray, generator: np.random.Generator, *, least: float) -> np.ndarray:
-    """Which genes a random panel measures, bool: a share of them, drawn evenly from `least` to all."""
+    """Genes of a random panel, bool; their share is drawn uniformly from `least` to 1."""
     return generator.random(len(gene_ids)) < generator.uniform(least, 1.0)
 
 

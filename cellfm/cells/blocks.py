@@ -9,7 +9,7 @@ from cellfm.cells.numbers import as_numbers, require_numeric
 
 
 def sliceable(values: Any, name: str) -> Any:
-    """Something whose rows can be taken cheaply: column-wise sparse matrices in memory are turned round once."""
+    """The matrix in a form whose rows can be read cheaply: column-wise sparse matrices in memory are converted once."""
     if hasattr(values, "dask"):
         return _Chunked(values, name)
     if sp.issparse(values):
@@ -21,7 +21,7 @@ def sliceable(values: Any, name: str) -> Any:
 
 
 def to_csr(block: Any, name: str) -> sp.csr_matrix:
-    """Some rows as CSR, each entry once."""
+    """Some rows as CSR, without duplicate entries."""
     if not sp.issparse(block):
         block = as_numbers(np.asanyarray(block), name)
         block = block.astype(np.float32) if block.dtype == np.float16 else block
@@ -31,7 +31,7 @@ def to_csr(block: Any, name: str) -> sp.csr_matrix:
 
 
 class _Chunked:
-    """Rows of a dask array. The chunk they lie in is kept, since the next rows mostly lie in it too."""
+    """Rows of a dask array. Their chunk is cached, because the next rows are mostly in it too."""
 
     def __init__(self, values: Any, name: str) -> None:
         self.shape, self.dtype, self.name = values.shape, values.dtype, name

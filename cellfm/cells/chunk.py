@@ -1,4 +1,4 @@
-"""Ragged tokens to arrays of one shape: cells cut into chunks, with CLS in front."""
+"""Pack ragged tokens into arrays of one shape: cells are cut into chunks, with CLS first."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class Chunks:
     mask: np.ndarray
     """(n_chunks, length) float32: 1 for tokens, 0 for padding."""
     chunk_cell: np.ndarray
-    """(n_chunks,) int32: which of the cells each chunk belongs to."""
+    """(n_chunks,) int32: the cell of each chunk."""
     cls_row: np.ndarray
-    """(n_slots,) int32: where each cell's CLS stands among all tokens; 0 for slots without a cell."""
+    """(n_slots,) int32: position of each cell's CLS among all tokens; 0 for slots without a cell."""
     token_row: np.ndarray
-    """(n_genes,) int64: where each gene of the cells stands among all tokens."""
+    """(n_genes,) int64: position of each gene among all tokens."""
     source: np.ndarray
-    """(n_genes,) int64: which token of the ragged batch it is."""
+    """(n_genes,) int64: the token of the ragged batch at this position."""
 
     def spread(self, values: np.ndarray, elsewhere: float) -> np.ndarray:
         """Values of the ragged batch's tokens in this layout, (n_chunks, length) float32."""
@@ -38,7 +38,7 @@ class Chunks:
 
 
 def chunks_of(n_genes: np.ndarray, length: int = CHUNK, n_special: int = 1) -> np.ndarray:
-    """Chunks that cells of `n_genes` genes and `n_special` other tokens (CLS) need."""
+    """Number of chunks for cells with `n_genes` genes and `n_special` other tokens (CLS)."""
     return -(-(n_genes + n_special) // length)
 
 
@@ -51,14 +51,14 @@ def chunk_cells(
     length: int = CHUNK,
     specials: np.ndarray | None = None,
 ) -> Chunks:
-    """Lay some `cells` out in chunks.
+    """Pack some `cells` into chunks.
 
     Parameters
     ----------
     n_chunks, n_slots
-        Shape to fill up to; by default just what the cells need. What is left over belongs to no cell: its mask is 0.
+        Shape of the result; by default just as large as needed. Unused chunks belong to no cell, and their mask is 0.
     specials
-        (len(cells), n) values of tokens that stand between CLS and the genes of each cell.
+        (len(cells), n) values of the tokens between CLS and the genes of each cell.
     """
     n_genes = batch.lengths[cells]
     n_special = 1 if specials is None else 1 + specials.shape[1]

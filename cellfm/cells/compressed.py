@@ -1,4 +1,4 @@
-"""Files that are compressed by gzip, bzip2 or xz: what lies inside, and unpacking it into a file that is removed."""
+"""Files compressed by gzip, bzip2 or xz: reading their first bytes, and unpacking them into temporary files."""
 
 import bz2
 import gzip
@@ -14,7 +14,7 @@ from typing import IO, Any
 from cellfm.errors import InputError
 
 UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What reading a compressed file raises where it is cut short or damaged."""
+"""Errors when a compressed file is truncated or damaged."""
 _OPENERS: dict[bytes, tuple[str, Any]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
     b"BZh": ("bzip2", bz2.open),
@@ -25,21 +25,21 @@ _PIECE = 1 << 24
 
 
 def compression(path: Path) -> str | None:
-    """What a file is compressed by, told by its first bytes; None where it is not."""
+    """The compression of a file, by its first bytes; None if it is not compressed."""
     with path.open("rb") as file:
         head = file.read(6)
     return next((name for magic, (name, _) in _OPENERS.items() if head.startswith(magic)), None)
 
 
 def opened(path: Path) -> IO[bytes]:
-    """A file as it is, or what lies in it where it is compressed, whatever its name."""
+    """A file, opened and decompressed if necessary, whatever its name."""
     name = compression(path)
     opener = next((opener for known, opener in _OPENERS.values() if known == name), open)
     return opener(path, "rb")
 
 
 def first_bytes(path: Path, n: int) -> bytes:
-    """The first bytes of a file, or of what lies in it where it is compressed.
+    """The first bytes of a file, after decompression if necessary.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def first_bytes(path: Path, n: int) -> bytes:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """What lies in a compressed file, as a file of its own, which is removed in the end.
+    """The content of a compressed file as a temporary file, which is removed at the end.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Counts or not: what is wrong with a matrix that holds none, and the way on."""
+"""Check that a matrix holds counts, and explain in errors what it holds instead and what to do."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from cellfm.io.messages import warn
 
 
 def require_counts(matrix: Matrix, adata: AnnData) -> Matrix:
-    """The matrix read as counts: values close to whole numbers are rounded, which is said once; others are refused.
+    """The matrix, read as counts: values close to whole numbers are rounded, with one warning; others raise an error.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def require_counts(matrix: Matrix, adata: AnnData) -> Matrix:
 
 
 def counts_remarks(found: Values, matrix: str) -> list[str]:
-    """What makes counts doubtful, though they are taken."""
+    """Reasons to doubt counts that are accepted."""
     if found.kind != "counts":
         return []
     remarks = []
@@ -62,7 +62,7 @@ def counts_remarks(found: Values, matrix: str) -> list[str]:
 
 
 def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
-    """What is wrong with a matrix that holds no counts, and the way on; None where nothing is."""
+    """The error for a matrix that holds no counts, with advice; None if it holds counts."""
     if found.kind == "counts":
         return None
     message = f"No counts found: {matrix} has {found}. CellFM takes raw counts. "
@@ -105,7 +105,7 @@ VALUES_ADVICE = (
 
 
 def _subtract(found: Values, matrix: str, new: str) -> str:
-    """The advice for values to which something was added; the line works for sparse and dense matrices."""
+    """The advice for values to which a constant was added; it works for sparse and dense matrices."""
     values = _as_frame(matrix)
     if not values:
         return "Subtract it, or pass layer= with the counts."
@@ -114,7 +114,7 @@ def _subtract(found: Values, matrix: str, new: str) -> str:
 
 
 def _as_frame(matrix: str) -> str:
-    """The call that gives a matrix as a dense table; empty for that of raw, which has other genes."""
+    """The call that returns a matrix as a dense table; empty for raw, which has other genes."""
     if matrix == "adata.raw.X":
         return ""
     layer = "" if matrix == "adata.X" else matrix.removeprefix("adata.layers[").removesuffix("]")

@@ -1,4 +1,4 @@
-"""Where the counts lie in what Cell Ranger and STARsolo write: the folder of a matrix, below any of theirs."""
+"""Find the folder of the count matrix in the output of Cell Ranger and STARsolo."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def _below(folder: Path, genome: str | None) -> tuple[Path | None, str]:
-    """What is to be read in a folder, if anything is, and the genomes beside it that are not."""
+    """The matrix to read in a folder, if there is one, and genomes that are not read."""
     if matrices(folder):
         return folder, ""
     for pattern in _FILTERED:

@@ -1,4 +1,4 @@
-"""Fingerprints: one number a cell for what a model is shown of it, by which a stored embedding is known to be its own.
+"""Fingerprints: one number for each cell's input to a model, to check that a stored embedding belongs to the cell.
 
 The fingerprint of the counts of a cell is their weighted sum modulo 2^64, where each gene has a weight that looks
 random: one product of a matrix and a vector. Different cells share one by chance only (about 1 in 2^64), the order of
@@ -35,9 +35,9 @@ def value_fingerprints(values: sp.csr_matrix, gene_ids: np.ndarray) -> np.ndarra
 
 
 def tie(fingerprints: np.ndarray, embedding: np.ndarray) -> np.ndarray:
-    """Fingerprints of cells together with their embeddings, which a record keeps: (n_cells,) uint64.
+    """Fingerprints of cells and their embeddings, as stored in a record: (n_cells,) uint64.
 
-    A cell and its embedding agree with the record wherever they stand: among all cells, in another order, or in a part.
+    They do not depend on the order of the cells, so a cell and its embedding can be checked in any subset.
     """
     embedding = np.ascontiguousarray(embedding, np.float32)
     weights = mix(np.arange(embedding.shape[1], dtype=np.uint64) ^ _OF_ROWS)
@@ -49,7 +49,7 @@ def tie(fingerprints: np.ndarray, embedding: np.ndarray) -> np.ndarray:
 
 
 def among(fingerprints: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Which fingerprints are known, (n_cells,) bool; `known` is sorted."""
+    """Whether each fingerprint is in `known`, which is sorted: (n_cells,) bool."""
     places = np.searchsorted(known, fingerprints)
     return (places < len(known)) & (np.append(known, np.uint64(0))[places] == fingerprints)
 

@@ -1,7 +1,7 @@
-"""What was done to counts, recognised from a sample of cells: by sums, steps and repeats, never by names.
+"""Recognise from a sample of cells how counts were transformed: by sums, steps and repeated values, never by names.
 
-`describe` tells the kind of single numbers; here whole cells are looked at. Nothing is refused here: a form is a word
-for a message, and says whether counts can be regained from it.
+`describe` classifies single numbers; this file looks at whole cells. It raises no errors: a form is a description for
+messages, and says whether counts can be recovered.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ from cellfm.cells.totals import common_total, is_exact, rounded_total
 from cellfm.cells.values import NEAR, Kind, Values, rounded
 
 SAMPLE_CELLS = 192
-"""Cells that are enough to recognise a form by."""
+"""Number of cells that is enough to recognise a form."""
 _MIN_CELLS = 3  # fewer say nothing of means and spreads
 _MIN_VALUES = 200  # fewer may be all ones by chance
 _SOME_CELLS = 20
@@ -146,7 +146,7 @@ def _negative(found: Values, sample: sp.csr_matrix, n_genes: int) -> Values:
 
 
 def _multiples(found: Values, sample: sp.csr_matrix, zero: float = 0.0) -> Values | None:
-    """Where the values of each cell are multiples of one unit: counts can be regained."""
+    """The form if the values of each cell are multiples of one unit, so that counts can be recovered."""
     transform, result = choose_transform(sample, stored_precision(sample.data), zero)
     filled = ~np.isnan(result.unit)
     decimal = np.abs(np.log10(result.unit[filled]) % 1.0)
@@ -162,7 +162,7 @@ def _multiples(found: Values, sample: sp.csr_matrix, zero: float = 0.0) -> Value
 
 
 def _shifted(found: Values, sample: sp.csr_matrix, n_genes: int) -> Values | None:
-    """Where zero counts have become one value other than 0, by a pseudocount."""
+    """The form if a pseudocount has turned zero counts into a value other than 0."""
     least = zero_value(sample, n_genes)
     if not least:
         return None
@@ -173,8 +173,8 @@ def _shifted(found: Values, sample: sp.csr_matrix, n_genes: int) -> Values | Non
 
 
 def _steps(x: np.ndarray) -> bool:
-    """Whether there are more values just below 1 or 2 than just above, or next to whole numbers than elsewhere: parts
-    of counts were taken away, or they were shared out. Other values know nothing of whole numbers.
+    """Whether there are more values just below 1 or 2 than just above, or next to whole numbers than elsewhere: this
+    happens if parts of counts were removed or distributed; other values show no preference for whole numbers.
     """
     if len(np.unique(x[(x > 0.5) & (x < 4.5)].round(5))) < 100:  # one decimal, say, of which whole numbers are many
         return False

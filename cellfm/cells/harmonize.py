@@ -1,4 +1,4 @@
-"""Genes under the model's names: the plan, the matrices with equal genes added up, and writing both to AnnData."""
+"""Rename genes to the model's names: plan the names, sum equal genes, write both to AnnData."""
 
 import math
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from cellfm.settings import means_missing
 
 @dataclass(frozen=True)
 class Naming:
-    """New names of genes, and which of them become the same."""
+    """New names of genes, and which genes become equal."""
 
     match: GeneMatch
     """The genes in terms of the vocabulary."""
@@ -36,27 +36,27 @@ class Naming:
     new: np.ndarray
     """(n_vars,) str: symbol of the vocabulary, else approved symbol, else the old name."""
     target: np.ndarray
-    """(n_vars,) int: where the gene stands among the different ones."""
+    """(n_vars,) int: the number of the gene among the distinct genes."""
     kept: np.ndarray
-    """(n_distinct,) int: the first row of each different gene."""
+    """(n_distinct,) int: the first row of each distinct gene."""
     ambiguous: np.ndarray
     """(n_vars,) bool: the name stands for several genes, and none of them was chosen."""
     is_gene: np.ndarray
-    """(n_vars,) bool: human genes; other rows keep their names and go into no other."""
+    """(n_vars,) bool: human genes; other rows keep their names and are not merged."""
 
     @property
     def renamed(self) -> np.ndarray:
-        """(n_vars,) bool: the name changes."""
+        """(n_vars,) bool: whether the name changes."""
         return self.old != self.new
 
     @property
     def n_merged(self) -> int:
-        """Rows that go into another one."""
+        """Number of rows that are merged into another row."""
         return len(self.old) - len(self.kept)
 
     @property
     def merged(self) -> dict[str, tuple[str, ...]]:
-        """New name to the old ones, for genes of several rows."""
+        """New name to old names, for genes with several rows."""
         shared = np.bincount(self.target, minlength=len(self.kept))[self.target] > 1
         names: dict[str, tuple[str, ...]] = {}
         for old, new in zip(self.old[shared], self.new[shared], strict=True):
@@ -65,7 +65,7 @@ class Naming:
 
 
 def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene_key: str | None = None) -> Naming:
-    """Plan the new names: nothing is changed."""
+    """Plan the new names; nothing is changed."""
     features = read_features(var)
     is_gene = features.is_gene
     match = find_genes(var, vocab, gene_key=gene_key, synonyms=synonyms, features=features)
@@ -88,12 +88,12 @@ def name_genes(var: pd.DataFrame, vocab: Vocabulary, synonyms: Synonyms, *, gene
 
 
 def merge_matrices(adata: AnnData, naming: Naming) -> dict[str | None, Any]:
-    """X (under None) and every layer with equal genes added up; empty where no genes are equal.
+    """X (under None) and every layer, with equal genes summed; empty if no genes are equal.
 
     Raises
     ------
     InputError
-        A matrix holds values that cannot be added up: negative ones, or no numbers.
+        A matrix holds values that cannot be summed: negative values, or values that are not numbers.
     """
     if not naming.n_merged:
         return {}
@@ -110,16 +110,16 @@ def merge_matrices(adata: AnnData, naming: Naming) -> dict[str | None, Any]:
 def merge_columns(
     values: Any, target: np.ndarray, name: str, base: float = math.e, *, is_gene: np.ndarray | None = None
 ) -> Any:
-    """Add up columns with the same `target`, logarithms on the linear scale; the other columns are copied as they are.
+    """Sum columns with the same `target`, logarithms on the linear scale; other columns are copied unchanged.
 
     Parameters
     ----------
     values
-        (n_cells, n_vars), NumPy or SciPy; the format stays, and so does the type where it can hold the sums.
+        (n_cells, n_vars), NumPy or SciPy; the format is kept, and so is the type if it can hold the sums.
     target
-        (n_vars,) place of each column in the result.
+        (n_vars,) position of each column in the result.
     name
-        What to call the matrix in messages.
+        Name of the matrix in messages.
     base
         Of the logarithm, for values after log1p.
     is_gene
@@ -189,7 +189,7 @@ def write_genes(
 
 
 def _keep_apart(new: np.ndarray, known: np.ndarray, is_gene: np.ndarray, vocab: Vocabulary) -> None:
-    """Change names, in place, of unknown genes that are called nothing, or like a known gene."""
+    """Change, in place, the names of unknown genes that are empty or equal to that of a known gene."""
     like_known = (vocab.find_symbols(new) > 0) | (vocab.find_ensembl(new) > 0)
     taken = set(new)
     symbols = set(new[known])
@@ -207,7 +207,7 @@ def _matrices(adata: AnnData) -> Iterable[tuple[str | None, Any]]:
 
 
 def _wide(values: Any) -> Any:
-    """The values in a type that sums fit into."""
+    """The values in a type that can hold the sums."""
     if values.dtype.kind in "iub":
         return values.astype(np.int64)
     if values.dtype != np.float16:
@@ -218,7 +218,7 @@ def _wide(values: Any) -> Any:
 
 
 def _fitting(dtype: np.dtype, values: Any) -> np.dtype:
-    """`dtype`, or what else the values need."""
+    """`dtype`, or a type that the values need."""
     if dtype.kind == "b":
         return dtype
     if dtype.kind in "iu":
@@ -227,7 +227,7 @@ def _fitting(dtype: np.dtype, values: Any) -> np.dtype:
 
 
 def _place(target: np.ndarray, columns: np.ndarray, dtype: np.dtype) -> sp.csr_matrix:
-    """(n_vars, n_distinct): ones that put some columns where they belong."""
+    """(n_vars, n_distinct): a matrix of ones that moves columns to their target."""
     ones = np.ones(len(columns), dtype)
     return sp.csr_matrix((ones, (columns, target[columns])), (len(target), int(target.max()) + 1))
 

@@ -1,4 +1,4 @@
-"""`InputOptions`: which numbers and which genes of a table a model is shown, as all tools that read cells take them."""
+"""`InputOptions`: how a model reads the values and genes of a table; all tools that read cells share these options."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Inspecting data block by block: kinds of values, known genes, depth; what is wrong and what to do."""
+"""Inspect data block by block: types of values, known genes, depth, problems and advice."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -34,7 +34,7 @@ def inspect_data(
     gene_key: str | None = None,
     min_genes: int = MIN_KNOWN_GENES,
 ) -> Report:
-    """Look at all values and names; `min_genes` is what a cell should express.
+    """Inspect all values and names; `min_genes` is the number of genes that a cell should express.
 
     Raises
     ------

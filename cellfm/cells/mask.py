@@ -1,4 +1,4 @@
-"""Which values pretraining hides and asks for (paper, Methods, "Embedding"; the fractions are the published ones)."""
+"""Choose the values that pretraining hides and predicts (paper, Methods, "Embedding"; with the published fractions)."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ def choose_targets(
 
     Returns
     -------
-    Two boolean arrays (n_genes,): the ``int(target_fraction * n)`` genes whose value is asked for, and the
-    ``int(hide_fraction * targets)`` of them whose value is hidden; the others stay visible.
+    Two boolean arrays (n_genes,): the ``int(target_fraction * n)`` targets, whose values are predicted, and the
+    ``int(hide_fraction * targets)`` of them whose values are hidden; the others stay visible.
     """
     n_targets = int(target_fraction * n_genes)
     chosen = generator.permutation(n_genes)[:n_targets]

@@ -18,7 +18,7 @@ from cellfm.genes.features import Features, read_features
 from cellfm.io.messages import warn
 
 BLOCK_CELLS = 2048
-"""Cells read at once: bounds the memory that reading takes."""
+"""Cells per block, which limits the memory for reading."""
 
 
 _SAMPLE_CELLS = 512
@@ -26,16 +26,16 @@ _SAMPLE_CELLS = 512
 
 @dataclass(frozen=True)
 class Matrix:
-    """Cells x genes, in memory or on disk, read in blocks of rows; columns that are no genes have no entries."""
+    """Cells x genes, in memory or on disk, read in blocks of rows; columns that are not genes have no entries."""
 
     values: Any
-    """What holds the numbers: NumPy, SciPy, or a dataset on disk."""
+    """The numbers: NumPy, SciPy, or a dataset on disk."""
     var: pd.DataFrame
     """The table of genes that belongs to it."""
     name: str
-    """How the user finds it: ``adata.X``, ``adata.layers['counts']``, ``adata.raw.X``."""
+    """Its name for the user: ``adata.X``, ``adata.layers['counts']``, ``adata.raw.X``."""
     as_counts: bool = False
-    """Whether rows are rounded to whole numbers and refused where they are no counts; see `require_counts`."""
+    """Whether rows are rounded to whole numbers and refused if they are not counts; see `require_counts`."""
 
     @property
     def n_cells(self) -> int:
@@ -43,7 +43,7 @@ class Matrix:
 
     @property
     def var_name(self) -> str:
-        """How the user finds the table of genes."""
+        """The name of the table of genes for the user."""
         return "adata.raw.var" if self.name == "adata.raw.X" else "adata.var"
 
     @property
@@ -66,7 +66,7 @@ class Matrix:
         Raises
         ------
         InputError
-            The matrix is read as counts, and these cells hold none: of data on disk only a sample was seen before.
+            The matrix is read as counts, but these cells hold none; data on disk were only checked by a sample before.
         """
         block = self._read(start, stop)
         if not self.as_counts:
@@ -83,7 +83,7 @@ class Matrix:
         return self.only_genes(to_csr(self.values[start:stop], self.name))
 
     def only_genes(self, block: sp.csr_matrix) -> sp.csr_matrix:
-        """A block of rows without the entries of columns that are no genes; the shape stays."""
+        """A block of rows without the entries of columns that are not genes; the shape does not change."""
         if self.features.all_genes:
             return block
         kept = self.is_gene[block.indices]
@@ -98,7 +98,9 @@ class Matrix:
             yield slice(start, stop), self.rows(start, stop)
 
     def describe(self) -> Values:
-        """What the values are, of all of them in memory and of a sample on disk; the form is told by some cells."""
+        """A description of the values: of all values in memory, of a sample on disk. The form is recognised from some
+        cells.
+        """
         if self.in_memory:
             values = self.values if self.features.all_genes else self.values[:, self.is_gene]
             return self.recognise(describe(values.data if sp.issparse(values) else values))
@@ -107,7 +109,7 @@ class Matrix:
         return self.recognise(describe(np.concatenate(parts)))
 
     def recognise(self, found: Values) -> Values:
-        """What was done to counts, seen in some cells."""
+        """The transformation of the counts, recognised from some cells."""
         return recognise(found, self.sample(), int(self.is_gene.sum()))
 
     def sample(self) -> sp.csr_matrix:
@@ -119,7 +121,7 @@ class Matrix:
         return sp.vstack(parts, format="csr")
 
     def n_expressing(self, columns: np.ndarray) -> np.ndarray:
-        """(n_columns,) int: cells with a value above 0, of all cells in memory and of a sample on disk."""
+        """(n_columns,) int: number of cells with a value above 0, among all cells in memory or a sample on disk."""
         values = self.values if self.in_memory else self.sample()
         return np.asarray((values[:, columns] > 0).sum(0)).ravel()
 
@@ -154,7 +156,7 @@ def matrices(adata: AnnData) -> list[str]:
 
 
 def gene_rows(adata: AnnData) -> AnnData:
-    """The table without rows of `var` that are no human genes, which is said: itself, or a view of it."""
+    """The table without rows of `var` that are not human genes, with a message: the table itself, or a view."""
     features = read_features(adata.var)
     if features.note and features.is_gene.any():
         warn(features.note)
@@ -167,7 +169,7 @@ def require_features(matrix: Matrix) -> None:
     Raises
     ------
     InputError
-        No row is human gene expression, or several genomes are there and none is chosen.
+        No row is human gene expression, or there are several genomes and none is chosen.
     """
     if problem := matrix.features.problem(matrix.var_name):
         raise InputError(problem)

@@ -1,4 +1,4 @@
-"""MuData as it is: a block in which no columns are pulled from its modalities, by the interface that mudata has."""
+"""Use MuData without pulling columns from its modalities, in all versions of mudata."""
 
 from contextlib import AbstractContextManager
 

@@ -1,4 +1,4 @@
-"""Files that hold no cells, or hold them in a form that is not read: what they are and the way on, for each of them."""
+"""Files that hold no cells, or cells in an unsupported format: what they are, and what to do."""
 
 import os
 import re
@@ -9,7 +9,7 @@ READ = (
     "Read are .h5ad, .h5mu, .zarr, 10x Genomics .h5 and 10x Genomics folders with matrix.mtx, .loom, and tables of "
     "counts as text (.csv, .tsv), files compressed or not."
 )
-"""What is read, for the end of a message."""
+"""The supported formats, for the end of a message."""
 
 _R_STREAM = re.compile(rb"^(X\n\x00\x00\x00[\x02\x03]|A\n[23]\n|B\n[\x02\x03]\x00\x00\x00)")
 _R_IMAGE = re.compile(rb"^RD[XAB][123]\n")
@@ -32,7 +32,7 @@ _KINDS = (
 
 
 def what_it_is(path: Path, head: bytes) -> str:
-    """What a file seems to be that is no HDF5 and no table of counts, and what to do with it.
+    """A description of a file that is neither HDF5 nor a table of counts, and what to do with it.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def what_it_is(path: Path, head: bytes) -> str:
 
 
 def what_hdf5_it_is(path: Path, names: Collection[str]) -> str:
-    """What an HDF5 file seems to be that is no file of cells, from the names of what it holds, and what to do."""
+    """A description of an HDF5 file that is not a file of cells, from the names of its contents, and what to do."""
     if "cell.names" in names or {"assays", "meta.data"} <= set(names):
         stem = path.name.rsplit(".", 1)[0]
         return (

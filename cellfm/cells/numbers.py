@@ -1,4 +1,4 @@
-"""Numbers out of whatever a matrix is stored as: objects are converted, anything else is refused by what it is."""
+"""Convert stored matrices to numbers: objects are converted, other types raise an error that names them."""
 
 import numbers
 from typing import Any
@@ -10,25 +10,25 @@ from pandas.api.types import infer_dtype
 from cellfm.errors import InputError
 
 NUMERIC = "biuf"
-"""Kinds of dtypes that are taken as they are: booleans, integers, unsigned integers, floats."""
+"""Codes of dtypes that are used unchanged: booleans, integers, unsigned integers, floats."""
 _NUMBERS = ("integer", "floating", "mixed-integer-float", "boolean")
-"""What pandas calls objects that are all numbers."""
+"""Names that pandas gives to objects that are all numbers."""
 
 
 def as_numbers(values: Any, name: str) -> Any:
-    """The same matrix with real numbers in it: NumPy or SciPy, float16 of SciPy and long floats in a type it can use.
+    """The matrix with real numbers: NumPy or SciPy, with float16 and long floats in a type that SciPy can use.
 
     Parameters
     ----------
     values
         A NumPy array or SciPy matrix of any type.
     name
-        What to call the matrix in messages.
+        Name of the matrix in messages.
 
     Raises
     ------
     InputError
-        Text, dates, complex numbers, missing objects or masked entries; an example is named with its place.
+        Text, dates, complex numbers, missing objects or masked entries; the message gives an example with its position.
     """
     if isinstance(values, np.ma.MaskedArray):
         masked = np.ma.getmaskarray(values)
@@ -49,12 +49,12 @@ def as_numbers(values: Any, name: str) -> Any:
 
 
 def require_numeric(dtype: np.dtype, name: str) -> None:
-    """Refuse what lies on disk and holds no numbers, by its dtype.
+    """Refuse a dataset on disk that does not hold numbers, by its dtype.
 
     Raises
     ------
     InputError
-        The dtype is none of numbers.
+        The dtype is not numeric.
     """
     if dtype.kind not in NUMERIC:
         raise InputError(_refusal(name, dtype))

@@ -30,7 +30,7 @@ def read_column(adata: AnnData, key: str, argument: str) -> np.ndarray:
 
 
 def require_column(obs: pd.DataFrame, key: str, argument: str) -> None:
-    """Check that a table has one column of this name.
+    """Check that a table has exactly one column with this name.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def require_column(obs: pd.DataFrame, key: str, argument: str) -> None:
 
 
 def read_complete_column(adata: AnnData, key: str, argument: str) -> np.ndarray:
-    """As `read_column`, where no value may be missing: (n_obs,) str.
+    """As `read_column`, but no value may be missing: (n_obs,) str.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def missing_values(column: pd.Series) -> np.ndarray:
 
 
 def tell_missing(column: pd.Series, key: str, what: str) -> str:
-    """``3 of 48 cells have no label in obs['type']``, and which text was taken for missing."""
+    """``3 of 48 cells have no label in obs['type']``, and the text that counted as missing."""
     missing = missing_values(column)
     words = _words_for_missing(_missing_words(column, missing))
     n_missing = counted_of(int(missing.sum()), len(missing), "cell", "has", "have")

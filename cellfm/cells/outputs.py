@@ -1,4 +1,4 @@
-"""What tools leave in AnnData: keys that files can hold, and the records of runs in ``uns["cellfm"]``."""
+"""Write results to AnnData: check keys, write all or nothing, and keep records of runs in ``uns["cellfm"]``."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,21 +23,21 @@ _FOREIGN = f"{RUN}_foreign"
 
 
 def require_keys(adata: AnnData, argument: str, **slots: str | list[str]) -> None:
-    """Check, before any work, the keys that a tool is to write: that .h5ad and .zarr can hold them and give them back.
+    """Check, before any work, that .h5ad and .zarr can store the keys that a tool will write.
 
     Parameters
     ----------
     adata
-        Where they go. The user is warned of what is there under a key and is not of cellfm.
+        Table to write to. The user is warned if a key exists that does not come from cellfm.
     argument
-        What the user calls the key: ``key_added``.
+        Name of the argument with the key: ``key_added``.
     slots
-        The key, or a list of keys, by the place where they go, as in ``obsm="X_cellfm"``.
+        The key, or a list of keys, by slot, as in ``obsm="X_cellfm"``.
 
     Raises
     ------
     InputError
-        A key is no text, is empty, has a slash, or means something else in a file.
+        A key is not text, is empty, has a slash, or is reserved in a file.
     """
     for slot, keys in slots.items():
         for key in keys if isinstance(keys, list) else [keys]:
@@ -61,14 +61,14 @@ def require_key(key: object, argument: str, *, table: bool = False) -> None:
     Raises
     ------
     InputError
-        It cannot be written, or not be read again.
+        It cannot be written or read again.
     """
     if problem := name_problem(key, table=table):
         raise InputError(f"{argument}={key!r} {problem}, so files (.h5ad, .zarr) cannot hold it: choose another key.")
 
 
 def as_keys(names: Iterable[str]) -> list[str]:
-    """Names of groups as parts of keys: slashes become bars, and names that are then the same get a number.
+    """Names of groups as parts of keys: slashes become bars, and names that become equal get a number.
 
     Examples
     --------
@@ -91,11 +91,11 @@ class Output:
     """Where a tool writes."""
 
     data: AnnData | MuData
-    """What the user passed, or its copy."""
+    """The user's data, or a copy."""
     adata: AnnData
     """The table in it."""
     returned: AnnData | MuData | None
-    """What the tool returns: the copy, if one was asked for."""
+    """The return value of the tool: the copy, if requested."""
 
     def write(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Write values by slot and key, as in ``{"obsm": {"X_cellfm": embedding}}``."""
@@ -110,7 +110,7 @@ class Output:
 
 @contextmanager
 def writing(data: AnnData | MuData, *, modality: str, copy: bool) -> Iterator[Output]:
-    """The block in which a tool writes its results, all or none of them: into `data`, or into a copy."""
+    """The block in which a tool writes its results, all or nothing: to `data`, or to a copy."""
     result = copied(data) if copy else data
     with defer_interrupt():
         yield Output(result, select(result, modality), result if copy else None)
@@ -119,7 +119,7 @@ def writing(data: AnnData | MuData, *, modality: str, copy: bool) -> Iterator[Ou
 def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
     """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it.
 
-    What is there and is not of cellfm is moved to ``uns["cellfm_foreign"]``, and the user is warned.
+    An existing entry that does not come from cellfm is moved to ``uns["cellfm_foreign"]``, with a warning.
     """
     with defer_interrupt():
         runs = adata.uns.get(RUN, {})
@@ -133,7 +133,7 @@ def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarra
 
 
 def run_record(adata: AnnData, key: str) -> Mapping[str, Any]:
-    """The facts of a run in ``uns["cellfm"][key]``; none where it holds something that is not of cellfm."""
+    """The facts of a run in ``uns["cellfm"][key]``; empty if it holds something that does not come from cellfm."""
     runs = adata.uns.get(RUN)
     record = runs.get(key) if isinstance(runs, Mapping) else None
     return record if isinstance(record, Mapping) else {}
@@ -144,7 +144,7 @@ def _is_record(value: object) -> bool:
 
 
 def _is_ours(adata: AnnData, slot: str, key: str) -> bool:
-    """Whether a result of an earlier run is there: by its record, its name, or as a table such as tools write."""
+    """Whether a key holds a result of an earlier run: by its record, its name, or because it is a table."""
     of_uns = slot == "uns" and isinstance(adata.uns[key], pd.DataFrame)
     return of_uns or _is_record(run_record(adata, key)) or key.startswith((RUN, f"X_{RUN}"))
 
@@ -161,5 +161,5 @@ def _set_aside(adata: AnnData, value: object, place: str) -> None:
 
 
 def _plain(fact: Any) -> Any:
-    """A fact that files can hold: names of columns may be anything."""
+    """The fact in a type that files can hold."""
     return fact if isinstance(fact, str | bool | int | float | np.ndarray | np.generic | pd.DataFrame) else str(fact)

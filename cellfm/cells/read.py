@@ -1,4 +1,4 @@
-"""Files of cells: what kind a file is, told by its content, and reading it."""
+"""Read files of cells; the format is recognised from the content."""
 
 import warnings
 from contextlib import ExitStack
@@ -34,12 +34,12 @@ _HEAD = 1 << 16
 
 
 def cell_format(path: Path, *, genome: str | None = None) -> CellFormat:
-    """What kind of file or folder of cells `path` is, told by its content.
+    """The format of a file or folder of cells, recognised from its content.
 
     Raises
     ------
     InputError
-        There is nothing at `path`, or it is something else; the message says what it seems to be and what to do.
+        There is no file, or it is not a file of cells; the message says what it seems to be and what to do.
     """
     path = Path(path)
     if not path.exists():
@@ -72,19 +72,19 @@ def read_cells(path: Path, *, backed: bool = False, genome: str | None = None) -
     backed
         Leave X, raw and layers in the file; ``.h5ad`` and ``.zarr`` only.
     genome
-        Read the genes of this genome only, where there are several; a table that names no genomes is read whole. By
-        default all are read, and of the files of Cell Ranger 2, which keep genomes apart, the human one.
+        Read only the genes of this genome, if there are several; a table without genomes is read completely. By default
+        all genes are read, but of Cell Ranger 2 files, which store genomes separately, only the human ones.
 
     Returns
     -------
-    MuData for ``.h5mu``, AnnData otherwise. Gene names stay as they are, also where two genes share one, and so do
-    rows that are no genes, such as antibodies: `var` says what they are.
+    MuData for ``.h5mu``, AnnData otherwise. Gene names are not changed, even if two genes share a name. Rows that are
+    not genes, such as antibodies, are kept; `var` says what they are.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, or something else; the message says what it seems to be and what is read. There
-        is no such genome, or several and none is human.
+        The file is missing, damaged, or not a file of cells; the message says what it seems to be, and lists the
+        supported formats. Or there is no such genome, or there are several and none is human.
     """
     path = locate(Path(path), genome)
     kind = cell_format(path, genome=genome)
@@ -135,7 +135,7 @@ def _read(path: Path, kind: CellFormat, backed: bool, genome: str | None) -> "An
 
 
 def _plain_names(data: "AnnData | MuData") -> None:
-    """Names of cells and genes as plain text, in place: nullable text and categories are read, but hard to write."""
+    """Convert names of cells and genes to plain text, in place: nullable text and categories are hard to write."""
     for table in data.mod.values() if hasattr(data, "mod") else [data]:
         for names in ("obs_names", "var_names"):
             if not _is_plain(getattr(table, names)):
@@ -145,7 +145,7 @@ def _plain_names(data: "AnnData | MuData") -> None:
 
 
 def _require_names(data: "AnnData | MuData") -> None:
-    """Refuse names that are all empty, as zarr gives those whose chunks are missing."""
+    """Refuse names that are all empty, as zarr returns them if chunks are missing."""
     for table in data.mod.values() if hasattr(data, "mod") else [data]:
         for place in ("obs_names", "var_names"):
             names = getattr(table, place)
@@ -158,7 +158,7 @@ def _is_plain(names: pd.Index) -> bool:
 
 
 def _of_genome(data: "AnnData | MuData", genome: str, path: Path) -> "AnnData | MuData":
-    """Without the genes of other genomes; rows without a genome stay, and so do tables that name none."""
+    """The data without the genes of other genomes; rows without a genome, and tables without genomes, are kept."""
     if not hasattr(data, "mod"):
         return _only(data, _is_of_genome(data, genome, path))
     import mudata
@@ -191,7 +191,7 @@ def _is_of_genome(data: "AnnData", genome: str, path: Path) -> np.ndarray:
 
 
 def _format_of_other(path: Path) -> CellFormat:
-    """Of a file that is no HDF5, or is compressed."""
+    """The format of a file that is not HDF5, or is compressed."""
     head = first_bytes(path, _HEAD)
     if head.startswith(_HDF5):
         return "compressed HDF5"

@@ -1,4 +1,4 @@
-"""HDF5 files and folders of 10x Genomics, of all versions of Cell Ranger, and of STARsolo: whole or by rows."""
+"""Read HDF5 files and folders of all versions of Cell Ranger and of STARsolo, completely or by rows."""
 
 import inspect
 import re
@@ -30,7 +30,7 @@ _HEADER = re.compile(r"^(x|v1|genes?|gene_?(id|name|symbol)s?|features?|barcodes
 
 @dataclass(frozen=True)
 class TenXRows:
-    """Cells x genes whose arrays lie on disk; rows are read when they are taken."""
+    """Cells x genes on disk; rows are read on access."""
 
     data: Any
     indices: Any
@@ -68,7 +68,7 @@ def open_10x_h5(path: Path, stack: ExitStack, genome: str | None = None) -> TenX
     Raises
     ------
     InputError
-        It is damaged; it holds several genomes, not just one of which is human, and none was chosen.
+        It is damaged; or it holds several genomes, of which not exactly one is human, and none was chosen.
     """
     import h5py
 
@@ -174,7 +174,7 @@ class TenXFolder:
         return cls(matrix, obs, _var(features), is_turned=found != (n_rows, n_columns))
 
     def whole(self) -> "AnnData":
-        """All of it, in memory, by SciPy's reader."""
+        """The complete matrix in memory, by SciPy's reader."""
         from scipy.io import mmread
 
         # Said only to keep SciPy 1.18 from warning that its default will change; earlier ones know no such parameter.
@@ -197,7 +197,7 @@ def read_head(file: IO[bytes], path: Path) -> tuple[int, int, int]:
     Raises
     ------
     InputError
-        It is none.
+        It is not a Matrix Market file.
     ValueError
         It is damaged.
     """
@@ -223,7 +223,7 @@ def _matrix_shape(path: Path) -> tuple[int, int]:
 
 
 def _beside(folder: Path, prefix: str, names: tuple[str, ...], what: str) -> Path:
-    """A table beside the matrix, compressed or not; with another prefix only where there is just one."""
+    """A table next to the matrix, compressed or not; with another prefix only if there is just one."""
     ends = ("", ".gz", ".bz2", ".xz")
     for name in names:
         for end in ends:
@@ -242,7 +242,7 @@ def _beside(folder: Path, prefix: str, names: tuple[str, ...], what: str) -> Pat
 
 
 def _table(path: Path) -> pd.DataFrame:
-    """A table without header, all text; quotes around fields, as R writes them, are taken off."""
+    """A table of text without header; quotes around fields, as R writes them, are removed."""
     try:
         with opened(path) as file:
             lines = [line.rstrip("\r").split("\t") for line in file.read().decode().split("\n")]
@@ -257,7 +257,7 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _headless(table: pd.DataFrame, sizes: tuple[int, int]) -> pd.DataFrame:
-    """Without a first line that names the columns, where there is one line too many."""
+    """The table without its header line, if there is one line too many."""
     is_header = len(table) and len(table) not in sizes and len(table) - 1 in sizes
     return table.iloc[1:].reset_index(drop=True) if is_header and _HEADER.match(str(table.iloc[0, 0])) else table
 

@@ -1,4 +1,4 @@
-"""Reading .h5ad and .zarr: whole, or with the matrices left on disk; what anndata does not know does no harm."""
+"""Read .h5ad and .zarr, completely or with matrices left on disk; unknown elements are skipped."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ _ALIGNED = {"obsm": "obs", "obsp": "obs", "varm": "var", "varp": "var"}
 
 
 def read_h5ad(path: Path) -> "AnnData":
-    """By anndata; where it cannot, element by element, without those that nobody knows."""
+    """Read with anndata; if that fails, element by element, without unknown elements."""
     import anndata
     import h5py
 
@@ -32,7 +32,7 @@ def read_h5ad(path: Path) -> "AnnData":
 
 
 def read_zarr(path: Path) -> "AnnData":
-    """The same of a zarr."""
+    """The same for a zarr."""
     import anndata
     import zarr
 
@@ -47,7 +47,7 @@ def read_zarr(path: Path) -> "AnnData":
 
 
 def open_h5ad(path: Path) -> "AnnData":
-    """Cells whose X, raw and layers stay in the file; anndata itself reads the layers of backed files into memory."""
+    """Cells whose X, raw and layers stay in the file; anndata itself loads the layers of backed files."""
     import anndata
     import h5py
 
@@ -66,7 +66,7 @@ def open_h5ad(path: Path) -> "AnnData":
 
 @contextmanager
 def closing(data: Any) -> Iterator[None]:
-    """A block after which the file of backed cells is closed, also where it raises: a refusal keeps them in memory."""
+    """A block after which the file of backed cells is closed, even after an error, whose traceback keeps them alive."""
     try:
         yield
     finally:
@@ -75,16 +75,16 @@ def closing(data: Any) -> Iterator[None]:
 
 
 def open_zarr(path: Path) -> "AnnData":
-    """Cells whose X, raw and layers stay on disk; their rows are read when they are taken."""
+    """Cells whose X, raw and layers stay on disk; rows are read on access."""
     import zarr
 
     return by_elements(zarr.open_group(path, mode="r"), _on_disk, path)
 
 
 def flat_entries(group: Any) -> dict[str, Any]:
-    """What a group of matrices holds, by name; names with slashes, which HDF5 and zarr take for folders, as they were.
+    """The matrices of a group by name; names with slashes, which HDF5 and zarr treat as folders, are restored.
 
-    What is no matrix is left out.
+    Other elements are left out.
     """
     found: dict[str, Any] = {}
     for name in group:
@@ -97,7 +97,7 @@ def flat_entries(group: Any) -> dict[str, Any]:
 
 
 def by_elements(group: Any, matrix: Callable[[Any], Any], path: Path, *, only_counts: bool = False) -> "AnnData":
-    """Cells of an open .h5ad or .zarr; what anndata cannot read is left out, which is said.
+    """Cells of an open .h5ad or .zarr; elements that anndata cannot read are left out, with a message.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _is_there(group: Any, name: str) -> bool:
 
 
 def _on_disk(element: Any) -> Any:
-    """A matrix whose rows are read when they are taken; one by columns, whose rows are all over the file, in memory."""
+    """A matrix whose rows are read on access, or in memory if it is stored by columns."""
     from anndata.io import sparse_dataset
 
     if hasattr(element, "dtype"):  # an array
@@ -137,7 +137,7 @@ def _in_memory(element: Any) -> Any:
 
 
 def _tables(group: Any, path: Path, *, only_counts: bool = False) -> dict[str, Any]:
-    """All but the matrices of counts, in memory."""
+    """All elements except the matrices of counts, in memory."""
     skipped: list[str] = []
     found: dict[str, Any] = {name: _frame(group[name], name, skipped) for name in ("obs", "var")}
     for name, axis in () if only_counts else _ALIGNED.items():
@@ -154,7 +154,7 @@ def _tables(group: Any, path: Path, *, only_counts: bool = False) -> dict[str, A
 
 
 def _raw_tables(group: Any, path: Path) -> dict[str, Any] | None:
-    """Of raw; None where there is none, which some files say by an empty one."""
+    """The tables of raw; None if there is none or if it is empty."""
     if "raw" not in group or hasattr(group["raw"], "dtype") or "X" not in group["raw"]:
         return None
     skipped: list[str] = []
@@ -169,7 +169,7 @@ def _raw_tables(group: Any, path: Path) -> dict[str, Any] | None:
 
 
 def _entries(group: Any, name: str, skipped: list[str]) -> dict[str, Any]:
-    """What a group holds, in memory; at once where that can be, else without the entries that cannot be read."""
+    """The entries of a group in memory; entries that cannot be read are skipped."""
     from anndata.io import read_elem
 
     try:
@@ -193,7 +193,7 @@ def _entries(group: Any, name: str, skipped: list[str]) -> dict[str, Any]:
 
 
 def _frame(group: Any, name: str, skipped: list[str]) -> pd.DataFrame:
-    """A table; without the columns that cannot be read."""
+    """A table, without columns that cannot be read."""
     from anndata.io import read_elem
 
     try:
@@ -214,7 +214,7 @@ def _frame(group: Any, name: str, skipped: list[str]) -> pd.DataFrame:
 
 
 def _refuse_damage(error: BaseException | None) -> None:
-    """Raise errors that tell of a damaged file, and not of something that anndata does not know."""
+    """Raise the error if the file is damaged, but not if anndata merely does not know an element."""
     first = error
     while error is not None:
         if isinstance(error, OSError | RuntimeError | MemoryError) and first is not None:

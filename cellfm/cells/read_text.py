@@ -1,4 +1,4 @@
-"""Tables of counts as text, genes x cells or cells x genes: which is which is told by the names of genes."""
+"""Read tables of counts as text; gene names show whether rows or columns are genes."""
 
 import csv
 import io
@@ -29,7 +29,7 @@ _MOSTLY = 0.8
 _FEW = 10  # known genes that settle which side they are on
 _INDEX = ("", "index", "unnamed: 0", "cell", "cell_id")
 _ABSENT = sorted({form for word in MISSING_LABELS for form in (word, word.upper(), word.capitalize())})
-"""Text that stands for no number, as pandas wants it."""
+"""Text that means a missing number, for pandas."""
 _ENSEMBL = re.compile(r"ENS[A-Z]{0,4}G\d{11}")
 _OF_GENES = re.compile(r"^(length|start|end|chr|chrom|chromosome|strand|gene_?length|entrez(_?id)?)$", re.IGNORECASE)
 _OF_CELLS = re.compile(
@@ -76,7 +76,7 @@ def read_table(path: Path) -> "AnnData":
     Raises
     ------
     InputError
-        Neither rows nor columns (or both) carry names of genes, or it is no table of numbers.
+        Neither rows nor columns (or both) have gene names, or it is not a table of numbers.
     """
     try:
         layout = _layout(path)
@@ -156,7 +156,7 @@ def _of_cells_in_rows(
 
 
 def _titled(texts: dict[int, np.ndarray], columns: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of text by their names, or by their places where the first line names none."""
+    """Columns of text by name, or by position if the first line has no names."""
     return {str(columns[place]).strip() or f"column {place + 1}": values for place, values in texts.items()}
 
 
@@ -248,7 +248,7 @@ def _read(path: Path, layout: Layout) -> tuple[sp.csr_matrix, dict[int, np.ndarr
 
 
 def _separator(lines: list[str]) -> str | None:
-    """The sign by which lines fall into the same number of fields, two or more; the most fields win."""
+    """The separator that splits all lines into the same number of fields, at least two; the largest number wins."""
     widths = {}
     for sign in _SEPARATORS:
         counted = Counter(len(_fields(line, sign)) for line in lines[1:] or lines)

@@ -1,4 +1,4 @@
-"""Counts out of normalised values: per cell, the unit of which every value is a whole multiple.
+"""Recover counts from normalised values: find the unit of each cell of which every value is a whole multiple.
 
 A stored value is known to within its rounding, so each value `x` that is `n` counts puts the unit between
 ``(x - error) / n`` and ``(x + error) / n``. Starting from the smallest value, these ranges are intersected, small
@@ -17,9 +17,9 @@ BASES = (1.0, float(np.log(2)), float(np.log(10)), None)
 SMALLEST_COUNTS = 5
 """The smallest value of a cell may be this many counts."""
 ENOUGH_BITS = 16.0
-"""Evidence that settles a cell: chance would do as well in one of 65,536."""
+"""Evidence that is enough for a cell: one in 65,536 by chance."""
 ENOUGH_TOGETHER = 30.0
-"""Evidence that settles a matrix as a whole."""
+"""Evidence that is enough for a whole matrix."""
 _ENOUGH_CELLS = 10
 """In so many cells the smallest value is not that of a count in all of them by chance."""
 _TELLING = 0.25  # counts: a value known worse than this does not tell which count it is
@@ -30,7 +30,7 @@ _LARGEST_LOGARITHM = 25.0
 
 @dataclass(frozen=True)
 class Transform:
-    """What became of `n` counts: the logarithm of ``unit * n + pseudocount``, or that sum itself."""
+    """The transformation of `n` counts: the logarithm of ``unit * n + pseudocount``, or that sum itself."""
 
     log: float | None
     """Natural logarithm of the base; None without a logarithm."""
@@ -50,7 +50,7 @@ class Transform:
 
 @dataclass(frozen=True)
 class Precision:
-    """How exactly values are stored."""
+    """The precision of stored values."""
 
     step: float
     """Half of the last decimal that is stored; 0 where they are not rounded."""
@@ -67,7 +67,7 @@ class Recovered:
     fits: np.ndarray
     """(n_cells,) bool: all values are multiples of one unit, within their rounding."""
     bits: np.ndarray
-    """(n_cells,) float64: how much that says; 0 where the cell does not fit or is empty."""
+    """(n_cells,) float64: the strength of the evidence; 0 if the cell does not fit or is empty."""
     unit: np.ndarray
     """(n_cells,) float64: normalised value of one count; NaN for empty cells."""
     n_loose: int
@@ -143,9 +143,9 @@ def choose_transform(values: sp.csr_matrix, precision: Precision, zero: float = 
 
 
 def recover(values: sp.csr_matrix, transform: Transform, precision: Precision) -> Recovered:
-    """Regain counts from values of which none is below that of zero counts.
+    """Recover counts from values of which none is lower than that of zero counts.
 
-    Where a cell does not fit, its smallest value is taken for one count and the rest rounded.
+    If a cell does not fit, its smallest value is taken as one count and the rest is rounded.
     """
     zero = transform.zero
     values, bad = _from_zero(values, zero)
@@ -190,7 +190,7 @@ class _Fit:
 
 
 def _linear(values: np.ndarray, transform: Transform, precision: Precision) -> tuple[np.ndarray, np.ndarray]:
-    """Values without the logarithm, and how far off each may be."""
+    """Values without the logarithm, and the possible error of each."""
     error = precision.step + precision.relative * values
     if transform.undone:
         return values, error + _undone_error(values, precision.relative)

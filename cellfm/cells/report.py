@@ -1,4 +1,4 @@
-"""The report of `cf.pp.check`: what the data hold, what is wrong with them, what to do."""
+"""The report of `cf.pp.check`: the contents of the data, problems, and advice."""
 
 import html
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _SHOWN = 5  # names listed before "and n more"
 
 @dataclass(frozen=True)
 class Depth:
-    """Counts of a cell, over all cells."""
+    """Counts per cell, over all cells."""
 
     least: float
     median: float
@@ -20,50 +20,50 @@ class Depth:
 
 @dataclass(frozen=True)
 class Report:
-    """What `cf.pp.check` found. Shown as a table; every figure is a field."""
+    """The result of `cf.pp.check`. It prints as a table, and every number is a field."""
 
     matrix: str
     """The matrix that was read, such as ``adata.X``."""
     values: str
-    """What its values are: ``"whole numbers"``, or what they look like."""
+    """A description of its values, such as ``"whole numbers"``."""
     n_cells: int
     n_genes: int
     left_out: dict[str, int]
-    """Rows of `var` that are no human genes, by what they are (antibodies, guides, peaks, another species)."""
+    """Rows of `var` that are not human genes, by type (antibodies, guides, peaks, another species)."""
     column: str
-    """Where the gene names stand: ``"var_names"`` or a column of `var`."""
+    """Location of the gene names: ``"var_names"`` or a column of `var`."""
     matched: dict[str, int]
     """Genes that the model knows, by how they were matched: symbol, ensembl, restored, previous, alias."""
     n_known: int
-    """Different genes that the model knows."""
+    """Number of distinct genes that the model knows."""
     min_genes: int
-    """Least number of known genes that a cell should express."""
+    """Minimum number of known genes that a cell should express."""
     renamed: dict[str, str]
     """Old to new name of genes that `cf.pp.harmonize_genes` would rename."""
     merged: dict[str, tuple[str, ...]]
-    """New name to the old ones of genes that it would add up."""
+    """New name to old names of genes that it would sum."""
     ambiguous: tuple[str, ...]
-    """Names that several genes go by; none was chosen."""
+    """Names shared by several genes; none was chosen."""
     dropped: tuple[str, ...]
     """Names of genes that the model does not know."""
     share_of_counts: float | None
-    """Share of all counts that known genes hold; None where the values cannot be summed."""
+    """Share of all counts that belong to known genes; None if the values cannot be summed."""
     n_few: int
     """Cells that express fewer than `min_genes` known genes, empty ones included."""
     n_empty: int
     """Cells that express no known gene."""
     depth: Depth | None
-    """Counts of a cell; None where the values cannot be summed, or without cells."""
+    """Counts per cell; None if the values cannot be summed or there are no cells."""
     genes_per_cell: float | None
     """Median number of known genes that a cell expresses; None without cells."""
     problems: tuple[str, ...]
-    """What keeps the model from taking the data, and what to do."""
+    """Reasons why the model cannot read the data, and what to do."""
     advice: tuple[str, ...]
-    """What makes the answer poorer, and what to do."""
+    """What makes results poorer, and what to do."""
 
     @property
     def ok(self) -> bool:
-        """Whether the model can take the data as they are."""
+        """Whether the model can read the data."""
         return not self.problems
 
     @property

@@ -37,7 +37,7 @@ def pick_table(data: AnnData | MuData, modality: str = "rna") -> AnnData:
 
 
 def size_problem(adata: AnnData) -> str | None:
-    """What is wrong with a table without cells or genes; None where nothing is."""
+    """The error for a table without cells or genes; None if there are both."""
     for size, what in ((adata.n_obs, "cells"), (adata.n_vars, "genes")):
         if not size:
             return f"The data hold no {what}: their shape is {adata.n_obs} cells x {adata.n_vars} genes."
@@ -45,7 +45,7 @@ def size_problem(adata: AnnData) -> str | None:
 
 
 def require_in_memory(adata: AnnData, verb: str) -> None:
-    """Refuse data on disk, which cannot be changed in place.
+    """Refuse backed data, which cannot be changed in place.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def require_in_memory(adata: AnnData, verb: str) -> None:
 
 
 def copied(data: AnnData | MuData) -> AnnData | MuData:
-    """A copy; that of a MuData pulls no columns from its modalities."""
+    """A copy; for a MuData, without pulling columns from its modalities."""
     with without_pulling():
         return data.copy()
 

@@ -1,4 +1,4 @@
-"""What anndata can write and read again: found out before any work, element by element, and named by its place."""
+"""Check before any work, element by element, what anndata can write and read again."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ _SHOWN = 5
 
 
 def name_problem(name: object, suffix: str = ".zarr", *, table: bool = False) -> str | None:
-    """Why a file cannot hold something under a name; None where it can.
+    """Why a file cannot hold a key; None if it can.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def columns_may_have_slashes() -> bool:
 
 
 def require_storable(data: "AnnData | MuData", suffix: str) -> None:
-    """Find out, before any long work, whether cells can be written, and put right what can be.
+    """Check, before any long work, whether cells can be written, and correct what can be corrected.
 
     Names of cells and genes as nullable strings become ordinary text, names that are numbers become text, and a column
     ``_index`` is renamed, in `data` itself.
@@ -75,7 +75,7 @@ def require_storable(data: "AnnData | MuData", suffix: str) -> None:
     Raises
     ------
     InputError
-        Something cannot be written or not be read again; the message names each place, and what to do.
+        Something cannot be written or read again; the message names each place and says what to do.
     """
     tables = data.mod.values() if hasattr(data, "mod") else [data]
     for adata in tables:
@@ -91,7 +91,7 @@ def require_storable(data: "AnnData | MuData", suffix: str) -> None:
 
 
 def problems_of(data: "AnnData | MuData", suffix: str) -> Iterator[tuple[str, str]]:
-    """What cannot be written, by its place, with the reason."""
+    """What cannot be written, by place, with the reason."""
     if hasattr(data, "mod"):
         for name, adata in data.mod.items():
             yield from _problems_of(adata, suffix, f"mdata.mod[{name!r}]")
@@ -220,7 +220,7 @@ def _put_right(adata: "AnnData") -> None:
 
 
 def storable_part(data: "AnnData | MuData", suffix: str) -> "AnnData | MuData":
-    """Cells without what a writer may stumble over: X, plain matrices, columns that pass, and the records of runs."""
+    """Cells with only what can be written: X, plain matrices, valid columns, and the records of runs."""
     from anndata import AnnData
 
     if hasattr(data, "mod"):

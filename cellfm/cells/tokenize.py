@@ -1,4 +1,5 @@
-"""Counts to tokens: depth cap, normalisation, choice of genes (paper, Methods, "Data collection" and "Embedding").
+"""Turn counts into tokens: depth cap, normalisation, sampling of genes (paper, Methods, "Data collection" and
+"Embedding").
 
 Everything is vectorised over the stored values of a CSR block; nothing is densified.
 """
@@ -16,7 +17,7 @@ TARGET_SUM = 1e4
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Tokens of some cells, one after the other: those of cell `i` are ``indptr[i]:indptr[i + 1]``."""
+    """Tokens of cells, concatenated: those of cell `i` are ``indptr[i]:indptr[i + 1]``."""
 
     indptr: np.ndarray
     """(n_cells + 1,) int64."""
@@ -56,11 +57,11 @@ def tokenize(
     max_genes
         Cells with more expressed genes keep a weighted sample of this many.
     random_state
-        Seed of that sample. It also depends on the cell's own tokens, and on nothing else: not on the order of
-        cells or genes, nor on what is around them.
+        Seed of that sample. The sample also depends on the cell's own tokens, but not on other cells or on the order of
+        cells or genes.
     values
-        (n_cells, n_vars) values to take in place of the normalised counts; `counts` then only say which genes are
-        expressed, and no two columns may be the same gene.
+        (n_cells, n_vars) values that replace the normalised counts; `counts` then only say which genes are expressed,
+        and no two columns may be the same gene.
 
     Returns
     -------
@@ -101,7 +102,7 @@ def _sums(data: np.ndarray, indptr: np.ndarray) -> np.ndarray:
 
 
 def _sum_same_genes(counts: sp.csr_matrix, gene_ids: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Add up columns that are the same gene; unknown columns stay as they are."""
+    """Sum columns that are the same gene; unknown columns are not changed."""
     known = gene_ids[gene_ids > 0]
     if len(np.unique(known)) == len(known):
         return counts, gene_ids

@@ -1,4 +1,4 @@
-"""What the values of every cell add up to, as after normalisation, also where they were rounded since."""
+"""Recognise normalised data from equal sums of all cells, also after rounding."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ _ROUND = 10 * SAME_TOTAL
 
 
 def common_total(sample: sp.csr_matrix, error: np.ndarray | float = 0.0) -> float | None:
-    """What all cells add up to; None where they differ by more than their values may be off.
+    """The common sum of all cells; None if sums differ by more than the possible error of the values.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What kind of numbers a matrix holds, told by the values, never by names."""
+"""Classify the numbers of a matrix by their values, never by names."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +26,7 @@ Form = Literal[
     "residuals",
     "centred log ratios",
 ]
-"""What was done to counts, as `recognise` sees it in whole cells."""
+"""The transformation of counts, as `recognise` finds it in whole cells."""
 
 LOG_CEILING = 20.0
 """Fractions below this are used as logarithms: e**20 counts would be half a billion."""
@@ -36,18 +36,18 @@ NEAR = 1.01e-3
 
 @dataclass(frozen=True)
 class Values:
-    """The kind of some numbers and the value that shows it."""
+    """The class of some numbers, and a value that shows it."""
 
     kind: Kind
     example: float
     """A value that is typical of the kind: the fraction, the negative value, the NaN; of counts the largest."""
     off: float = 0.0
-    """Of counts: how far from whole numbers the values are at most; above 0 they are to be rounded."""
+    """For counts: largest distance from whole numbers; above 0 they have to be rounded."""
 
     boolean: bool = False
     """Whether they are of dtype bool."""
     form: Form = ""
-    """What was done to counts; empty where that is not recognised."""
+    """The transformation of counts; empty if it is not recognised."""
     words: str = ""
     """The transform that was recognised, such as ``"log1p to base 2"``."""
     number: float = 0.0
@@ -55,7 +55,7 @@ class Values:
     about: bool = False
     """Whether the cells add up to `number` only to within the rounding of their values to a few decimals."""
     recoverable: bool = False
-    """Whether `cf.pp.recover_counts` is likely to regain the counts."""
+    """Whether `cf.pp.recover_counts` can probably recover the counts."""
 
     def __str__(self) -> str:
         usual = _USUAL[self.kind].format(self.example)

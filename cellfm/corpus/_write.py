@@ -1,4 +1,4 @@
-"""`cf.train.write_shards`: files of cells to the shards that training reads."""
+"""`cf.train.write_shards`: write files of cells as shards, which training reads."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,45 +36,45 @@ def write_shards(
     modality: str = "rna",
     genome: str | None = None,
 ) -> Corpus:
-    """Write cells of any number of files as a corpus, which training reads at random.
+    """Write the cells of any number of files as a corpus, from which training reads in random order.
 
-    All inputs are looked at before anything is written. Then they are read in blocks, one after the other; genes are
-    matched by symbol, Ensembl id and, with an HGNC table, by previous symbol and alias, columns of one gene are added
-    up, poor cells and repeated ones are left out, and the rest goes to shards of equal size. A run that was stopped,
-    in whatever way, is continued by the same call, to the same bytes as one that was not.
+    All inputs are checked before anything is written. Then they are read in blocks, one after the other. Genes are
+    matched by symbol, Ensembl id and, with an HGNC table, by previous symbol and alias; columns of one gene are summed;
+    poor and duplicate cells are left out; and the rest is written to shards of equal size. After any interruption the
+    same call continues the run, and writes the same bytes as an uninterrupted run.
 
     Parameters
     ----------
     inputs
-        Paths of all that `cf.cells.read_cells` reads, or AnnData and MuData objects. They hold counts of human cells.
-        ``.h5ad``, ``.zarr``, 10x ``.h5`` files and 10x folders are read block by block, where their matrix is stored
-        by cells, and all others whole.
+        Paths of files that `cf.cells.read_cells` reads, or AnnData and MuData objects, with counts of human cells.
+        ``.h5ad``, ``.zarr``, 10x ``.h5`` files and 10x folders are read block by block if their matrix is stored by
+        cells; all other inputs are loaded completely.
     out
         Folder to write.
     model
-        Whose genes the ids stand for: a model, its name, its folder, or a vocabulary (table).
+        Model that defines the gene ids: a model, its name, its folder, or a vocabulary (table).
     {layer}
     gene_key
-        Column of `var` with the gene names, where the automatic choice is wrong.
+        Column of `var` with the gene names, if the automatic choice is wrong.
     {hgnc}
     min_genes
-        Known genes that a cell must express; at least 1. By default 200, as in the paper; an input of which that would
-        leave less than half, by a sample of its cells, is then refused.
+        Minimum number of known genes that a cell must express; at least 1. By default 200, as in the paper; an input
+        that would then lose more than half of its cells, judging by a sample, is refused.
     max_genes
-        Most known genes that a cell may express; by default there is no limit.
+        Maximum number of known genes that a cell may express; by default there is no limit.
     columns
         Columns of `obs` to keep, as text. By default those of ``cell_type``, ``batch``, ``donor``, ``tissue``,
         ``platform``, ``assay``, ``condition`` and ``disease`` that exist. ``source``, the name of the input, is always
         added.
     validation_fraction
-        Share of cells that are left out of training, chosen by their content: a cell is on the same side wherever it
-        comes from.
+        Share of cells that are left out of training. They are chosen by their content, so a cell is on the same side
+        whichever input it comes from.
     deduplicate
-        Leave out cells with the same genes and counts as one before, in whichever input.
+        Leave out cells with the same genes and counts as an earlier cell of any input.
     cells_per_shard
-        Cells of a shard. A shard is held in memory while it is collected: 4 bytes a count.
+        Number of cells per shard. A shard is held in memory while it is collected, with 4 bytes per count.
     overwrite
-        Remove what an earlier run left in `out` and start again.
+        Remove the files of an earlier run in `out` and start again.
     modality
         Table of MuData inputs.
     genome

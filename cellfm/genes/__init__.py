@@ -1,4 +1,4 @@
-"""Names of genes: the vocabulary, other names, where a table holds them, and matching the two."""
+"""Gene names: the vocabulary of a model, synonyms, and matching of the names in data."""
 
 from cellfm.genes.vocabulary import Vocabulary
 

@@ -27,7 +27,7 @@ Output = Literal["cell", "tokens", "gene_wise", "cell_wise"]
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the network says of cells; what was not asked for is None.
+    """Outputs of the network for cells; outputs that were not requested are None.
 
     Examples
     --------
@@ -43,16 +43,17 @@ class Encoded:
     tokens: np.ndarray | None = None
     """(n_tokens, d_model) float32: the genes in their context, in the order of the batch."""
     gene_wise: np.ndarray | None = None
-    """(n_tokens,) float32: expression read from each gene's token."""
+    """(n_tokens,) float32: expression predicted from each gene's token."""
     cell_wise: np.ndarray | None = None
-    """(n_tokens,) float32: expression read from the cell's embedding."""
+    """(n_tokens,) float32: expression predicted from the cell's embedding."""
 
 
 @dataclass(frozen=True)
 class Attended:
-    """What attention compares in a layer: the score from i to j is the product of i's query and j's key, by head.
+    """Queries and keys of a layer: the attention score from i to j is the product of i's query and j's key, by head.
 
-    Both are 0 and above. Linear attention has no softmax: scores of one reader compare, those of two do not.
+    Both are at least 0. Linear attention has no softmax: scores of one reader are comparable, those of two readers are
+    not.
 
     Examples
     --------
@@ -63,16 +64,16 @@ class Attended:
     """
 
     cls_query: np.ndarray
-    """(n_cells, n_heads, d_head) float32: what CLS looks for."""
+    """(n_cells, n_heads, d_head) float32: queries of CLS."""
     query: np.ndarray
-    """(n_tokens, n_heads, d_head) float32: what genes look for."""
+    """(n_tokens, n_heads, d_head) float32: queries of genes."""
     key: np.ndarray
-    """(n_tokens, n_heads, d_head) float32: what genes offer."""
+    """(n_tokens, n_heads, d_head) float32: keys of genes."""
 
 
 @dataclass(frozen=True)
 class Contributions:
-    """What CLS takes from each token in a layer of attention, along directions in its space; what it takes adds up.
+    """Contributions of tokens to the attention output of CLS in a layer, along directions; they add up to this output.
 
     Examples
     --------
@@ -84,9 +85,9 @@ class Contributions:
     """
 
     genes: np.ndarray
-    """(n_tokens, n_directions) float32: what is taken from genes, in the order of the batch."""
+    """(n_tokens, n_directions) float32: contributions of genes, in the order of the batch."""
     cls: np.ndarray
-    """(n_cells, n_directions) float32: what CLS takes from itself."""
+    """(n_cells, n_directions) float32: contribution of CLS itself."""
 
 
 class CellFM:
@@ -99,13 +100,13 @@ class CellFM:
     vocab
         Its genes.
     weights
-        Arrays by parameter name; drawn anew with `random_state` if not given.
+        Arrays by parameter name; by default initialised at random with `random_state`.
     name
-        What the records of a run call it.
+        Name of the model in the records of runs.
     backend
-        What runs the network; see `cf.load_model`.
+        Engine; see `cf.load_model`.
     precision
-        Of the products; see `cf.load_model`.
+        Precision of the products; see `cf.load_model`.
 
     Examples
     --------
@@ -139,7 +140,7 @@ class CellFM:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the compiled network, which a copy compiles anew, and the lock."""
+        """Everything except the lock and the compiled network, which a copy compiles again."""
         return {name: value for name, value in vars(self).items() if name not in ("_encoder", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -165,7 +166,7 @@ class CellFM:
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 of the weights as they are, or would be, in a model folder."""
+        """SHA-256 of the weights as stored in a model folder."""
         if not self._weights_hash:
             self._weights_hash = weights_sha256(self._weights)
         return self._weights_hash
@@ -183,7 +184,7 @@ class CellFM:
             yield
 
     def prepare(self, n_tokens: int) -> None:
-        """Prepare for so many tokens, where that makes their embedding faster; `encode` finds out by itself later."""
+        """Prepare for a number of tokens, if this makes their embedding faster; without it, `encode` decides later."""
         with self._computing():
             self._encoder.prepare(n_tokens)
 
@@ -201,14 +202,14 @@ class CellFM:
         batch
             Tokens of the cells.
         outputs
-            Which fields of `Encoded` to compute; `"cell"` alone needs much less work than the others.
+            Fields of `Encoded` to compute; `"cell"` alone needs much less work than the others.
         batch_size
-            Cells computed at once; by default as many as the machine does fastest. It changes no result.
+            Cells computed at once; by default the fastest number. It does not change the result.
 
         Raises
         ------
         DeviceMemoryError
-            An `InputError`: the device has too little memory; the message says which `batch_size` should fit.
+            The device has too little memory; the message says which `batch_size` should fit. It is an `InputError`.
         """
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size must be 1 or more, not {batch_size}.")
@@ -219,8 +220,8 @@ class CellFM:
     def active_heads(self) -> np.ndarray:
         """(n_layers, n_heads) bool: heads whose attention can change a token.
 
-        The others add exactly zero, because weights of theirs are zero (the gates, as a rule); what they attend to
-        means nothing.
+        The others add exactly zero, because some of their weights are zero (usually the gates), so their attention is
+        meaningless.
         """
         return active_heads(self.config, self._weights)
 
@@ -231,21 +232,21 @@ class CellFM:
 
     @cached_property
     def attention_strengths(self) -> np.ndarray:
-        """(n_layers,) float, from 0 to 1: how much the attention of a layer adds, next to the layer that adds most.
+        """(n_layers,) float, from 0 to 1: how much the attention of a layer adds, relative to the layer that adds most.
 
-        Estimated from the weights (norms of gate and output). 0 for inactive layers; next to 0 for layers that training
-        has barely begun to activate, whose queries and keys are noise for the greater part.
+        Estimated from the weights (norms of gate and output). 0 for inactive layers; close to 0 for layers that
+        training has barely activated, whose queries and keys are mostly noise.
         """
         return attention_strengths(self.config, self._weights)
 
     def attention_layer(self, layer: int | None = None) -> int:
-        """Number of a layer whose attention can be read, from 0.
+        """Number of a layer whose attention can be read, counted from 0.
 
         Parameters
         ----------
         layer
-            From 0; negative ones count from the last. None for the last active layer, those left out that add less than
-            1 % of what the strongest adds (`attention_strengths`).
+            Counted from 0; negative numbers count from the last. None for the last active layer that adds at least 1 %
+            of what the strongest layer adds (`attention_strengths`).
 
         Raises
         ------
@@ -282,9 +283,9 @@ class CellFM:
         batch
             Tokens of the cells.
         layer
-            Which layer, from 0; negative ones count from the last. By default the last active one.
+            Layer, counted from 0; negative numbers count from the last. By default the last active one.
         batch_size
-            Cells computed at once; it changes no result.
+            Cells computed at once; it does not change the result.
 
         Raises
         ------
@@ -298,10 +299,10 @@ class CellFM:
     def contributions(
         self, batch: TokenBatch, directions: np.ndarray, *, layer: int | None = None, batch_size: int | None = None
     ) -> Contributions:
-        """What CLS takes from each gene in an active layer: parts of its attention output along directions.
+        """Contribution of each gene to the attention output of CLS in an active layer, along directions.
 
-        Linear attention is a sum over tokens, so that, with the norm and the gate as they are, the parts of all tokens
-        add up exactly to the attention output of the layer. What later norms and layers make of it is left out.
+        Linear attention is a sum over tokens. With norm and gate held fixed, the contributions of all tokens therefore
+        add up exactly to the attention output of the layer. Later norms and layers are ignored.
 
         Parameters
         ----------
@@ -310,9 +311,9 @@ class CellFM:
         directions
             (n_directions, d_model): vectors in the space of CLS.
         layer
-            Which layer, from 0; negative ones count from the last. By default the last active one.
+            Layer, counted from 0; negative numbers count from the last. By default the last active one.
         batch_size
-            Cells computed at once; it changes no result.
+            Cells computed at once; it does not change the result.
 
         Raises
         ------

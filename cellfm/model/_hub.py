@@ -1,4 +1,4 @@
-"""The published models: fetched from where their authors keep them, checked, and converted into the cache."""
+"""The published models: downloaded from the authors' repositories, checked, and converted into the cache."""
 
 import http.client
 import os
@@ -37,7 +37,7 @@ class _Source:
     weights: str
     table: str
     vocabulary_sha256: str
-    """Of the symbols in their order: in another order, every gene would be read as another one."""
+    """Hash of the symbols in their order; in another order, every gene would be read as another gene."""
 
 
 _SOURCES = {
@@ -55,10 +55,10 @@ _SOURCES = {
 
 
 def ensure_published(name: str) -> Path:
-    """The folder of a published model; fetches and converts it on first use.
+    """The folder of a published model, which is downloaded and converted on first use.
 
     The environment variables ``HF_ENDPOINT`` and ``CELLFM_GITHUB_ENDPOINT`` name mirrors of Hugging Face and of
-    ``https://raw.githubusercontent.com``. An interrupted download goes on where it stopped.
+    ``https://raw.githubusercontent.com``. An interrupted download continues where it stopped.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def ensure_published(name: str) -> Path:
     table = downloads / Path(source.table).name
     try:
         downloads.mkdir(parents=True, exist_ok=True)
-        # The small file first: what is wrong with the network shows before the large one.
+        # The small file first, so that network problems show before the large download.
         fetch_table(source.table, table)
         vocab = _check_table(table, name)
         weights = fetch_weights(source.weights, downloads)
@@ -95,7 +95,7 @@ def ensure_published(name: str) -> Path:
 
 
 def fetch_weights(file: str, folder: Path) -> Path:
-    """Download a file of the weights' repository into `folder`, and check it where its checksum is known."""
+    """Download a file of the weights' repository into `folder`, and check it if its checksum is known."""
     from huggingface_hub import constants, hf_hub_download
 
     # huggingface_hub reads the variable at its import only.
@@ -120,7 +120,7 @@ def fetch_weights(file: str, folder: Path) -> Path:
 
 
 def fetch_table(file: str, target: Path) -> None:
-    """Download a file of the tables' repository to `target`, whole or not at all."""
+    """Download a file of the tables' repository to `target`, completely or not at all."""
     url = f"{_github_endpoint()}/{TABLES_REPOSITORY}/HEAD/{file}"
     logger.info("Downloading %s.", url)
     try:

@@ -24,20 +24,20 @@ def load_model(
     Parameters
     ----------
     model
-        ``"mini"`` (ships with the package), ``"80M"`` or ``"800M"`` (the published weights, fetched and converted on
-        first use), a model folder, or a MindSpore ``.ckpt`` file with CellFM weights.
+        ``"mini"`` (included in the package), ``"80M"`` or ``"800M"`` (the published weights, downloaded and converted
+        on first use), a model folder, or a MindSpore ``.ckpt`` file with CellFM weights.
     vocabulary
         Gene table of a ``.ckpt`` file: a published ``.csv``, a ``vocabulary.tsv`` or a `Vocabulary`.
     n_heads
-        Heads of a ``.ckpt`` file whose width is not a published one: the only number that its shapes do not tell.
+        Number of heads of a ``.ckpt`` file with an unpublished width, because its shapes do not determine it.
     backend
-        What computes, here and where the model is trained further: ``"jax"`` (CPUs, NVIDIA GPUs, TPUs), ``"mindspore"``
+        Engine for this model, also when it is trained further: ``"jax"`` (CPUs, NVIDIA GPUs, TPUs), ``"mindspore"``
         (Ascend NPUs, and CPUs; the extra ``cellfm[mindspore]``), or ``"auto"``: that of `cf.settings.backend`, and if
-        this is ``"auto"``, too, MindSpore where there is an Ascend NPU, else JAX. Both give the same numbers within
+        this is also ``"auto"``, MindSpore if there is an Ascend NPU, otherwise JAX. Both give the same numbers within
         1e-5.
     precision
-        ``"float32"``, or ``"bfloat16"``, which rounds the factors of the large products (JAX only): cosines to
-        the float32 embedding are above 0.9999, and it is 1.0 to 1.2 times as fast on the CPU where it was measured.
+        ``"float32"``, or ``"bfloat16"``, which rounds the factors of the large products (JAX only): cosines to the
+        float32 embedding are above 0.9999, and it was 1.0 to 1.2 times as fast on the CPU where we measured it.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def _load(model: str | Path, vocabulary: str | Path | Vocabulary | None, n_heads
         return _from_folder(ensure_published(str(model)))
     folder = model_folder(str(model)) if str(model) == "mini" else Path(model).expanduser()
     if folder.is_dir():
-        # A training run keeps its model in a folder of its own.
+        # A training run has its model in a subfolder.
         return _from_folder(folder / "model" if (folder / "run.json").exists() else folder)
     if not folder.exists():
         raise InputError(f"No model {str(model)!r}: expected 'mini', '80M', '800M', a model folder or a .ckpt file.")

@@ -1,4 +1,4 @@
-"""Learning: `write_shards` makes a corpus of files of cells, `pretrain` makes a model of a corpus."""
+"""Training: `write_shards` turns files of cells into a corpus, `pretrain` trains a model on a corpus."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

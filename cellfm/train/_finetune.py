@@ -1,4 +1,4 @@
-"""`cf.train.finetune`: a pretrained model on the user's cells; what the tools that learn are built on."""
+"""`cf.train.finetune`: fine-tune a pretrained model on the user's cells; the basis of all tools that train."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ from cellfm.train._feed import Batch, Cells, Feed
 from cellfm.train._validate import mean_loss
 
 Criterion = Callable[[Trainer, Objective, Sequence[Batch], Engine], Callable[[], float]]
-"""Makes of a trainer, its objective and the validation batches what says how good the weights are; less is better."""
+"""Scores the weights from a trainer, its objective and the validation batches; lower is better."""
 Method = Literal["frozen", "lora", "full"]
 _MOST_GENES = 2048  # of a cell in a step, where the user does not say
 
 
 class Batches(Protocol):
-    """Where the batches of training and validation come from, as `Feed` gives them."""
+    """The source of training and validation batches, such as `Feed`."""
 
     @property
     def steps_per_epoch(self) -> int: ...
     @property
     def least_chunks(self) -> int:
-        """Chunks of the cell that needs most."""
+        """Number of chunks of the largest cell."""
 
     def batch(self, step: int) -> Batch: ...
     def validation(self) -> list[Batch]: ...
@@ -42,16 +42,16 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What fine-tuning found: the weights of the best validation."""
+    """The result of fine-tuning: the weights of the best validation."""
 
     model: CellFM
     """The model; adapters are merged into its weights."""
     head: dict[str, np.ndarray]
     """Weights that the objective adds to the network, by flat name."""
     history: pd.DataFrame
-    """One line a validation: step, training loss, validation loss."""
+    """A row for each validation: step, training loss, validation loss."""
     best_step: int
-    """Step whose weights were kept; 0 if no step improved on the start."""
+    """Step whose weights were kept; 0 if no step was better than the start."""
 
 
 def finetune(
@@ -67,43 +67,44 @@ def finetune(
     criterion: Criterion = mean_loss,
     backend: Backend = "auto",
 ) -> Finetuned:
-    """Fine-tune a model; the best weights by validation loss are kept.
+    """Fine-tune a model, and keep the weights with the lowest validation loss.
 
     Parameters
     ----------
     model
-        Where to start; it is not changed.
+        Model to start from; it is not changed.
     data
         Cells over the vocabulary of the model (a `Corpus` or a `CellTable`), or batches that the objective takes.
     objective
-        The loss, and what it adds to the network; by default the masked values of pretraining, which need no labels.
+        The loss, and weights that it adds to the network; by default the masked values of pretraining, which need no
+        labels.
     method
-        ``"frozen"`` trains the weights that the objective adds, ``"lora"`` adapters beside them (Zeng 2025,
-        Methods, "LoRA"), ``"full"`` everything.
+        ``"frozen"`` trains only the weights that the objective adds, ``"lora"`` also adapters (Zeng 2025, Methods,
+        "LoRA"), ``"full"`` everything.
     config
-        How to train. `steps` is the upper bound; `validate_every` decides how often it is looked whether to stop. By
-        default 200 steps on at most 2,048 genes a cell.
+        Configuration of the training. `steps` is the maximum; `validate_every` sets how often to check whether to stop.
+        By default 200 steps on at most 2,048 genes per cell.
     lora_rank
         Rank of the adapters.
     lora_layers
         Number of layers, counted from the last, that get adapters; by default all.
     patience
-        Validations without improvement after which training stops.
+        Number of validations without improvement after which training stops.
     criterion
-        How a validation is judged; by default by the loss.
+        How to score a validation; by default by the loss.
     backend
-        What computes; see `cf.train.pretrain`. By default what the model was loaded with.
+        Engine; see `cf.train.pretrain`. By default that of the model.
 
     Returns
     -------
-    The model and head with the least validation loss, and the history.
+    The model and head with the lowest validation loss, and the history.
 
     Raises
     ------
     InputError
         Nothing to train (``"frozen"`` with an objective without parameters), no validation cells, another vocabulary.
     TrainingError
-        The loss is no number, or the device has too little memory; the message says what would fit.
+        The loss is NaN or infinite, or the device has too little memory; the message says what would fit.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`cf.train.plan`: what training would need, foreseen from the shapes alone."""
+"""`cf.train.plan`: estimate the cost of a training from shapes alone."""
 
 import math
 import os
@@ -21,12 +21,12 @@ ASCEND = {"Ascend 910": (256.0, 32.0)}
 """Peak in TFLOP/s of half precision and memory in GB, by device (Huawei's data sheet)."""
 _FLOAT, _HALF = 4, 2  # bytes
 CPU_ACTIVATIONS = 5.4
-"""How much more than what the backward pass needs MindSpore holds on a CPU (benchmarks/plan.py)."""
+"""Factor by which MindSpore on a CPU holds more than the backward pass needs (benchmarks/plan.py)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a training would need; see `plan`."""
+    """The estimated cost of a training; see `plan`."""
 
     model: ModelConfig
     train: TrainConfig
@@ -34,9 +34,9 @@ class Plan:
     devices: int
     device: str
     memory: Mapping[str, float]
-    """Bytes on each device, by what holds them."""
+    """Bytes on each device, by purpose."""
     capacity: float | None
-    """Bytes that a device has; None if unknown."""
+    """Memory of a device in bytes; None if unknown."""
     flops_forward: float
     """Floating-point operations of one cell, forward; a multiply-add is two."""
     flops_training: float
@@ -89,7 +89,7 @@ def plan(
     device: str | float = "Ascend 910",
     memory: float | None = None,
 ) -> Plan:
-    """Foresee parameters, memory, operations and days of a training; nothing is computed on the device.
+    """Estimate parameters, memory, operations and days of a training, without computing on the device.
 
     With width d, heads of k, L layers, inner width w of the value table and T tokens of a cell (its genes and CLS,
     filled up to whole chunks of 64), the matrix products of a cell take, forward and in multiply-adds,
@@ -98,25 +98,26 @@ def plan(
 
     for the layers (eight projections, K^T V and Q (K^T V)), the value embedding and the two decoders; an operation is
     half a multiply-add. Training takes three times that (forward, and gradients of tokens and weights), four times in
-    the layers if they are recomputed, for each view of a cell. Element by element work is left out.
+    the layers if they are recomputed, for each view of a cell. Elementwise operations are ignored.
 
     Memory is that of float32 weights, gradients and Adam's two moments, and of what the backward pass needs of a
-    micro-batch of `n_chunks` chunks: about 19 arrays of the tokens' size in a layer with its share of K^T V, one if
-    the layer is recomputed (and one whole layer at a time), with 5 + 4 w / d for the embedding and 7 for the decoders.
-    That is the least; on a CPU, where it was measured, MindSpore holds 5.4 times as much, which is what is told there.
+    micro-batch of `n_chunks` chunks: about 19 arrays of the tokens' size in a layer with its share of K^T V, one if the
+    layer is recomputed (and one whole layer at a time), with 5 + 4 w / d for the embedding and 7 for the decoders. This
+    is a lower bound. On a CPU, MindSpore was measured to hold 5.4 times as much, and the estimate for CPUs includes
+    this factor.
 
     Parameters
     ----------
     config
-        A preset, a TOML file or what would stand in one, as `pretrain` takes it.
+        A preset, a TOML file or a dict, as for `pretrain`.
     devices
-        Processes that train together, each with a device of its own.
+        Number of processes that train together, each with its own device.
     cells
-        Cells of the corpus, for the numbers of an epoch.
+        Number of cells of the corpus, for the estimates of an epoch.
     genes_per_cell
-        Expressed known genes of a typical cell.
+        Number of expressed known genes of a typical cell.
     utilisation
-        Share of the peak that is reached.
+        Share of the peak performance that is reached.
     device
         ``"Ascend 910"`` (256 TFLOP/s in half precision, 32 GB), ``"CPU"`` (this machine: the rate of a NumPy matrix
         product, measured now, and its memory) or the peak of a device in TFLOP/s.
@@ -125,12 +126,12 @@ def plan(
 
     Returns
     -------
-    The plan; its repr is a table. Warns (`DataWarning`) if the memory does not suffice.
+    The plan; its repr is a table. A `DataWarning` says if the memory is not sufficient.
 
     Raises
     ------
     InputError
-        A wrong configuration, or a number out of range.
+        The configuration is invalid, or a number is out of range.
 
     Examples
     --------

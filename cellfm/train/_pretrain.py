@@ -1,4 +1,4 @@
-"""`cf.train.pretrain`: a model from a corpus of shards."""
+"""`cf.train.pretrain`: train a model on a corpus of shards."""
 
 import dataclasses
 from contextlib import ExitStack
@@ -33,26 +33,27 @@ def pretrain(
     start: CellFM | None = None,
     backend: Backend = "auto",
 ) -> CellFM:
-    """Pretrain a model on a corpus, or go on with it (Zeng 2025, Methods, "Training").
+    """Pretrain a model on a corpus, or continue a run (Zeng 2025, Methods, "Training").
 
-    Genes of each cell are hidden and their values recovered, from the gene's token and from the cell's embedding.
-    The run can be stopped at any time, by Ctrl-C or a crash: the same call goes on from the last checkpoint and gives
-    the numbers that an uninterrupted run gives.
+    The values of some genes of each cell are hidden and predicted, from the gene's token and from the cell's embedding.
+    The run may be interrupted at any time, by Ctrl-C or a crash: the same call continues from the last checkpoint and
+    gives the same numbers as an uninterrupted run.
 
     Parameters
     ----------
     shards
-        A corpus that `cf.train.write_shards` wrote, or its folder.
+        A corpus from `cf.train.write_shards`, or its folder.
     config
         A preset (``"mini"``, ``"80M"``, ``"800M"``), a TOML file or a dict with the entries ``preset``, ``model``
         (fields of `ModelConfig`) and ``train`` (fields of `TrainConfig`).
     out
         Folder of the run. `cf.load_model` reads it.
     start
-        Model to start from; by default new weights are drawn.
+        Model to start from; by default weights are initialised at random.
     backend
-        What computes: ``"jax"`` (CPUs, NVIDIA GPUs, TPUs; all devices of all processes), ``"mindspore"`` (Ascend NPUs,
-        and CPUs), or ``"auto"``: MindSpore where there is an Ascend NPU, else JAX. A run may go on under the other.
+        Engine: ``"jax"`` (CPUs, NVIDIA GPUs, TPUs; all devices of all processes), ``"mindspore"`` (Ascend NPUs, and
+        CPUs), or ``"auto"``: MindSpore if there is an Ascend NPU, otherwise JAX. A run can continue with the other
+        engine.
 
     Returns
     -------
@@ -61,11 +62,11 @@ def pretrain(
     Raises
     ------
     InputError
-        A wrong configuration, shards of another vocabulary, a folder that holds another run.
+        The configuration is invalid, the shards have another vocabulary, or the folder holds another run.
     TrainingError
-        The loss is no number; the last good checkpoint is named.
+        The loss is NaN or infinite; the message names the last good checkpoint.
     TrainingStopped
-        Ctrl-C or SIGTERM; a KeyboardInterrupt, raised when a checkpoint is written.
+        After Ctrl-C or SIGTERM, when a checkpoint has been written; it is a KeyboardInterrupt.
 
     Examples
     --------
@@ -75,7 +76,7 @@ def pretrain(
     >>> cf.tl.embed(adata, "run")
     """
     engine = start_engine(backend)
-    rank, size = engine.join_processes()  # first of all: MindSpore's scheduler, which runs this too, never comes back
+    rank, size = engine.join_processes()  # first of all: MindSpore's scheduler, which runs this too, never returns
     corpus = shards if isinstance(shards, Corpus) else Corpus.open(shards)
     model_fields, train_config = read_config(config)
     if start is None:
