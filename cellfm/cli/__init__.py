@@ -1,4 +1,4 @@
-"""The command line, ``cellfm``: one command a file."""
+"""The command line ``cellfm``, with one command in each file."""
 
 from cellfm.cli._main import main
 

@@ -1,4 +1,4 @@
-"""The commands about tasks: ``cellfm annotate``."""
+"""The command ``cellfm annotate``."""
 
 import argparse
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from cellfm.errors import InputError
 
 
 def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
-    """Add the commands to those of the parser; what they tell goes to `say`."""
-    annotate = commands.add_parser("annotate", help="label the cells of a file by those of another")
+    """Add the command to the parser; its messages go to `say`."""
+    annotate = commands.add_parser("annotate", help="label the cells of a file with a labelled reference")
     annotate.add_argument("query", type=Path, metavar="QUERY", help=FILES_OF_CELLS)
     annotate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
     source = annotate.add_mutually_exclusive_group(required=True)
     source.add_argument("--reference", type=Path, metavar="REF", help="file of cells with labels, to learn from")
-    source.add_argument("--annotator", type=Path, metavar="FOLDER", help="annotator that was saved")
+    source.add_argument("--annotator", type=Path, metavar="FOLDER", help="saved annotator")
     annotate.add_argument("--labels-key", metavar="COLUMN", help="column of obs of the reference with the labels")
     annotate.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
     annotate.add_argument("--method", choices=("frozen", "lora", "full"), default="frozen", help="what is trained")
@@ -27,12 +27,12 @@ def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
     annotate.add_argument("--reference-layer", metavar="LAYER", help="the same for the reference")
     annotate.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
     add_gene_options(annotate, reference=True)
-    annotate.add_argument("--save-annotator", type=Path, metavar="FOLDER", help="keep what was fitted to the reference")
+    annotate.add_argument("--save-annotator", type=Path, metavar="FOLDER", help="save the fitted annotator")
     annotate.add_argument("--overwrite", action="store_true", help="replace the annotator in --save-annotator")
     annotate.add_argument("--all-genes", action="store_true", help="fit to all genes, not only to the shared ones")
     annotate.add_argument("--confidence", type=float, metavar="P", help="confidence below which cells are Unknown")
     annotate.add_argument("--distance", type=float, metavar="D", help="distance above which cells are Unknown")
-    clusters = "one label for a cluster: of a column of obs, or of small clusters that are found"
+    clusters = "one label per cluster: of a column of obs, or of small clusters of the embedding"
     annotate.add_argument("--majority-voting", nargs="?", const=True, default=False, metavar="COLUMN", help=clusters)
     annotate.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once")
     annotate.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")

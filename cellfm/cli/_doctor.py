@@ -1,4 +1,4 @@
-"""What `cellfm doctor` looks at: Python, packages, engines, devices, models, disk, memory, a file. No network."""
+"""Checks of `cellfm doctor`: Python, packages, engines, devices, models, disk, memory, a file; without network."""
 
 import json
 import platform
@@ -22,7 +22,7 @@ _ENOUGH_DISK = 2 * _GIB
 _ENOUGH_MEMORY = 4 * _GIB
 _ANEW = "install cellfm again as you did at first, with --force-reinstall after pip install"
 _PATIENCE = 180  # seconds for an engine to start; a slow disk needs them
-# In a process of its own: a crash of an engine is then reported and not suffered.
+# In a separate process, so that a crash of an engine can be reported.
 _PROBES = {
     "JAX": """
 import json
@@ -51,17 +51,17 @@ _EXPECTED = 64.0 * 64 * 65
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     status: Status
     detail: str
     fix: str = ""
-    """What to do; empty where nothing is wrong."""
+    """What to do; empty if nothing is wrong."""
 
 
 def diagnose(cells: Path | None = None, *, genome: str | None = None, **options: Any) -> list[Finding]:
-    """Look at all that cellfm needs to run, and at a file of cells; takes as long as the engines need to start.
+    """Check everything that cellfm needs, and optionally a file of cells; takes as long as the engines need to start.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def diagnose(cells: Path | None = None, *, genome: str | None = None, **options:
 
 
 def _cells(path: Path, genome: str | None, options: dict[str, Any]) -> list[Finding]:
-    """Whether a file of cells can be read, and what `cf.pp.check` says of it."""
+    """Whether a file of cells can be read, and the result of `cf.pp.check`."""
     from cellfm.cells.read import cell_format, read_cells
     from cellfm.cells.read_anndata import closing
     from cellfm.pp import check
@@ -129,7 +129,7 @@ def _package(name: str, needed: object, extra: str) -> Finding:
 
 
 def _engines() -> list[Finding]:
-    """Whether each engine computes, where, and what for."""
+    """Whether each engine computes, on which device, and for what."""
     findings, devices = [], {}
     for name in _PROBES:
         if name == "MindSpore" and not has_mindspore():

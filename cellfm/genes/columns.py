@@ -1,4 +1,4 @@
-"""Where a table of genes holds their names: `var_names`, the usual columns, or another one that clearly does."""
+"""Find the gene names of a table: `var_names`, the usual columns, or another column that clearly holds them."""
 
 import re
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from cellfm.settings import means_missing
 
 VAR_NAMES = "var_names"
 _MIN_KNOWN = 0.5
-"""Share of its entries that a column of names holds as known genes."""
+"""Share of known genes among the entries of a column of names."""
 _MIN_DIFFERENT = 0.9
-"""Share of these that are different genes: a column of the nearest gene of each peak has fewer."""
+"""Share of distinct genes among these; a column with the nearest gene of each peak has fewer."""
 _LENGTH_OF_ID, _LONGEST_ID = len("ENSG00000204287"), len("ENSG00000204287.13")
 
 
@@ -28,18 +28,18 @@ class Names:
     """Names of genes in one place."""
 
     column: str
-    """Where they stand: ``"var_names"`` or a column of `var`."""
+    """Location: ``"var_names"`` or a column of `var`."""
     whole: np.ndarray
-    """(n_vars,) str: what stands there."""
+    """(n_vars,) str: the names."""
     read: np.ndarray
     """(n_vars,) str: symbol or Ensembl id in it, ``""`` where there is none."""
 
 
 def read_names(var: pd.DataFrame, gene_key: str | None, is_gene: np.ndarray) -> list[Names]:
-    """Names in `var_names` and the usual columns, or in the column that is asked for.
+    """Names in `var_names` and the usual columns, or in the column that the user names.
 
-    Where symbol and Ensembl id stand in one word, both are read: they count as two places. Rows that are no genes have
-    none.
+    If a word holds both symbol and Ensembl id, both are read and count as two places. Rows that are not genes have no
+    names.
 
     Raises
     ------
@@ -61,12 +61,12 @@ def read_names(var: pd.DataFrame, gene_key: str | None, is_gene: np.ndarray) -> 
 
 
 def other_column(var: pd.DataFrame, vocab: Vocabulary, n_known: int) -> str | None:
-    """The one other column of `var` that clearly holds names of genes; None where none does, or several disagree.
+    """The only other column of `var` that clearly holds gene names; None if there is none, or if several disagree.
 
     Parameters
     ----------
     n_known
-        Genes that the usual places know; the column must know twice as many.
+        Number of known genes in the usual places; the column must have twice as many.
     """
     found: dict[str, np.ndarray] = {}
     for column in candidate_columns(var):
@@ -95,7 +95,7 @@ def usual_columns(var: pd.DataFrame) -> list[str]:
 
 
 def candidate_columns(var: pd.DataFrame) -> Iterator[str]:
-    """Columns of text that are none of the usual ones."""
+    """Columns of text with unusual names."""
     usual = usual_columns(var)
     for column in var.columns:
         kind = var[column].dtype

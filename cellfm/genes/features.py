@@ -1,4 +1,4 @@
-"""Which rows of `var` are human genes: antibodies, guides, peaks and genes of other species are not."""
+"""Find the rows of `var` that are human genes, and not antibodies, guides, peaks or genes of other species."""
 
 import re
 from collections.abc import Sequence
@@ -81,16 +81,16 @@ _MOUSE_NOTE = " (mouse)"
 
 @dataclass(frozen=True)
 class Features:
-    """What the rows of `var` are."""
+    """Types of the rows of `var`."""
 
     is_gene: np.ndarray
-    """(n_vars,) bool: human gene expression, as far as the table says."""
+    """(n_vars,) bool: human gene expression, according to the table."""
     left_out: dict[str, int]
-    """What the other rows are, as the table calls it, and how many of each there are."""
+    """Types of the other rows, as named in the table, and their numbers."""
     genomes: tuple[str, ...] = ()
-    """The genomes among which none could be chosen; empty where there is nothing to choose."""
+    """The genomes if none could be chosen; empty if there is no choice to make."""
     genome_column: str | None = None
-    """Where the genomes stand; None for prefixes of the names."""
+    """Column of the genomes; None for prefixes of the names."""
 
     @property
     def all_genes(self) -> bool:
@@ -98,7 +98,7 @@ class Features:
 
     @property
     def note(self) -> str | None:
-        """What is left out; None where nothing is."""
+        """A message about omitted rows; None if there are none."""
         if self.all_genes:
             return None
         n = int((~self.is_gene).sum())
@@ -106,7 +106,7 @@ class Features:
         return f"Only human gene expression is read; {rows} left out: {self._listed()}."
 
     def problem(self, where: str) -> str | None:
-        """What keeps the rows from being read as genes; None where nothing does. `where` is the name of the table."""
+        """The error if the rows cannot be read as genes; None if they can. `where` is the name of the table."""
         if self.genomes:
             first = self.genomes[0]
             rows = f"adata.var_names.str.startswith({first!r})"
@@ -128,7 +128,7 @@ class Features:
 
 
 def read_features(var: pd.DataFrame) -> Features:
-    """Tell genes from other rows by feature types, genomes and names that cannot be mistaken."""
+    """Distinguish genes from other rows by feature types, genomes and unmistakable names."""
     names = as_text(var.index)
     kinds = _types(var)
     kinds = np.full(len(var), None, object) if kinds is None else kinds
@@ -150,14 +150,13 @@ def read_features(var: pd.DataFrame) -> Features:
 
 
 def is_human(genome: str) -> bool:
-    """Whether a genome is one of man, by its name."""
+    """Whether a genome is human, by its name."""
     return bool(_HUMAN.match(genome)) and "_and_" not in genome
 
 
 def genomes_of(var: pd.DataFrame, names: np.ndarray | None = None) -> tuple[np.ndarray | None, str | None]:
-    """(n_vars,) the genome of each row, None where unknown, and the column that says so: None for prefixes of names.
-
-    None and None where nothing speaks of genomes.
+    """(n_vars,) the genome of each row, None if unknown, and its column, None for prefixes of names. None and None if
+    the table has no genomes.
     """
     names = as_text(var.index) if names is None else names
     for place in _columns(var, GENOME_COLUMNS):
@@ -185,7 +184,7 @@ def without_genome(names: np.ndarray) -> np.ndarray:
 
 
 def _types(var: pd.DataFrame) -> np.ndarray | None:
-    """(n_vars,) what each row is if it is no gene, else None; None where no column says so."""
+    """(n_vars,) the type of each row that is not a gene, else None; None if no column gives types."""
     known = _columns(var, TYPE_COLUMNS)
     for place in [*known, *(place for place in range(var.shape[1]) if place not in known)]:
         values = var.iloc[:, place]
@@ -236,7 +235,7 @@ def _judged(different: Sequence[str], *, trusted: bool) -> dict[str, str | None]
 
 
 def _add_named_otherwise(kinds: np.ndarray, names: np.ndarray) -> None:
-    """Say of rows, in place, what they are by names that no gene has."""
+    """Set, in place, the type of rows whose names cannot be gene names."""
     lines = _lines(names)
     small = f"\n{lines.lower()}\n".translate(_ONE_SIGN)
     for kind, parts, pattern in _NAMES:

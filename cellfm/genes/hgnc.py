@@ -1,4 +1,4 @@
-"""Other names of genes: previous symbols, aliases and Ensembl ids, from the table of the package or that of HGNC."""
+"""Synonyms of genes: previous symbols, aliases and Ensembl ids, from the table of the package or that of HGNC."""
 
 import hashlib
 import http.client
@@ -34,11 +34,11 @@ class Synonyms:
     names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Name to approved symbol and kind: ``"previous"``, ``"alias"`` or ``"ensembl"``."""
     ambiguous: frozenset[str] = frozenset()
-    """Names that several genes go by: never mapped."""
+    """Names shared by several genes, which are never mapped."""
     former: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Approved symbols of the genes that once had a name that is another gene's symbol now, or that several have."""
     sha256: str | None = None
-    """Checksum of the table, None without one."""
+    """Checksum of the table; None without a table."""
 
     def __hash__(self) -> int:
         return hash((self.sha256, len(self.names)))
@@ -47,27 +47,27 @@ class Synonyms:
         return len(self.names)
 
     def stands_for(self, name: str, symbol: str) -> bool:
-        """Whether a gene has or had a name beside its symbol."""
+        """Whether a gene has or had another name than its symbol."""
         return self.names.get(name, ("", ""))[0] == symbol or symbol in self.former.get(name, ())
 
 
 def load_synonyms(hgnc: str | Path | bool | None = None) -> Synonyms:
     """Other names of genes, from the table of the package or the HGNC complete set.
 
-    An approved symbol is never taken for another name of a gene. A previous symbol of one gene is, whatever it is an
-    alias of; a name that several genes had or have is ambiguous.
+    An approved symbol is never a synonym. A previous symbol of one gene is, even if it is also an alias of another; a
+    name that several genes had or have is ambiguous.
 
     Parameters
     ----------
     hgnc
         Path of the HGNC complete set (tab separated, with the columns `symbol`, `alias_symbol` and `prev_symbol`, and
         where there are `ensembl_gene_id` and `status`); ``"download"`` fetches it into `cf.settings.cache_dir`; None
-        takes the one that was fetched before, else the table of the package; False takes no other names.
+        takes the downloaded table if there is one, otherwise the table of the package; False uses no synonyms.
 
     Raises
     ------
     InputError
-        No such file, not such a table, or the fetched table was changed since.
+        The file does not exist, is not such a table, or was changed after the download.
     DownloadError
         The table could not be downloaded; the message says how to do without.
     """
@@ -164,7 +164,7 @@ def _spread(table: pd.DataFrame, column: str) -> dict[str, set[str]]:
 
 
 def _download() -> Path:
-    """Fetch the table into the cache, with its checksum beside it; say so when it is not the one from before."""
+    """Download the table into the cache, with its checksum; warn if it differs from the previous one."""
     path = _cached()
     logger.info("fetching the HGNC table from %s", URL)
     try:

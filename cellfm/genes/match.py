@@ -1,4 +1,4 @@
-"""Which gene of a vocabulary each row of `var` is, by whatever name it goes."""
+"""Match each row of `var` to a gene of a vocabulary, by any of its names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ from cellfm.genes.problems import Contradictions, advice_on_names, species_of
 from cellfm.genes.vocabulary import Vocabulary
 
 MIN_KNOWN_GENES = 200
-"""Fewer known genes say too little of a cell."""
+"""Minimum number of known genes to describe a cell."""
 
 FEW_CONTRADICTIONS = 0.03
 """Share of the genes with two known names that may disagree, since names of clones change hands over the years: up to
 0.02 in 57 public sets."""
 
 MAX_NAMES_OF_A_GENE = 3
-"""An id that more names share does not tell which gene it is."""
+"""An id that more names share does not identify a gene."""
 
 HOW = ("symbol", "ensembl", "restored", "previous", "alias", "none")
-"""How a gene was matched; ``"restored"`` is a symbol as R, a spreadsheet or making names unique has changed it."""
+"""Ways to match a gene; ``"restored"`` is a symbol that R, a spreadsheet or making names unique had changed."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class GeneMatch:
     names: np.ndarray
     """(n_vars,) str: the names that matched best."""
     matched_by: np.ndarray
-    """(n_vars,) str: the name of each gene that was matched, wherever it stands."""
+    """(n_vars,) str: the name by which each gene was matched."""
     column: str
-    """Where those names stand: ``"var_names"`` or a column of `var`."""
+    """Location of these names: ``"var_names"`` or a column of `var`."""
     n_genes: int
     """Rows of the table that are genes; antibodies, guides, peaks and genes of other species are not."""
     ambiguous: np.ndarray
-    """(n_vars,) bool: the name stands for several genes, and none of them was chosen."""
+    """(n_vars,) bool: the name is shared by several genes, and none was chosen."""
     contradictions: Contradictions = field(default_factory=Contradictions)
     """Rows to which two places give the names of different genes."""
     guessed: bool = False
-    """Whether `column` is none of the usual ones, and was not asked for."""
+    """Whether `column` is unusual and was not named by the user."""
     others: tuple[str, ...] = ()
     """Columns of `var` that were not read."""
 
@@ -60,12 +60,12 @@ class GeneMatch:
 
     @property
     def n_distinct(self) -> int:
-        """Genes of the vocabulary that are there at least once."""
+        """Number of distinct genes of the vocabulary in the table."""
         return len(np.unique(self.ids[self.ids > 0]))
 
     @property
     def guess(self) -> str | None:
-        """Where the names were found unasked, and how to choose; None where they stand in a usual place."""
+        """A message if the names are in an unusual column; None otherwise."""
         if not self.guessed:
             return None
         return (
@@ -74,7 +74,7 @@ class GeneMatch:
         )
 
     def repeated(self) -> np.ndarray:
-        """(n_vars,) bool: another row before it is the same gene."""
+        """(n_vars,) bool: an earlier row is the same gene."""
         return (self.ids > 0) & pd.Series(self.ids).duplicated().to_numpy()
 
 
@@ -88,20 +88,20 @@ def find_genes(
 ) -> GeneMatch:
     """Match genes by symbol or Ensembl id (with or without version, or both in one word), gene by gene.
 
-    The place that matches the most genes leads: `var_names`, one of the usual columns of `var`, or where these know
-    less than half of the genes another column that clearly holds names. For genes without a match there the others are
-    read. Names that are left are read as R, Seurat and spreadsheets change them, as previous symbols, as aliases, and
-    without the number that made them unique, in this order.
+    The place that matches the most genes has priority: `var_names`, one of the usual columns of `var`, or, if these
+    match less than half of the genes, another column that clearly holds names. The other places are used for genes
+    without a match there. Remaining names are matched as changed by R, Seurat and spreadsheets, as previous symbols, as
+    aliases, and without the number that made them unique, in this order.
 
     Parameters
     ----------
     gene_key
-        Column of `var` to read, and no other; ``"var_names"`` reads the index alone.
+        The only column of `var` to read; ``"var_names"`` reads only the index.
     synonyms
         Previous symbols, aliases and Ensembl ids of approved symbols. They also bridge to genes for which the
         vocabulary itself uses another name than the approved symbol.
     features
-        Which rows are genes, where it is known already; other rows match nothing.
+        The rows that are genes, if already known; other rows are not matched.
 
     Raises
     ------
@@ -146,14 +146,14 @@ def require_genes(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -
     Raises
     ------
     InputError
-        Fewer than `least` genes of the vocabulary are there, or two columns name different genes.
+        Fewer than `least` genes of the vocabulary are in the table, or two columns name different genes.
     """
     if problem := genes_problem(match, vocab, least, where):
         raise InputError(problem)
 
 
 def genes_problem(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -> str | None:
-    """What is wrong with data with too few known genes, or contradicting names; None where nothing is."""
+    """The error for data with too few known genes or contradicting names; None if there is no problem."""
     if match.n_distinct >= least:
         return match.contradictions.problem
     shown = ", ".join(repr(name) for name in match.names[:5])

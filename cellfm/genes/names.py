@@ -1,4 +1,4 @@
-"""How names of genes are written: joined with ids, changed by R, Seurat or Excel, made unique."""
+"""Spellings of gene names: joined with ids, changed by R, Seurat or Excel, made unique."""
 
 import re
 from collections.abc import Collection

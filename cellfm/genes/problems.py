@@ -1,4 +1,4 @@
-"""What is wrong with the names of genes, and what to do about it."""
+"""Diagnose problems with gene names, and give advice."""
 
 import re
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ _SHOWN = 5
 
 
 def species_of(names: np.ndarray, vocab: Vocabulary, n_known: int) -> str | None:
-    """The species that names are of where it is another than human."""
+    """The species of the names, if it is not human."""
     text = [str(name) for name in names]
     for start, species in _SPECIES.items():
         if sum(name.startswith(start) for name in text) > n_known:
@@ -47,7 +47,7 @@ def species_of(names: np.ndarray, vocab: Vocabulary, n_known: int) -> str | None
 
 
 def advice_on_names(names: np.ndarray, vocab: Vocabulary, n_known: int, columns: Sequence[str] = ()) -> str:
-    """What to do where too few genes are known, by what the names look like.
+    """Advice if too few genes are known, depending on what the names look like.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Columns and names as text, by one law under every pandas."""
+"""Convert columns and names to text in the same way under every version of pandas."""
 
 import numpy as np
 import pandas as pd

@@ -23,7 +23,7 @@ _PUBLISHED_COLUMNS = {"HGNC_gene": "symbol", "biotype": "biotype"}
 
 
 class Vocabulary:
-    """Genes in the order of a model's gene table; a gene's id is its place here plus 1, and 0 is padding.
+    """Genes in the order of a model's gene table; a gene's id is its position plus 1, and 0 is padding.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Vocabulary:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the symbols in their order: what decides whether weights fit."""
+        """SHA-256 of the symbols in their order, which decides whether weights fit."""
         return hashlib.sha256("\n".join(self.symbols).encode()).hexdigest()
 
     @cached_property
@@ -71,11 +71,11 @@ class Vocabulary:
         return {ensembl: i for i, ensembl in ids if ensembl}
 
     def id_of(self, symbol: str) -> int:
-        """Gene id of a symbol, 0 where unknown."""
+        """Gene id of a symbol, 0 if unknown."""
         return self._id_of_symbol.get(symbol, 0)
 
     def find_symbols(self, names: np.ndarray) -> np.ndarray:
-        """Gene ids of symbols, int32; 0 where unknown."""
+        """Gene ids of symbols, int32; 0 if unknown."""
         return np.fromiter((self._id_of_symbol.get(name, 0) for name in names), np.int32, len(names))
 
     def find_ensembl(self, names: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Cells of a table through a model: matched to its genes, checked before any work, encoded block by block."""
+"""Run the cells of a table through a model: match genes, check everything before any work, encode block by block."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,11 +33,11 @@ from cellfm.model import Encoded
 
 _SHOWN = 3  # names in a message
 _DECIDE = ("weights_sha256", "vocabulary_sha256", "precision", "random_state")
-"""What makes two embeddings of the same cell different, as the records of runs name it."""
+"""Facts in the record of a run that determine the embedding of a cell."""
 
 
 class Encoder(Protocol):
-    """What tools need of a model."""
+    """The parts of a model that tools need."""
 
     config: ModelConfig
     vocab: Vocabulary
@@ -52,26 +52,26 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class CellInput:
-    """Cells in terms of a model's genes: what it takes is there, and is what it should be."""
+    """Checked cells, in terms of a model's genes."""
 
     counts: Matrix
     """Counts of all measured genes."""
     match: GeneMatch
     """The model's id of each of these genes."""
     values: Matrix | None = None
-    """Values of the user's own, in place of log1p of counts per 10,000."""
+    """The user's values, which replace log1p of counts per 10,000."""
 
     def tokens(
         self, max_genes: int, random_state: int, *, n_cells: int = BLOCK_CELLS, of: slice | None = None
     ) -> Iterator[tuple[slice, TokenBatch]]:
-        """Cells in order, in blocks of `n_cells`: all, or those of a span."""
+        """Cells in order, in blocks of `n_cells`: all cells, or those of a span."""
         for span, block, own in self._blocks(n_cells, of):
             yield span, tokenize(block, self.match.ids, max_genes=max_genes, random_state=random_state, values=own)
 
     def known_tokens(
         self, max_genes: int, random_state: int, *, of: slice | None = None
     ) -> Iterator[tuple[slice, TokenBatch, np.ndarray]]:
-        """As `tokens`, with the fingerprint of each cell, which another thread computes meanwhile."""
+        """As `tokens`, with the fingerprint of each cell, which another thread computes at the same time."""
         with ThreadPoolExecutor(1, thread_name_prefix="cellfm-fingerprint") as pool:
             for span, block, own in self._blocks(BLOCK_CELLS, of):
                 waiting = pool.submit(self._fingerprints, block, own)
@@ -79,14 +79,14 @@ class CellInput:
                 yield span, found, waiting.result()
 
     def fingerprints(self, of: slice | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """What tells each cell from any other that a model sees differently, in blocks; see `cells.fingerprint`."""
+        """Fingerprints of the cells' input to the model, in blocks; see `cells.fingerprint`."""
         for span, block, own in self._blocks(BLOCK_CELLS, of):
             yield span, self._fingerprints(block, own)
 
     def _blocks(
         self, n_cells: int, of: slice | None
     ) -> Iterator[tuple[slice, sp.csr_matrix, sp.csr_matrix | np.ndarray | None]]:
-        """Cells in order: their span, their counts, and their values of the user's own where there are any."""
+        """Cells in order: their span, their counts, and the user's values if there are any."""
         for span, block in self.counts.blocks(n_cells, of):
             if self.values is not None:
                 _check_block(block, self.counts.name)
@@ -106,7 +106,7 @@ class CellInput:
         return replace(self, counts=rows(self.counts), values=None if self.values is None else rows(self.values))
 
     def facts(self, model: Encoder, random_state: int) -> dict[str, str | int | None]:
-        """What the record of a run says of where an embedding comes from."""
+        """The facts that a record keeps about the origin of an embedding."""
         return {
             "model": model.name,
             "weights_sha256": model.weights_hash,
@@ -122,7 +122,7 @@ class CellInput:
 
 
 def read_input(adata: AnnData, vocab: Vocabulary, options: InputOptions | None = None) -> CellInput:
-    """Find the matrix and the genes, and refuse what a model cannot take.
+    """Find the matrix and the genes, and refuse data that a model cannot read.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def embed_known_cells(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of all cells, or of a span of them, (n_cells, d_model) float32, and their fingerprints, (n_cells,).
 
-    Blocks are read and turned into tokens while the one before is computed.
+    Blocks are read and tokenised while the previous one is computed.
     """
     span = slice(0, cells.counts.n_cells) if of is None else of
     embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
@@ -210,10 +210,10 @@ def stored_or_new_embedding(
     batch_size: int | None = None,
     random_state: int = 0,
 ) -> np.ndarray:
-    """The embedding in ``obsm[key]`` where it is the one that this model gives, else a new one; nothing is written.
+    """The embedding in ``obsm[key]`` if this model would give the same, otherwise a new one; nothing is written.
 
-    It is taken where the record of its run names the same model, and holds the fingerprint of each cell with its
-    embedding: of all of them, in any order, or of more cells than there are left.
+    It is used if the record of its run names the same model and contains the fingerprint of each cell with its
+    embedding, in any order; the record may contain further cells.
     """
     if key in adata.obsm:
         stored = np.asarray(adata.obsm[key])
@@ -232,13 +232,13 @@ class _Reason:
 
     text: str
     unexpected: bool = False
-    """Whether the user may think that it is."""
+    """Whether the user may expect it to be used."""
 
 
 def _why_not(
     stored: np.ndarray, record: Mapping[str, Any], model: Encoder, cells: CellInput, random_state: int
 ) -> _Reason | None:
-    """Why a stored embedding is not used; None where it is the one that the model gives."""
+    """Why a stored embedding is not used; None if it is used."""
     wanted = cells.facts(model, random_state)
     if not record:
         return _Reason("no record says what it was made from")
@@ -314,7 +314,7 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
 
 
 def _one_row_a_gene(match: GeneMatch, counts: Matrix) -> GeneMatch:
-    """Of rows that are the same gene the one that most cells express: values of the user cannot be added up."""
+    """Keep, of rows with the same gene, the one that most cells express, because the user's values cannot be summed."""
     repeated = match.repeated()
     rows = np.flatnonzero(np.isin(match.ids, match.ids[repeated]) & (match.ids > 0))
     if not len(rows):
@@ -349,7 +349,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _check_block(block: sp.csr_matrix, name: str) -> None:
-    """Look at all values of data on disk too, of which only a sample was checked before the start."""
+    """Check all values of a block, because only a sample of data on disk was checked before."""
     found = describe(block.data)
     if found.kind in ("negative", "not finite"):
         raise InputError(f"{name} has {found}. Nothing was written.")

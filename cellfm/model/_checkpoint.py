@@ -34,7 +34,7 @@ def write_model(
     overwrite: bool = False,
     half: bool = False,
 ) -> str:
-    """Write a model folder, whole or not at all.
+    """Write a model folder, completely or not at all.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def write_model(
 
 
 def check_model_folder(folder: str | Path, *, overwrite: bool) -> None:
-    """Refuse a folder that a model cannot be written to, before any long work.
+    """Refuse, before any long work, a folder to which a model cannot be written.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, Weights, dict[str
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` says of a model folder."""
+    """The content of ``config.json``."""
     path = folder / CONFIG_FILE
     if not path.exists():
         raise InputError(f"{folder} is not a model folder: it holds no {CONFIG_FILE}.")

@@ -1,4 +1,4 @@
-"""MindSpore's ``.ckpt`` files, read and written without MindSpore: only the tensors asked for are ever in memory.
+"""Read and write MindSpore's ``.ckpt`` files without MindSpore; only the requested tensors are loaded.
 
 The file is a protobuf message ``Checkpoint { repeated Value { tag = 1; TensorProto tensor = 2 } value = 1 }`` with
 ``TensorProto { repeated int64 dims = 1; string tensor_type = 2; bytes tensor_content = 3 }``; large tensors are split
@@ -37,7 +37,7 @@ _CRC_FOOTER = 17  # b"crc_num" and ten bytes, written when MindSpore is asked fo
 
 @dataclass
 class Entry:
-    """Where a tensor lies in the file."""
+    """The position of a tensor in the file."""
 
     name: str = ""
     type_name: str = ""
@@ -67,12 +67,12 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
 
     Returns
     -------
-    The tensors by name, and the names that were passed over.
+    The tensors by name, and the names that were skipped.
 
     Raises
     ------
     CheckpointError
-        The file is no MindSpore checkpoint, is cut short or damaged.
+        The file is not a MindSpore checkpoint, or is truncated or damaged.
     """
     tensors: dict[str, np.ndarray] = {}
     passed_over: list[str] = []
@@ -87,7 +87,7 @@ def read_ckpt(path: Path, keep: Callable[[str], bool]) -> tuple[dict[str, np.nda
 
 
 def write_ckpt(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write float32 tensors by name, whole or not at all."""
+    """Write float32 tensors by name, completely or not at all."""
     with atomic_file(path) as partial, partial.open("wb") as file:
         for name, array in tensors.items():
             content = memoryview(np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8))

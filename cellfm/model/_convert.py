@@ -22,21 +22,21 @@ def convert(
 ) -> Path:
     """Convert a published or fine-tuned ``.ckpt`` file to a model folder, or a model folder to a ``.ckpt`` file.
 
-    There and back gives the same bits. Training state of the file is left out.
+    Converting back gives the same bits. Training state is left out.
 
     Parameters
     ----------
     source
-        A ``.ckpt`` file or a model folder: it decides the direction.
+        A ``.ckpt`` file or a model folder, which determines the direction.
     target
         The folder or the ``.ckpt`` file to write.
     vocabulary
-        Gene table of a ``.ckpt`` file: a published ``.csv``, a ``vocabulary.tsv``, a model folder or a `Vocabulary`.
-        A model folder brings its own.
+        Gene table of a ``.ckpt`` file: a published ``.csv``, a ``vocabulary.tsv``, a model folder or a `Vocabulary`. A
+        model folder has its own.
     n_heads
-        Heads of a ``.ckpt`` file whose width is not a published one.
+        Number of heads of a ``.ckpt`` file with an unpublished width.
     overwrite
-        Replace what is at `target`.
+        Replace an existing `target`.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def convert(
     Raises
     ------
     InputError
-        Something needed is missing or of the wrong kind, `target` exists or cannot be written.
+        An argument is missing or invalid, or `target` exists or cannot be written.
     CheckpointError
         The source is damaged, or does not fit the vocabulary.
     """
@@ -62,7 +62,7 @@ def convert(
 
 
 def write_published(path: Path, weights: Weights) -> None:
-    """Write weights as a ``.ckpt`` under their published names, whole or not at all."""
+    """Write weights as a ``.ckpt`` under their published names, completely or not at all."""
     write_ckpt(path, {published_name(name): array for name, array in weights.items()})
 
 

@@ -1,4 +1,4 @@
-"""An embedding in pieces kept on disk: an ended run goes on from them, and several processes share them out."""
+"""An embedding saved in pieces, so that interrupted runs can continue and several processes can divide the work."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ _N_SAMPLED = 16
 
 @dataclass(frozen=True)
 class Part:
-    """One of several shares of the work: ``Part(0, 4)`` is the first of four."""
+    """One of several parts of the work: ``Part(0, 4)`` is the first of four."""
 
     number: int
     of: int
@@ -38,7 +38,7 @@ class Part:
         Raises
         ------
         InputError
-            The text is something else, or I is not one of 1 to N.
+            The text has another form, or I is not from 1 to N.
         """
         number, _, of = text.partition("/")
         if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
@@ -52,14 +52,14 @@ class EmbeddingCheckpoint:
     Parameters
     ----------
     folder
-        Made where it is not there.
+        Created if it does not exist.
     model, cells, random_state
-        What the embedding is made from; a folder goes on only with the same.
+        The origin of the embedding; a folder can only continue with the same.
 
     Raises
     ------
     InputError
-        The folder holds pieces of another embedding, or something else, or cannot be written.
+        The folder holds pieces of another embedding or other files, or cannot be written.
     """
 
     def __init__(self, folder: str | Path, model: Encoder, cells: CellInput, random_state: int) -> None:
@@ -77,15 +77,15 @@ class EmbeddingCheckpoint:
         return _n_pieces(self.n_cells)
 
     def missing(self, part: Part | None = None) -> list[int]:
-        """EmbeddingCheckpoint that are not there yet, of all or of one part."""
+        """Missing pieces, of the whole or of one part."""
         return [piece for piece in self._share(part) if not self._path(piece).exists()]
 
     def trust(self, pieces: Iterable[int]) -> None:
-        """Take pieces for those of these cells, because the same command has just made them."""
+        """Trust the pieces, because the same command has just written them."""
         self._verified.update(pieces)
 
     def compute(self, part: Part | None = None, *, batch_size: int | None = None) -> None:
-        """Embed what is missing, of all or of one part; each piece is kept as soon as it is whole.
+        """Compute the missing pieces, of the whole or of one part; each piece is saved when it is complete.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class EmbeddingCheckpoint:
         Raises
         ------
         InputError
-            EmbeddingCheckpoint are; the message lists them.
+            Pieces are missing; the message lists them.
         """
         if missing := self.missing():
             raise InputError(
@@ -129,7 +129,7 @@ class EmbeddingCheckpoint:
         Raises
         ------
         InputError
-            EmbeddingCheckpoint are missing, damaged, or of cells whose counts have changed since.
+            Pieces are missing or damaged, or the counts of their cells have changed since.
         """
         self.require_all()
         embedding = np.empty((self.n_cells, self.model.config.d_model), np.float32)
@@ -142,7 +142,7 @@ class EmbeddingCheckpoint:
         return embedding, fingerprints
 
     def _verify(self, piece: int) -> None:
-        """Check once that the counts of the cells of a piece are still those that it was made from."""
+        """Check once that the counts of a piece's cells have not changed."""
         if piece in self._verified:
             return
         span = self._span(piece)
@@ -204,7 +204,7 @@ class EmbeddingCheckpoint:
 
 
 def remove_pieces(folder: Path, n_cells: int) -> None:
-    """Remove the pieces of so many cells and their folder, and nothing else."""
+    """Remove the pieces of a number of cells and their folder, and nothing else."""
     pieces = range(_n_pieces(n_cells))
     files = [path(folder, piece) for piece in pieces for path in (_path, _known_path)]
     for path in (*files, folder / _FACTS):
@@ -228,7 +228,7 @@ def _known_path(folder: Path, piece: int) -> Path:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Write a .npy file; NumPy writes without Python's files, and does not hear when the disk is full."""
+    """Write a .npy file through a Python file, because NumPy does not notice a full disk."""
     content = io.BytesIO()
     np.save(content, array)
     path.write_bytes(content.getbuffer())
@@ -241,7 +241,7 @@ def _sample(cells: CellInput) -> list[sp.csr_matrix]:
 
 
 def _digest(sample: Sequence[sp.csr_matrix]) -> str:
-    """Of a sample, before any work: other data would have to agree in every cell of it."""
+    """Fingerprint of a sample of cells, to recognise other data before any work."""
     digest = hashlib.sha256()
     for row in sample:
         digest.update(row.indices.astype(np.int64).tobytes() + row.data.astype(np.float64).tobytes())
@@ -249,7 +249,7 @@ def _digest(sample: Sequence[sp.csr_matrix]) -> str:
 
 
 def _ranges(numbers: Sequence[int], most: int = 8) -> str:
-    """Numbers in words, neighbours drawn together."""
+    """Numbers as text, with consecutive ones joined as ranges."""
     groups = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) > 1) + 1)
     said = [str(group[0]) if len(group) == 1 else f"{group[0]} to {group[-1]}" for group in groups[:most]]
     return ", ".join(said) + (" ..." if len(groups) > most else "")

@@ -1,4 +1,4 @@
-"""The network at work: ragged tokens in, ragged arrays out, in batches of few shapes, by either engine."""
+"""Run the network on ragged tokens, in batches of few shapes, with either engine; returns ragged arrays."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ class Encoder:
 
     @contextmanager
     def clear_memory_errors(self) -> Iterator[None]:
-        """A block that says which batch size should fit where the device runs out of memory."""
+        """A block whose error says which batch size should fit if the device runs out of memory."""
         try:
             with self.network.memory_checked():
                 yield
@@ -50,7 +50,9 @@ class Encoder:
             raise error.advised(self.n_chunks, self.chunks_of_a_cell) from error
 
     def prepare(self, n_tokens: int) -> None:
-        """Prepare for so many tokens: the last few of them get batches of the shape of the first, and the same bits."""
+        """Prepare for a number of tokens, so that the last ones use batches of the same shape and give the same
+        bits.
+        """
         self.network.prepare(n_tokens)
         self._expected = max(self._expected, n_tokens // self._cut["length"])
 
@@ -95,7 +97,7 @@ class Encoder:
     def contributions(
         self, batch: TokenBatch, directions: np.ndarray, layer: int, batch_size: int | None
     ) -> dict[str, np.ndarray]:
-        """What CLS takes in a layer along directions (m, d); see `Contributions` for the shapes."""
+        """Contributions in a layer along directions (m, d); see `Contributions` for the shapes."""
         m = len(directions)
         results = {
             "genes": np.empty((len(batch.gene_ids), m), np.float32),
@@ -114,7 +116,7 @@ class Encoder:
     def computed(
         self, batch: TokenBatch, batch_size: int | None, compute: Callable[[Chunks], Any]
     ) -> Iterator[tuple[np.ndarray, Chunks, Any]]:
-        """Cells computed together, how they lie, and what came out."""
+        """Cells of each batch, their chunks, and the outputs."""
         running: deque[tuple[np.ndarray, Chunks, Any]] = deque()
         for cells, chunks in self._batches(batch, batch_size):
             running.append((cells, chunks, compute(chunks)))
@@ -155,5 +157,5 @@ class Encoder:
 
 
 def chunks_on_cpu(config: ModelConfig) -> int:
-    """Chunks computed at once: as many as is fast."""
+    """Chunks computed at once: the fastest number."""
     return _CHUNKS_WIDE if config.d_model >= _WIDE else _CHUNKS_NARROW

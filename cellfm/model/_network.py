@@ -1,4 +1,4 @@
-"""The network in use: its functions compiled by an engine, in the short form where there is one."""
+"""The compiled network of a model, in the faster form if there is one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +43,7 @@ class CompiledNetwork:
         self._contributions: dict[int, Callable[..., Any]] = {}
 
     def prepare(self, n_tokens: int) -> None:
-        """Fold the first layer as soon as the tokens that have come, and those to come, pay for it."""
+        """Precompute tables of the first layer as soon as there are enough tokens to make this faster."""
         self._n_tokens += n_tokens
         if self._min_tokens < self._n_tokens and "tables" not in self._of_cells:
             tables = self.engine.place(self.engine.compile(inference.precompute_tables, self._of_cells)())

@@ -1,4 +1,4 @@
-"""Published checkpoints: their parameter names, what else they hold, and the shape of the network they imply."""
+"""Read published checkpoints: parameter names, training state to skip, and the shape of the network."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from cellfm.io.messages import counted
 from cellfm.model._ckpt import read_ckpt
 from cellfm.nn.parameters import Weights, parameter_shapes
 
-# Optimizer state and training-only parts: known, passed over.
+# Optimizer state and other training-only entries, which are skipped.
 _TRAINING_ONLY = re.compile(
     r"(moment[12]|ST_enc)\.|(ST_emb|global_step|learning_rate|beta[12]_power|scale_sense"
     r"|current_iterator_step|last_overflow_iterator_step)$"
@@ -52,7 +52,7 @@ def published_name(name: str) -> str:
 
 
 def is_training_state(name: str) -> bool:
-    """Whether an entry of a published file is known and of no use after training."""
+    """Whether an entry of a published file is training state."""
     return _TRAINING_ONLY.match(_PREFIX.sub("", name)) is not None
 
 
