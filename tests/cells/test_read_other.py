@@ -150,7 +150,7 @@ def test_names_are_not_made_unique_and_mouse_tables_lie_the_right_way(tmp_path: 
     [
         ("cell,x,y\n" + "".join(f"c{i},{i},2\n" for i in range(30)), "neither carries names of human genes"),
         ("gene,cell,count\n" + "".join(f"TP53,c{i},2\n" for i in range(30)), "a long table"),
-        (",TP53,CD4\nc1,1,2\n" + "c2,1,2\n" * 60 + "c3,1,many\n", "no table of numbers .*'many'"),
+        (",TP53,CD4\nc1,1,2\n" + "c2,1,2\n" * 60 + "c3,1,many\n", "not a table of numbers .*'many'"),
         (",TP53,CD4\nc1,1,2\nc2,1,many\n" + "c3,1,2\n" * 60, "column 3 holds 'many' among numbers"),
     ],
 )

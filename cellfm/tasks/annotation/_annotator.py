@@ -1,4 +1,4 @@
-"""A fitted annotator: cells to cell types, with how sure it is of them."""
+"""`Annotator`: a fitted classifier of cell types, with calibrated confidence."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,34 +20,34 @@ from cellfm.tasks.annotation._prediction import Prediction
 from cellfm.tasks.annotation._reject import Reference
 
 FEW_SHARED = 0.8
-"""Share of the reference's genes in the query below which the user is told."""
+"""Share of the reference's genes in the query below which the user is warned."""
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """A classifier of cell types on a model; made by `cf.tl.fit_annotator`."""
+    """A classifier of cell types on a model, fitted by `cf.tl.fit_annotator`."""
 
     model: CellFM
-    """The model below the head: the one that was given, or what fine-tuning made of it."""
+    """The model below the head, fine-tuned or not."""
     classes: tuple[str, ...]
     """Names of the classes, sorted."""
     method: str
     """``"frozen"``, ``"lora"`` or ``"full"``."""
     head: Head = field(repr=False)
     reference: Reference = field(repr=False)
-    """Where the classes lie, for the distance."""
+    """Means and covariance of the classes, for the distance."""
     gene_ids: np.ndarray = field(repr=False)
     """(n_genes,) int32: ids of the reference's genes in the vocabulary."""
     history: pd.DataFrame = field(repr=False)
-    """How the head was fitted: a row for each validation, and for a frozen head of one layer one for the end."""
+    """History of the fit: a row for each validation, or a single row for a frozen head of one layer."""
     temperature: float
-    """Logits are divided by it."""
+    """Temperature by which logits are divided."""
     confidence_threshold: float
     """Confidence below which cells are unknown."""
     distance_threshold: float
     """Distance above which cells are unknown."""
     n_cells: int
-    """Labelled cells that it was fitted to."""
+    """Number of labelled cells it was fitted to."""
     random_state: int = 0
     """Seed of the sample of genes that is drawn from cells with more genes than the model takes."""
     colors: tuple[str, ...] = field(default=(), repr=False)
@@ -65,11 +65,11 @@ class Annotator:
         confidence_threshold: float | None = None,
         distance_threshold: float | None = None,
     ) -> pd.DataFrame:
-        """Labels of the cells of a table; nothing is written to it. See `cf.tl.annotate` for the parameters.
+        """Predict labels of the cells of a table, without writing to it. See `cf.tl.annotate` for the parameters.
 
         Returns
         -------
-        A row for each cell: label (``"Unknown"`` where it is rejected), raw_label, confidence, distance.
+        DataFrame, a row for each cell: label (``"Unknown"`` if rejected), raw_label, confidence, distance.
         """
         least, most = self.thresholds(confidence_threshold, distance_threshold)
         adata = select(adata)
@@ -91,13 +91,13 @@ class Annotator:
     def predict_cells(
         self, cells: CellInput, *, embedding: np.ndarray | None = None, batch_size: int | None = None
     ) -> Prediction:
-        """What it says of cells.
+        """Predictions for cells.
 
         Parameters
         ----------
         embedding
-            (n_cells, d_model) their embedding by the model that the annotator was fitted with, if it is there. Only
-            a head on the frozen model's CLS can use it.
+            (n_cells, d_model) embedding of the cells by the annotator's model, if available. Only a head on the frozen
+            model's CLS can use it.
         """
         if embedding is not None and self.method == "frozen" and isinstance(self.head, MLPHead):
             logits = self.head.mlp.logits(embedding)
@@ -108,7 +108,7 @@ class Annotator:
         return Prediction.of(calibrated(logits, self.temperature), embedding, self.reference)
 
     def thresholds(self, confidence: float | None, distance: float | None) -> tuple[float, float]:
-        """Those of the user where given, else those chosen on validation.
+        """The thresholds of the user if given, otherwise those chosen on validation.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class Annotator:
         return least, self.distance_threshold if distance is None else distance
 
     def check_genes(self, cells: CellInput) -> None:
-        """Refuse cells that share no gene with the reference; warn where they lack many of its genes.
+        """Refuse cells that share no gene with the reference; warn if they lack many of its genes.
 
         Raises
         ------
@@ -140,7 +140,7 @@ class Annotator:
             )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a folder with ``annotator.json``, ``head.safetensors`` and, where its name does not tell, the model.
+        """Save a folder with ``annotator.json``, ``head.safetensors`` and, unless its name identifies it, the model.
 
         Raises
         ------
@@ -153,17 +153,17 @@ class Annotator:
 
     @classmethod
     def load(cls, path: str | Path, model: str | Path | CellFM | None = None) -> "Annotator":
-        """Read a folder that `save` wrote.
+        """Load a folder from `save`.
 
         Parameters
         ----------
         model
-            The model that it was fitted with, if it is in memory or has moved; by default it is found by itself.
+            The model it was fitted with, if it is in memory or has moved; by default it is found automatically.
 
         Raises
         ------
         CheckpointError
-            A file is missing or damaged, or the model is another one.
+            A file is missing or damaged, or the model is a different one.
         """
         from cellfm.tasks.annotation._files import read_annotator
 

@@ -1,4 +1,4 @@
-"""Genes: embeddings, modules and what they are enriched for, function, and what reads them."""
+"""Genes: embeddings, modules, enrichment, function, attention and contributions."""
 
 from cellfm.tasks.genes._attention import (
     ATTENTION_SCORE,

@@ -1,4 +1,6 @@
-"""Attention read exactly: whose keys a reader's query matches best within each cell; and expression ranked beside."""
+"""Exact attention scores: rank the genes of each cell by the match of their keys to a reader's query, and by
+expression.
+"""
 
 from collections.abc import Iterator
 
@@ -15,18 +17,18 @@ from cellfm.model._cells import CellInput
 from cellfm.nn.parameters import NEGLIGIBLE
 
 BLOCK_CELLS = 256
-"""Cells whose queries and keys are held at once."""
+"""Number of cells whose queries and keys are held at once."""
 ATTENTION_SCORE, EXPRESSION_SCORE = 0, 1
 """Columns of scores. The second is the control: the same statistic with a gene's expression in place of its score."""
 LEAST_GENES = 3
-"""Fewer genes have no rank correlation that says anything."""
+"""Minimum number of genes for a rank correlation."""
 
 Blocks = Iterator[tuple[slice, TokenBatch, np.ndarray]]
 """Blocks of cells, their tokens, and the scores of these, (n_tokens, 2)."""
 
 
 def ranked_scores(query: np.ndarray, key: np.ndarray, expression: np.ndarray) -> np.ndarray:
-    """Ranks of a cell's genes by what a reader compares them with and by their expression, (n, 2) from 0 to 1.
+    """Ranks of a cell's genes by attention score and by expression, (n, 2) from 0 to 1.
 
     Equal scores share their rank. A single gene gets 0.5.
 
@@ -64,12 +66,12 @@ def scaled_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def pick_layer(model: CellFM, layer: int | None) -> int:
-    """Number of the layer to read, from 0; `layer` as the user gave it, None for the last active one.
+    """Number of the layer to read, counted from 0; `layer` is the user's choice, None for the last active one.
 
     Raises
     ------
     InputError
-        No such layer, or nothing to be read from it.
+        There is no such layer, or its attention cannot be read.
 
     Warns
     -----
@@ -88,14 +90,16 @@ def pick_layer(model: CellFM, layer: int | None) -> int:
 
 
 def layer_facts(model: CellFM, layer: int) -> dict[str, int | np.ndarray]:
-    """What the record of a run says of the layer that was read."""
+    """The facts about the layer for the record of a run."""
     return {ATTENTION.attention_layer: layer, ATTENTION.active_layers: np.array(model.active_layers)}
 
 
 def cls_scores(
     model: CellFM, cells: CellInput, *, layer: int, batch_size: int | None = None, random_state: int = 0
 ) -> Blocks:
-    """How much CLS reads each gene, ranked within each cell over the active heads of a layer; expression beside."""
+    """Attention from CLS to each gene, ranked within each cell over the active heads of a layer, and the same for
+    expression.
+    """
     heads = model.active_heads[layer]
     with progress(cells.counts.n_cells, "reading attention", "cells") as bar:
         for span, batch in cells.tokens(model.config.max_genes, random_state, n_cells=BLOCK_CELLS):
@@ -119,7 +123,7 @@ def gene_scores(
     batch_size: int | None = None,
     random_state: int = 0,
 ) -> Blocks:
-    """As `cls_scores`, of one gene with each other one; NaN in cells without it and for the gene itself.
+    """As `cls_scores`, for one gene with each other gene; NaN in cells without it and for the gene itself.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Graphs of genes judged by what their modules are enriched for, next to random modules of the same sizes."""
+"""Compare graphs of genes by the enrichment of their modules, with random modules of the same sizes as control."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from cellfm.tasks.genes._enrich import enriched_terms, n_tests
 from cellfm.tasks.genes._graph import leiden_modules, random_modules
 
 RANDOM = "random"
-"""What size-matched random modules are called."""
+"""Name of size-matched random modules."""
 
 
 def compare_graphs(
@@ -34,7 +34,7 @@ def compare_graphs(
     terms, members
         Gene sets over these genes, (n_terms, n_genes).
     n_random
-        Times that the modules of the first graph are drawn at random, of the same sizes.
+        Number of draws of random modules with the sizes of the first graph's modules.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""What genes contribute to the embeddings of cells along directions, and what deleting them changes."""
+"""Contributions of genes to the embeddings of cells along directions, and effects of deleting genes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ CONTRIBUTION, EXPRESSION, NUMBER = 0, 1, 2
 
 @dataclass(frozen=True)
 class Contrast:
-    """A group of cells, the cells that it is compared with, and a direction in the space of embeddings."""
+    """A group of cells, the cells of the comparison, and a direction in the space of embeddings."""
 
     name: str
     cells: np.ndarray
     """(n_cells,) bool."""
     others: np.ndarray
-    """(n_cells,) bool; none where nothing is compared."""
+    """(n_cells,) bool; all False without a comparison."""
     direction: np.ndarray
     """(d_model,) float32, of length 1."""
 

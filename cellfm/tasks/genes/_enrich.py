@@ -21,12 +21,12 @@ _ENRICHR = "https://maayanlab.cloud"
 
 
 def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
-    """Gene sets from wherever they are.
+    """Load gene sets from any source.
 
     Raises
     ------
     InputError
-        A line of the file is broken (it is named), there is no such file, or nothing is in it.
+        A line of the file is invalid (the message names it), there is no such file, or it is empty.
     DownloadError
         An Enrichr library was named and cannot be fetched.
     """
@@ -82,7 +82,7 @@ def _fetch(library: str) -> dict[str, list[str]]:
 def match_sets(
     sets: Mapping[str, list[str]], background: np.ndarray, *, min_size: int = 1, max_size: int | None = None
 ) -> tuple[list[str], sp.csr_matrix]:
-    """Terms to test, and which genes of the background are theirs, (n_terms, n_genes).
+    """Terms to test, and their genes among the background, (n_terms, n_genes).
 
     Sizes are those within the background: terms with fewer than `min_size` or more than `max_size` genes are left out.
 
@@ -147,8 +147,8 @@ def tests_of(modules: np.ndarray, members: sp.csr_matrix) -> Tests:
 
     Returns
     -------
-    The tests of pairs that share genes. Which pairs these are depends on the modules, so a choice of them before the
-    adjustment would flatter: it is over all pairs (gseapy and others leave those without shared genes out).
+    The tests of pairs that share genes. P-values are adjusted over all pairs: selecting pairs with shared genes first,
+    as gseapy and others do, would be too optimistic, because the selection depends on the modules.
     """
     of_module = _membership(modules)
     overlap = (of_module @ members.T).tocoo()

@@ -1,4 +1,4 @@
-"""What genes are compared by: embeddings that are stored, or expression over the cells."""
+"""Features to compare genes: stored embeddings, or expression over the cells."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,18 +16,18 @@ from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes._graph import standardised_expression
 
 MIN_GENES_OF_GRAPH = 50
-"""Fewer genes make no modules."""
+"""Minimum number of genes for modules."""
 MAX_CELLS = 5000
 """Cells that co-expression is computed over."""
 
 
 def gene_table(adata: AnnData, key: str) -> pd.DataFrame:
-    """Stored gene embeddings with gene names, those without embedding too.
+    """Stored gene embeddings with gene names, including genes without an embedding.
 
     Raises
     ------
     MissingKeyError
-        There are none; the message lists what there is.
+        There are none; the message lists the available ones.
     """
     if key not in adata.varm:
         there = ", ".join(map(str, adata.varm)) or "nothing"

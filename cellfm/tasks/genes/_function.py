@@ -1,4 +1,4 @@
-"""What features of genes tell of their function: repeated cross-validation of two classifiers, and their scores."""
+"""Predict gene function from features: repeated cross-validation of two classifiers, and their scores."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Graphs of genes: each joined to its nearest ones, by embedding or by co-expression, and cut into modules."""
+"""Graphs of genes, linked to their nearest genes by embedding or co-expression, and their modules."""
 
 import random
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 
 EXACT_GENES = 20_000
-"""Above so many genes neighbours are found approximately."""
+"""Above this number of genes, neighbours are found approximately."""
 N_ITERATIONS = 10
-"""Rounds of Leiden; more change next to nothing."""
+"""Iterations of Leiden; more change almost nothing."""
 
 
 def neighbour_graph(features: np.ndarray, n_neighbors: int, random_state: int = 0) -> sp.csr_matrix:

@@ -1,4 +1,4 @@
-"""Labels of genes, from whatever form they come in, as a table of 0 and 1."""
+"""Convert labels of genes from any supported form to a table of 0 and 1."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Genes that mark a group of cells: how specific their scores are for it, and how likely that is by chance."""
+"""Genes that mark a group of cells: specificity of their scores, and its p-value."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Modules as `cf.tl.gene_modules` left them in AnnData."""
+"""Read modules that `cf.tl.gene_modules` stored in AnnData."""
 
 import numpy as np
 from anndata import AnnData

@@ -1,1 +1,1 @@
-"""Batches brought together: label-free fine-tuning, and how well it worked."""
+"""Integration of batches: label-free fine-tuning, and scores of the result."""

@@ -1,4 +1,4 @@
-"""Which cells integration learns from: batches checked, cells chosen and held out."""
+"""Check batches, and choose the cells for training and validation of an integration."""
 
 import numpy as np
 

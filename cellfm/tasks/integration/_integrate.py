@@ -25,14 +25,14 @@ from cellfm.train._integrate_criterion import IntegrationCriterion
 from cellfm.train._integrate_feed import IntegrationFeed
 
 MAX_CHUNKS = 256
-"""Chunks of 64 tokens computed at once, which bounds the memory."""
+"""Chunks of 64 tokens computed at once, which limits the memory."""
 MASKED_PART = 4
-"""One in so many chunks is asked for masked values."""
+"""Masked values are predicted in one of this many chunks."""
 GRL_RAMP = 0.1
 """Share of the steps over which the adversary grows to its full strength."""
 N_VALIDATIONS = 5
 HEAD_RATE = 10.0
-"""The discriminator learns so many times faster than the network, which it must keep up with."""
+"""Ratio of the learning rates of discriminator and network; the discriminator must keep up with the network."""
 N_DISCRIMINATOR_LAYERS = 2
 SOME_CELLS = 1024
 
@@ -57,12 +57,12 @@ class IntegrationOptions:
 
 @dataclass(frozen=True)
 class Integrated:
-    """What integration found."""
+    """The result of an integration."""
 
     model: CellFM
     """The fine-tuned model."""
     history: pd.DataFrame
-    """One line a validation: step, training loss, score (less is better) and what it is made of."""
+    """A row for each validation: step, training loss, score (lower is better) and its terms."""
     best_step: int
     """Step whose weights were kept."""
 
@@ -70,12 +70,12 @@ class Integrated:
 def integrate_cells(
     model: CellFM, counts: sp.csr_matrix, gene_ids: np.ndarray, batches: np.ndarray, options: IntegrationOptions
 ) -> Integrated:
-    """Fine-tune a model, without labels, until the batches of cells can no longer be told by their embedding.
+    """Fine-tune a model, without labels, to remove differences between batches from the embedding.
 
     Parameters
     ----------
     model
-        Where to start; it is not changed.
+        Model to start from; it is not changed.
     counts
         (n_cells, n_vars) of cells that express known genes.
     gene_ids
@@ -85,7 +85,7 @@ def integrate_cells(
 
     Returns
     -------
-    The model of the best validation, and how it came about.
+    The model of the best validation, and the history.
     """
     names, codes = np.unique(batches, return_inverse=True)
     cells = CellTable.from_counts(counts, gene_ids, model.vocab, hold_out(codes, random_state=options.random_state))

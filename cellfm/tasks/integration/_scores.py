@@ -1,4 +1,4 @@
-"""How well embeddings bring batches together and keep cell types apart: the metrics of scib-metrics, on arrays."""
+"""Scores of batch mixing and separation of cell types by scib-metrics, on arrays."""
 
 import warnings
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ N_GENES, N_COMPONENTS = 2000, 50
 
 @dataclass(frozen=True)
 class Cells:
-    """Batches and labels of the cells that are judged."""
+    """Batches and labels of the cells."""
 
     batches: np.ndarray
     """(n_cells,) str."""
@@ -46,11 +46,11 @@ def score_embeddings(
     unintegrated
         (n_cells, n_components): principal components of the cells before integration, to which PCR compares.
     profile
-        ``"full"`` takes all metrics of scib-metrics; ``"fast"`` leaves out kBET and the isolated labels, the slow ones.
+        ``"full"`` computes all metrics of scib-metrics; ``"fast"`` leaves out the slow ones, kBET and isolated labels.
 
     Returns
     -------
-    One row an embedding: metrics, each up to 1 and the higher the better, and the aggregates `SCORES`.
+    A row for each embedding: metrics (at most 1, higher is better) and the aggregates `SCORES`.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def principal_components(values: sp.csr_matrix, *, random_state: int = 0) -> np.
 
 
 def harmony(components: np.ndarray, batches: np.ndarray, *, random_state: int = 0) -> np.ndarray | None:
-    """Components after Harmony (Korsunsky 2019), or None where harmonypy is not installed."""
+    """Components after Harmony (Korsunsky 2019), or None if harmonypy is not installed."""
     try:
         import harmonypy
     except ImportError:

@@ -1,1 +1,1 @@
-"""Genetic perturbations: conditions, graphs, splits, baselines, the network that predicts, and how it is judged."""
+"""Genetic perturbations: conditions, graphs, splits, baselines, the network, and its evaluation."""

@@ -1,4 +1,4 @@
-"""What a network must beat: no change, the mean change, sums of single changes, and a bilinear ridge regression."""
+"""Baselines for the network: no change, the mean change, sums of single changes, and a bilinear ridge regression."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +41,9 @@ def additive(wanted: Sequence[Condition], train: Sequence[Condition], changes: n
 def start_changes(
     kind: str, wanted: Sequence[Condition], train: Sequence[Condition], changes: np.ndarray
 ) -> np.ndarray:
-    """What the network departs from: ``"additive"``, ``"mean"`` change or ``"none"``, (n_wanted, n_genes)."""
+    """The prediction that the network corrects: ``"additive"``, ``"mean"`` change or ``"none"``, (n_wanted,
+    n_genes).
+    """
     if kind == "additive":
         return additive(wanted, train, changes)
     return mean_change(wanted, changes) if kind == "mean" else no_change(wanted, changes.shape[1])

@@ -1,4 +1,4 @@
-"""What predicts, by validation conditions: which epoch of the network, and whether the network or a baseline."""
+"""Choose the epoch of the network, and the network or a baseline, on validation conditions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,7 +46,7 @@ def choose_epoch(errors: np.ndarray) -> int:
 
 
 def choose_method(errors: Mapping[str, np.ndarray]) -> tuple[str, pd.DataFrame]:
-    """What predicts by default: the method with the least error of those that clearly beat the additive model.
+    """The default method: the one with the lowest error among those that clearly beat the additive model.
 
     Parameters
     ----------
@@ -56,8 +56,8 @@ def choose_method(errors: Mapping[str, np.ndarray]) -> tuple[str, pd.DataFrame]:
     Returns
     -------
     The method: the additive model, unless the mean error of another is lower by more than one standard error of the
-    paired differences; no change is never taken. And a row for each method: ``predictor``, ``mse_top20`` (mean error),
-    ``difference`` to the additive model, its ``standard_error``, and whether it was ``chosen``.
+    paired differences; predicting no change is never chosen. And a row for each method: ``predictor``, ``mse_top20``
+    (mean error), ``difference`` to the additive model, its ``standard_error``, and whether it was ``chosen``.
     """
     names = list(errors)
     table = np.array([errors[name] for name in names])

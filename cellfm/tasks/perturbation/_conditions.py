@@ -1,4 +1,4 @@
-"""The conditions of a table: which genes are perturbed in which cells, whatever the labels look like."""
+"""Read the conditions of a table: which genes are perturbed in which cells."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from cellfm.tasks.perturbation._labels import (
 __all__ = ["CONTROL", "MOST_GENES", "Condition", "Conditions", "condition_column", "name_of", "read_conditions"]
 
 FEW_CELLS = 10
-"""A condition with fewer cells is warned of: its mean says little."""
+"""Minimum number of cells per condition without a warning."""
 GUIDES = "gdo"
 """The table of guides of a MuData."""
 _SHOWN = 20
@@ -91,14 +91,14 @@ def read_conditions(
     control
         Labels of control, in place of the usual words.
     parse_labels
-        How the user reads labels.
+        The user's rule for labels.
     others
-        Take labels that name no known gene as they are, with a warning.
+        Use labels that name no known gene as they are, with a warning.
 
     Raises
     ------
     MissingKeyError
-        No such column; the columns are listed.
+        There is no such column; the message lists the columns.
     InputError
         No control cells (the labels are listed), no perturbed ones, or labels that cannot be read or name no known
         gene, which are listed.
@@ -137,7 +137,7 @@ def _readings(
     *,
     others: bool,
 ) -> dict[str, Reading]:
-    """What each label means; labels whose cells are left out are not among them."""
+    """The meaning of each label, without labels whose cells are left out."""
     by_rule = {label: False if rule is None else apply_rule(rule, label, control or ()) for label in sizes.index}
     left_out = [label for label, reading in by_rule.items() if reading is None]
     found = {label: reading for label, reading in by_rule.items() if isinstance(reading, Reading)}
@@ -190,7 +190,7 @@ def _require_control(readings: dict[str, Reading], sizes: pd.Series, key: str, c
 
 
 def _report(readings: dict[str, Reading], sizes: pd.Series, key: str) -> None:
-    """Say which labels are control, and which guides are taken together."""
+    """Log which labels are control, and which guides are pooled."""
     controls = [label for label, reading in readings.items() if reading.genes == CONTROL]
     logger.info("control cells by obs[%r]: %s.", key, _counted(controls, sizes))
     of_gene: dict[Condition, list[str]] = {}

@@ -1,4 +1,4 @@
-"""From cells with conditions to a predictor: split, graphs, vectors of genes, the network, and the baselines beside."""
+"""Fit a predictor to cells with conditions: split, graphs, vectors of genes, network, and baselines."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -83,12 +83,12 @@ def fit_predictor(
     recipe: Recipe,
     backend: Backend = "auto",
 ) -> PerturbationPredictor:
-    """Fit the network, and judge it beside the baselines on the test conditions.
+    """Fit the network, and compare it with the baselines on the test conditions.
 
     Raises
     ------
     InputError
-        A perturbed gene of which nothing is known.
+        There is no information about a perturbed gene.
     """
     from cellfm.tasks.perturbation._train import NetworkInput, train_network
 
@@ -142,7 +142,7 @@ def fit_predictor(
 def _choose(
     by_network: np.ndarray, profiles: Profiles, split: Split, vectors: dict[str, dict[str, np.ndarray]]
 ) -> tuple[str, pd.DataFrame]:
-    """What predicts by default, by the validation conditions, from which nothing is learnt here."""
+    """Choose the default method on the validation conditions, which are not used for training here."""
     validation, train = split.validation, split.train
     predicted = baselines(validation, train, profiles.changes(train), **vectors)
     means = {NETWORK: by_network} | {name: profiles.control + change for name, change in predicted.items()}

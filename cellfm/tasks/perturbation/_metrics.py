@@ -1,4 +1,4 @@
-"""How near predicted profiles of conditions come to observed ones: numbers by condition, and tables by subgroup."""
+"""Compare predicted and observed profiles of conditions: scores by condition, and tables by subgroup."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from cellfm.tasks._expression import correlation
 N_EXPRESSED = 1000
 """Most expressed genes that the distance of Ahlmann-Eltze is over."""
 COLLAPSED = 0.1
-"""Predictions that vary less between conditions than this share of what is observed are warned of."""
+"""Warn if predictions vary less between conditions than this share of the observed variation."""
 N_BOOTSTRAP = 1000
 HIGHER_IS_BETTER = {"pearson_delta", "pearson_delta_top20", "pearson", "pearson_top20"}
 JUDGED_BY = "pearson_delta"

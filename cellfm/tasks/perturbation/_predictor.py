@@ -1,4 +1,4 @@
-"""A fitted predictor of perturbations: genes to the expression that their perturbation leads to."""
+"""`PerturbationPredictor`: predicts expression under perturbations of genes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from cellfm.tasks.perturbation._train import Forward, NetworkInput
 
 NETWORK = "network"
-"""What tables call the network, beside the baselines."""
+"""Name of the network in tables."""
 _NAMED_BY = {"measured": "symbols", "cellfm": "perturbable"}
 
 
 @dataclass(frozen=True)
 class PerturbationPredictor:
-    """The change of expression when one or two genes are perturbed; made by `cf.tl.fit_perturbation`."""
+    """Predicts the change of expression when one or two genes are perturbed; fitted by `cf.tl.fit_perturbation`."""
 
     genes: tuple[str, ...] = field(repr=False)
     """Measured genes, as in `var_names`."""
     symbols: tuple[str, ...] = field(repr=False)
-    """The same by the model's symbols, by which perturbed genes are found among them."""
+    """The same genes by the model's symbols, by which perturbed genes are found among them."""
     perturbable: tuple[str, ...] = field(repr=False)
     """Genes whose perturbation can be predicted."""
     profiles: Profiles = field(repr=False)
@@ -50,21 +50,21 @@ class PerturbationPredictor:
     model: dict[str, str]
     """Name and hashes of the model whose gene embeddings were used."""
     chosen: str
-    """What predicts by default, by the validation conditions: ``"network"``, or the baseline of this name in
-    `evaluation` (``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"``, ``"mean change"``)."""
+    """Default method, chosen on the validation conditions: ``"network"``, or a baseline of `evaluation`
+    (``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"``, ``"mean change"``)."""
     choice: pd.DataFrame = field(repr=False)
-    """A row for each of them: error on the validation conditions, difference to the additive model and its standard
+    """A row for each method: error on the validation conditions, difference to the additive model and its standard
     error."""
     recipe: Recipe = field(repr=False)
     given: "NetworkInput" = field(repr=False)
     weights: dict[str, np.ndarray] = field(repr=False)
     vectors: dict[str, np.ndarray] = field(repr=False)
-    """Vectors of genes that the bilinear baselines read: of `symbols` by the expression of the training cells, and of
-    `perturbable` by CellFM."""
+    """Vectors of genes for the bilinear baselines: of `symbols` from the expression of the training cells, and of
+    `perturbable` from CellFM."""
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Where each perturbable gene stands."""
+        """Position of each perturbable gene."""
         return {gene: i for i, gene in enumerate(self.perturbable)}
 
     @cached_property
@@ -74,7 +74,7 @@ class PerturbationPredictor:
         return trained_network(self.given, self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy needs: not what was compiled here."""
+        """The state without compiled functions."""
         return {name: value for name, value in self.__dict__.items() if name != "_forward"}
 
     def conditions(self, perturbations: Sequence[str]) -> list[Condition]:
@@ -83,7 +83,7 @@ class PerturbationPredictor:
         Raises
         ------
         InputError
-            There are none, they cannot be read, or a gene is unknown here.
+            There are no labels, a label cannot be read, or a gene is unknown.
         """
         if isinstance(perturbations, str) or not len(perturbations):
             raise InputError(f"Expected a list of perturbations such as ['A', 'A+B'], found {perturbations!r}.")
@@ -108,16 +108,16 @@ class PerturbationPredictor:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """What can predict: the network, and each baseline."""
+        """The available methods: the network, and each baseline."""
         return tuple(self.choice["predictor"])
 
     def method(self, name: str | None) -> str:
-        """What predicts: the one of this name, by default the chosen one.
+        """The method with this name, by default the chosen one.
 
         Raises
         ------
         InputError
-            There is none of this name; the names are listed.
+            There is no such method; the message lists the available ones.
         """
         if name is None:
             return self.chosen
@@ -131,7 +131,7 @@ class PerturbationPredictor:
         Parameters
         ----------
         method
-            What predicts: one of `methods`, by default the `chosen` one.
+            One of `methods`; by default the `chosen` one.
         """
         if self.method(method) == NETWORK:
             return self.changes_and_variances(conditions)[0]
@@ -142,8 +142,8 @@ class PerturbationPredictor:
         return changes
 
     def changes_and_variances(self, conditions: Sequence[Condition]) -> tuple[np.ndarray, np.ndarray]:
-        """Changes by the network, and variances of pairs of training around them (only with an uncertainty head;
-        otherwise 1).
+        """Changes predicted by the network, and variances of training pairs around them (1 without an uncertainty
+        head).
         """
         from cellfm.tasks.perturbation._train import code_conditions
 
@@ -154,19 +154,19 @@ class PerturbationPredictor:
         return changes, variances
 
     def predict(self, perturbations: Sequence[str], method: str | None = None) -> pd.DataFrame:
-        """Predicted mean log-normalised expression, perturbations x genes.
+        """Predict mean log-normalised expression, perturbations x genes.
 
         Parameters
         ----------
         perturbations
-            Such as ``["A", "A+B"]``.
+            Perturbations such as ``["A", "A+B"]``.
         method
-            What predicts: one of `methods`, by default the `chosen` one.
+            One of `methods`; by default the `chosen` one.
 
         Raises
         ------
         InputError
-            An unknown gene or method, or a label that cannot be read.
+            A gene or method is unknown, or a label cannot be read.
         """
         conditions = self.conditions(perturbations)
         mean = self.profiles.control + self.changes(conditions, method)
@@ -178,21 +178,21 @@ class PerturbationPredictor:
         return (*self.split.train, *self.split.validation)
 
     def additive_changes(self, conditions: Sequence[Condition]) -> np.ndarray:
-        """(n, n_genes): what the additive baseline says."""
+        """(n, n_genes): predictions of the additive baseline."""
         return additive(conditions, self.learnt, self.profiles.changes(self.learnt))
 
     def others_than(self, genes: set[str]) -> np.ndarray:
-        """(n_genes,) bool: measured genes that are none of these, by either name."""
+        """(n_genes,) bool: measured genes other than these, by either name."""
         named = zip(self.genes, self.symbols, strict=True)
         return np.array([not {name, symbol} & genes for name, symbol in named], bool)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a folder with ``predictor.json`` and ``predictor.safetensors``; the model is not needed to use it.
+        """Save a folder with ``predictor.json`` and ``predictor.safetensors``, which can be used without the model.
 
         Raises
         ------
         InputError
-            The folder exists and `overwrite` is false, or cannot be written.
+            The folder exists and `overwrite` is false, or it cannot be written.
         """
         from cellfm.tasks.perturbation._files import write_predictor
 
@@ -200,17 +200,17 @@ class PerturbationPredictor:
 
     @classmethod
     def load(cls, path: str | Path, model: str | Path | CellFM | None = None) -> "PerturbationPredictor":
-        """Read a folder that `save` wrote.
+        """Load a folder from `save`.
 
         Parameters
         ----------
         model
-            A model, to make sure that the predictor was fitted with its genes; it is not needed otherwise.
+            A model, to check that the predictor was fitted with its genes; otherwise not needed.
 
         Raises
         ------
         CheckpointError
-            A file is missing or damaged, or the model is another one.
+            A file is missing or damaged, or the model is a different one.
         """
         from cellfm.tasks.perturbation._files import read_predictor
 
@@ -218,7 +218,7 @@ class PerturbationPredictor:
 
 
 def resolve_predictor(given: PerturbationPredictor | str | Path) -> PerturbationPredictor:
-    """A predictor itself, or the one in a folder.
+    """The predictor, or one loaded from a folder.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A fitted map of cells from one condition to another."""
+"""`TransportModel`: a fitted map of cells from one condition to another."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,15 +26,15 @@ class Moved:
 
 @dataclass(frozen=True)
 class TransportModel:
-    """How cells of one condition would look in another; made by `cf.tl.fit_transport`."""
+    """Predicts how cells of one condition would look in another; fitted by `cf.tl.fit_transport`."""
 
     condition_key: str
     source: str
-    """The condition that cells come from."""
+    """The source condition."""
     target: str
-    """The condition that they are carried to."""
+    """The target condition."""
     holdout: tuple[str, str] | None
-    """Column and group of the cells that were left out for the test; None for a random part."""
+    """Column and group of the test cells; None for a random part."""
     genes: tuple[str, ...] = field(repr=False)
     """Genes that are predicted, as in `var_names`."""
     space: Space = field(repr=False)
@@ -43,9 +43,9 @@ class TransportModel:
     history: pd.DataFrame = field(repr=False)
     """A row for each epoch of the autoencoder and each validation of the map."""
     evaluation: pd.DataFrame = field(repr=False)
-    """A row for the method and each baseline: how near test cells come to those observed."""
+    """A row for the method and each baseline: similarity of predicted and observed test cells."""
     model: CellFM | None = field(default=None, repr=False)
-    """The model that cells are embedded with, in the ``cellfm`` space."""
+    """The model that embeds cells, in the ``cellfm`` space."""
 
     @property
     def method(self) -> str:
@@ -53,7 +53,7 @@ class TransportModel:
         return self.map.kind
 
     def facts(self) -> dict[str, str | int]:
-        """What the record of a run says of it."""
+        """The facts for the record of a run."""
         found = {
             "method": self.method,
             "space": self.space.kind,
@@ -64,19 +64,19 @@ class TransportModel:
         return {**found, "random_state": self.recipe.random_state}
 
     def carry(self, x: np.ndarray, values: np.ndarray) -> Moved:
-        """Carry cells.
+        """Map cells to the target condition.
 
         Parameters
         ----------
         x
-            (n, d) CellFM embeddings in the ``cellfm`` space, and `values` in the others.
+            (n, d) CellFM embeddings in the ``cellfm`` space, `values` in the others.
         values
             (n, n_genes) log-normalised expression.
         """
         return carry(self.space, self.map, x, values, self.recipe)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write a folder with ``transport.json`` and ``transport.safetensors``; the CellFM model is only named in it.
+        """Save a folder with ``transport.json`` and ``transport.safetensors``; the CellFM model is only named in it.
 
         Raises
         ------
@@ -89,17 +89,17 @@ class TransportModel:
 
     @classmethod
     def load(cls, path: str | Path, model: str | Path | CellFM | None = None) -> "TransportModel":
-        """Read a folder that `save` wrote.
+        """Load a folder from `save`.
 
         Parameters
         ----------
         model
-            The CellFM model of the fit, where it is none that its name finds.
+            The CellFM model of the fit, if its name does not identify it.
 
         Raises
         ------
         CheckpointError
-            A file is missing or damaged, or the model is another one.
+            A file is missing or damaged, or the model is a different one.
         """
         from cellfm.tasks.transport._files import read_transport
 
@@ -107,7 +107,7 @@ class TransportModel:
 
 
 def carry(space: Space, by: Map, x: np.ndarray, values: np.ndarray, recipe: Recipe) -> Moved:
-    """`TransportModel.carry`, of its parts; expression that would come out below 0 is 0."""
+    """`TransportModel.carry` as a function; negative expression is set to 0."""
     before = space.encode(x)
     after = by(before)
     if by.kind == "identity":
