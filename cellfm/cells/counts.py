@@ -69,14 +69,14 @@ def counts_problem(found: Values, matrix: str, adata: AnnData) -> str | None:
     elsewhere = [name for name in matrices(adata) if _holds_counts(adata, name, matrix)]
     if elsewhere:
         options = " or ".join(f"layer={name!r}" for name in elsewhere)
-        return f"{message}Counts are there under another name: pass {options}."
+        return f"{message}Counts are stored elsewhere: pass {options}."
     return message + _way_on(found, matrix, adata)
 
 
 def _way_on(found: Values, matrix: str, adata: AnnData) -> str:
     new = "counts" if "counts" not in adata.layers else "whole_counts"
     if found.kind == "not finite":
-        return "Find out where these come from, or pass layer= with a matrix of finite counts."
+        return "Find out where they come from, or pass layer= with a matrix of finite counts."
     if found.kind == "empty":
         return "Every value is zero: pass layer= with the counts."
     if found.form == "added":
@@ -84,7 +84,7 @@ def _way_on(found: Values, matrix: str, adata: AnnData) -> str:
     if found.form == "fractional":
         return (
             f"Round them, adata.layers[{new!r}] = np.rint({matrix}), and pass layer={new!r}; or pass values_layer= "
-            "with a layer of log1p of these values per 10,000, which are then taken as they are."
+            "with a layer of log1p of these values per 10,000, which are then used unchanged."
         )
     if found.words == "square roots of counts" and (values := _as_frame(matrix)):
         line = f"adata.layers[{new!r}] = ({values} ** 2).round()"
@@ -100,7 +100,7 @@ def _way_on(found: Values, matrix: str, adata: AnnData) -> str:
 
 
 VALUES_ADVICE = (
-    "values_layer= takes values of your own in place of log1p of counts per 10,000, on whose scale they should lie."
+    "values_layer= takes your own values instead of log1p of counts per 10,000; they should be on that scale."
 )
 
 

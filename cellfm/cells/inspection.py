@@ -148,7 +148,7 @@ def _advice(
     if naming.match.guess:
         yield naming.match.guess
     if len(naming.match.contradictions) and not naming.match.contradictions.problem:
-        yield f"{naming.match.contradictions} Those of {naming.match.contradictions.first} are taken."
+        yield f"{naming.match.contradictions} Those of {naming.match.contradictions.first} are used."
     if naming.ambiguous.any():
         yield (
             f"{counted(int(naming.ambiguous.sum()), 'name stands', 'names stand')} for several genes: left out. "

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 READ = (
-    "Read are .h5ad, .h5mu, .zarr, 10x Genomics .h5 and 10x Genomics folders with matrix.mtx, .loom, and tables of "
-    "counts as text (.csv, .tsv), files compressed or not."
+    "Supported are .h5ad, .h5mu, .zarr, 10x Genomics .h5 files and folders with matrix.mtx, .loom, and tables of "
+    "counts as text (.csv, .tsv), compressed or not."
 )
 """The supported formats, for the end of a message."""
 

@@ -91,7 +91,7 @@ def read_cells(path: Path, *, backed: bool = False, genome: str | None = None) -
     if backed and kind not in ("h5ad", "zarr"):
         raise InputError(f"{path} is {kind}; only h5ad and zarr can be read with backed=True.")
     if backed and genome is not None:
-        raise InputError(f"{path}: genome= leaves genes out, which backed=True cannot.")
+        raise InputError(f"{path}: genome= leaves out genes, which is impossible with backed=True.")
     if kind == "compressed HDF5":
         with unpacked(path) as inside:
             try:
@@ -224,7 +224,7 @@ def _format_of_folder(path: Path) -> CellFormat:
         return "10x mtx"
     if found:
         names = ", ".join(matrix.name for matrix in found)
-        raise InputError(f"{path} holds several matrices ({names}); put each sample into a folder of its own.")
+        raise InputError(f"{path} holds several matrices ({names}); put each sample into a separate folder.")
     inside = sorted(file.name for file in path.iterdir())
     there = f"it holds {', '.join(inside[:5])}{' ...' if len(inside) > 5 else ''}" if inside else "it is empty"
     raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr; {there}. {READ}")

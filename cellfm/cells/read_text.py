@@ -96,8 +96,8 @@ def read_table(path: Path) -> "AnnData":
     if _settled(in_rows, table.shape[0]) and in_rows > 2 * in_columns:
         if len(texts) > 1 and len(numbers) <= 2 and len(set(texts[genes])) < table.shape[0] / 2:
             raise InputError(
-                f"{path} names a gene and a cell on each line (a long table). Make a table of genes x cells of it, for "
-                "instance with pandas.DataFrame.pivot, or a 10x folder with matrix.mtx."
+                f"{path} has a gene and a cell on each line (a long table). Convert it to a table of genes x cells, "
+                "for instance with pandas.DataFrame.pivot, or a 10x folder with matrix.mtx."
             )
         is_index = _is_index(numbers[0], table)
         named = {place: values for place, values in texts.items() if place != genes}

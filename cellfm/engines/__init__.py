@@ -1,4 +1,4 @@
-"""Engines: what computes the functions of `cellfm.nn`, differentiates them, updates weights and uses devices."""
+"""Engines compute and differentiate the functions of `cellfm.nn`, update weights and use devices."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class Engine(Protocol):
-    """What `cellfm.model`, `cellfm.train` and the tasks know of an engine."""
+    """The interface of an engine for `cellfm.model`, `cellfm.train` and the tasks."""
 
     name: str
     on_cpu: bool
@@ -62,7 +62,7 @@ class Engine(Protocol):
         """Sums over all processes, in float32. All must call it, with as many numbers."""
 
     def check_training(self, config: TrainConfig) -> None:
-        """Refuse what this engine cannot do, before any work."""
+        """Refuse, before any work, a configuration that this engine does not support."""
 
     def place(self, weights: Any) -> Any:
         """Nested weights, as arrays, on the device."""

@@ -1,4 +1,6 @@
-"""`fit`: the loop that trains all small models, on optax, from a loss that is a pure function of weights and arrays."""
+"""`fit`: the training loop of all small models, with optax, for a loss that is a pure function of weights and
+arrays.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext

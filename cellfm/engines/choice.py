@@ -1,4 +1,4 @@
-"""Which engine computes: the one asked for, or the one that the machine does best with."""
+"""Choose the engine: the requested one, or the best one for this machine."""
 
 import os
 from typing import Any, Literal
@@ -11,7 +11,7 @@ Backend = Literal["auto", "mindspore", "jax"]
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("float32", "bfloat16")
 _MSRUN = "MS_ROLE"
-"""What MindSpore's launcher sets in the processes that it starts."""
+"""Environment variable that MindSpore's launcher sets in its processes."""
 
 
 def start_engine(backend: Backend = "auto", precision: str = "float32") -> Any:
@@ -20,9 +20,9 @@ def start_engine(backend: Backend = "auto", precision: str = "float32") -> Any:
     Raises
     ------
     InputError
-        No such backend or device, or the engine does not have this precision.
+        There is no such backend or device, or the engine does not support this precision.
     MissingPackageError
-        The engine is not installed; the message names the extra that brings it.
+        The engine is not installed; the message names the extra that installs it.
     """
     require_engine(backend)
     backend = settings.backend if backend == "auto" else backend  # type: ignore[assignment]
@@ -30,7 +30,7 @@ def start_engine(backend: Backend = "auto", precision: str = "float32") -> Any:
     if backend == "auto":
         backend = "mindspore" if ascend and precision != "bfloat16" else "jax"
     if backend == "jax" and _MSRUN in os.environ:
-        raise InputError("Processes that msrun starts (--workers) compute in MindSpore: leave backend='jax' out.")
+        raise InputError("Processes that msrun starts (--workers) compute in MindSpore: do not pass backend='jax'.")
     if backend == "mindspore":
         if precision == "bfloat16" and not ascend:
             raise InputError("precision='bfloat16' in MindSpore needs an Ascend NPU; use backend='jax' or float32.")
@@ -44,7 +44,7 @@ def start_engine(backend: Backend = "auto", precision: str = "float32") -> Any:
 
 
 def _has_ascend() -> bool:
-    """Whether MindSpore is meant: an Ascend NPU is, or there is one, or msrun started this process."""
+    """Whether to use MindSpore: an Ascend NPU is requested or present, or msrun started this process."""
     if settings.device == "Ascend" or _MSRUN in os.environ:
         return True
     if settings.device != "auto" or "ASCEND_HOME_PATH" not in os.environ or not has_mindspore():

@@ -1,4 +1,4 @@
-"""Processes forked after a computation: the threads of JAX and MindSpore stay behind, so what needs them is refused."""
+"""Refuse computations in processes forked after a computation, because they lack the threads of JAX and MindSpore."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ _threads_are_lost = False
 
 
 def require_threads() -> None:
-    """Call before JAX or MindSpore computes: refuses forked processes in which they would wait without end.
+    """Call before JAX or MindSpore computes: refuses forked processes, in which they would wait forever.
 
     Raises
     ------

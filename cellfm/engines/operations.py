@@ -1,4 +1,4 @@
-"""The operations that the network and its objectives are written in: what every engine offers under the same names.
+"""The protocol of operations in which the network and its losses are written; every engine implements it.
 
 `cellfm.nn` is pure functions over such a namespace, `xp`. Arrays also have `+ - * / ** @ < > ==`, indexing, `.reshape`,
 `.swapaxes`, `.T`, `.shape`, `.size` and `.sum(axis, keepdims=)` as in NumPy, in every engine.
@@ -17,7 +17,7 @@ Weights = dict[str, Any]
 
 
 class Operations(Protocol):
-    """What an engine gives to the functions of `cellfm.nn`."""
+    """Operations that an engine provides for the functions of `cellfm.nn`."""
 
     # products: the only operations that compute in another precision than float32
     def linear(self, x: Array, weight: Array) -> Array:

@@ -276,7 +276,7 @@ def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
             raise InputError(f"{matrix.name} has {found}; with values_layer= it must be finite and not negative.")
     if (found := values.describe()).kind != "log-normalised":
         logger.warning(
-            "%s has %s. It is taken as it is, in place of log1p of counts per 10,000, on whose scale it should lie.",
+            "%s has %s. It replaces log1p of counts per 10,000, and should be on that scale.",
             values.name,
             found,
         )
@@ -289,9 +289,9 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
     if match.guess:
         warn(match.guess)
     if len(match.contradictions) > FEW_CONTRADICTIONS * match.contradictions.n_both:
-        warn(f"{match.contradictions} Those of {match.contradictions.first} are taken; gene_key= chooses.")
+        warn(f"{match.contradictions} Those of {match.contradictions.first} are used; choose with gene_key=.")
     elif len(match.contradictions):
-        logger.info("%s Those of %s are taken.", match.contradictions, match.contradictions.first)
+        logger.info("%s Those of %s are used.", match.contradictions, match.contradictions.first)
     if match.n_matched < n_genes / 2:
         warn(
             f"The model knows {match.n_matched:,} of {counted(n_genes, 'gene')} ({match.n_matched / n_genes:.0%}); the "

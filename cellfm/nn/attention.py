@@ -9,7 +9,9 @@ from cellfm.nn.linear import linear
 def attention(
     xp: Operations, config: ModelConfig, p: Weights, x: Array, key_mask: Array, value_scale: Array, layout: Layout
 ) -> Array:
-    """What all tokens `x` (c, s, d) read from those of their cell, (c, s, d); arguments as for `key_value_state`."""
+    """The attention output of all tokens `x` (c, s, d) of their cells, (c, s, d); arguments as for
+    `key_value_state`.
+    """
     if config.retention == "decay":
         return decay_attention(xp, config, p, x, key_mask, value_scale)
     state = key_value_state(xp, config, p, x, key_mask, value_scale, layout)
@@ -32,7 +34,7 @@ def key_value_state(
 
 
 def attend(xp: Operations, config: ModelConfig, p: Weights, readers: Array, state: Array) -> Array:
-    """What `readers` (r, m, d) read from the `state` (r, h, k, k) of their cell, (r, m, d)."""
+    """The attention output of `readers` (r, m, d) for the `state` (r, h, k, k) of their cell, (r, m, d)."""
     query = split_heads(config, xp.relu(linear(xp, p["query"], readers)))  # (r, h, m, k)
     read = join_heads(xp.rms_norm(xp.matmul(query, state)))
     return linear(xp, p["output"], read * xp.silu(linear(xp, p["gate"], readers)))
@@ -41,7 +43,7 @@ def attend(xp: Operations, config: ModelConfig, p: Weights, readers: Array, stat
 def decay_attention(
     xp: Operations, config: ModelConfig, p: Weights, x: Array, key_mask: Array, value_scale: Array
 ) -> Array:
-    """RetNet's parallel form: ``(Q K^T * D) V``, where `D` fades with the distance of two tokens in the sequence.
+    """RetNet's parallel form: ``(Q K^T * D) V``, where `D` decays with the distance of two tokens in the sequence.
 
     The genes of a cell have no order of their own, so the order of their ids stands in for it, and they are read in
     both directions. Needs the quadratic table of all pairs, hence all tokens of a cell in one chunk (an ablation of the

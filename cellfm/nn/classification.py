@@ -1,4 +1,4 @@
-"""Learning classes of cells: the loss of a head on CLS, or on all tokens, with the network below it."""
+"""Classification of cells: the loss of a head on CLS, or on all tokens, with the network below it."""
 
 from cellfm.config import ModelConfig
 from cellfm.engines import Array, Operations, Weights

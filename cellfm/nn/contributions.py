@@ -1,4 +1,4 @@
-"""What CLS takes from each token in a layer of linear attention, as numbers along directions."""
+"""Contributions of tokens to the attention output of CLS in a layer, along directions."""
 
 from cellfm.config import ModelConfig
 from cellfm.engines import Array, Operations
@@ -20,8 +20,8 @@ def contributions(
 ) -> Array:
     """Parts of the attention output of CLS that come from each token, (c, s, m), 0 at padding.
 
-    ``c_j = sum over heads of (q . k_j) v_j . (W_o^T a * silu(gate) / rms)``: norm and gate are taken as they are, and
-    so the parts of a cell's tokens, CLS among them, add up to its attention output along the direction `a`.
+    ``c_j = sum over heads of (q . k_j) v_j . (W_o^T a * silu(gate) / rms)``: norm and gate are held fixed, so that the
+    parts of all tokens of a cell, including CLS, add up to its attention output along the direction `a`.
 
     `query` and `gate` (b, d) are projections of CLS, `key` and `value` (c, s, d) those of all tokens, none of them
     activated. `readout` (m, d) is ``W_o^T a`` of each direction, `scale` (c, 1, 1) the value scale over ``d_head``.

@@ -11,7 +11,7 @@ def decode_genes(xp: Operations, p: Weights, tokens: Array) -> Array:
 
 
 def decode_cell(xp: Operations, p: Weights, genes: Array, cls: Array) -> Array:
-    """``sigmoid(W E[g]) . cls``: what the cell's embedding alone says of each gene, (c, s).
+    """``sigmoid(W E[g]) . cls``: the value of each gene from the cell's embedding alone, (c, s).
 
     `genes` (c, s, d) are rows of the gene table, `cls` (c, d) the CLS token of the chunk's cell.
     """
@@ -21,7 +21,7 @@ def decode_cell(xp: Operations, p: Weights, genes: Array, cls: Array) -> Array:
 def expressed_logits(
     xp: Operations, gene_decoder: Weights, cell_decoder: Weights, tokens: Array, genes: Array, cls: Array
 ) -> tuple[Array, Array]:
-    """Whether genes are expressed at all, (c, s), read from their tokens and from the cell (zero modelling)."""
+    """Logits of whether genes are expressed at all, (c, s), from their tokens and from the cell (zero modelling)."""
     by_gene = linear(xp, gene_decoder["expressed"], gene_features(xp, gene_decoder, tokens))[..., 0]
     by_cell = xp.matmul(xp.sigmoid(linear(xp, cell_decoder["expressed"], genes)), cls[..., None])[..., 0]
     return by_gene, by_cell

@@ -41,7 +41,7 @@ def layer(
 
 
 def add(xp: Operations, config: ModelConfig, p: Weights, x: Array, read: Array, dropout: OfLayer = None) -> Array:
-    """Join tokens and what they read, both (r, m, d), by DeepNorm with ``alpha = (2 L)^(1/4)``."""
+    """Add the output of a sublayer to tokens, both (r, m, d), by DeepNorm with ``alpha = (2 L)^(1/4)``."""
     alpha = (2 * config.n_layers) ** 0.25
     y = layer_norm(xp, p["norm1"], alpha * x + drop(xp, dropout, 0, read))
     return layer_norm(xp, p["norm2"], alpha * y + drop(xp, dropout, 1, glu(xp, config, p["glu"], y)))
@@ -52,7 +52,7 @@ def cls_layer(
 ) -> Array:
     """The new CLS token of each cell, (b, d): it reads all tokens `x`, but nothing else is computed.
 
-    Exact, and of use in the last layer, after which nothing but CLS is asked for. For DeepNorm and linear attention.
+    This is exact, and useful in the last layer if only CLS is needed. For DeepNorm and linear attention.
     """
     cls = cls_of(xp, x, layout)[:, None]  # (b, 1, d)
     state = key_value_state(xp, config, p["attention"], x, key_mask, scale, layout)
@@ -68,7 +68,7 @@ def eretnet(
     layout: Layout,
     dropout: Dropout = None,
 ) -> Array:
-    """All layers, (c, s, d). Hidden genes are no keys in the first half of them, padding is none anywhere."""
+    """All layers, (c, s, d). Hidden genes are excluded from the keys in the first half, padding in all of them."""
     scale = value_scale(xp, layout)
     tokens = layout[1][..., None]  # (c, s, 1)
     shown = tokens * visible[..., None]

@@ -1,4 +1,4 @@
-"""The network in use, with less work: the same numbers from weights that are rearranged once.
+"""The network for inference: the same numbers with less work, from weights that are rearranged once.
 
 - Values are never negative, which makes the LeakyReLU of the value embedding linear in them, and its first two layers
   one vector.
@@ -29,7 +29,7 @@ _MIN_SAVED = 0.1
 
 
 def has_short_form(config: ModelConfig) -> bool:
-    """Whether this module has all of a network."""
+    """Whether this module supports a network."""
     plain = config.is_published_form and config.feed_forward == "sglu"
     return plain and not (config.depth_tokens or config.zero_modelling)
 
@@ -69,7 +69,7 @@ def arrange(config: ModelConfig, weights: FlatWeights, dtype: Any = np.float32, 
 
 
 def for_cells(config: ModelConfig, weights: FlatWeights, arranged: Weights) -> Weights:
-    """What `encode_cells` needs: of the layers above the last active one only the norms are left."""
+    """The weights for `encode_cells`: layers above the last active one are reduced to their norms."""
     n_active = n_active_layers(config, merged_weights(weights))
     layers = [_layer_at(arranged, i, config.n_layers) for i in range(n_active - 1, config.n_layers)]
     below = arranged["below"]
@@ -159,7 +159,7 @@ def queries_and_keys(
 def cls_contributions(
     xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, directions: Array, n: int
 ) -> tuple[Array, Array]:
-    """What CLS takes from itself, (b, m), and from each token, (c, s, m), in layer `n` along directions (m, d)."""
+    """Contributions of CLS, (b, m), and of each token, (c, s, m), in layer `n` along directions (m, d)."""
     x, own, scale = tokens_and_layer(xp, config, weights, values, layout, n)
     query, gate = xp.split(xp.product(cls_of(xp, x, layout), own["query_gate"]), 2)
     key, value = xp.split(xp.product(x, own["key_value"]), 2)
@@ -265,7 +265,7 @@ def join(xp: Operations, config: ModelConfig, own: Weights, x: Array, read: Arra
 
 
 def alpha(config: ModelConfig) -> float:
-    """What DeepNorm multiplies a token with."""
+    """The factor of DeepNorm for a token."""
     return (2 * config.n_layers) ** 0.25
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning without labels that brings batches together: an adversary, masked values, and what keeps cells apart.
+"""Losses for integration without labels: an adversary, masked values, and terms that preserve the cells.
 
 The paper has no adversary, because its framework lacked gradient reversal (Zeng 2025, on batch effects). Objectives and
 the elastic term are those of scGPT's integration (Cui 2024, Methods); the gate and the structure term are our own.
@@ -13,7 +13,7 @@ from cellfm.nn.network import embed_cells
 from cellfm.nn.objectives import Loss, cosines, log_probability, pretraining
 
 ELASTIC_CENTRE = 0.8
-"""Cosine above which two cells are drawn together, and below which they are pushed apart."""
+"""Cosine above which two cells are pulled together, and below which they are pushed apart."""
 KERNEL_WIDTHS = (0.25, 0.5, 1.0, 2.0)
 """Widths of the kernels by which distributions of batches are compared, as distances of embeddings of length 1."""
 MAX_GATE = 1e6
@@ -22,7 +22,7 @@ MAX_GATE = 1e6
 
 @dataclass(frozen=True)
 class IntegrationWeights:
-    """What the terms of the loss count; 0 leaves one out."""
+    """Weights of the terms of the loss; 0 turns a term off."""
 
     adversary: float
     """How strongly the network hides the batch from the discriminator."""
@@ -57,11 +57,11 @@ def integration(
     Parameters
     ----------
     n_batches
-        How many there are.
+        Number of batches.
     n_masked
-        Chunks whose masked values are asked for: the first of a micro-batch, to save work.
+        Number of chunks whose masked values are predicted: the first of a micro-batch, to save work.
     mean_square
-        Mean square of the values, to which the masked loss is set in relation.
+        Mean square of the values, by which the masked loss is divided.
     """
     masked_loss = pretraining(config, train)
     inv_square = 1 / ((train.gene_weight + train.cell_weight) * mean_square)

@@ -1,4 +1,4 @@
-"""How the tokens of a batch lie: cells cut into chunks of one length.
+"""The layout of a batch: cells cut into chunks of one length.
 
 A cell of any number of genes becomes one or more chunks, so that batches have one shape whatever their cells, and
 only the end of a cell's last chunk is padding. The chunks of a cell meet in one place only: the sum ``K^T V`` of
@@ -10,12 +10,12 @@ Letters: `c` chunks, `s` tokens of a chunk, `b` cells, `d` width, `h` heads of `
 from cellfm.engines import Array, Operations
 
 Layout = tuple[Array, Array, Array, Array]
-"""Which tokens there are, and whose.
+"""The tokens of a batch and their cells.
 
 - gene_ids, (c, s) int32: rows of the gene table; 0 for CLS and padding, -1 and -2 for the two depth tokens.
 - mask, (c, s) float32: 1 for tokens, 0 for padding.
 - chunk_cell, (c,) int32: the cell of each chunk.
-- cls_row, (b,) int32: where each cell's CLS stands among the c * s tokens.
+- cls_row, (b,) int32: position of each cell's CLS among the c * s tokens.
 """
 
 
@@ -30,7 +30,7 @@ def sum_by_cell(xp: Operations, x: Array, layout: Layout) -> Array:
 
 
 def to_chunks(xp: Operations, x: Array, layout: Layout) -> Array:
-    """(b, ...) to (c, ...): what belongs to a cell, at each of its chunks."""
+    """(b, ...) to (c, ...): the values of a cell, at each of its chunks."""
     return xp.take(x, layout[2])
 
 

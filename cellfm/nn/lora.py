@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA; paper, Methods, "LoRA"): more weights beside those of a network."""
+"""Low-rank adapters (LoRA; paper, Methods, "LoRA"): additional weights for a network."""
 
 import numpy as np
 

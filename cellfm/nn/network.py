@@ -1,4 +1,4 @@
-"""CellFM from tokens to embeddings and predicted expression: reads top-down, the one definition of the network."""
+"""CellFM from tokens to embeddings and predicted expression: the only definition of the network, top-down."""
 
 from cellfm.config import ModelConfig
 from cellfm.engines import Array, Operations, Weights
@@ -28,7 +28,7 @@ def network(
     values
         (c, s) float32: normalised expression; of no meaning at CLS and padding.
     visible
-        (c, s) float32: 1 where the value is shown, 0 where it is hidden. CLS is visible.
+        (c, s) float32: 1 for visible values, 0 for hidden ones. CLS is visible.
     dropout
         Keys (2 n_layers,) int32 and `dropout_plan`; None in use.
 
@@ -63,7 +63,7 @@ def embed_cells(
 def queries_and_keys(
     xp: Operations, config: ModelConfig, p: Weights, values: Array, layout: Layout, n: int
 ) -> tuple[Array, Array, Array]:
-    """What attention compares in layer `n`: queries of CLS, (b, d), queries and keys of all tokens, (c, s, d).
+    """Queries and keys of layer `n`: queries of CLS, (b, d), queries and keys of all tokens, (c, s, d).
 
     Linear attention has no softmax map: the score from token i to token j is ``Q_i . K_j`` in each head, both not
     negative.
@@ -76,7 +76,7 @@ def queries_and_keys(
 def cls_contributions(
     xp: Operations, config: ModelConfig, p: Weights, values: Array, layout: Layout, directions: Array, n: int
 ) -> tuple[Array, Array]:
-    """What CLS takes from itself, (b, m), and from each token, (c, s, m), in layer `n` along directions (m, d)."""
+    """Contributions of CLS, (b, m), and of each token, (c, s, m), in layer `n` along directions (m, d)."""
     x, own, scale = attention_inputs(xp, config, p, values, layout, n)
     cls = cls_of(xp, x, layout)
     query, gate = linear(xp, own["query"], cls), linear(xp, own["gate"], cls)

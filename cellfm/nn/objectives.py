@@ -1,4 +1,4 @@
-"""What pretraining asks of the network: masked values, and the optional terms (paper, Methods, "Loss").
+"""Losses of pretraining: masked values, and the optional terms (paper, Methods, "Loss").
 
 An objective is a function ``(xp, weights, arrays, keys)`` of a micro-batch to its loss and its terms, where the losses
 of all micro-batches add up to that of the batch; `keys` are those of dropout, None in validation. Sums are over the
@@ -67,12 +67,12 @@ def binary_cross_entropy(xp: Operations, logit: Array, truth: Array) -> Array:
 
 
 def cross_entropy(xp: Operations, logits: Array, label: Array, weight: Array) -> Array:
-    """The weighted sum over cells of ``-log p(label)``; `label` (b,) is of no meaning where `weight` (b,) is 0."""
+    """The weighted sum over cells of ``-log p(label)``; `label` (b,) is ignored where `weight` (b,) is 0."""
     return -(log_probability(xp, logits, label) * weight).sum()
 
 
 def log_probability(xp: Operations, logits: Array, label: Array) -> Array:
-    """``log p(label)`` of each cell, (b,); of no meaning where `label` is negative."""
+    """``log p(label)`` of each cell, (b,); undefined where `label` is negative."""
     return xp.pick(logits, xp.maximum(label, 0)) - xp.logsumexp(logits)
 
 

@@ -9,7 +9,7 @@ Weights = dict[str, np.ndarray]
 
 _ATTENTION = tuple(f"attention.{name}" for name in ("query", "key", "value", "gate", "output"))
 NEGLIGIBLE = 0.01
-"""A layer whose attention adds less than this share of what the strongest adds is not read unless it is asked for."""
+"""A layer that adds less than this share of what the strongest layer adds is only read on request."""
 GATES = ("attention.gate", "glu.gate")
 """What a layer adds to a token is multiplied with these."""
 
@@ -126,7 +126,8 @@ def active_heads(config: ModelConfig, weights: Weights) -> np.ndarray:
 
 
 def attention_strengths(config: ModelConfig, weights: Weights) -> np.ndarray:
-    """How much the attention of each layer adds to tokens, next to the layer that adds most: (n_layers,) from 0 to 1.
+    """How much the attention of each layer adds to tokens, relative to the layer that adds most: (n_layers,) from 0 to
+    1.
 
     The product of the norms of gate and output; queries, keys and values do not count, because what they give is
     normalised. 0 for layers without active heads.

@@ -1,4 +1,6 @@
-"""The network that predicts what a perturbation changes: genes, perturbations and two graphs (GEARS, Roohani 2023)."""
+"""The network that predicts the effect of a perturbation, from genes, perturbations and two graphs (GEARS, Roohani
+2023).
+"""
 
 from collections.abc import Callable
 from itertools import pairwise

@@ -104,7 +104,7 @@ class FittedFiles:
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise CheckpointError(f"{folder} is no {self.name} of this version of cellfm: {error}.") from error
+            raise CheckpointError(f"{folder} is not a {self.name} of this version of cellfm: {error}.") from error
 
     def _read_facts(self, folder: Path) -> dict[str, Any]:
         path = folder / self.facts
@@ -139,7 +139,7 @@ def require_same_model(
     """
     if (model.weights_hash, model.vocab.hash) != (facts["weights_sha256"], facts["vocabulary_sha256"]):
         raise CheckpointError(
-            f"{folder} was fitted with another model ({name!r}, weights {facts['weights_sha256'][:12]}) than "
+            f"{folder} was fitted with a different model ({name!r}, weights {facts['weights_sha256'][:12]}) than "
             f"{model.name!r} (weights {model.weights_hash[:12]}){why}."
         )
 

@@ -123,7 +123,7 @@ def finetune(
     feed = _feed(model, data, config, engine)
     validation = feed.validation()
     if not validation:
-        raise InputError("There are no validation cells, by which to choose when to stop; hold some out.")
+        raise InputError("There are no validation cells to decide when to stop; hold some out.")
     if objective is None:
         n_keys = 2 * model.config.n_layers if config.dropout else 0
         objective = Objective(pretraining(model.config, config), n_keys)
@@ -134,7 +134,7 @@ def finetune(
     trained = _trained(weights, objective, method)
     trainer = engine.trainer(objective, weights | objective.weights, trained, config, nest)
     evaluate = criterion(trainer, objective, validation, engine)
-    with clear_memory_errors(config, feed.least_chunks, "The model is as it was."):
+    with clear_memory_errors(config, feed.least_chunks, "The model is unchanged."):
         best, history = _train(trainer, feed, evaluate, trained, config, patience)
     trainer.load(best.weights)
     final = trainer.weights()
@@ -156,7 +156,7 @@ def _feed(model: CellFM, data: Cells | Batches, config: TrainConfig, engine: Eng
     if hasattr(data, "steps_per_epoch"):
         return data  # type: ignore[return-value]
     if data.vocab.hash != model.vocab.hash:  # type: ignore[union-attr]
-        raise InputError("The cells are given over another vocabulary than the model's.")
+        raise InputError("The cells have another vocabulary than the model.")
     return Feed(data, model.config, config, n_parts=engine.n_local)  # type: ignore[arg-type]
 
 

@@ -141,7 +141,7 @@ def _conclude(workers: Workers, asked: list[int], run: RunFolder, steps: int) ->
     if reason := workers.why():
         raise TrainingError(f"{reason} {goes_on}")
     if done < steps:
-        raise TrainingStopped(f"a process was told to stop at step {done:,} of {steps:,}. {goes_on}", signal.SIGTERM)
+        raise TrainingStopped(f"a process was asked to stop at step {done:,} of {steps:,}. {goes_on}", signal.SIGTERM)
 
 
 def _last_step(log: Path) -> tuple[int, dict[str, str]]:

@@ -77,7 +77,7 @@ def train(
             if done % config.checkpoint_every == 0 or last:
                 _save(trainer, run, done, config.keep_checkpoints, is_writer=is_writer)
     if done < config.steps:
-        message = f"stopped at step {done:,} of {config.steps:,}; run the same command again to go on."
+        message = f"stopped at step {done:,} of {config.steps:,}; run the same command again to continue."
         raise TrainingStopped(message, stopped.number or signal.SIGTERM)
     return done
 

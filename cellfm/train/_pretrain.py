@@ -141,7 +141,7 @@ def _config_of_start(start: CellFM, asked: dict[str, Any], corpus: Corpus) -> Mo
         if getattr(start.config, name) != value:
             raise InputError(
                 f"The model to start from has {name} = {getattr(start.config, name)!r}, and the configuration asks for "
-                f"{value!r}. Leave [model] out: the model brings its own."
+                f"{value!r}. Leave out [model]: the model has its own."
             )
     return start.config
 

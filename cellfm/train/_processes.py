@@ -28,7 +28,7 @@ def require_well(engine: Engine, refused: Exception | None) -> None:
     if refused is not None:
         raise refused
     if failed[0] > 0:
-        raise InputError("Another of the processes that train together cannot begin; its message says why.")
+        raise InputError("Another process cannot start training; its message says why.")
 
 
 def require_same(engine: Engine, facts: Mapping[str, object]) -> None:
@@ -43,5 +43,5 @@ def require_same(engine: Engine, facts: Mapping[str, object]) -> None:
         if len(other):
             raise InputError(
                 f"The processes do not see the same {name}: process {other[0]} of {size} differs from process 0. All "
-                "must be given the same corpus, configuration and folder of the run, on every machine."
+                "need the same corpus, configuration and run folder, on every machine."
             )

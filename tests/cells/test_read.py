@@ -189,7 +189,7 @@ def test_other_files_are_named_for_what_they_seem(tmp_path: Path, content: bytes
     path.write_bytes(content)
     with pytest.raises(InputError, match=found) as caught:
         read_cells(path)
-    assert "Read are .h5ad, .h5mu, .zarr, 10x Genomics .h5" in str(caught.value)
+    assert "Supported are .h5ad, .h5mu, .zarr, 10x Genomics .h5" in str(caught.value)
 
 
 def test_other_hdf5_files_are_named_for_what_they_hold(tmp_path: Path):

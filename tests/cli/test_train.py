@@ -102,7 +102,7 @@ def test_a_stop_writes_a_checkpoint_and_tells_how_to_go_on(
     _, said = job.communicate(timeout=60)
     assert job.returncode in codes
     last = steps(tmp_path / "run")[-1]
-    assert f"cellfm: stopped at step {last:,} of 100,000; run the same command again to go on" in said
+    assert f"cellfm: stopped at step {last:,} of 100,000; run the same command again to continue" in said
     assert "Traceback" not in said
     assert (tmp_path / "run" / "checkpoints" / f"step-{last:09d}").is_dir()
     assert not (tmp_path / "run" / "model").exists()

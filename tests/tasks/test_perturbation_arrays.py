@@ -153,7 +153,7 @@ def test_single_splits_leave_pairs_out_and_given_ones_are_kept():
     assert (given.train, given.validation, given.test) == ((("A",),), (("B",),), (("A", "B"),))
     assert given.subgroups == {("A", "B"): "seen2"}
     assert len(given_split({("A",): "train", ("B",): "train", ("C",): "test"}).validation) == 1
-    with pytest.raises(InputError, match="leaves no condition to train on"):
+    with pytest.raises(InputError, match="leaves no condition for training"):
         given_split({("A",): "validation", ("B",): "test"})
     with pytest.raises(InputError, match="leaves 1 condition to train on and to choose the epoch by; two are needed"):
         given_split({("A",): "train", ("B",): "test"})

@@ -153,7 +153,7 @@ def test_another_model_and_damaged_files_are_refused(annotator, tiny_vocab, tiny
     annotator.save(folder)
     assert Annotator.load(folder, tiny_model).model is tiny_model
     other = CellFM(tiny_model.config, tiny_vocab, name="other", random_state=8)
-    with pytest.raises(CheckpointError, match="fitted with another model"):
+    with pytest.raises(CheckpointError, match="fitted with a different model"):
         Annotator.load(folder, other)
     head = folder / "head.safetensors"
     whole = head.read_bytes()

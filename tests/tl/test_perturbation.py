@@ -299,7 +299,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
         cf.tl.fit_perturbation(adata[N_CELLS:].copy(), tiny_model, **SMALL)
     strange = adata.copy()
     strange.obs["condition"] = strange.obs["condition"].str.replace("GENE7", "NOSUCH")
-    with pytest.raises(InputError, match="Nothing is known of 1 perturbed gene: NOSUCH.*'NOSUCH\\+ctrl' \\(30\\)"):
+    with pytest.raises(InputError, match="No information on 1 perturbed gene: NOSUCH.*'NOSUCH\\+ctrl' \\(30\\)"):
         cf.tl.fit_perturbation(strange, tiny_model, **SMALL)
     negative = adata.copy()
     negative.X = -negative.X

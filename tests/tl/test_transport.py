@@ -167,7 +167,7 @@ def test_another_model_and_damaged_files_are_refused(of_cellfm, tiny_model, tmp_
     folder = tmp_path / "model"
     of_cellfm.save(folder)
     other = CellFM(tiny_model.config, tiny_model.vocab, name="other", random_state=8)
-    with pytest.raises(CheckpointError, match="fitted with another model"):
+    with pytest.raises(CheckpointError, match="fitted with a different model"):
         TransportModel.load(folder, other)
     with pytest.raises(CheckpointError, match="pass model="):
         TransportModel.load(folder)

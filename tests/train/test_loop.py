@@ -133,7 +133,7 @@ def test_signal_ends_the_run_in_order(tmp_path, uninterrupted, backend, number):
     handler = signal.getsignal(number)
     run = Run(tmp_path, backend)
     with pytest.raises(
-        TrainingStopped, match="stopped at step 7 of 12; run the same command again to go on"
+        TrainingStopped, match="stopped at step 7 of 12; run the same command again to continue"
     ) as stopped:
         run(Draws(step_6=lambda: os.kill(os.getpid(), number)))
     # MindSpore hands Ctrl-C on as SIGTERM.

@@ -124,7 +124,7 @@ def read_conditions(
     few = [f"{name_of(c)} ({n})" for c, n in zip(conditions, n_cells, strict=True) if n < FEW_CELLS]
     if few:
         have = counted(len(few), "condition has", "conditions have")
-        warn(f"{have} fewer than {FEW_CELLS} cells, and means over them say little: {_some(few)}.")
+        warn(f"{have} fewer than {FEW_CELLS} cells, which is too few for reliable means: {_some(few)}.")
     return Conditions(conditions, codes)
 
 
@@ -146,7 +146,7 @@ def _readings(
         beside = [label for label in rest if label not in control | set(known) and is_control_word(label)]
         if beside and control & set(sizes.index):
             warn(
-                f"{_counted(beside, sizes)} in obs[{key!r}] are called like control, but not by control=; "
+                f"{_counted(beside, sizes)} in obs[{key!r}] look like control, but are not in control=; "
                 "they are left out."
             )
             rest = [label for label in rest if label not in beside]

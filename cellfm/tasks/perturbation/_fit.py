@@ -209,7 +209,7 @@ def _standardised(vectors: np.ndarray) -> np.ndarray:
     """Each dimension with mean 0 and spread 1 over genes; genes without vector at the mean."""
     known = np.isfinite(vectors).all(1)
     if not known.any():
-        raise InputError("The model knows none of the genes, so that they have no vectors. Pass genes='learned'.")
+        raise InputError("The model knows none of the genes, so they have no vectors. Pass genes='learned'.")
     z = (vectors - vectors[known].mean(0)) / (vectors[known].std(0) + 1e-6)
     return np.where(known[:, None], z, 0).astype(np.float32)
 
@@ -221,7 +221,7 @@ def _refuse_unknown(
     in_terms = {gene for members in terms.values() for gene in members}
     if unknown := sorted(wanted - with_vector - in_terms - {*cells.genes, *cells.symbols}):
         raise InputError(
-            f"Nothing is known of {counted(len(unknown), 'perturbed gene')}: {', '.join(unknown[:20])}. "
+            f"No information on {counted(len(unknown), 'perturbed gene')}: {', '.join(unknown[:20])}. "
             "They are neither measured nor in the model nor in the gene sets. Use approved symbols (hgnc= maps old "
             "ones), leave these cells out, or pass perturbation='learned'."
         )

@@ -118,7 +118,7 @@ def warn_of_collapse(predicted: np.ndarray, observed: np.ndarray) -> float:
     if ratio < COLLAPSED:
         warn(
             f"Predictions hardly differ between the {len(predicted)} conditions: they vary {ratio:.1%} as much as what "
-            "is observed. Read them as the mean change; predictor.evaluation has the baselines beside them."
+            "is observed. Treat them as the mean change, and compare the baselines in predictor.evaluation."
         )
     return ratio
 

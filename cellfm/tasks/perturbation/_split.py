@@ -91,7 +91,7 @@ def given_split(part_of: Mapping[Condition, str], *, random_state: int = 0) -> S
     if not parts["validation"]:
         return _with_validation(parts["train"], parts["test"], np.random.default_rng(random_state))
     if not parts["train"]:
-        raise InputError("The split leaves no condition to train on.")
+        raise InputError("The split leaves no condition for training.")
     return Split(tuple(parts["train"]), tuple(parts["validation"]), tuple(parts["test"]))
 
 

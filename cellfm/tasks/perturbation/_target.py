@@ -46,7 +46,7 @@ def target_change(
         own = _profile(control, layer)
         found &= names.isin(own.index)
         if found.sum() < LEAST_GENES:
-            raise InputError("The control of the target shares too few genes with it and with the predictor.")
+            raise InputError("The control of the target shares too few genes with the target and the predictor.")
         start = own.reindex(names).to_numpy(np.float32)
     change = profile.reindex(names).to_numpy(np.float32) - start
     return np.where(found, change, 0), np.asarray(found)

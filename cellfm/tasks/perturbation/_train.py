@@ -219,7 +219,7 @@ def train_network(
                 except DeviceMemoryError as error:
                     fitting = error.fitting(pairs.size)
                     raise TrainingError(
-                        f"{error} batch_size = {fitting} should fit in place of {pairs.size}."
+                        f"{error} batch_size = {fitting} should fit instead of {pairs.size}."
                     ) from error
                 bar.update()
             if not np.isfinite(losses).all():
