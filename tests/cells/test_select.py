@@ -96,8 +96,8 @@ def test_a_missing_layer_lists_those_there_are():
     [
         (np.log1p(COUNTS / 3), r"adata.X has values like .* as after log-normalisation.*recover_counts\(adata\)"),
         (COUNTS - 1, r"negative values like -1, as after scaling"),
-        (np.where(COUNTS > 2, np.nan, COUNTS), r"no finite numbers \(nan\)"),
-        (np.where(COUNTS > 2, np.inf, COUNTS), r"no finite numbers \(inf\)"),
+        (np.where(COUNTS > 2, np.nan, COUNTS), r"not finite \(nan\)"),
+        (np.where(COUNTS > 2, np.inf, COUNTS), r"not finite \(inf\)"),
         (COUNTS * 0, "nothing but zeros"),
         (COUNTS * 1000 / 7, "as after normalisation"),
     ],

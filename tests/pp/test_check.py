@@ -112,8 +112,8 @@ def renamed(rename: Callable[[pd.Index], pd.Index]) -> Callable[[AnnData], AnnDa
 BAD = {
     "log1p values": (log, "values like .* as after log-normalisation.*recover_counts"),
     "scaled values": (spoiled(-2.5), "negative values like -2.5"),
-    "NaN": (spoiled(np.nan), r"no finite numbers \(nan\)"),
-    "infinite": (spoiled(np.inf), r"no finite numbers \(inf\)"),
+    "NaN": (spoiled(np.nan), r"not finite \(nan\)"),
+    "infinite": (spoiled(np.inf), r"not finite \(inf\)"),
     "only zeros": (lambda adata: AnnData(dense(adata) * 0, var=adata.var), "nothing but zeros"),
     "few known genes": (lambda adata: adata[:, 150:].copy(), "Only 150 of the 170 genes in adata.var"),
     "mouse symbols": (renamed(lambda names: names.str.capitalize()), "look like mouse genes"),
