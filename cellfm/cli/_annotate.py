@@ -1,18 +1,16 @@
-"""The command ``cellfm annotate``."""
+"""The command ``cellfm annotate``: a file of cells, and the same file with labels."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellfm.cli._embed import FILES_OF_CELLS
+from cellfm.cli._configuration import add_backend
+from cellfm.cli._files import FILES_OF_CELLS
 from cellfm.cli._genes import add_gene_options, gene_options
-from cellfm.cli._train import add_backend
 from cellfm.errors import InputError
 
 
-def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
-    """Add the command to the parser; its messages go to `say`."""
+def add_annotate_command(commands: Any) -> None:
     annotate = commands.add_parser("annotate", help="label the cells of a file with a labelled reference")
     annotate.add_argument("query", type=Path, metavar="QUERY", help=FILES_OF_CELLS)
     annotate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
@@ -38,10 +36,10 @@ def add_task_commands(commands: Any, say: Callable[[str], object]) -> None:
     annotate.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
     annotate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the fit (0)")
     add_backend(annotate)
-    annotate.set_defaults(run=lambda args: _annotate(args, say))
+    annotate.set_defaults(run=_annotate)
 
 
-def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+def _annotate(args: argparse.Namespace) -> int:
     from cellfm.cells.read import read_cells
     from cellfm.cells.select import select
     from cellfm.cells.write import check_fits, check_writable, write_cells
@@ -82,6 +80,6 @@ def _annotate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
     write_cells(data, args.output)
     counts = cells.obs[ANNOTATION.label].value_counts()
     for label, n in counts[counts > 0].items():
-        say(f"  {label}: {n:,}")
-    say(f"{args.output}: {cells.n_obs:,} cells, labels in obs[{ANNOTATION.label!r}]")
+        print(f"  {label}: {n:,}")
+    print(f"{args.output}: {cells.n_obs:,} cells, labels in obs[{ANNOTATION.label!r}]")
     return 0

@@ -1,18 +1,16 @@
-"""The commands ``cellfm embed`` and ``cellfm join``: a file of cells, and the same file with their embeddings."""
+"""The command ``cellfm embed``: a file of cells, and the same file with their embeddings."""
 
 import argparse
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cellfm.cli._configuration import add_backend
+from cellfm.cli._files import FILES_OF_CELLS, drawing
 from cellfm.cli._genes import add_gene_options, gene_options
-from cellfm.cli._train import add_backend
 from cellfm.errors import InputError
 from cellfm.io.installed import require_mindspore
-from cellfm.io.messages import reason_of
 from cellfm.keys import EMBED
 
 if TYPE_CHECKING:
@@ -22,29 +20,23 @@ if TYPE_CHECKING:
     from cellfm.model import CellFM
     from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 
-FILES_OF_CELLS = "cells with counts: .h5ad, .h5mu, .zarr, 10x .h5 or folder, .loom, .csv or .tsv (also compressed)"
 _LOGS = ".logs"
 _INPUT = ("layer", "values_layer", "gene_key", "hgnc", "min_known_genes")
 
 
-def add_embed_commands(commands: Any, say: Callable[[str], object]) -> None:
-    """Add the commands to those of the parser; what they tell goes to `say`."""
+def add_embed_command(commands: Any) -> None:
     embed = commands.add_parser("embed", help="add embeddings to a file of cells")
-    _add_input(embed)
+    add_input(embed)
     embed.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once; fewer need less memory")
     embed.add_argument("--plot", type=Path, metavar="FILE", help="also draw a UMAP of the embedding (png, pdf, svg)")
     embed.add_argument("--color", metavar="COLUMN", help="column of obs to colour the plot by")
     embed.add_argument("--resume", action="store_true", help="keep finished cells in OUT.pieces, and go on from them")
     embed.add_argument("--part", metavar="I/N", help="embed the Ith of N parts into OUT.pieces, for jobs side by side")
     embed.add_argument("--workers", type=int, default=1, metavar="N", help="processes that share the work (1)")
-    embed.set_defaults(run=lambda args: _embed(args, say))
-
-    join = commands.add_parser("join", help="put together what cellfm embed --part has made")
-    _add_input(join)
-    join.set_defaults(run=lambda args: _join(args, say), part=None, plot=None)
+    embed.set_defaults(run=_embed)
 
 
-def _add_input(parser: argparse.ArgumentParser) -> None:
+def add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write"
@@ -59,7 +51,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products (float32)")
 
 
-def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+def _embed(args: argparse.Namespace) -> int:
     from cellfm.cells.outputs import require_key
     from cellfm.cells.read_anndata import closing
     from cellfm.cells.write import PICTURE_SUFFIXES, check_writable
@@ -77,35 +69,20 @@ def _embed(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         check_writable(args.plot, PICTURE_SUFFIXES)
     if args.workers > 1:
         require_mindspore("--workers, unlike --part,")
-    data, model = _read(args)
+    data, model = read_input_and_model(args)
     with closing(data):
         if args.plot:
             _require_drawable(data, args)
         if args.part:
-            return _embed_part(args, data, model, say)
-        pieces = _pieces(args, data, model) if args.resume or args.workers > 1 else None
+            return _embed_part(args, data, model)
+        pieces = open_pieces(args, data, model) if args.resume or args.workers > 1 else None
         if pieces is not None and args.workers > 1:
             _launch(args, pieces)
-        _embed_and_write(args, data, model, say, pieces, batch_size=args.batch_size)
+        embed_and_write(args, data, model, pieces, batch_size=args.batch_size)
     return 0
 
 
-def _join(args: argparse.Namespace, say: Callable[[str], object]) -> int:
-    from cellfm.cells.read_anndata import closing
-    from cellfm.cells.write import check_writable
-
-    check_writable(args.output)
-    if not _folder(args).is_dir():
-        raise InputError(f"There is no folder {_folder(args)}: cellfm embed --part I/N -o {args.output} makes it.")
-    data, model = _read(args)
-    with closing(data):
-        pieces = _pieces(args, data, model)
-        pieces.require_all()
-        _embed_and_write(args, data, model, say, pieces)
-    return 0
-
-
-def _read(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
+def read_input_and_model(args: argparse.Namespace) -> "tuple[AnnData | MuData, CellFM]":
     from cellfm.cells.read import cell_format, read_cells
     from cellfm.cells.select import select
     from cellfm.cells.write import check_fits
@@ -147,11 +124,10 @@ def _stays_on_disk(args: argparse.Namespace) -> bool:
     return kind in ("h5ad", "zarr") and args.output.suffix == f".{kind}" and args.genome is None
 
 
-def _embed_and_write(
+def embed_and_write(
     args: argparse.Namespace,
     data: "AnnData | MuData",
     model: "CellFM",
-    say: Callable[[str], object],
     pieces: "EmbeddingCheckpoint | None",
     **options: Any,
 ) -> None:
@@ -177,34 +153,19 @@ def _embed_and_write(
     else:
         write_cells(data, args.output)
     if pieces is not None:
-        remove_pieces(_folder(args), cells.n_obs)
-    say(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
+        remove_pieces(pieces_folder(args), cells.n_obs)
+    print(f"{args.output}: {cells.n_obs:,} cells, embedding in obsm[{args.key_added!r}]")
     if args.plot:
         with drawing(args.output):
             _draw(cells, args)
-        say(f"{args.plot}: UMAP of the embedding")
+        print(f"{args.plot}: UMAP of the embedding")
 
 
-@contextmanager
-def drawing(written: Path) -> Iterator[None]:
-    """A block that draws results, which are in a file already, whatever goes wrong with the picture.
-
-    Raises
-    ------
-    InputError
-        Something does; the message says that the results are there.
-    """
-    try:
-        yield
-    except Exception as error:
-        raise InputError(f"{written} is written, but the plot could not be drawn: {reason_of(error)}") from error
-
-
-def _folder(args: argparse.Namespace) -> Path:
+def pieces_folder(args: argparse.Namespace) -> Path:
     return args.output.with_name(f"{args.output.name}.pieces")
 
 
-def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "EmbeddingCheckpoint":
+def open_pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "EmbeddingCheckpoint":
     from cellfm.cells.input_options import InputOptions
     from cellfm.cells.select import select
     from cellfm.model._cells import read_input
@@ -212,17 +173,15 @@ def _pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM")
 
     layers = {"layer": args.layer, "values_layer": args.values_layer}
     cells = read_input(select(data, args.modality), model.vocab, InputOptions(**layers, **gene_options(args)))
-    return EmbeddingCheckpoint(_folder(args), model, cells, random_state=0)
+    return EmbeddingCheckpoint(pieces_folder(args), model, cells, random_state=0)
 
 
-def _embed_part(
-    args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM", say: Callable[[str], object]
-) -> int:
+def _embed_part(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> int:
     from cellfm.model._embedding_checkpoint import Part
 
-    part = Part.parse(args.part)
-    _pieces(args, data, model).compute(part, batch_size=args.batch_size)
-    say(f"{_folder(args)}: part {args.part} is done; when all are, cellfm join with the same IN, OUT and options.")
+    part, folder = Part.parse(args.part), pieces_folder(args)
+    open_pieces(args, data, model).compute(part, batch_size=args.batch_size)
+    print(f"{folder}: part {args.part} is done; when all are, cellfm join with the same IN, OUT and options.")
     return 0
 
 
@@ -236,7 +195,7 @@ def _work(args: argparse.Namespace) -> int:
     announce()
     engine = start_engine()
     part = Part(*engine.join_processes())
-    _pieces(args, *_read(args)).compute(part, batch_size=args.batch_size)
+    open_pieces(args, *read_input_and_model(args)).compute(part, batch_size=args.batch_size)
     wait_for_all(engine)
     return 0
 

@@ -1,18 +1,16 @@
 """The command ``cellfm integrate``: a file of cells of several batches, and the same file with them integrated."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cellfm.cli._embed import FILES_OF_CELLS, drawing
+from cellfm.cli._configuration import add_backend
+from cellfm.cli._files import FILES_OF_CELLS, drawing
 from cellfm.cli._genes import add_gene_options, gene_options
-from cellfm.cli._train import add_backend
 from cellfm.keys import INTEGRATION
 
 
-def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
-    """Add the command to those of the parser; what it tells goes to `say`."""
+def add_integrate_command(commands: Any) -> None:
     integrate = commands.add_parser("integrate", help="fine-tune on cells of several batches, and embed them together")
     integrate.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
     integrate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
@@ -32,10 +30,10 @@ def add_integrate_command(commands: Any, say: Callable[[str], object]) -> None:
     integrate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="seed of everything (0)")
     integrate.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
     add_backend(integrate)
-    integrate.set_defaults(run=lambda args: _integrate(args, say))
+    integrate.set_defaults(run=_integrate)
 
 
-def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
+def _integrate(args: argparse.Namespace) -> int:
     from cellfm.cells.obs import require_column
     from cellfm.cells.outputs import require_key
     from cellfm.cells.read import read_cells
@@ -72,9 +70,9 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
         **({} if args.steps is None else {"steps": args.steps}),
     )
     write_cells(data, args.output)
-    say(f"{args.output}: {cells.n_obs:,} cells, integrated embedding in obsm[{args.key_added!r}]")
+    print(f"{args.output}: {cells.n_obs:,} cells, integrated embedding in obsm[{args.key_added!r}]")
     if args.save_model:
-        say(f"{args.save_model}: the fine-tuned model")
+        print(f"{args.save_model}: the fine-tuned model")
     if args.plot:
         from cellfm.pl import integration
 
@@ -83,5 +81,5 @@ def _integrate(args: argparse.Namespace, say: Callable[[str], object]) -> int:
             integration(
                 cells, batch_key=args.batch_key, label_key=args.label_key, after=after, save=args.plot, show=False
             )
-        say(f"{args.plot}: UMAPs of the embedding before and after")
+        print(f"{args.plot}: UMAPs of the embedding before and after")
     return 0

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import anndata
 import numpy as np
@@ -14,11 +13,13 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
-import cellfm.cli._doctor
+import cellfm.cli._demo
+import cellfm.cli._diagnose
+import cellfm.cli._info
 from cellfm.cells.mudata import without_pulling
 from cellfm.cells.write import write_cells
 from cellfm.cli import _main as cli
-from cellfm.cli._doctor import Finding
+from cellfm.cli._diagnose import Finding
 from cellfm.config import PUBLISHED
 from cellfm.errors import InputError
 from cellfm.model import CellFM, load_model
@@ -86,13 +87,13 @@ def test_what_the_user_can_mend_is_one_line(
     def fails(_: object) -> int:
         raise raised
 
-    monkeypatch.setattr(cli, "_info", fails)
+    monkeypatch.setattr(cellfm.cli._info, "_info", fails)
     assert run("info", "mini") == code
     assert capsys.readouterr().err == said
 
 
 def test_faults_of_the_program_are_not_hidden(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli, "_info", lambda _: 1 / 0)
+    monkeypatch.setattr(cellfm.cli._info, "_info", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("info", "mini")
 
@@ -320,7 +321,7 @@ def test_the_doctors_table_ends_with_1_for_a_problem(
 ):
     fix = "" if status == "ok" else "take a rest"
     findings = [Finding("Python", "ok", "3.11"), Finding("numpy", status, "2.0", fix)]
-    monkeypatch.setattr(cellfm.cli._doctor, "diagnose", lambda *_, **__: findings)
+    monkeypatch.setattr(cellfm.cli._diagnose, "diagnose", lambda *_, **__: findings)
     assert run("doctor") == code
     said = capsys.readouterr().out
     assert re.search(rf"^numpy   {status} +2\.0$", said, re.MULTILINE)
@@ -330,9 +331,7 @@ def test_the_doctors_table_ends_with_1_for_a_problem(
 
 def test_the_demo_gets_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folders = []
-    monkeypatch.setitem(
-        sys.modules, "cellfm.cli._demo", SimpleNamespace(run_demo=lambda folder, **_: folders.append(folder))
-    )
+    monkeypatch.setattr(cellfm.cli._demo, "run_demo", folders.append)
     assert run("demo") == 0
     assert run("demo", "-o", tmp_path) == 0
     assert folders == [Path("cellfm-demo"), tmp_path]
