@@ -1,1 +1,3 @@
-"""What the tools fit and predict: one folder a task; knows arrays and models, writes to no AnnData."""
+"""Fits and predictions behind the tools, one folder for each task; works on arrays and models, and never writes to
+AnnData.
+"""

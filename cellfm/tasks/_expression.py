@@ -10,11 +10,12 @@ from cellfm.errors import InputError
 from cellfm.io.messages import warn
 
 N_TOP = 20
-"""Most changed genes of a condition that are judged on their own."""
+"""Number of most changed genes of a condition that are scored separately."""
 
 
 def read_expression(adata: AnnData, layer: str | None) -> sp.csr_matrix:
-    """log1p of counts per 10,000, (n_cells, n_genes) float32: from counts, or as it is where it is there already.
+    """log1p of counts per 10,000, (n_cells, n_genes) float32: computed from counts, or unchanged if the data are
+    log-normalised.
 
     Raises
     ------
@@ -51,7 +52,7 @@ def top_changed(
     control: tuple[np.ndarray, np.ndarray, int],
     n_top: int = N_TOP,
 ) -> np.ndarray:
-    """The genes of a condition that differ most from control, by Welch's t, the most certain first.
+    """The genes of a condition that differ most from control by Welch's t, the largest first.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What was fitted, on disk: a folder of facts (JSON) and arrays (safetensors), whole, with checksum and format."""
+"""Save and load fitted objects: a folder with facts (JSON) and arrays (safetensors), with checksum and format."""
 
 import hashlib
 import json
@@ -24,14 +24,14 @@ _FACTS_CHECKSUM = "facts_sha256"
 
 @dataclass(frozen=True)
 class FittedFiles:
-    """How one kind of fitted thing is kept.
+    """Description of one type of fitted object on disk.
 
     Parameters
     ----------
     kind
-        What it is, for messages, with its article: ``"an annotator"``.
+        Its name in messages, with article: ``"an annotator"``.
     name
-        The same in messages that say "no ...", without article.
+        Its name without article.
     facts, arrays
         Names of the two files.
     checksum
@@ -56,7 +56,7 @@ class FittedFiles:
         overwrite: bool,
         also: Callable[[Path], None] | None = None,
     ) -> None:
-        """Write a folder, whole or not at all; `also` may add to it.
+        """Write a folder, completely or not at all; `also` may add to it.
 
         Raises
         ------
@@ -85,12 +85,13 @@ class FittedFiles:
 
     @contextmanager
     def read(self, folder: Path) -> Iterator[tuple[dict[str, Any], Arrays]]:
-        """Facts and arrays of a folder, to make the thing of in the block: entries that do not fit are told.
+        """Facts and arrays of a folder, from which the block creates the object; entries that do not fit raise an
+        error.
 
         Raises
         ------
         InputError
-            The folder is none of this kind.
+            The folder is of another type.
         CheckpointError
             A file is missing or damaged, or of another version.
         """
@@ -135,7 +136,7 @@ def require_same_model(
     Raises
     ------
     CheckpointError
-        It is another; `why` ends the message.
+        It is a different model; `why` ends the message.
     """
     if (model.weights_hash, model.vocab.hash) != (facts["weights_sha256"], facts["vocabulary_sha256"]):
         raise CheckpointError(

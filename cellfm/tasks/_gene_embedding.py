@@ -1,4 +1,4 @@
-"""Embeddings of genes: the model's table of them, or their tokens in the context of cells."""
+"""Embeddings of genes: rows of the model's gene table, or their tokens in the context of cells."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from cellfm.model import CellFM
 from cellfm.model._cells import CellInput
 
 BLOCK_NUMBERS = 2**26
-"""Numbers of token embeddings that are held at once (256 MiB)."""
+"""Number of values of token embeddings that are held at once (256 MiB)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class GeneMeans:
 
 
 def static_embedding(model: CellFM, gene_ids: np.ndarray) -> np.ndarray:
-    """Rows of the gene table, (len(gene_ids), d_model); NaN for id 0, which is no gene."""
+    """Rows of the gene table, (len(gene_ids), d_model); NaN for id 0, which is not a gene."""
     rows = model.weights["embed.gene"][gene_ids].astype(np.float32)
     rows[gene_ids == 0] = np.nan
     return rows

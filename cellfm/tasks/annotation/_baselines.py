@@ -1,4 +1,4 @@
-"""Classifiers of others that every annotator is compared with: scikit-learn's logistic regression and celltypist."""
+"""Baseline classifiers for all annotators: scikit-learn's logistic regression, and celltypist."""
 
 import importlib.util
 import inspect
@@ -22,16 +22,17 @@ from cellfm.tasks.annotation._features import Features
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a classifier without a model says of some cells."""
+    """Predictions of a classifier without a model."""
 
     labels: np.ndarray
     """(n_cells,) str."""
     confidence: np.ndarray
-    """(n_cells,) float32: probability of that label by the classifier's own word."""
+    """(n_cells,) float32: the classifier's probability of that label."""
 
 
 def logistic_regression(features: Features, labels: np.ndarray) -> Judgement:
-    """Judge test cells by multinomial logistic regression with an L2 penalty of 1, as scikit-learn fits it by default.
+    """Classify test cells by multinomial logistic regression with an L2 penalty of 1, as scikit-learn fits it by
+    default.
 
     Parameters
     ----------
@@ -46,12 +47,12 @@ def logistic_regression(features: Features, labels: np.ndarray) -> Judgement:
 
 
 def celltypist_name() -> str | None:
-    """What the rows of celltypist are called; None where it is not installed."""
+    """Name of the celltypist rows; None if it is not installed."""
     return "celltypist" if importlib.util.find_spec("celltypist") is not None else None
 
 
 def celltypist(train: sp.csr_matrix, labels: np.ndarray, test: sp.csr_matrix, *, random_state: int = 0) -> Judgement:
-    """Judge test cells by a celltypist model of all genes, trained on the training cells with its default settings.
+    """Classify test cells by a celltypist model of all genes, trained on the training cells with its default settings.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Honest confidence: a temperature and thresholds, chosen on cells that were held out."""
+"""Calibration: a temperature and thresholds, chosen on held-out cells."""
 
 from numbers import Real
 
@@ -9,15 +9,15 @@ from cellfm.errors import InputError
 from cellfm.tasks.annotation._mlp import softmax, weighted_loss
 
 REJECTED = 0.05
-"""Share of held-out cells of known kinds that become unknown, at most: half of it by confidence, half by distance."""
+"""Maximum share of held-out cells that become unknown: half by confidence, half by distance."""
 HOTTEST = 10.0
 
 
 def fit_temperature(logits: np.ndarray, kind: np.ndarray) -> float:
-    """The temperature that makes probabilities honest (Guo 2017): the least loss of ``softmax(logits / t)``.
+    """The temperature that calibrates probabilities (Guo 2017), with the lowest loss of ``softmax(logits / t)``.
 
-    A few held-out cells that are all right would ask for boundless confidence: a term that counts as much as one of
-    them holds the temperature near 1.
+    A few held-out cells that are all correct would lead to unlimited confidence; a term with the weight of one cell
+    keeps the temperature near 1.
     """
     if not len(kind):
         return 1.0
@@ -30,7 +30,7 @@ def fit_temperature(logits: np.ndarray, kind: np.ndarray) -> float:
 
 
 def fit_thresholds(confidence: np.ndarray, distance: np.ndarray, *, rejected: float = REJECTED) -> tuple[float, float]:
-    """Least confidence and largest distance of known cells, such that at most a share `rejected` of them fails."""
+    """Thresholds of confidence and distance, such that at most a share `rejected` of known cells fails."""
     if not len(confidence):
         return 0.0, float("inf")
     least = np.quantile(confidence, rejected / 2, method="lower")

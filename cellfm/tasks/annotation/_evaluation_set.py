@@ -1,4 +1,4 @@
-"""The cells that methods are tried on: checked, embedded once, normalised for the baselines."""
+"""The cells on which methods are compared: checked, embedded once, normalised for the baselines."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,12 @@ from cellfm.tasks.annotation._features import Features, component_features, gene
 from cellfm.tasks.annotation._split import Fold
 
 MODEL, COMPONENTS, GENES = "model", "pca", "hvg"
-"""What a head may read: the embedding of the model, principal components, variable genes."""
+"""Possible inputs of a head: the embedding of the model, principal components, variable genes."""
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Cells with labels, in every form that a method asks for."""
+    """Labelled cells, in every form that a method needs."""
 
     model: CellFM
     cells: CellInput
@@ -40,7 +40,7 @@ class EvaluationSet:
         return self.cells.counts.describe().kind == "counts"
 
     def features(self, name: str, fold: Fold, *, random_state: int = 0) -> Features:
-        """What heads read of the cells of a fold; baselines are fitted to its training cells only.
+        """The input of heads for the cells of a fold; baselines are fitted to its training cells only.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ def read_subjects(
     batch_size: int | None = None,
     random_state: int = 0,
 ) -> EvaluationSet:
-    """Check the cells, take their embedding where it is stored, make it where not.
+    """Check the cells, and use their stored embedding or compute it.
 
     Raises
     ------

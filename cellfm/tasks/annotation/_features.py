@@ -1,4 +1,4 @@
-"""What a head reads of each cell in place of a model's embedding: variable genes, and their principal components."""
+"""Baseline inputs of a head instead of a model's embedding: variable genes, and their principal components."""
 
 import warnings
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Features:
 
 
 def log_normalised(counts: Matrix) -> sp.csr_matrix:
-    """log1p of counts per 10,000 over all measured genes; values that are logarithms already stay as they are."""
+    """log1p of counts per 10,000 over all measured genes; values that are already logarithms are not changed."""
     values = counts.rows(0, counts.n_cells).astype(np.float32)
     if counts.describe().kind == "log-normalised":
         return values

@@ -1,4 +1,4 @@
-"""Annotators on disk: ``annotator.json``, ``head.safetensors`` and, where its name does not tell, ``model/``."""
+"""Save and load annotators: ``annotator.json``, ``head.safetensors`` and, unless its name identifies it, ``model/``."""
 
 from pathlib import Path
 from typing import get_args
@@ -23,7 +23,7 @@ _NUMBERS = ("temperature", "confidence_threshold", "distance_threshold")
 
 
 def write_annotator(annotator: Annotator, folder: Path, *, overwrite: bool = False) -> None:
-    """Write an annotator, whole or not at all; see `Annotator.save`."""
+    """Write an annotator, completely or not at all; see `Annotator.save`."""
     arrays = {f"head.{name}": array for name, array in annotator.head.arrays().items()}
     arrays |= {f"reference.{name}": getattr(annotator.reference, name) for name in _REFERENCE}
     arrays["gene_ids"] = annotator.gene_ids
@@ -69,7 +69,7 @@ def read_annotator(folder: Path, model: str | Path | CellFM | None = None) -> An
 
 
 def _try(annotator: Annotator) -> None:
-    """Let the parts judge one cell, which those that do not belong together cannot."""
+    """Classify one cell, which fails if the parts do not fit together."""
     cell = np.zeros((1, annotator.model.config.d_model), np.float32)
     n_classes = len(annotator.classes)
     require_use(annotator.method in get_args(Method), "the way of fitting and the classes")
@@ -99,7 +99,7 @@ def _model(folder: Path, facts: dict[str, str], given: str | Path | CellFM | Non
 
 
 def _found_by_name(model: CellFM) -> bool:
-    """Whether the model's name gives these very weights anywhere."""
+    """Whether the model's name identifies these weights on any machine."""
     if model.name not in NAMED_MODELS:
         return False
     folder = model_folder(model.name)

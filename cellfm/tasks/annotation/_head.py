@@ -1,4 +1,4 @@
-"""Heads as arrays: what an annotator keeps of them, and what they say of cells."""
+"""Heads of annotators as arrays, and their predictions."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -16,14 +16,14 @@ Arrays = dict[str, np.ndarray]
 
 
 class Head(Protocol):
-    """What tells classes apart."""
+    """A head that classifies cells."""
 
     kind: Kind
 
     @property
     def n_classes(self) -> int: ...
     def arrays(self) -> Arrays:
-        """Everything it is made of, by name."""
+        """All its arrays by name."""
         ...
 
     def judge(

@@ -1,4 +1,4 @@
-"""Which labelled cells are held out, and how much each class counts."""
+"""Held-out cells, and weights of classes."""
 
 import numpy as np
 

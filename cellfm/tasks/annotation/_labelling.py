@@ -1,4 +1,4 @@
-"""Labels of cells as tools write them: `"Unknown"` where they are rejected, with all that speaks for them."""
+"""Labels of cells as tools write them, with `"Unknown"` for rejected cells, confidence and distance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cellfm.tasks.annotation._prediction import Prediction, Rejection
 
 @dataclass(frozen=True)
 class Labelling:
-    """What a classifier says of cells, after rejection."""
+    """Predictions of a classifier after rejection."""
 
     prediction: Prediction
     rejection: Rejection
@@ -27,7 +27,8 @@ class Labelling:
     def of(
         cls, prediction: Prediction, classes: tuple[str, ...], thresholds: tuple[float, float], *, inflate: bool
     ) -> "Labelling":
-        """Reject what is unsure or far off, and warn of cells without genes and of classes that lose their cells.
+        """Reject cells with low confidence or large distance; warn about cells without genes and classes that lose most
+        cells.
 
         Parameters
         ----------
@@ -49,7 +50,7 @@ class Labelling:
         return self.rejection.labels(self.classes)
 
     def results(self, labels: np.ndarray, colors: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What goes into each slot of AnnData, with these labels and the colours of the classes."""
+        """The values for each slot of AnnData, with labels and colours of the classes."""
         names = [*self.classes, UNKNOWN]
         return {
             "obs": {
@@ -66,7 +67,7 @@ class Labelling:
         }
 
     def facts(self) -> dict[str, Any]:
-        """What the record of the run says of classes and thresholds."""
+        """The facts about classes and thresholds for the record of a run."""
         return {
             ANNOTATION.classes: np.array(self.classes, dtype=object),
             "confidence_threshold": self.confidence_threshold,

@@ -1,4 +1,4 @@
-"""Labels of cells as a column of `obs` gives them: read, counted, refused where nothing can be learnt from them."""
+"""Read labels of cells from a column of `obs`, and refuse labels from which nothing can be learnt."""
 
 import numpy as np
 from anndata import AnnData
@@ -12,7 +12,7 @@ UNKNOWN_COLOR = "#bdbdbd"
 
 
 def read_labels(reference: AnnData, key: str) -> np.ndarray:
-    """Labels to learn from, (n_obs,) str; None where a cell has none, with a warning that says how many.
+    """Labels to learn from, (n_obs,) str; None for cells without a label, with a warning that gives their number.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def require_classes(labels: np.ndarray, key: str) -> None:
 
 
 def label_colors(reference: AnnData, labels_key: str, classes: list[str]) -> list[str]:
-    """A colour for each class: that of the reference where it has one for every category, else scanpy's."""
+    """A colour for each class: the reference's colours if it has one for every category, otherwise scanpy's."""
     column = reference.obs[labels_key]
     stored = list(reference.uns.get(f"{labels_key}_colors", ()))
     if column.dtype == "category" and len(stored) == len(column.cat.categories):

@@ -1,1 +1,1 @@
-"""Chemical perturbation: cells of one condition carried to another, without pairs of cells."""
+"""Transport of cells from one condition to another, such as treated, without paired cells."""

@@ -1,4 +1,4 @@
-"""From the embedding of a cell to a few dimensions and on to its expression: d-512-50, 50-512-genes."""
+"""An autoencoder from cell embeddings through 50 dimensions to expression: d-512-50, 50-512-genes."""
 
 from itertools import pairwise
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ WIDTH = 512
 """Of the hidden layer on either side."""
 MAX_EPOCHS = 300
 PATIENCE = 20
-"""Epochs without improvement on the validation cells after which training stops."""
+"""Number of epochs without improvement on validation cells after which training stops."""
 BATCH = 128
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
@@ -36,7 +36,7 @@ def decode(xp: SimpleNamespace, weights: Weights, z: Any) -> Any:
 def train_autoencoder(
     x: np.ndarray, values: np.ndarray, held_out: np.ndarray, recipe: Recipe
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Learn to tell expression from embeddings through a narrow layer; the best epoch by validation is kept.
+    """Learn to predict expression from embeddings through a narrow layer; keep the best epoch by validation.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def train_autoencoder(
     values
         (n, n_genes) log-normalised expression.
     held_out
-        (n,) bool: cells of validation.
+        (n,) bool: validation cells.
 
     Returns
     -------

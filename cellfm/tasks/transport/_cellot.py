@@ -19,16 +19,16 @@ PAD = 1024
 def fit_potentials(
     source: np.ndarray, target: np.ndarray, score: Callable[[np.ndarray], float], held_out: np.ndarray, recipe: Recipe
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Learn the map from source to target cells; the potentials of the least score are kept.
+    """Learn the map from source to target cells; keep the potentials with the lowest score.
 
     Parameters
     ----------
     source, target
         (n, d) and (m, d) cells, in no common order.
     score
-        How far mapped cells are from what they should be, the less the better.
+        Distance of mapped cells from target cells; lower is better.
     held_out
-        (k, d) source cells that `score` is asked about, before training and every `recipe.validate_every` steps.
+        (k, d) source cells for `score`, computed before training and every `recipe.validate_every` steps.
 
     Returns
     -------
@@ -76,5 +76,5 @@ def _loss_of_f(xp: SimpleNamespace, weights: Weights, source: Any, target: Any, 
 
 
 def _padded(cells: np.ndarray) -> np.ndarray:
-    """Cells with empty rows behind them, which no batch reads."""
+    """Cells, padded with empty rows that no batch reads."""
     return np.pad(cells, ((0, -len(cells) % PAD), (0, 0)))

@@ -39,12 +39,12 @@ def require_ott() -> ModuleType:
 
 
 def entropic_map(z: np.ndarray, target: np.ndarray, potential: np.ndarray, epsilon: float) -> np.ndarray:
-    """Carry cells, seen before or not, to the mean target cell of their plan (Pooladian 2021, eq. 3).
+    """Map cells, new or not, to the mean target cell of their plan (Pooladian 2021, eq. 3).
 
     Parameters
     ----------
     z, target
-        (n, d) cells to carry, and (m, d) target cells of the fit.
+        (n, d) cells to map, and (m, d) target cells of the fit.
     potential
         (m,) dual potential of the target cells.
     """
@@ -55,20 +55,20 @@ def entropic_map(z: np.ndarray, target: np.ndarray, potential: np.ndarray, epsil
 def fit_entropic(
     source: np.ndarray, target: np.ndarray, score: Callable[[np.ndarray], float], held_out: np.ndarray
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Sinkhorn's potentials (Cuturi 2013) at the strength of entropy with the least score.
+    """Sinkhorn's potentials (Cuturi 2013) at the strength of entropy with the lowest score.
 
     Parameters
     ----------
     source, target
         (n, d) and (m, d) cells, in no common order.
     score
-        How far mapped cells are from what they should be, the less the better.
+        Distance of mapped cells from target cells; lower is better.
     held_out
-        (k, d) source cells that `score` is asked about.
+        (k, d) source cells for `score`.
 
     Returns
     -------
-    ``target``, ``potential`` and ``epsilon``, and a row for each strength. Runs that did not converge are not taken.
+    ``target``, ``potential`` and ``epsilon``, and a row for each strength. Runs that did not converge are ignored.
 
     Raises
     ------

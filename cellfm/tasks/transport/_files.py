@@ -1,4 +1,4 @@
-"""Maps between conditions on disk: ``transport.json`` and ``transport.safetensors``."""
+"""Save and load transport models: ``transport.json`` and ``transport.safetensors``."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,7 @@ _WORDS = ("condition_key", "source", "target")
 
 
 def write_transport(transport: TransportModel, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a model, whole or not at all; see `TransportModel.save`."""
+    """Write a model, completely or not at all; see `TransportModel.save`."""
     arrays = {f"space.{name}": array for name, array in transport.space.arrays.items()}
     arrays |= {f"map.{name}": array for name, array in transport.map.arrays.items()}
     facts = {
@@ -59,7 +59,7 @@ def _method(facts: dict) -> Method:
 
 
 def _try(transport: TransportModel) -> None:
-    """Carry one cell, which parts that do not belong together cannot do."""
+    """Map one cell, which fails if the parts do not fit together."""
     require_use(transport.method in METHODS and transport.space.kind in SPACES, "the method and the space")
     require_use(all(isinstance(getattr(transport, name), str) for name in _WORDS), "the conditions")
     require_use(transport.holdout is None or len(transport.holdout) == 2, "the group that was left out")

@@ -1,4 +1,4 @@
-"""From cells of two conditions to a fitted map: space, map, and test cells beside simple baselines."""
+"""Fit a transport model: space, map, and comparison with simple baselines on test cells."""
 
 import warnings
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ class Cells:
     values: np.ndarray
     """(n_cells, n_genes) log-normalised expression of the genes that are predicted."""
     embedding: np.ndarray | None
-    """(n_cells, d_model) of CellFM, where the space reads it."""
+    """(n_cells, d_model) CellFM embeddings, if the space needs them."""
     groups: np.ndarray | None
-    """(n_cells,) str: groups that shifts are balanced over."""
+    """(n_cells,) str: groups over which shifts are balanced."""
 
     def x(self, cells: np.ndarray) -> np.ndarray:
-        """What the space reads of some cells."""
+        """The input of the space for some cells."""
         return (self.values if self.embedding is None else self.embedding)[cells]
 
 
@@ -49,7 +49,7 @@ class Fitted:
 
 
 def row_of(method: str) -> str:
-    """What a table calls a method: the mean shift is the baseline of that name."""
+    """The name of a method in tables; the mean shift is the baseline of that name."""
     return SHIFT if method == "mean_shift" else method
 
 
@@ -71,7 +71,7 @@ def variable_genes(values: sp.csr_matrix, n_genes: int | None) -> np.ndarray:
 def fit_conditions(
     cells: Cells, source: Parts, target: Parts, *, method: Method, space: SpaceName, recipe: Recipe
 ) -> Fitted:
-    """Fit a space and a map in it to the cells of training, and judge them by the cells of test."""
+    """Fit a space and a map in it to the training cells, and evaluate them on the test cells."""
     train = np.concatenate([source.train, target.train])
     held_out = np.isin(train, np.concatenate([source.validation, target.validation]))
     fitted, of_space = fit_space(space, cells.x(train), cells.values[train], held_out, recipe)

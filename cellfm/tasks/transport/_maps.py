@@ -15,7 +15,7 @@ from cellfm.tasks.transport._recipe import Recipe
 Method = Literal["cellot", "entropic", "latent_shift", "mean_shift", "scgen", "identity"]
 METHODS: tuple[Method, ...] = ("cellot", "entropic", "latent_shift", "mean_shift", "scgen", "identity")
 BALANCED: tuple[Method, ...] = ("latent_shift", "scgen")
-"""Shifts that are balanced over groups of cells."""
+"""Methods whose shifts are balanced over groups of cells."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Map:
     arrays: dict[str, np.ndarray]
 
     def __call__(self, z: np.ndarray) -> np.ndarray:
-        """Carry latent cells, (n, d) -> (n, d) float32."""
+        """Map latent cells, (n, d) -> (n, d) float32."""
         if self.kind == "cellot":
             return carry(self.arrays, z)
         if self.kind == "entropic":
@@ -55,11 +55,11 @@ class LatentCells:
 
 
 def fit_map(method: Method, source: LatentCells, target: LatentCells, recipe: Recipe) -> tuple[Map, pd.DataFrame]:
-    """Learn a map; where there is something to choose, by the `mmd` of validation cells.
+    """Learn a map; choices are made by the `mmd` of validation cells.
 
     Returns
     -------
-    The map, and its history: empty where nothing was chosen.
+    The map and its history, which is empty if there was nothing to choose.
     """
 
     def score(moved: np.ndarray) -> float:
@@ -84,9 +84,9 @@ def mean_shift(source: LatentCells, target: LatentCells) -> np.ndarray:
 
 
 def balanced_shift(source: LatentCells, target: LatentCells) -> np.ndarray:
-    """The mean, over groups that both conditions have, of the difference of the means, (d,): each counts as much.
+    """The mean of the differences of means, (d,), over groups that both conditions have, with equal weights.
 
-    scGen (Lotfollahi 2019) takes as many cells of each type before the means, which comes to the same.
+    scGen (Lotfollahi 2019) samples as many cells of each type before taking means, which is equivalent.
 
     Raises
     ------

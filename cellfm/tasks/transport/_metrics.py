@@ -1,4 +1,4 @@
-"""How near predicted cells come to observed ones: their means, and their distributions."""
+"""Compare predicted and observed cells: their means, and their distributions."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from cellfm.tasks._expression import correlation, top_changed
 
 N_TOP = 50
-"""Most changed genes that are judged on their own."""
+"""Number of most changed genes that are scored separately."""
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of the kernels of `mmd`, by the median distance between observed cells."""
 MOST_CELLS = 1000
@@ -48,10 +48,10 @@ def score_cells(
 
     Returns
     -------
-    Of the mean profiles: ``l2``, ``pearson`` (high whatever is predicted), ``r2`` (share of the variance over genes
-    that is told, 1 at best, below 0 where the mean over genes would tell more) and ``pearson_change`` (of the changes
-    against `source`, 0 where none is predicted); of the cells: ``mmd``. Each over all genes, and over the 50 most
-    changed ones with the ending ``_top50``.
+    Of the mean profiles: ``l2``, ``pearson`` (high whatever is predicted), ``r2`` (share of explained variance over
+    genes, at most 1, negative if worse than the mean over genes) and ``pearson_change`` (of the changes against
+    `source`, 0 where none is predicted); of the cells: ``mmd``. Each over all genes, and over the 50 most changed ones
+    with the ending ``_top50``.
     """
     row = {}
     top = most_changed(source, observed)

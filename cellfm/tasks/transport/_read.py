@@ -1,4 +1,4 @@
-"""Cells for a fitted map: its genes found among theirs, and embedded where the space asks for it."""
+"""Read cells for a fitted map: select its genes, and embed the cells if the space needs it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ from cellfm.tasks.transport._model import TransportModel
 
 @dataclass(frozen=True)
 class Given:
-    """Cells as a map takes them."""
+    """The input of a map."""
 
     x: np.ndarray
-    """(n_cells, d) what its space encodes."""
+    """(n_cells, d) the input of its space."""
     values: np.ndarray
     """(n_cells, n_genes) float32: log-normalised expression of the genes that it predicts."""
 

@@ -1,4 +1,4 @@
-"""How maps between conditions are learnt."""
+"""Configuration of a transport model."""
 
 from dataclasses import dataclass
 

@@ -128,7 +128,7 @@ def _arrays(params: dict, statistics: dict) -> dict[str, np.ndarray]:
 
 @contextmanager
 def _quiet(scvi: ModuleType, seed: int) -> Iterator[None]:
-    """Seed what scvi-tools draws from, and leave the generators and settings of the user as they were."""
+    """Seed the generators of scvi-tools, and restore the user's generators and settings afterwards."""
     from lightning.pytorch.utilities.seed import isolate_rng
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]

@@ -1,4 +1,4 @@
-"""Spaces that cells are carried in: each encodes cells to few dimensions and decodes them to expression."""
+"""Latent spaces of transport: each encodes cells to few dimensions and decodes them to expression."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ from cellfm.tasks.transport._recipe import Recipe
 SpaceName = Literal["cellfm", "pca", "genes", "scgen"]
 SPACES: tuple[SpaceName, ...] = ("cellfm", "pca", "genes", "scgen")
 MOST_GENES = 2000
-"""Genes that potentials are learnt over at most."""
+"""Maximum number of genes for potentials."""
 TINY = 1e-6
 
 
@@ -62,7 +62,7 @@ class Space:
 def fit_space(
     kind: SpaceName, x: np.ndarray, values: np.ndarray, held_out: np.ndarray, recipe: Recipe
 ) -> tuple[Space, pd.DataFrame]:
-    """Fit a space to the cells of training; those held out only choose when to stop.
+    """Fit a space to the training cells; held-out cells only decide when to stop.
 
     Parameters
     ----------

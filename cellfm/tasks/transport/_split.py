@@ -1,4 +1,4 @@
-"""Cells of training, validation and test: at random, or a kind of cell left out whole."""
+"""Split cells into training, validation and test, at random or by leaving out a group."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from cellfm.io.messages import counted
 MIN_CELLS = 20
 """Of each condition, in training and in test."""
 VALIDATION = 0.2
-"""Share of the training cells that methods are tuned by."""
+"""Share of the training cells used for validation."""
 
 
 @dataclass(frozen=True)
