@@ -1,4 +1,4 @@
-"""What all engines mean by a step of training: the protocol, learning rates, weight decay and the loss scale."""
+"""The definition of a training step for all engines: protocol, learning rates, weight decay and loss scale."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +12,16 @@ from cellfm.errors import InputError
 
 MAX_LOSS_SCALE = 2.0**24
 HEAD = "head."
-"""What the names of the weights begin with that an objective adds to the network."""
+"""Prefix of the names of weights that an objective adds to the network."""
 FIXED = "fixed."
-"""What the names of numbers begin with that an objective reads and nothing trains."""
+"""Prefix of the names of constant arrays of an objective."""
 # Embeddings, norms, and vectors and scalars in general do not decay.
 _NO_DECAY = ("embed.gene", "embed.cls", "embed.hidden", "embed.zero", "embed.depth", "gamma", "beta", "skip")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss and what it needs beside the weights."""
+    """A loss and its additional weights and constants."""
 
     loss: Callable[..., tuple[Any, ...]]
     """``loss(xp, weights, arrays, keys)`` to the loss of a micro-batch, its terms and, if it has any, new `statistics`.
@@ -60,7 +60,7 @@ class StepResult:
 
 
 class DeviceMemoryError(InputError, RuntimeError):
-    """A device has not enough memory; `asked` and `free` are bytes, None where they are not known."""
+    """A device does not have enough memory; `asked` and `free` are bytes, None if unknown."""
 
     def __init__(self, device: str, asked: int | None = None, free: int | None = None, advice: str = "") -> None:
         self.device, self.asked, self.free = device, asked, free
@@ -69,7 +69,7 @@ class DeviceMemoryError(InputError, RuntimeError):
         super().__init__(f"The device ({device}) ran out of memory{numbers}. {advice}".rstrip())
 
     def advised(self, n_chunks: int, chunks_of_a_cell: int) -> "DeviceMemoryError":
-        """The same error, with the batch size that should fit where `n_chunks` chunks were computed at once."""
+        """The same error, with the batch size that should fit, given that `n_chunks` chunks were computed at once."""
         batch_size = self.fitting(n_chunks) // chunks_of_a_cell
         advice = "One cell alone is too large for it: compute with cf.settings.device = 'CPU'."
         if batch_size:
@@ -127,7 +127,7 @@ def decays(name: str) -> bool:
 
 
 def relative_rate(name: str, config: TrainConfig) -> float:
-    """What the learning rate is multiplied with for a weight."""
+    """The factor of the learning rate for a weight."""
     if name == "embed.gene":
         return config.gene_rate
     if name.startswith(HEAD):

@@ -1,4 +1,4 @@
-"""Learning to tell classes of cells, with the network below the head or on top of it as it is."""
+"""Train a classifier of cells: only the head, or the network as well."""
 
 import numpy as np
 import pandas as pd
@@ -33,22 +33,22 @@ def train_classifier(
     random_state: int,
     backend: Backend = "auto",
 ) -> tuple[CellFM, dict[str, np.ndarray], pd.DataFrame]:
-    """Train a head, and by `method` the model below it; the best weights by validation loss are kept.
+    """Train a head, and, depending on `method`, the model below it; keep the weights with the lowest validation loss.
 
     Parameters
     ----------
     tokens
         Of the labelled cells.
     kind, weight, held_out
-        (n_cells,) their class, how much each counts (1 on average), and whether it is for validation.
+        (n_cells,) class of each cell, its weight (1 on average), and whether it is for validation.
     head
-        Arrays of an MLP head to start from (`mean` and `scale` of CLS among them); None for a query head, drawn anew.
+        Arrays of an MLP head to start from (`mean` and `scale` of CLS among them); None for a new query head.
     patience
-        Validations without improvement after which training stops; there are two an epoch.
+        Number of validations without improvement after which training stops; there are two per epoch.
 
     Returns
     -------
-    The model, the parameters of the head, and one line a validation: step, training loss, validation loss.
+    The model, the parameters of the head, and a row for each validation: step, training loss, validation loss.
     """
     n_chunks = chunks_at_once(tokens, model.config, batch_size)
     feed = TokenBatches(tokens, model.config, kind, weight, held_out, batch_size, n_chunks, random_state)
@@ -83,7 +83,7 @@ def train_classifier(
 def objective_of(
     config: ModelConfig, head: dict[str, np.ndarray] | None, n_classes: int, random_state: int
 ) -> Objective:
-    """The loss of an MLP head that starts from given arrays, or of a query head drawn anew."""
+    """The loss of an MLP head that starts from given arrays, or of a new query head."""
     if head is None:
         weights = query_head_weights(config, n_classes, random_state=random_state)
         return Objective(classification(config, with_queries=True), head=weights)

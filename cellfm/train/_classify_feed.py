@@ -29,7 +29,7 @@ class LabelledTokens(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenBatches:
-    """Batches of cells that are tokens already, in micro-batches of `n_chunks` chunks."""
+    """Batches of tokenised cells, in micro-batches of `n_chunks` chunks."""
 
     tokens: TokenBatch
     """Of all cells; each has some."""
@@ -37,7 +37,7 @@ class TokenBatches:
     kind: np.ndarray
     """(n_cells,) int: number of the class."""
     weight: np.ndarray
-    """(n_cells,) float32: how much a cell counts; 1 on average."""
+    """(n_cells,) float32: weight of a cell; 1 on average."""
     held_out: np.ndarray
     """(n_cells,) bool: cells for validation."""
     batch_size: int
@@ -100,6 +100,6 @@ def chunks_needed(tokens: TokenBatch, model: ModelConfig) -> int:
 
 
 def chunks_at_once(tokens: TokenBatch, model: ModelConfig, batch_size: int) -> int:
-    """As many as is fast, but no more than `batch_size` cells may need, and enough for any one cell."""
+    """The fastest number, but not more than `batch_size` cells may need, and enough for any single cell."""
     largest = chunks_needed(tokens, model)
     return min(max(chunks_on_cpu(model), largest), batch_size * largest)

@@ -1,4 +1,4 @@
-"""What a trained query head says of cells: tokens in, logits and embeddings out."""
+"""Apply a trained query head: tokens in, logits and embeddings out."""
 
 import numpy as np
 

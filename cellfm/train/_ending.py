@@ -1,4 +1,4 @@
-"""How training ends before its last step: errors and stops, and the exit codes that a command makes of them."""
+"""Early ends of training: errors and stops, and their exit codes."""
 
 import signal
 import threading
@@ -12,7 +12,7 @@ from cellfm.errors import TrainingError
 
 
 class TrainingStopped(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C ended the training after a checkpoint; the same call goes on from there."""
+    """SIGTERM or Ctrl-C ended the training after a checkpoint; the same call continues from there."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -21,19 +21,19 @@ class TrainingStopped(KeyboardInterrupt):
 
 @contextmanager
 def clear_memory_errors(config: TrainConfig, least_chunks: int, kept: str = "") -> Iterator[None]:
-    """A block of training whose error says what would fit where the device runs out of memory.
+    """A block of training whose error says what would fit if the device runs out of memory.
 
     Parameters
     ----------
     least_chunks
-        Chunks that the largest cell needs, less than which cannot be computed at once.
+        Number of chunks of the largest cell, which is the minimum for `n_chunks`.
     kept
-        What is not lost.
+        Message about what is not lost.
 
     Raises
     ------
     TrainingError
-        It has.
+        The device ran out of memory.
     """
     try:
         yield

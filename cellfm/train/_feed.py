@@ -1,7 +1,7 @@
-"""Batches of training: which cells make a step, and how they look in it.
+"""Batches of training: the cells of a step, and their views.
 
-Everything follows from the seed, the step and the cell, so that a run resumed at any step, or spread over any number
-of processes, sees what an uninterrupted run in one process sees.
+Everything follows from the seed, the step and the cell, so that a resumed run, or one on any number of processes, uses
+the same data as an uninterrupted run in one process.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from cellfm.io.logging import logger
 
 
 class Cells(Protocol):
-    """What training needs of a corpus."""
+    """The interface of a corpus for training."""
 
     vocab: Vocabulary
     n_cells: int
@@ -35,7 +35,7 @@ class Cells(Protocol):
 
 
 class MicroBatch(NamedTuple):
-    """What is computed at once, in the order that `PretrainObjective` takes it."""
+    """Arrays that are computed at once, in the order of the objective."""
 
     gene_ids: np.ndarray
     values: np.ndarray
@@ -44,15 +44,15 @@ class MicroBatch(NamedTuple):
     chunk_cell: np.ndarray
     cls_row: np.ndarray
     target: np.ndarray
-    """(c, s) float32: 1 where the value is asked for."""
+    """(c, s) float32: 1 for targets."""
     partner: np.ndarray
-    """(b,) int32: slot of the other view of a cell; -1 where there is none."""
+    """(b,) int32: slot of the other view of a cell; -1 if there is none."""
     kind: np.ndarray
     """(b,) int32: cell type within its source; -1 unknown, -2 no cell."""
     one_by_targets: np.float32
-    """One over the targets of the whole batch."""
+    """One over the number of targets of the whole batch."""
     share: np.float32
-    """Share of the batch's cells that are here."""
+    """Share of the batch's cells in this micro-batch."""
 
     @classmethod
     def of(
@@ -89,9 +89,9 @@ class Feed:
         (n_cells,) int32: what the field `kind` says of each cell; by default its type where the configuration asks
         for types.
     rank, size
-        Which of how many processes this is: each takes its part of every batch.
+        Number of this process and of all processes; each takes its part of every batch.
     n_parts
-        Micro-batches that a batch is cut into at least: one for each device of this process.
+        Minimum number of micro-batches of a batch: one for each device of this process.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Feed:
 
     @property
     def least_chunks(self) -> int:
-        """Chunks of the largest cell that can come, in all its views."""
+        """Number of chunks of the largest possible cell, in all its views."""
         return int(chunks_of(np.array(self.max_genes), self.length, self.model.n_special)) * self.config.n_views
 
     def batch(self, step: int) -> Batch:

@@ -1,4 +1,6 @@
-"""How far an integration has come, without labels: what batches can still be told by, and what it has cost."""
+"""Score an integration without labels: how well batches can still be distinguished, and how much the structure has
+changed.
+"""
 
 from collections.abc import Sequence
 
@@ -14,7 +16,7 @@ N_NEIGHBORS = 15
 
 
 class IntegrationCriterion:
-    """The score of the validation cells, less is better.
+    """The score of the validation cells; lower is better.
 
     The terms of the loss, but for the discriminator, whose loss says as much of its own skill as of the network:
     in its place stands `separability`. `cf.train.finetune` calls it as a criterion; it keeps what it found in `rows`.
@@ -65,7 +67,7 @@ class IntegrationCriterion:
 
 
 def separability(cells: np.ndarray, of_batch: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> float:
-    """How much more often than by chance neighbours (cosine) are of one batch: 0 mixed, 1 apart.
+    """How much more often than by chance neighbours (cosine) come from the same batch: 0 mixed, 1 separate.
 
     Parameters
     ----------

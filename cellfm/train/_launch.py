@@ -1,7 +1,7 @@
 """`cellfm pretrain --workers N`: processes of this machine that train together, started by MindSpore's msrun.
 
 This process computes nothing. It starts msrun, shows how far the run is, passes Ctrl-C and SIGTERM on as an orderly
-stop, and says in one message why a process died. It reads what they write: each process's log and the run's log.csv.
+stop, and says in one message why a process died. It reads each process's log and the run's log.csv.
 """
 
 import csv
@@ -28,10 +28,10 @@ _PATIENCE = {1: 120, 2: 600}  # seconds that processes wait for each other at th
 
 @dataclass(frozen=True)
 class Job:
-    """Which processes of a job this machine starts."""
+    """The processes of a job that this machine starts."""
 
     address: str
-    """Where all processes meet."""
+    """Address to which all processes connect."""
     port: int
     n_processes: int
     n_local: int
@@ -95,9 +95,9 @@ def launch(job: Job, arguments: Sequence[str], out: str | Path, *, steps: int) -
     Raises
     ------
     InputError
-        The port is in use, or the folder holds something else.
+        The port is in use, or the folder holds other files.
     TrainingError
-        A process died; the message names its log, and where the same command goes on.
+        A process died; the message names its log, and the step from which the same command continues.
     TrainingStopped
         Ctrl-C or SIGTERM, here or to one of the processes.
     """
@@ -145,7 +145,7 @@ def _conclude(workers: Workers, asked: list[int], run: RunFolder, steps: int) ->
 
 
 def _last_step(log: Path) -> tuple[int, dict[str, str]]:
-    """The last step that a run has logged, and what the bar tells beside it."""
+    """The last step that a run has logged, and the text for the progress bar."""
     if not log.exists():
         return 0, {}
     with log.open(newline="") as file:

@@ -1,4 +1,4 @@
-"""The loop: steps, lines in the log, validation, checkpoints, and an orderly end at any moment."""
+"""The training loop: steps, log, validation, checkpoints, and an orderly stop at any time."""
 
 import signal
 import threading
@@ -31,7 +31,7 @@ def train(
     *,
     is_writer: bool = True,
 ) -> int:
-    """Train up to `config.steps`, going on from the last checkpoint.
+    """Train up to `config.steps`, continuing from the last checkpoint.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def train(
     validate
         Facts of a validation, by column of the log.
     is_writer
-        Whether this process writes files; of several that train together one does.
+        Whether this process writes files; only one of several processes does.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def _last_good(run: RunFolder) -> str:
 
 
 class _Stop(threading.Event):
-    """Set by a signal, so that the step under way is finished and kept; it keeps the number.
+    """Set by a signal, so that the current step is finished and saved; it stores the number of the signal.
 
     Mostly SIGTERM, which MindSpore makes of Ctrl-C while it computes.
     """

@@ -1,4 +1,4 @@
-"""Several processes that train together, whatever starts them: what they must agree on."""
+"""Checks that several processes that train together agree, however they were started."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from cellfm.errors import InputError
 
 
 def wait_for_all(engine: Engine) -> None:
-    """Return when all processes have come here."""
+    """Return when all processes have reached this point."""
     engine.total(np.ones(1))
 
 
 def require_well(engine: Engine, refused: Exception | None) -> None:
-    """Raise in all processes what one of them met alone; all must call it.
+    """Raise an error in all processes if one of them met one; all must call it.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def require_well(engine: Engine, refused: Exception | None) -> None:
 
 
 def require_same(engine: Engine, facts: Mapping[str, object]) -> None:
-    """Check that all processes see the same; all must call it with the same names."""
+    """Check that all processes have the same values; all must call it with the same names."""
     rank, size = engine.join_processes()
     for name, fact in facts.items():
         digest = np.frombuffer(hashlib.sha256(repr(fact).encode()).digest(), np.uint8)

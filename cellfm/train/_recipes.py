@@ -1,4 +1,4 @@
-"""How training is configured: presets, TOML files and single settings, read without an engine."""
+"""Configurations of training: presets, TOML files and single settings, read without an engine."""
 
 import difflib
 import tomllib
@@ -27,7 +27,7 @@ _PAPER: dict[str, Any] = {
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"mini": {}, "80M": _PAPER, "800M": _PAPER}
 
 Source = str | Path | dict[str, Any] | None
-"""The name of a preset, a TOML file or what would stand in one; None for the preset ``"mini"``."""
+"""The name of a preset, a TOML file or a dict of its content; None for the preset ``"mini"``."""
 
 
 def read_tables(source: Source) -> dict[str, Any]:

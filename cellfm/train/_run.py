@@ -1,4 +1,4 @@
-"""The folder of a training run: its configuration, checkpoints, log, and the model at its end.
+"""The folder of a training run: configuration, checkpoints, log, and the final model.
 
 run.json                what is trained on what, and how
 worker_logs/            what each process said, where several train together
@@ -36,7 +36,7 @@ COLUMNS = (
 
 
 class RunFolder:
-    """Reads and writes the files of a run; every file is whole or absent."""
+    """Reads and writes the files of a run; every file is complete or absent."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -47,7 +47,7 @@ class RunFolder:
 
     @contextmanager
     def opened(self, facts: dict[str, Any]) -> Iterator[None]:
-        """Start or go on with a run, alone: see `start` for what is checked."""
+        """Start or continue a run, with exclusive access; see `start` for the checks."""
         self.require_own()
         self.path.mkdir(parents=True, exist_ok=True)
         with locked(self.path):

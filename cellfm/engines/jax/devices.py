@@ -1,4 +1,4 @@
-"""Where JAX computes: the device of `cf.settings.device`, the mesh of a training, and processes on several machines."""
+"""Devices of JAX: the device of `cf.settings.device`, the mesh for training, and processes on several machines."""
 
 import os
 import re
@@ -76,7 +76,7 @@ def join_processes() -> tuple[int, int]:
 
 
 def _launched() -> tuple[str, int, int, bool] | None:
-    """What says that several processes were started, how many, which this is, and if it is alone on its machine."""
+    """The launcher, the number of processes, the number of this one, and whether it is alone on its machine."""
     for name, rank, on_machine in _LAUNCHERS:
         try:
             n_processes = int(os.environ[name])
@@ -91,12 +91,12 @@ def _launched() -> tuple[str, int, int, bool] | None:
 
 @contextmanager
 def memory_checked() -> Iterator[None]:
-    """A block, or a function that this decorates, whose error is clear where the device runs out of memory.
+    """Context manager and decorator that raises a clear error if the device runs out of memory.
 
     Raises
     ------
     DeviceMemoryError
-        It has.
+        The device ran out of memory.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where the network runs, and what Ctrl-C and the log of MindSpore do meanwhile."""
+"""The device of MindSpore, and its handling of Ctrl-C and logs."""
 
 import logging
 import os
@@ -40,7 +40,7 @@ def use_device() -> str:
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """A block, or a function that this decorates, in which MindSpore computes and Ctrl-C works as it does in Python.
+    """Context manager and decorator in which MindSpore computes and Ctrl-C works as in Python.
 
     Again and again MindSpore puts a handler of its own in the place of Python's: one that answers Ctrl-C with a SIGTERM
     to its own process, which would end a notebook's kernel, and which stays in place when MindSpore is done.
@@ -73,7 +73,7 @@ def _with_interrupts() -> Iterator[None]:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """A block in which MindSpore logs errors alone, also where it was imported before cellfm could tell it to.
+    """A block in which MindSpore logs only errors, even if it was imported before cellfm.
 
     What it warns of, such as a function that is compiled for another shape, tells users nothing. A level below that of
     warnings was set by somebody who wants to see more, and stays.
