@@ -20,10 +20,11 @@ import scipy.sparse as sp
 
 import cellfm as cf
 from benchmarks.annotation_tables import CHOSEN_ON, SEEN, TABLES, TESTED_ON, UNSEEN
+from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.engines.jax.training import JaxTrainer
 from cellfm.model import CellFM
-from cellfm.model._cells import embed_cells, read_input
+from cellfm.model._embed import embed_cells
 from cellfm.tasks.annotation._baselines import celltypist_name
 from cellfm.tasks.annotation._evaluation_set import COMPONENTS, MODEL, EvaluationSet
 from cellfm.tasks.annotation._features import log_normalised

@@ -41,7 +41,7 @@ READ = """
 import json, re, sys, time
 import anndata
 import cellfm as cf
-from cellfm.model._cells import read_input
+from cellfm.model._embed import read_input
 model = cf.load_model("mini")
 cells = read_input(anndata.read_h5ad(sys.argv[1], backed="r"), model.vocab)
 memory = lambda field: int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1e6

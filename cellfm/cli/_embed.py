@@ -166,9 +166,9 @@ def pieces_folder(args: argparse.Namespace) -> Path:
 
 
 def open_pieces(args: argparse.Namespace, data: "AnnData | MuData", model: "CellFM") -> "EmbeddingCheckpoint":
+    from cellfm.cells.input import read_input
     from cellfm.cells.input_options import InputOptions
     from cellfm.cells.select import select
-    from cellfm.model._cells import read_input
     from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 
     layers = {"layer": args.layer, "values_layer": args.values_layer}

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
+from cellfm.cells.input import CellInput
 from cellfm.errors import CheckpointError, InputError
 from cellfm.io.atomic_file import atomic_file
 from cellfm.io.messages import counted
 from cellfm.io.progress import progress
 from cellfm.io.safe_read import read_json, read_npy
-from cellfm.model._cells import CellInput, Encoder, embed_known_cells
+from cellfm.model._embed import Encoder, embed_known_cells
 
 PIECE_CELLS = 8192
 _FACTS = "pieces.json"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from cellfm.cells.input import CellInput
 from cellfm.io.progress import progress
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput
 
 BLOCK_NUMBERS = 2**26
 """Number of values of token embeddings that are held at once (256 MiB)."""

@@ -7,6 +7,7 @@ from typing import Literal
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import read_column
 from cellfm.cells.outputs import writing
@@ -18,7 +19,7 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import of_reference
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, embed_cells, read_input, stored_or_new_embedding
+from cellfm.model._embed import embed_cells, stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._files import FILES

@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import cell_groups
 from cellfm.cells.outputs import require_keys, writing
@@ -18,7 +19,6 @@ from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input
 from cellfm.tasks.genes import (
     ATTENTION_SCORE,
     EXPRESSION_SCORE,

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import Matrix
 from cellfm.cells.obs import cell_groups
@@ -22,7 +23,6 @@ from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, read_input
 from cellfm.tasks.genes import (
     ATTENTION_SCORE,
     EXPRESSION_SCORE,

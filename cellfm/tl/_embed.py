@@ -8,6 +8,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm.cells.fingerprint import tie
+from cellfm.cells.input import read_input, refuse_empty
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
@@ -18,7 +19,7 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import embed_known_cells, read_input, refuse_empty
+from cellfm.model._embed import embed_known_cells
 from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import cell_groups
 from cellfm.cells.outputs import as_keys, require_keys, writing
@@ -18,7 +19,6 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input
 from cellfm.tasks._gene_embedding import contextual_means, static_embedding
 
 

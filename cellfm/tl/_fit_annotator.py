@@ -7,13 +7,14 @@ from typing import Literal
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.docstrings import shared_docs
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input, stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._labels import label_colors, read_labels
 from cellfm.tasks.annotation._train import check_options, train_annotator

@@ -9,6 +9,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import gene_rows
 from cellfm.cells.select import select
@@ -19,7 +20,6 @@ from cellfm.genes.match import MIN_KNOWN_GENES, find_genes, require_genes
 from cellfm.genes.text import as_text
 from cellfm.io.docstrings import shared_docs
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, read_input
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.genes import GeneSets, read_gene_sets
 from cellfm.tasks.perturbation._conditions import Conditions, condition_column, read_conditions

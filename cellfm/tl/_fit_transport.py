@@ -7,6 +7,7 @@ import numpy as np
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import read_input, refuse_empty
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import read_complete_column
 from cellfm.cells.select import select
@@ -15,7 +16,7 @@ from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input, refuse_empty, stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.transport._fit import Cells, fit_conditions, variable_genes
 from cellfm.tasks.transport._maps import BALANCED, METHODS, Method

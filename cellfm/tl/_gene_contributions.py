@@ -8,6 +8,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import cell_groups
 from cellfm.cells.outputs import require_keys, writing
@@ -18,7 +19,7 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import counted
 from cellfm.keys import CONTRIBUTIONS
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input, stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks.genes import (
     CONTRIBUTION,
     EXPRESSION,

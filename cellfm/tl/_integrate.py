@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import read_complete_column
 from cellfm.cells.outputs import require_keys, writing
@@ -21,8 +22,8 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import CellInput, embed_cells, read_input, stored_or_new_embedding
 from cellfm.model._checkpoint import check_model_folder
+from cellfm.model._embed import embed_cells, stored_or_new_embedding
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
 from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP, umap_of
 

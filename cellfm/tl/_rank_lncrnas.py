@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.obs import cell_groups
 from cellfm.cells.outputs import require_keys, writing
@@ -21,7 +22,7 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import read_input, stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes import (
     CONTRIBUTION,

@@ -17,7 +17,7 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import counted, of_reference, warn
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
-from cellfm.model._cells import stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._labelling import Labelling
 from cellfm.tasks.annotation._labels import label_colors, read_labels, require_classes

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mudata import MuData
 
 import cellfm as cf
+from cellfm.cells.input import read_input
 from cellfm.cells.matrix import read_matrix
 from cellfm.cells.mudata import without_pulling
 from cellfm.cells.read import read_cells
@@ -22,7 +23,6 @@ from cellfm.genes.features import read_features, without_genome
 from cellfm.genes.hgnc import package_synonyms
 from cellfm.genes.vocabulary import Vocabulary, resolve_vocabulary
 from cellfm.model import CellFM
-from cellfm.model._cells import read_input
 from cellfm.train import write_shards
 
 NOT_UNIQUE = pytest.mark.filterwarnings("ignore:Variable names are not unique:UserWarning")

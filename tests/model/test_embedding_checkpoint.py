@@ -8,11 +8,11 @@ import pytest
 from anndata import AnnData
 
 import cellfm.model._embedding_checkpoint as pieces_module
+from cellfm.cells.input import read_input
 from cellfm.cells.write import write_cells
 from cellfm.cli._main import main
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.model._cells import read_input
 from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint, Part, remove_pieces
 from cellfm.tl import embed
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 import cellfm as cf
 from cellfm.cells.fingerprint import among, count_fingerprints, tie, value_fingerprints
+from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.read import read_cells
 from cellfm.cells.write import write_cells
 from cellfm.errors import DataWarning
 from cellfm.model import CellFM
-from cellfm.model._cells import read_input, stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 
 
 @pytest.fixture

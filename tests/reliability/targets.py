@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from ckpt_bytes import ckpt_entry
 
+from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.corpus._corpus import Corpus
@@ -21,7 +22,6 @@ from cellfm.genes.hgnc import read_synonyms
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.safe_read import read_file
 from cellfm.model import CellFM, load_model
-from cellfm.model._cells import CellInput, read_input
 from cellfm.model._ckpt import list_ckpt
 from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 from cellfm.model._published import published_name

@@ -18,16 +18,16 @@ from anndata import AnnData
 
 import cellfm as cf
 import cellfm.model._embedding_checkpoint as pieces_module
+from cellfm.cells import input as _input
 from cellfm.cells import outputs as _outputs
 from cellfm.cells import write as _write
+from cellfm.cells.input import read_input
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.cells.write import check_writable, write_cells
 from cellfm.cli._main import main
 from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.model import _cells as _encode
-from cellfm.model._cells import read_input
 from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint, remove_pieces
 from cellfm.model._encoder import Encoder
 from cellfm.tasks.perturbation._train import Pairs
@@ -340,7 +340,7 @@ def test_ctrl_c_while_it_works_changes_nothing(
             os.kill(os.getpid(), signal.SIGINT)
         return encode(self, batch, **options)
 
-    monkeypatch.setattr(_encode, "BLOCK_CELLS", 16)
+    monkeypatch.setattr(_input, "BLOCK_CELLS", 16)
     monkeypatch.setattr(CellFM, "encode", stopped)
     with pytest.raises(KeyboardInterrupt):
         tool(tiny_adata, tiny_model)

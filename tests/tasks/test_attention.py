@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import rankdata
 
+from cellfm.cells.input import read_input
 from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.model import CellFM
-from cellfm.model._cells import read_input
 from cellfm.tasks.genes import (
     adjusted_over_all,
     cls_scores,

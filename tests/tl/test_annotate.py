@@ -104,7 +104,7 @@ def test_a_stored_embedding_is_taken_and_changes_nothing(reference, query, tiny_
     expected = annotated(query, annotator).obsm["cellfm_proba"]
     for adata in (reference, query):
         cf.tl.embed(adata, tiny_model)
-    monkeypatch.setattr("cellfm.model._cells.embed_cells", None)
+    monkeypatch.setattr("cellfm.model._embed.embed_cells", None)
     again = cf.tl.fit_annotator(reference, tiny_model, labels_key="label")
     np.testing.assert_allclose(annotated(query, again).obsm["cellfm_proba"], expected, **SAME)
 

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 
 import cellfm as cf
+from cellfm.cells.input import read_input
 from cellfm.errors import DataWarning, InputError, MissingKeyError
-from cellfm.model._cells import read_input
 
 
 def test_static_embeddings_are_rows_of_the_gene_table(tiny_adata, tiny_model):

@@ -5,9 +5,9 @@ import pytest
 from anndata import read_h5ad
 
 import cellfm as cf
+from cellfm.cells.input import read_input
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.errors import InputError, MissingKeyError
-from cellfm.model._cells import read_input
 
 KEY = "cellfm_contributions"
 

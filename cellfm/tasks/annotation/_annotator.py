@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.messages import warn
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput, read_input
 from cellfm.tasks.annotation._calibrate import calibrated, check_thresholds
 from cellfm.tasks.annotation._head import Head, MLPHead
 from cellfm.tasks.annotation._prediction import Prediction

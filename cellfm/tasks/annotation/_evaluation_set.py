@@ -7,11 +7,12 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
+from cellfm.cells.input import CellInput, read_input, refuse_empty
 from cellfm.cells.input_options import InputOptions
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput, read_input, refuse_empty, stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks.annotation._features import Features, component_features, gene_features, log_normalised
 from cellfm.tasks.annotation._split import Fold
 

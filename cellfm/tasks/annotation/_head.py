@@ -5,10 +5,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from cellfm.cells.input import CellInput
 from cellfm.errors import InputError
 from cellfm.io.progress import progress
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput, embed_cells
+from cellfm.model._embed import embed_cells
 from cellfm.tasks.annotation._mlp import MLP, softmax
 
 Kind = Literal["mlp", "query"]

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 from anndata import AnnData
 
+from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.errors import InputError
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, of_reference, warn
-from cellfm.model._cells import CellInput, read_input
 
 
 def read_query_and_reference(

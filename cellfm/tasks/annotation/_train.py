@@ -5,13 +5,14 @@ from typing import Literal
 
 import numpy as np
 
+from cellfm.cells.input import CellInput
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.engines import Backend
 from cellfm.errors import InputError
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, warn
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput, embed_cells
+from cellfm.model._embed import embed_cells
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._calibrate import calibrated, fit_temperature, fit_thresholds
 from cellfm.tasks.annotation._head import Head, Kind, MLPHead, QueryHead

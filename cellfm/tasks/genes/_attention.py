@@ -8,12 +8,12 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.stats import spearmanr
 
+from cellfm.cells.input import CellInput
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.io.messages import warn
 from cellfm.io.progress import progress
 from cellfm.keys import ATTENTION
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput
 from cellfm.nn.parameters import NEGLIGIBLE
 
 BLOCK_CELLS = 256

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellfm.cells.input import CellInput
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.errors import InputError
 from cellfm.io.progress import progress
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput
 from cellfm.tasks.genes._attention import BLOCK_CELLS
 
 CONTRIBUTION, EXPRESSION, NUMBER = 0, 1, 2

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from cellfm.cells.input import CellInput
 from cellfm.engines import Backend
 from cellfm.errors import InputError
 from cellfm.genes.hgnc import Synonyms
@@ -17,7 +18,6 @@ from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted
 from cellfm.model import CellFM
-from cellfm.model._cells import CellInput
 from cellfm.tasks._gene_embedding import contextual_means, static_embedding
 from cellfm.tasks.perturbation._baselines import (
     ADDITIVE,

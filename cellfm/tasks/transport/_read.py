@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from anndata import AnnData
 
+from cellfm.cells.input import read_input, refuse_empty
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import read_matrix
 from cellfm.errors import InputError
 from cellfm.io.messages import counted_of
-from cellfm.model._cells import read_input, refuse_empty, stored_or_new_embedding
+from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.transport._model import TransportModel
 

@@ -1,53 +1,40 @@
-"""Run the cells of a table through a model: match genes, check everything before any work, encode block by block."""
+"""Read the cells of a table for a model: match its genes, and check everything before any work."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
-from tqdm import tqdm
 
 from cellfm.cells.counts import require_counts
-from cellfm.cells.fingerprint import among, count_fingerprints, tie, value_fingerprints
+from cellfm.cells.fingerprint import count_fingerprints, value_fingerprints
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.matrix import BLOCK_CELLS, Matrix, read_matrix, require_features
-from cellfm.cells.outputs import run_record
 from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.cells.values import describe
-from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.match import FEW_CONTRADICTIONS, GeneMatch, find_genes, require_genes
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, counted_of, joined, warn
-from cellfm.io.prefetch import prefetch
-from cellfm.io.progress import progress
-from cellfm.keys import EMBED
-from cellfm.model import Encoded
 
 _SHOWN = 3  # names in a message
-_DECIDE = ("weights_sha256", "vocabulary_sha256", "precision", "random_state")
-"""Facts in the record of a run that determine the embedding of a cell."""
 
 
-class Encoder(Protocol):
-    """The parts of a model that tools need."""
+class Identified(Protocol):
+    """What the record of a run keeps about a model."""
 
-    config: ModelConfig
     vocab: Vocabulary
     name: str
     precision: str
 
     @property
     def weights_hash(self) -> str: ...
-    def prepare(self, n_tokens: int) -> None: ...
-    def encode(self, batch: TokenBatch, *, batch_size: int | None = None) -> Encoded: ...
 
 
 @dataclass(frozen=True)
@@ -105,7 +92,7 @@ class CellInput:
 
         return replace(self, counts=rows(self.counts), values=None if self.values is None else rows(self.values))
 
-    def facts(self, model: Encoder, random_state: int) -> dict[str, str | int | None]:
+    def facts(self, model: Identified, random_state: int) -> dict[str, str | int | None]:
         """The facts that a record keeps about the origin of an embedding."""
         return {
             "model": model.name,
@@ -163,105 +150,6 @@ def refuse_empty(cells: CellInput) -> None:
             f"{counted_of(len(empty), cells.counts.n_cells, 'cell', 'expresses', 'express')} no gene that the model "
             f"knows (the first is cell {empty[0]:,}). Remove them, or pass empty_cells='nan'."
         )
-
-
-def embed_cells(
-    model: Encoder,
-    cells: CellInput,
-    *,
-    batch_size: int | None = None,
-    random_state: int = 0,
-) -> np.ndarray:
-    """Embeddings of all cells, (n_cells, d_model) float32; NaN for cells without a known gene."""
-    return embed_known_cells(model, cells, batch_size=batch_size, random_state=random_state)[0]
-
-
-def embed_known_cells(
-    model: Encoder,
-    cells: CellInput,
-    *,
-    batch_size: int | None = None,
-    random_state: int = 0,
-    of: slice | None = None,
-    bar: tqdm | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Embeddings of all cells, or of a span of them, (n_cells, d_model) float32, and their fingerprints, (n_cells,).
-
-    Blocks are read and tokenised while the previous one is computed.
-    """
-    span = slice(0, cells.counts.n_cells) if of is None else of
-    embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
-    fingerprints = np.empty(len(embedding), np.uint64)
-    with progress(len(embedding), "embedding", "cells") if bar is None else nullcontext(bar) as shown:
-        for block, tokens, known in prefetch(cells.known_tokens(model.config.max_genes, random_state, of=span)):
-            own = slice(block.start - span.start, block.stop - span.start)
-            embedding[own] = model.encode(tokens, batch_size=batch_size).cell
-            fingerprints[own] = known
-            shown.update(tokens.n_cells)
-    return embedding, fingerprints
-
-
-def stored_or_new_embedding(
-    adata: AnnData,
-    model: Encoder,
-    cells: CellInput,
-    *,
-    key: str = EMBED.obsm,
-    batch_size: int | None = None,
-    random_state: int = 0,
-) -> np.ndarray:
-    """The embedding in ``obsm[key]`` if this model would give the same, otherwise a new one; nothing is written.
-
-    It is used if the record of its run names the same model and contains the fingerprint of each cell with its
-    embedding, in any order; the record may contain further cells.
-    """
-    if key in adata.obsm:
-        stored = np.asarray(adata.obsm[key])
-        reason = _why_not(stored, run_record(adata, key), model, cells, random_state)
-        if reason is None:
-            logger.info("used the embedding in obsm[%r], which comes from this model.", key)
-            return stored
-        say = warn if reason.unexpected else logger.info
-        say(f"obsm[{key!r}] is not used, and the cells are embedded again: {reason.text}.")
-    return embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
-
-
-@dataclass(frozen=True)
-class _Reason:
-    """Why a stored embedding is not used."""
-
-    text: str
-    unexpected: bool = False
-    """Whether the user may expect it to be used."""
-
-
-def _why_not(
-    stored: np.ndarray, record: Mapping[str, Any], model: Encoder, cells: CellInput, random_state: int
-) -> _Reason | None:
-    """Why a stored embedding is not used; None if it is used."""
-    wanted = cells.facts(model, random_state)
-    if not record:
-        return _Reason("no record says what it was made from")
-    other = [name for name in wanted if str(record.get(name)) != str(wanted[name])]
-    if decisive := [name for name in other if name in _DECIDE and name in record]:
-        return _Reason(f"it was made with another {', '.join(decisive)}")
-    same_input = not set(other) - {"model", *_DECIDE}
-    known = record.get(EMBED.fingerprints)
-    if not isinstance(known, np.ndarray) or known.dtype != np.uint64:
-        return _Reason("an earlier version of cellfm made it, which kept no fingerprints of its cells", same_input)
-    known = np.unique(known)
-    n_cells = cells.counts.n_cells
-    if stored.shape != (n_cells, model.config.d_model) or stored.dtype != np.float32:
-        return _Reason(f"it was changed, and is {stored.dtype} of shape {stored.shape}", same_input)
-    n_other = 0
-    for span, found in cells.fingerprints():
-        n_other += int((~among(tie(found, stored[span]), known)).sum())
-        if n_other == span.stop and not same_input:
-            return _Reason("it was made from other genes or values")
-    if n_other:
-        changed = f"{n_other:,} of {counted(n_cells, 'cell')}"
-        return _Reason(f"the counts or the embeddings of {changed} have changed since it was made", unexpected=True)
-    return None
 
 
 def _own_values(adata: AnnData, values_layer: str, counts: Matrix) -> Matrix:
