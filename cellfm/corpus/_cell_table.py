@@ -1,4 +1,4 @@
-"""Cells in memory as training takes them: counts over the vocabulary, validation cells, columns of labels."""
+"""Cells in memory for training: counts over the vocabulary, validation cells, columns of labels."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from cellfm.genes.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class CellTable:
-    """What `Corpus` is on disk, for cells that fit into memory."""
+    """The counterpart of `Corpus` for cells that fit into memory."""
 
     matrix: sp.csr_matrix
     """(n_cells, n_genes) float32: counts; column j is the gene of id j + 1."""
@@ -33,7 +33,7 @@ class CellTable:
         validation: np.ndarray,
         labels: dict[str, np.ndarray] | None = None,
     ) -> "CellTable":
-        """Counts in the columns of a table, brought to the columns of a vocabulary; depth is capped as for tokens."""
+        """Rearrange the columns of a table to those of a vocabulary; depth is capped as for tokens."""
         packed = pack_cells(counts, gene_ids, len(vocab))
         columns = packed.gene_ids.astype(np.int32) - 1
         matrix = sp.csr_matrix((packed.counts.astype(np.float32), columns, packed.indptr), (packed.n_cells, len(vocab)))
@@ -49,7 +49,7 @@ class CellTable:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Expressed genes of each cell."""
+        """Number of expressed genes of each cell."""
         return np.diff(self.matrix.indptr)
 
     def counts(self, cells: np.ndarray) -> sp.csr_matrix:

@@ -20,21 +20,22 @@ _KINDS = {"gene_ids.npy": "ui", "counts.npy": "uif", "depth.npy": "f", "hash.npy
 
 
 class Corpus:
-    """Counts of many cells, as `cf.train.write_shards` leaves them; open one with `Corpus.open`.
+    """Counts of many cells, written by `cf.train.write_shards`; open one with `Corpus.open`.
 
-    Nothing but the manifest is read at first. Shards are mapped into memory when a cell of theirs is asked for, and
-    processes that are forked share the maps.
+    At first only the manifest is read. Shards are mapped into memory when one of their cells is read, and forked
+    processes share the maps.
     """
 
     path: Path
     """The folder."""
     vocab: Vocabulary
-    """The genes that ids stand for."""
+    """The genes of the ids."""
     manifest: dict[str, Any]
-    """What ``manifest.json`` holds: sources with the cells read, kept and dropped, options, shards with checksums."""
+    """The content of ``manifest.json``: sources with the cells read, kept and dropped, options, shards with
+    checksums."""
     n_cells: int
     n_tokens: int
-    """Stored counts: expressed genes of all cells together."""
+    """Number of stored counts: expressed genes of all cells together."""
 
     def __init__(self, path: Path, vocab: Vocabulary, manifest: dict[str, Any]) -> None:
         self.path, self.vocab, self.manifest = path, vocab, manifest
@@ -46,19 +47,19 @@ class Corpus:
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> "Corpus":
-        """Open a corpus; that every file is there and has its size is always checked.
+        """Open a corpus; existence and size of every file are always checked.
 
         Parameters
         ----------
         path
-            The folder that `cf.train.write_shards` wrote.
+            The folder written by `cf.train.write_shards`.
         verify
             Also compare the SHA-256 of every file, which reads all of them.
 
         Raises
         ------
         CheckpointError
-            No corpus, an unfinished one, or a shard that is damaged, missing or foreign; the message names it.
+            There is no corpus, it is unfinished, or a shard is damaged, missing or foreign; the message names it.
         """
         path = Path(path).expanduser()
         manifest = read_manifest(path)
@@ -96,12 +97,12 @@ class Corpus:
 
     @property
     def columns(self) -> list[str]:
-        """Columns of `obs` that were kept; ``"source"`` is always there."""
+        """Columns of `obs` that were kept; ``"source"`` always exists."""
         return list(self.manifest["columns"])
 
     @property
     def shard_ends(self) -> np.ndarray:
-        """(n_shards,) int64: the first cell behind each shard. Cells of one shard lie together on the disk."""
+        """(n_shards,) int64: the number of the cell after each shard. Cells of one shard are contiguous on disk."""
         return self._ends
 
     @cached_property
@@ -137,7 +138,7 @@ class Corpus:
         return list(self.manifest["columns"][column])
 
     def codes(self, column: str) -> np.ndarray:
-        """(n_cells,) int32: which category each cell has in a column of `obs`, -1 where missing."""
+        """(n_cells,) int32: category of each cell in a column of `obs`, -1 for missing values."""
         n_categories = len(self.categories(column))
         codes = self._read(codes_name(column), np.int32)
         if len(codes) and not (codes.min() >= MISSING and codes.max() < n_categories):
@@ -184,7 +185,7 @@ class Corpus:
         return matrix
 
     def require_vocabulary(self, vocab: Vocabulary) -> None:
-        """Refuse a model whose genes are not those of the shards.
+        """Refuse a model whose genes differ from those of the shards.
 
         Raises
         ------
@@ -252,7 +253,7 @@ def _max_open_files() -> int:
 
 
 def check_shard(path: Path, shard: dict[str, Any], *, verify: bool) -> None:
-    """Compare the files of a shard with what the manifest says of them.
+    """Compare the files of a shard with the manifest.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The manifest of a corpus: what it must say before anything is read by it."""
+"""Read and validate the manifest of a corpus."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ _FILES = ("indptr.npy", "gene_ids.npy", "counts.npy", "depth.npy", "hash.npy", "
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What ``manifest.json`` says, checked: every entry is there and of its type, and the numbers add up.
+    """The content of ``manifest.json``, validated: every entry exists and has its type, and the numbers add up.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_entry(path: Path, shard: dict[str, Any], columns: list[str]) -> None:
-    """Check what a manifest at `path` says of one shard: names stay within the corpus, sizes are sizes.
+    """Validate the entry of one shard in the manifest at `path`: names stay within the corpus, sizes are valid.
 
     Raises
     ------

@@ -12,7 +12,7 @@ _SPLIT = np.uint64(0x5EED0FCE115)  # keeps the split apart from every other use 
 
 @dataclass(frozen=True)
 class PackedCells:
-    """Counts of some cells, one after the other: those of cell `i` are ``indptr[i]:indptr[i + 1]``."""
+    """Counts of cells, concatenated: those of cell `i` are ``indptr[i]:indptr[i + 1]``."""
 
     indptr: np.ndarray
     """(n_cells + 1,) int64."""
@@ -62,12 +62,12 @@ class PackedCells:
 
 
 def id_type(n_genes: int) -> np.dtype:
-    """The type that ids of a vocabulary are kept in."""
+    """The type for storing ids of a vocabulary."""
     return np.dtype(np.uint16 if n_genes <= np.iinfo(np.uint16).max else np.int32)
 
 
 def pack_cells(counts: sp.csr_matrix, gene_ids: np.ndarray, n_genes: int) -> PackedCells:
-    """Counts to what a shard keeps: the counts that `tokenize` starts from.
+    """Convert counts to the form of a shard, from which `tokenize` starts.
 
     The depth is capped over all measured genes (``round(c / max(1, sum(c) / 1e5))``), columns of one gene are added up
     before, and zeros and unknown genes are left out.
@@ -113,12 +113,12 @@ def hash_cells(indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray) -> 
 
 
 def in_validation(hashes: np.ndarray, fraction: float) -> np.ndarray:
-    """(n_cells,) bool: that part of all cells, chosen by their content alone."""
+    """(n_cells,) bool: a share of all cells, chosen by their content alone."""
     return (mix(hashes ^ _SPLIT) >> np.uint64(11)) * 2.0**-53 < fraction
 
 
 class SeenHashes:
-    """Hashes that were there before: 8 bytes for each of them, in sorted arrays that are merged as they grow."""
+    """Known hashes, with 8 bytes each, in sorted arrays that are merged as they grow."""
 
     def __init__(self) -> None:
         self._runs: list[np.ndarray] = []
@@ -127,7 +127,7 @@ class SeenHashes:
         return sum(len(run) for run in self._runs)
 
     def add(self, hashes: np.ndarray) -> np.ndarray:
-        """Take up some hashes; (n,) bool: which of them were there neither before nor earlier in `hashes`."""
+        """Add hashes; (n,) bool: which of them are new, and not repeated within `hashes`."""
         new = np.zeros(len(hashes), bool)
         new[np.unique(hashes, return_index=True)[1]] = True
         for run in self._runs:

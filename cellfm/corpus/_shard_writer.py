@@ -1,4 +1,4 @@
-"""Cells of all inputs, judged one by one, to shards of equal size."""
+"""Write the cells of all inputs to shards of equal size, and leave out poor and duplicate cells."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from cellfm.io.progress import progress
 
 KEPT, FEW, MANY, DUPLICATE = range(4)
 FATES = ("kept", "few_genes", "many_genes", "duplicate")
-"""What becomes of a cell."""
+"""Possible fates of a cell."""
 _MUCH = 0.5  # share of dropped cells that is worth a warning
 
 
 @dataclass
 class Fates:
-    """What became of the cells of each input since the last finished shard."""
+    """Fates of the cells of each input since the last finished shard."""
 
     counts: dict[int, list[int]]
 
@@ -74,7 +74,7 @@ class ShardWriter:
         self._finish()
 
     def _read_source(self, number: int, start: int) -> Iterator[int]:
-        """Take the cells of an input from a row on; yields how many were read."""
+        """Read the cells of an input from a row on; yields how many were read."""
         one = self.sources[number]
         options = self.options
         chosen = {name: options[name] for name in ("layer", "modality", "genome")}
@@ -102,7 +102,7 @@ class ShardWriter:
                 yield last - first
 
     def _judge(self, cells: PackedCells) -> np.ndarray:
-        """(n_cells,) what becomes of each cell."""
+        """(n_cells,) fate of each cell."""
         n_genes = cells.lengths
         fates = np.full(cells.n_cells, KEPT)
         fates[n_genes < self.options["min_genes"]] = FEW
@@ -122,7 +122,7 @@ class ShardWriter:
         rows: np.ndarray,
         codes: dict[str, np.ndarray],
     ) -> None:
-        """Put the kept cells of a block, its `rows`, to the shard at hand, and write it each time it is full."""
+        """Add the kept `rows` of a block to the current shard, and write the shard when it is full."""
         judged = 0  # cells of the block whose fate is booked
         while (free := self.options["cells_per_shard"] - self._n_collected()) <= len(rows):
             head, cells = cells.split(free)
@@ -143,7 +143,7 @@ class ShardWriter:
             self.codes.append({column: values[rows] for column, values in codes.items()})
 
     def _write_shard(self, following: tuple[int, int]) -> None:
-        """Write what was collected; `following` is the input and row to go on with."""
+        """Write the collected cells; `following` is the input and row to continue with."""
         name = shard_name(len(self.state.shards))
         codes = {column: np.concatenate([part[column] for part in self.codes]) for column in self.columns}
         hashes = np.concatenate([part.hashes for part in self.parts])

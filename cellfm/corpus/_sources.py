@@ -42,11 +42,11 @@ class Table:
     matrix: Matrix
     obs: pd.DataFrame
     adata: AnnData
-    """What messages look for counts in."""
+    """The table in which messages look for counts."""
 
 
 def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
-    """Give every input a name: the file's name without ending, with its folders where two would be the same."""
+    """Give every input a name: the file name without ending, with its folders if two would be equal."""
     given = [inputs] if isinstance(inputs, str | Path | AnnData | MuData) else list(inputs)
     if not given:
         raise InputError("No inputs: pass paths of files of cells, or AnnData objects.")
@@ -74,7 +74,9 @@ def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
 
 @contextmanager
 def open_table(source: Source, *, layer: str | None, modality: str, genome: str | None = None) -> Iterator[Table]:
-    """Open an input: h5ad, zarr, 10x h5 and mtx stay on disk; all others are read whole, and so is a chosen genome."""
+    """Open an input: h5ad, zarr, 10x h5 and mtx stay on disk; other formats, and inputs with a chosen genome, are
+    loaded completely.
+    """
     with ExitStack() as stack:
         if not isinstance(source.data, Path):
             adata = select(source.data, modality)
@@ -105,7 +107,7 @@ def _same(one: object, other: object) -> bool:
 
 
 def _on_disk(path: Path, kind: str, stack: ExitStack) -> AnnData | None:
-    """X, layers and raw as they lie in the file; None for files from before anndata 0.7.
+    """X, layers and raw as stored in the file; None for files from before anndata 0.7.
 
     `anndata.read_h5ad(backed="r")` would read layers, obsm and obsp into memory.
     """
@@ -141,7 +143,7 @@ def _element(found: Any) -> Any:
 
 
 def _by_rows(matrix: Matrix, name: str) -> Matrix:
-    """Sparse matrices that are stored by columns are turned round in memory: rows cannot be read from them."""
+    """Sparse matrices stored by columns are converted in memory, because rows cannot be read from them."""
     if not matrix.in_memory and getattr(matrix.values, "format", "") == "csc":
         logger.info("%s: %s is stored by columns (CSC) and is read whole; CSR needs less memory.", name, matrix.name)
         return Matrix(matrix.values.to_memory().tocsr(), matrix.var, matrix.name)

@@ -1,4 +1,4 @@
-"""Looks at all inputs of shards before anything is written: counts, genes, species, columns."""
+"""Check all inputs of shards before anything is written: counts, genes, species, columns."""
 
 import hashlib
 import re
@@ -25,9 +25,9 @@ from cellfm.io.logging import logger
 from cellfm.io.messages import warn
 
 COLUMNS = ("cell_type", "batch", "donor", "tissue", "platform", "assay", "condition", "disease")
-"""Columns of `obs` that are kept where they are there."""
+"""Columns of `obs` that are kept if they exist."""
 SOURCE = "source"
-"""Column that says which input a cell comes from."""
+"""Column with the input of each cell."""
 _MAX_CATEGORIES = 100_000
 _SAMPLE_CELLS = 256
 _SPREAD_SAMPLES, _SPREAD_CELLS = 64, 16
@@ -38,7 +38,7 @@ _MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])[-_.])", re.IGNOR
 
 @dataclass(frozen=True)
 class Surveyed:
-    """One input that can be read."""
+    """One readable input."""
 
     source: Source
     n_cells: int
@@ -46,7 +46,7 @@ class Surveyed:
     values: dict[str, list[str]]
     """Column to the values that occur in it."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What identifies the input, for running again."""
+    """Identifies the input when a run continues."""
 
 
 def survey(
@@ -154,7 +154,7 @@ def _text(values: pd.Series) -> pd.Series:
 
 
 def _mixed_problem(match: GeneMatch, vocab: Vocabulary, is_gene: np.ndarray) -> str | None:
-    """What is wrong with human and mouse genes in one table that says nothing of genomes; None for one species."""
+    """The error for human and mouse genes in one table without genomes; None for one species."""
     unknown = [str(name) for name in match.names[(match.ids == 0) & is_gene]]
     as_human = vocab.find_symbols(np.array([name.upper() for name in unknown], dtype=object)) > 0
     n_mouse = sum(
@@ -170,7 +170,7 @@ def _mixed_problem(match: GeneMatch, vocab: Vocabulary, is_gene: np.ndarray) -> 
 
 
 def _few_problem(matrix: Matrix, match: GeneMatch, min_genes: int) -> str | None:
-    """What is wrong where most cells of a sample express too few known genes; None where most express enough."""
+    """The error if most cells of a sample express too few known genes; None otherwise."""
     samples = list(_samples(matrix.n_cells))
     n_known = np.concatenate([count_known(matrix.rows(cells.start, cells.stop), match.ids) for cells in samples])
     n_known = n_known[np.unique(np.concatenate([np.r_[cells] for cells in samples]), return_index=True)[1]]

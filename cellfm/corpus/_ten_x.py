@@ -1,4 +1,4 @@
-"""Matrices in Matrix Market text by rows, by way of temporary files; sorted as 10x Genomics writes them."""
+"""Read matrices in Matrix Market text by rows, through temporary files, if they are sorted as by 10x Genomics."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class _NotByCellError(Exception):
 def open_mtx(folder: Path, stack: ExitStack) -> TenXRows | None:
     """Open a 10x folder: the text is read once, in pieces, into files that are removed when the input is closed.
 
-    None where its entries do not come cell by cell, as 10x Genomics writes them: it has to be read whole.
+    None if its entries are not sorted by cell, as 10x Genomics writes them; it then has to be loaded completely.
     """
     tables = TenXFolder.open(folder)
     if tables.is_turned:

@@ -1,4 +1,4 @@
-"""The state of a corpus that is being written: plan, finished shards, and where to go on after a stop."""
+"""The state of an unfinished corpus: plan, finished shards, and where to continue after a stop."""
 
 import json
 import os
@@ -26,14 +26,14 @@ _TEMPORARY = (".shard-", f".{MANIFEST}-", f".{PARTIAL}-")
 
 
 class Unfinished:
-    """A folder with the shards of a plan; each one is recorded in the partial manifest once it is whole."""
+    """A folder with the shards of a plan; each one is recorded in the partial manifest when it is complete."""
 
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
         self.folder, self.plan = folder, plan
         self.shards: list[dict[str, Any]] = []
 
     def clear(self) -> None:
-        """Remove what an earlier run left, finished or not."""
+        """Remove the files of an earlier run, finished or not."""
         self._require_own()
         self._remove_temporary()
         for path in (self.folder / MANIFEST, self.folder / PARTIAL, self.folder / FILE_NAME):
@@ -42,7 +42,7 @@ class Unfinished:
             shutil.rmtree(path)
 
     def begin_or_continue(self, vocab: Vocabulary) -> bool:
-        """Take up the work where it stopped; returns whether it is finished already."""
+        """Continue where the work stopped; returns whether it is already finished."""
         self._require_own()
         self._remove_temporary()
         finished = self.folder / MANIFEST
@@ -72,7 +72,7 @@ class Unfinished:
         return False
 
     def record(self, shard: dict[str, Any]) -> None:
-        """Keep the facts of a shard that is whole."""
+        """Record a finished shard."""
         self.shards.append(shard)
         with (self.folder / PARTIAL).open("a") as file:
             file.write(json.dumps(shard) + "\n")
@@ -104,7 +104,7 @@ class Unfinished:
         return {"options": manifest.get("options", {}), "inputs": inputs, "columns": manifest.get("columns", {})}
 
     def _lines(self) -> list[str]:
-        """Whole lines of the partial manifest; one that was cut by a stop is removed."""
+        """Complete lines of the partial manifest; a line cut by a stop is removed."""
         path = self.folder / PARTIAL
         if not path.is_file():
             return []

@@ -83,9 +83,9 @@ def rank_lncrnas(
     groupby
         Column of `obs` with the groups; cells without a group are left out.
     by
-        What the genes of a group are sorted by: ``"attention"``, as in the paper, or ``"contribution"``, what they add
-        to the group's embeddings along their direction (`cf.tl.gene_contributions`), for which there is no p-value: the
-        direction is made from the groups.
+        Order of the genes of a group: by ``"attention"``, as in the paper, or by ``"contribution"`` to the group's
+        embeddings along their direction (`cf.tl.gene_contributions`). Contributions have no p-value, because the
+        direction is derived from the groups.
     biotypes
         Biotypes of the genes: by default those of the model's vocabulary; or a column of `var`, the path of a table
         with the columns of GENCODE or HGNC, or a mapping from symbol or Ensembl id to biotype.
