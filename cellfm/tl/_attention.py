@@ -66,6 +66,11 @@ def attention(
     cells by expression alone, and the rank correlation of the two. Attention adds information only where it differs
     from the control.
 
+    Which genes tell a group from others is read better by `cf.tl.gene_contributions`, along a direction. With
+    ``"mini"`` it found published markers of blood cells with AUROC 0.84, 0.97 and 0.99 on three sets, attention with
+    0.74, 0.71 and 0.83, and the specificity of expression alone with 0.85, 0.96 and 0.98
+    (``benchmarks/contributions.md``).
+
     Parameters
     ----------
     data

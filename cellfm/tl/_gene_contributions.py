@@ -71,7 +71,10 @@ def gene_contributions(
     has learned to use.
 
     A gene can contribute because it is highly expressed, or because only this group expresses it. The table therefore
-    includes both measures as controls.
+    includes both measures as controls: the specificity of expression alone finds published markers of blood cells as
+    well. A contribution is exact for its layer, not for the network: the rank correlation with deletion was 0.65 to
+    0.73 with ``"mini"``, which has one active layer, and 0.20 to 0.42 with three trained layers
+    (``benchmarks/contributions.md``).
 
     Parameters
     ----------

@@ -85,7 +85,8 @@ def rank_lncrnas(
     by
         Order of the genes of a group: by ``"attention"``, as in the paper, or by ``"contribution"`` to the group's
         embeddings along their direction (`cf.tl.gene_contributions`). Contributions have no p-value, because the
-        direction is derived from the groups.
+        direction is derived from the groups. They show what the network uses, not better markers
+        (``benchmarks/contributions.md``).
     biotypes
         Biotypes of the genes: by default those of the model's vocabulary; or a column of `var`, the path of a table
         with the columns of GENCODE or HGNC, or a mapping from symbol or Ensembl id to biotype.
