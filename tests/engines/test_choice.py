@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cellfm as cf
-from cellfm.cli._main import _demo, main
+from cellfm.cli import _demo, main
 from cellfm.config import TrainConfig
 from cellfm.engines import choice, require_engine, start_engine
 from cellfm.errors import InputError, MissingPackageError
