@@ -27,6 +27,7 @@ def gene_modules(
     embedding_key: str = GENE_EMBEDDING.varm,
     n_neighbors: int = 15,
     min_genes: int = 5,
+    flavor: Literal["igraph", "leidenalg"] = "igraph",
     genes: Sequence[str] | str | None = None,
     min_cells: int = 10,
     umap: bool = False,
@@ -54,6 +55,8 @@ def gene_modules(
         above.
     min_genes
         Smaller modules are dropped; their genes then belong to no module.
+    flavor
+        Implementation of Leiden, as in scanpy: ``"igraph"``, or the slower ``"leidenalg"``.
     genes
         Genes to group: names, or a boolean column of `var`. By default all genes with an embedding (for co-expression,
         all genes).
@@ -107,6 +110,8 @@ def gene_modules(
         raise InputError(f"resolution must be above 0, not {resolution!r}.")
     if n_neighbors < 1 or min_genes < 1:
         raise InputError("n_neighbors and min_genes must be 1 or more.")
+    if flavor not in ("igraph", "leidenalg"):
+        raise InputError(f"flavor must be 'igraph' or 'leidenalg', not {flavor!r}.")
     adata = select(data, modality)
     require_keys(adata, "key_added", var=key_added)
     at_all, neighbours, umap_key = module_keys(key_added)
@@ -122,7 +127,7 @@ def gene_modules(
     )
     graph = neighbour_graph(features, n_neighbors, random_state)
     modules = np.full((adata.n_vars, len(resolutions)), -1, np.int32)
-    modules[kept] = leiden_modules(graph, resolutions, min_genes=min_genes, random_state=random_state)
+    modules[kept] = leiden_modules(graph, resolutions, min_genes=min_genes, random_state=random_state, flavor=flavor)
     first = modules[:, 0]
     if (first < 0).all():
         warn(f"No module has {min_genes} genes at resolution {resolutions[0]:g}: use a lower resolution.")
@@ -130,7 +135,7 @@ def gene_modules(
     layout = umap_of(graph, random_state) if umap else None
     with writing(data, modality=modality, copy=copy) as out:
         names = [str(i) for i in range(first.max(initial=-1) + 1)]
-        out.adata.var[key_added] = pd.Categorical.from_codes(first, names)
+        out.adata.var[key_added] = pd.Categorical.from_codes(first, pd.Index(names))
         out.adata.varm[at_all] = modules
         out.adata.varp[neighbours] = spread(graph, kept, adata.n_vars)
         if layout is not None:
@@ -143,6 +148,7 @@ def gene_modules(
             n_genes=len(kept),
             n_neighbors=n_neighbors,
             min_genes=min_genes,
+            flavor=flavor,
             random_state=random_state,
         )
     logger.info("added var[%r]: %d modules, %d genes.", key_added, len(names), int((first >= 0).sum()))

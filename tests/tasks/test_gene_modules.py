@@ -52,19 +52,23 @@ def test_approximate_neighbours_are_nearly_the_exact_ones(clouds, monkeypatch):
     assert ((neighbour_graph(clouds, 4) > 0).multiply(exact > 0)).nnz > 0.9 * exact.nnz
 
 
-def test_modules_are_the_clouds_whatever_the_order(clouds):
+@pytest.mark.parametrize("flavor", ["igraph", "leidenalg"])
+def test_modules_are_the_clouds_whatever_the_order(clouds, flavor):
     order = np.random.default_rng(1).permutation(60)
-    modules = leiden_modules(neighbour_graph(clouds, 5), [0.3], min_genes=5)[:, 0]
+    modules = leiden_modules(neighbour_graph(clouds, 5), [0.3], min_genes=5, flavor=flavor)[:, 0]
     assert modules.tolist() == [0] * 30 + [1] * 20 + [2] * 10
-    shuffled = leiden_modules(neighbour_graph(clouds[order], 5), [0.3], min_genes=5)[:, 0]
+    shuffled = leiden_modules(neighbour_graph(clouds[order], 5), [0.3], min_genes=5, flavor=flavor)[:, 0]
     np.testing.assert_array_equal(shuffled, modules[order])
 
 
-def test_higher_resolution_gives_more_modules_and_a_seed_the_same_ones(clouds):
+@pytest.mark.parametrize("flavor", ["igraph", "leidenalg"])
+def test_higher_resolution_gives_more_modules_and_a_seed_the_same_ones(clouds, flavor):
     graph = neighbour_graph(clouds, 5)
-    found = leiden_modules(graph, [0.3, 3.0, 12.0], min_genes=1, random_state=3)
+    found, again = (
+        leiden_modules(graph, [0.3, 3.0, 12.0], min_genes=1, random_state=3, flavor=flavor) for _ in range(2)
+    )
     assert (np.diff(found.max(0)) > 0).all()
-    np.testing.assert_array_equal(found, leiden_modules(graph, [0.3, 3.0, 12.0], min_genes=1, random_state=3))
+    np.testing.assert_array_equal(found, again)
 
 
 def test_small_modules_are_dropped_and_the_others_numbered_by_size():

@@ -42,6 +42,15 @@ def test_modules_are_the_planted_ones(planted):
     assert np.isfinite(planted.varm["cellfm_modules_umap"]).all()
 
 
+def test_both_implementations_of_leiden_find_the_planted_modules(planted):
+    by_igraph, by_leidenalg = (
+        cf.tl.gene_modules(planted, resolution=0.3, flavor=flavor, copy=True) for flavor in ("igraph", "leidenalg")
+    )
+    pd.testing.assert_series_equal(by_igraph.var["cellfm_module"], by_leidenalg.var["cellfm_module"])
+    with pytest.raises(InputError, match="flavor must be 'igraph' or 'leidenalg', not 'louvain'"):
+        cf.tl.gene_modules(planted, flavor="louvain")
+
+
 def test_coexpression_joins_genes_that_are_expressed_together(planted):
     cf.tl.gene_modules(planted, source="coexpression", resolution=0.5, key_added="together", n_neighbors=10)
     modules = planted.var["together"]

@@ -3,12 +3,15 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 
+Flavor = Literal["igraph", "leidenalg"]
+"""Which implementation of Leiden."""
 EXACT_GENES = 20_000
 """Above this number of genes, neighbours are found approximately."""
 N_ITERATIONS = 10
@@ -42,7 +45,12 @@ def neighbour_graph(features: np.ndarray, n_neighbors: int, random_state: int = 
 
 
 def leiden_modules(
-    graph: sp.csr_matrix, resolutions: list[float], *, min_genes: int, random_state: int = 0
+    graph: sp.csr_matrix,
+    resolutions: list[float],
+    *,
+    min_genes: int,
+    random_state: int = 0,
+    flavor: Flavor = "igraph",
 ) -> np.ndarray:
     """Module of each gene at each resolution, (n_genes, n_resolutions) int32.
 
@@ -55,12 +63,29 @@ def leiden_modules(
     network = ig.Graph(n=graph.shape[0], edges=np.column_stack((upper.row, upper.col)), directed=False)
     modules = np.empty((graph.shape[0], len(resolutions)), np.int32)
     for i, resolution in enumerate(resolutions):
-        with _seeded(random_state):
-            found = network.community_leiden(
-                "modularity", weights=upper.data, resolution=resolution, n_iterations=N_ITERATIONS
-            )
-        modules[:, i] = by_size(np.array(found.membership), min_genes)
+        partition = _igraph if flavor == "igraph" else _leidenalg
+        modules[:, i] = by_size(np.array(partition(network, upper.data, resolution, random_state)), min_genes)
     return modules
+
+
+def _igraph(network: Any, weights: np.ndarray, resolution: float, random_state: int) -> list[int]:
+    with _seeded(random_state):
+        return network.community_leiden(
+            "modularity", weights=weights, resolution=resolution, n_iterations=N_ITERATIONS
+        ).membership
+
+
+def _leidenalg(network: Any, weights: np.ndarray, resolution: float, random_state: int) -> list[int]:
+    import leidenalg
+
+    return leidenalg.find_partition(
+        network,
+        leidenalg.RBConfigurationVertexPartition,
+        weights=weights,
+        resolution_parameter=resolution,
+        n_iterations=N_ITERATIONS,
+        seed=random_state,
+    ).membership
 
 
 def by_size(modules: np.ndarray, min_genes: int) -> np.ndarray:
