@@ -1,5 +1,8 @@
 """Tools: run the model and write the results to AnnData."""
 
+from cellfm.tasks.annotation._annotator import Annotator
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.transport._model import TransportModel
 from cellfm.tl._annotate import annotate
 from cellfm.tl._attention import attention
 from cellfm.tl._attention_partners import attention_partners
@@ -30,6 +33,9 @@ from cellfm.tl._transfer_labels import transfer_labels
 from cellfm.tl._transport import transport
 
 __all__ = [
+    "Annotator",
+    "PerturbationPredictor",
+    "TransportModel",
     "annotate",
     "attention",
     "attention_partners",

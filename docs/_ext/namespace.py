@@ -22,6 +22,8 @@ def source_lines(namespace: str, names: list[str]) -> list[str]:
     lines += [f"* :doc:`cf.{name} <{name}>`: {inspect.getdoc(getattr(module, name)).splitlines()[0]}" for name in pages]
     lines += [f"* :py:obj:`cf.{name} <cellfm.{name}>`" for name in elsewhere]
     for name in here:
+        if namespace == "cellfm.tl" and inspect.isclass(getattr(module, name)):
+            continue  # what the tools fit is on the page of types
         lines += ["", *described(namespace, name, getattr(module, name))]
     return [*lines, ""]
 

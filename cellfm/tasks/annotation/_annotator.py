@@ -25,7 +25,16 @@ FEW_SHARED = 0.8
 
 @dataclass(frozen=True)
 class Annotator:
-    """A classifier of cell types on a model, fitted by `cf.tl.fit_annotator`."""
+    """A classifier of cell types on a model, fitted by `cf.tl.fit_annotator`.
+
+    Examples
+    --------
+    >>> annotator = cf.tl.fit_annotator(reference, labels_key="cell_type")
+    >>> annotator.save("annotator")
+    >>> cf.tl.Annotator.load("annotator").classes
+    ('CD14+ Monocyte', 'CD19+ B', 'Dendritic')
+    >>> annotator.predict(query)["label"].value_counts()
+    """
 
     model: CellFM
     """The model below the head, fine-tuned or not."""

@@ -27,7 +27,14 @@ _NAMED_BY = {"measured": "symbols", "cellfm": "perturbable"}
 
 @dataclass(frozen=True)
 class PerturbationPredictor:
-    """Predicts the change of expression when one or two genes are perturbed; fitted by `cf.tl.fit_perturbation`."""
+    """Predicts the change of expression when one or two genes are perturbed; fitted by `cf.tl.fit_perturbation`.
+
+    Examples
+    --------
+    >>> predictor.save("predictor")
+    >>> cf.tl.PerturbationPredictor.load("predictor").conditions(["CD3D", "CD3D+CD3E"])
+    [('CD3D',), ('CD3D', 'CD3E')]
+    """
 
     genes: tuple[str, ...] = field(repr=False)
     """Measured genes, as in `var_names`."""

@@ -26,14 +26,21 @@ class Moved:
 
 @dataclass(frozen=True)
 class TransportModel:
-    """Predicts how cells of one condition would look in another; fitted by `cf.tl.fit_transport`."""
+    """Predicts how cells of one condition would look in another; fitted by `cf.tl.fit_transport`.
+
+    Examples
+    --------
+    >>> fitted.save("transport")
+    >>> cf.tl.TransportModel.load("transport").method
+    'mean_shift'
+    """
 
     condition_key: str
     source: str
     """The source condition."""
     target: str
     """The target condition."""
-    holdout: tuple[str, str] | None
+    holdout: tuple[str, ...] | None
     """Column and group of the test cells; None for a random part."""
     genes: tuple[str, ...] = field(repr=False)
     """Genes that are predicted, as in `var_names`."""
