@@ -31,6 +31,7 @@ WITHOUT_MINDSPORE = ("errors", "keys", "config", "settings", "io", "genes", "cel
 ENGINES = {"jax", "jaxlib", "optax", "mindspore"}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "base"}
 MAX_LINES = 400
+MAX_BODY = 60
 IMPORT_SECONDS = 1.0
 HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 # What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
@@ -205,6 +206,19 @@ def test_files_are_short_named_for_what_they_own_and_say_it():
         or FORBIDDEN_NAMES & set(path.relative_to(PACKAGE).with_suffix("").parts)
         or not (ast.get_docstring(TREES[module]) or "").splitlines()[:1]
     ]
+    assert not offenders
+
+
+def test_functions_are_short():
+    """Their bodies, that is: signatures and docstrings do not count."""
+    offenders = []
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[ast.get_docstring(node) is not None and len(node.body) > 1]
+                n_lines = (node.end_lineno or 0) - first.lineno + 1
+                if n_lines > MAX_BODY:
+                    offenders.append(f"{module}.{node.name}: {n_lines} lines")
     assert not offenders
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,12 @@ _SHOWN = 3  # names in a message
 class Identified(Protocol):
     """What the record of a run keeps about a model."""
 
-    vocab: Vocabulary
-    name: str
-    precision: str
-
+    @property
+    def vocab(self) -> Vocabulary: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
     @property
     def weights_hash(self) -> str: ...
 
@@ -82,7 +84,7 @@ class CellInput:
     def _fingerprints(self, block: sp.csr_matrix, own: sp.csr_matrix | np.ndarray | None) -> np.ndarray:
         if own is None:
             return count_fingerprints(block, self.match.ids)
-        return sum(value_fingerprints(sp.csr_matrix(part), self.match.ids) for part in (block, own))
+        return value_fingerprints(block, self.match.ids) + value_fingerprints(sp.csr_matrix(own), self.match.ids)
 
     def take(self, cells: np.ndarray) -> "CellInput":
         """Some of the cells, by number or by a mask, in that order; only for matrices in memory."""
@@ -92,7 +94,7 @@ class CellInput:
 
         return replace(self, counts=rows(self.counts), values=None if self.values is None else rows(self.values))
 
-    def facts(self, model: Identified, random_state: int) -> dict[str, str | int | None]:
+    def facts(self, model: Identified, random_state: int) -> dict[str, Any]:
         """The facts that a record keeps about the origin of an embedding."""
         return {
             "model": model.name,

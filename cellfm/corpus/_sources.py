@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 from anndata import AnnData
@@ -23,7 +23,7 @@ from cellfm.errors import InputError, InputTypeError
 from cellfm.io.logging import logger
 from cellfm.io.messages import reason_of
 
-Input = str | Path | AnnData | MuData
+Input: TypeAlias = str | Path | AnnData | MuData
 _SUFFIX = re.compile(r"\.(h5ad|h5mu|zarr|h5|hdf5|loom|csv|tsv|txt)(\.(gz|bz2|xz))?$", re.IGNORECASE)
 
 

@@ -14,8 +14,9 @@ from cellfm.cells.fingerprint import count_fingerprints
 from cellfm.cells.inspection import count_known
 from cellfm.cells.matrix import BLOCK_CELLS, Matrix
 from cellfm.cells.obs import missing_values
+from cellfm.cells.values import Values
 from cellfm.corpus._shard_files import MISSING
-from cellfm.corpus._sources import Source, open_table
+from cellfm.corpus._sources import Source, Table, open_table
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.genes.hgnc import Synonyms
 from cellfm.genes.match import MIN_KNOWN_GENES, GeneMatch, find_genes, genes_problem
@@ -73,50 +74,77 @@ def survey(
         raise InputError(f"The column {SOURCE!r} is always written, with the name of the input; leave it out.")
     found: list[Surveyed] = []
     problems: list[str] = []
-    there: dict[str, None] = {}
+    present: dict[str, None] = {}
     for source in sources:
         try:
             with open_table(source, layer=layer, modality=modality, genome=genome) as table:
-                there |= dict.fromkeys(map(str, table.obs.columns))
-                values = {column: column_values(table.obs, column) for column in wanted if column in table.obs}
-                features = table.matrix.features
-                match = find_genes(table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms, features=features)
-                values_found = table.matrix.describe()
-                problem = (
-                    features.problem(table.matrix.var_name)
-                    or counts_problem(values_found, table.matrix.name, table.adata)
-                    or _mixed_problem(match, vocab, features.is_gene)
-                    or genes_problem(match, vocab, min(MIN_KNOWN_GENES, min_genes), "var")
-                    or (None if may_drop_most else _few_problem(table.matrix, match, min_genes))
+                present |= dict.fromkeys(map(str, table.obs.columns))
+                match = find_genes(
+                    table.matrix.var, vocab, gene_key=gene_key, synonyms=synonyms, features=table.matrix.features
                 )
-                if problem:
+                counts = table.matrix.describe()
+                if problem := _problem(table, counts, match, vocab, min_genes, may_drop_most=may_drop_most):
                     problems.append(f"{source.name}: {problem}")
                     continue
-                for remark in counts_remarks(values_found, table.matrix.name):
-                    warn(f"{source.name}: {remark}")
-                facts = {
-                    "name": source.name,
-                    "n_cells": table.matrix.n_cells,
-                    "n_genes": match.n_genes,
-                    "n_known_genes": match.n_distinct,
-                    "matrix": table.matrix.name,
-                    "sha256": _fingerprint(table.matrix, match.ids, table.obs, list(values)),
-                }
-                if match.guess:
-                    warn(f"{source.name}: {match.guess}")
-                if features.note:
-                    warn(f"{source.name}: {features.note}")
-                found.append(Surveyed(source, table.matrix.n_cells, match, values, facts))
+                _warn(source, table, counts, match)
+                found.append(_surveyed(source, table, match, wanted))
         except InputError as error:
             problems.append(f"{source.name}: {error}")
     if problems:
         head = f"{len(problems)} of {len(sources)} inputs cannot be used; nothing was written.\n" if sources[1:] else ""
         raise InputError(head + "\n".join(problems))
-    if columns is not None and (missing := [column for column in wanted if column not in there]):
+    if columns is not None and (missing := [column for column in wanted if column not in present]):
         raise MissingKeyError(
-            f"No input has the column {missing[0]!r}; available: {', '.join(map(str, there)) or 'none'}. Pass columns= "
+            f"No input has the column {missing[0]!r}; available: {', '.join(present) or 'none'}. Pass columns= "
             "with those to keep."
         )
+    kept = _categories(found, wanted)
+    for one in found:
+        n_unknown = one.match.n_genes - one.match.n_matched
+        logger.info(
+            "%s: %d cells, %d of %d genes known, %d left out.",
+            one.source.name, one.n_cells, one.match.n_matched, one.match.n_genes, n_unknown,
+        )  # fmt: skip
+    return found, kept | {SOURCE: [source.name for source in sources]}
+
+
+def _problem(
+    table: Table, counts: Values, match: GeneMatch, vocab: Vocabulary, min_genes: int, *, may_drop_most: bool
+) -> str | None:
+    """Why an input cannot be used; None where it can."""
+    matrix = table.matrix
+    return (
+        matrix.features.problem(matrix.var_name)
+        or counts_problem(counts, matrix.name, table.adata)
+        or _mixed_problem(match, vocab, matrix.features.is_gene)
+        or genes_problem(match, vocab, min(MIN_KNOWN_GENES, min_genes), "var")
+        or (None if may_drop_most else _few_problem(matrix, match, min_genes))
+    )
+
+
+def _warn(source: Source, table: Table, counts: Values, match: GeneMatch) -> None:
+    """Say what is odd about an input that can be used."""
+    remarks = counts_remarks(counts, table.matrix.name)
+    for remark in (*remarks, match.guess, table.matrix.features.note):
+        if remark:
+            warn(f"{source.name}: {remark}")
+
+
+def _surveyed(source: Source, table: Table, match: GeneMatch, wanted: Sequence[str]) -> Surveyed:
+    values = {column: column_values(table.obs, column) for column in wanted if column in table.obs}
+    facts = {
+        "name": source.name,
+        "n_cells": table.matrix.n_cells,
+        "n_genes": match.n_genes,
+        "n_known_genes": match.n_distinct,
+        "matrix": table.matrix.name,
+        "sha256": _fingerprint(table.matrix, match.ids, table.obs, list(values)),
+    }
+    return Surveyed(source, table.matrix.n_cells, match, values, facts)
+
+
+def _categories(found: Sequence[Surveyed], wanted: Sequence[str]) -> dict[str, list[str]]:
+    """Those of the wanted columns that some input has, with their values in all inputs."""
     kept = {
         column: sorted({value for one in found for value in one.values.get(column, ())})
         for column in wanted
@@ -128,13 +156,7 @@ def survey(
                 f"The column {column!r} has {len(categories):,} different values, which is no label of groups of cells "
                 f"(at most {_MAX_CATEGORIES:,}). Leave it out of columns=."
             )
-    for one in found:
-        n_unknown = one.match.n_genes - one.match.n_matched
-        logger.info(
-            "%s: %d cells, %d of %d genes known, %d left out.",
-            one.source.name, one.n_cells, one.match.n_matched, one.match.n_genes, n_unknown,
-        )  # fmt: skip
-    return found, kept | {SOURCE: [source.name for source in sources]}
+    return kept
 
 
 def column_values(obs: pd.DataFrame, column: str) -> list[str]:
@@ -146,7 +168,8 @@ def column_codes(obs: pd.DataFrame, column: str, categories: Sequence[str]) -> n
     """(n_cells,) int32: place of each value in the categories, -1 where missing or without such a column."""
     if column not in obs:
         return np.full(len(obs), MISSING, np.int32)
-    return pd.Index(categories, dtype=object).get_indexer(_text(obs[column])).astype(np.int32)
+    codes = {category: code for code, category in enumerate(categories)}
+    return np.array([codes.get(value, MISSING) for value in _text(obs[column])], np.int32)
 
 
 def _text(values: pd.Series) -> pd.Series:

@@ -35,7 +35,7 @@ def fit(
     weight_decay: float = 0.0,
     clip: float | None = None,
     project: Callable[..., Weights] | None = None,
-    validate: Callable[[Weights], float] | None = None,
+    validate: Callable[[Weights], float | list[float]] | None = None,
     every: int = 50,
     patience: int | None = None,
     label: str = "",
@@ -124,10 +124,10 @@ def fit(
         return _to_numpy(kept), rows
 
 
-def apply(function: Callable[..., Any], weights: Weights, *arrays: Any) -> Any:
-    """``function(xp, weights, *arrays)`` as NumPy, compiled once for a function and the shapes of its arrays."""
+def apply(function: Callable[..., Any], *arguments: Any) -> Any:
+    """``function(xp, *arguments)`` as NumPy, compiled once for a function and the shapes of its arrays."""
     with _on_device():
-        return _to_numpy(_compiled(function)(weights, *arrays))
+        return _to_numpy(_compiled(function)(*arguments))
 
 
 def shuffled(n: int, size: int, random_state: int | tuple[int, ...]) -> tuple[Callable[[int], tuple[np.ndarray]], int]:

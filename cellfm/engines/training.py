@@ -91,7 +91,7 @@ class Trainer(Protocol):
     scale: "LossScale"
 
     def __call__(
-        self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False
+        self, micro_batches: Sequence[Sequence[Any]], step: int, *, weight: float = 1.0, stop: bool = False
     ) -> StepResult:
         """Update on the micro-batches of step `step`, counted from 0.
 

@@ -172,7 +172,7 @@ def _part(
         raise MissingKeyError(f"uns[{key!r}] holds no table: call {tool} first.")
     for column, value in chosen.items():
         if value is not None:
-            present = list(dict.fromkeys(table[column].astype(str)))
+            present = [str(name) for name in table[column].unique()]
             if str(value) not in present:
                 names = ", ".join(present) or "none"
                 raise MissingKeyError(f"No {column} {value!r} in uns[{key!r}]; available: {names}.")

@@ -90,7 +90,7 @@ def write_ckpt(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write float32 tensors by name, completely or not at all."""
     with atomic_file(path) as partial, partial.open("wb") as file:
         for name, array in tensors.items():
-            content = memoryview(np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8))
+            content = np.ascontiguousarray(array, np.float32).reshape(-1).view(np.uint8).data
             dims = b"".join(b"\x08" + _number(extent) for extent in array.shape)
             head = dims + _delimited(2, b"Float32")
             for start in range(0, max(1, len(content)), _PIECE):

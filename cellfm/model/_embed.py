@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -12,36 +12,19 @@ from tqdm import tqdm
 from cellfm.cells.fingerprint import among, tie
 from cellfm.cells.input import CellInput
 from cellfm.cells.outputs import run_record
-from cellfm.cells.tokenize import TokenBatch
-from cellfm.config import ModelConfig
-from cellfm.genes.vocabulary import Vocabulary
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, warn
 from cellfm.io.prefetch import prefetch
 from cellfm.io.progress import progress
 from cellfm.keys import EMBED
-from cellfm.model import Encoded
+from cellfm.model import CellFM
 
 _DECIDE = ("weights_sha256", "vocabulary_sha256", "precision", "random_state")
 """Facts in the record of a run that determine the embedding of a cell."""
 
 
-class Encoder(Protocol):
-    """The parts of a model that tools need."""
-
-    config: ModelConfig
-    vocab: Vocabulary
-    name: str
-    precision: str
-
-    @property
-    def weights_hash(self) -> str: ...
-    def prepare(self, n_tokens: int) -> None: ...
-    def encode(self, batch: TokenBatch, *, batch_size: int | None = None) -> Encoded: ...
-
-
 def embed_cells(
-    model: Encoder,
+    model: CellFM,
     cells: CellInput,
     *,
     batch_size: int | None = None,
@@ -52,7 +35,7 @@ def embed_cells(
 
 
 def embed_known_cells(
-    model: Encoder,
+    model: CellFM,
     cells: CellInput,
     *,
     batch_size: int | None = None,
@@ -78,7 +61,7 @@ def embed_known_cells(
 
 def stored_or_new_embedding(
     adata: AnnData,
-    model: Encoder,
+    model: CellFM,
     cells: CellInput,
     *,
     key: str = EMBED.obsm,
@@ -111,7 +94,7 @@ class _Reason:
 
 
 def _why_not(
-    stored: np.ndarray, record: Mapping[str, Any], model: Encoder, cells: CellInput, random_state: int
+    stored: np.ndarray, record: Mapping[str, Any], model: CellFM, cells: CellInput, random_state: int
 ) -> _Reason | None:
     """Why a stored embedding is not used; None if it is used."""
     wanted = cells.facts(model, random_state)

@@ -18,7 +18,8 @@ from cellfm.io.atomic_file import atomic_file
 from cellfm.io.messages import counted
 from cellfm.io.progress import progress
 from cellfm.io.safe_read import read_json, read_npy
-from cellfm.model._embed import Encoder, embed_known_cells
+from cellfm.model import CellFM
+from cellfm.model._embed import embed_known_cells
 
 PIECE_CELLS = 8192
 _FACTS = "pieces.json"
@@ -63,7 +64,7 @@ class EmbeddingCheckpoint:
         The folder holds pieces of another embedding or other files, or cannot be written.
     """
 
-    def __init__(self, folder: str | Path, model: Encoder, cells: CellInput, random_state: int) -> None:
+    def __init__(self, folder: str | Path, model: CellFM, cells: CellInput, random_state: int) -> None:
         self.folder = Path(folder)
         self.model, self.cells, self.random_state = model, cells, random_state
         self.n_cells = cells.counts.n_cells

@@ -11,7 +11,7 @@ from cellfm.cells.chunk import CHUNK, Chunks, chunk_cells, chunks_of, depth_valu
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
 from cellfm.engines import DeviceMemoryError
-from cellfm.model._network import CompiledNetwork
+from cellfm.errors import InputError
 
 # Chunks computed at once. On a CPU wide networks are fastest while a layer's temporaries stay near the caches, narrow
 # ones need more tokens to be worth a call (benchmarks/README.md).
@@ -26,9 +26,12 @@ _IN_FLIGHT = 2
 
 
 class Encoder:
-    """Runs a network over cells in batches of one shape, compiled once."""
+    """Runs a network over cells in batches of one shape, compiled once.
 
-    def __init__(self, config: ModelConfig, network: CompiledNetwork) -> None:
+    `network` is a `CompiledNetwork`, or what has those of its methods that are called.
+    """
+
+    def __init__(self, config: ModelConfig, network: Any) -> None:
         self.config = config
         self.network = network
         self._shapes: set[int] = set()
@@ -59,6 +62,7 @@ class Encoder:
     def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
         d, n_tokens = self.config.d_model, len(batch.gene_ids)
+        shapes: dict[str, int | tuple[int, ...]]
         shapes = {"cell": (batch.n_cells, d), "tokens": (n_tokens, d), "gene_wise": n_tokens, "cell_wise": n_tokens}
         self.network.prepare(n_tokens)
         results = {name: np.empty(shapes[name], np.float32) for name in outputs}
@@ -135,7 +139,7 @@ class Encoder:
                     n_chunks=n_chunks,
                     n_slots=n_slots,
                     length=self._cut["length"],
-                    specials=depth_values(batch.depth[cells], batch.depth[cells]) if self.config.depth_tokens else None,
+                    specials=depth_tokens(batch, cells, self.config),
                 ),
             )
 
@@ -154,6 +158,15 @@ class Encoder:
         self._shapes.add(n_chunks)
         self.n_chunks = n_chunks
         return n_chunks, min(n_chunks, batch_size or n_chunks)
+
+
+def depth_tokens(batch: TokenBatch, cells: np.ndarray, config: ModelConfig) -> np.ndarray | None:
+    """(n, 2) values of the depth tokens of some cells; None for a model without them."""
+    if not config.depth_tokens:
+        return None
+    if batch.depth is None:
+        raise InputError("The model reads the depth of cells, which the tokens lack: pass TokenBatch(depth=...).")
+    return depth_values(batch.depth[cells], batch.depth[cells])
 
 
 def chunks_on_cpu(config: ModelConfig) -> int:

@@ -63,7 +63,7 @@ def contextual_means(
             for one in np.unique(group[group >= 0]):
                 chosen = np.flatnonzero(group == one)
                 ids = batch.gene_ids[chosen]
-                pick = sp.csr_matrix((np.ones(len(ids), np.float32), (ids, chosen)), (n_rows, len(output)))
+                pick = sp.csr_matrix((np.ones(len(ids), np.float32), (ids, chosen)), (n_rows, len(group)))
                 total[one] += pick @ output
                 number[one] += np.bincount(ids, minlength=n_rows)
             bar.update(batch.n_cells)

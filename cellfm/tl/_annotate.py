@@ -163,10 +163,12 @@ def annotate(
     >>> cf.tl.annotate(query, reference=reference, labels_key="cell_type")
     >>> query.obs[["cellfm_label", "cellfm_confidence"]].head()
     """
-    _check(annotator, reference, labels_key, method, head)
+    given = _given(annotator, reference, labels_key)
+    if isinstance(given, tuple):
+        check_options(method, head)
     check_thresholds(confidence_threshold, distance_threshold)
     if save_annotator is not None:
-        if reference is None:
+        if not isinstance(given, tuple):
             raise InputError(f"save_annotator={str(save_annotator)!r}: there is no reference to fit an annotator to.")
         FILES.check_target(Path(save_annotator), overwrite=overwrite)
     adata = select(data, modality)
@@ -174,17 +176,18 @@ def annotate(
     options = InputOptions(
         layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
     )
-    if reference is None:
-        fitted = Annotator.load(annotator) if isinstance(annotator, str | Path) else annotator
+    if not isinstance(given, tuple):
+        fitted = Annotator.load(given) if isinstance(given, str | Path) else given
         cells = read_input(adata, fitted.model.vocab, options)
     else:
+        known, column = given
         of_source = replace(options, layer=reference_layer, gene_key=reference_gene_key)
         cells, fitted = _fit(
             adata,
-            select(reference, modality),
+            select(known, modality),
             model,
             (options, of_source),
-            labels_key=labels_key,
+            labels_key=column,
             shared=shared_genes,
             method=method,
             head=head,
@@ -222,13 +225,17 @@ def annotate(
     return out.returned
 
 
-def _check(annotator: object, reference: object, labels_key: str | None, method: str, head: str) -> None:
-    if (annotator is None) == (reference is None):
+def _given(
+    annotator: Annotator | str | Path | None, reference: AnnData | MuData | None, labels_key: str | None
+) -> Annotator | str | Path | tuple[AnnData | MuData, str]:
+    """Where labels come from: an annotator, or a reference and its column with the labels."""
+    if annotator is not None and reference is None:
+        return annotator
+    if annotator is not None or reference is None:
         raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
-    if reference is not None:
-        if labels_key is None:
-            raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
-        check_options(method, head)
+    if labels_key is None:
+        raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
+    return reference, labels_key
 
 
 def _fit(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,7 +143,7 @@ def attention(
     cells = read_input(adata, loaded.vocab, options)
     ids = cells.match.ids
     reader_ids = {gene: _known(gene, adata, ids) for gene in readers}
-    how = {"layer": network_layer, "batch_size": batch_size, "random_state": random_state}
+    how: dict[str, Any] = {"layer": network_layer, "batch_size": batch_size, "random_state": random_state}
     written, correlations = {}, []
     for reader, key, blocks in (
         (CLS, key_added, cls_scores(loaded, cells, **how)),
@@ -153,16 +154,15 @@ def attention(
         written[key] = means[ATTENTION_SCORE][:, ids].T.astype(np.float32)
         written[f"{key}_expression"] = means[EXPRESSION_SCORE][:, ids].T.astype(np.float32)
         correlations += [
-            (reader, name, rank_correlation(*both), n_shared_at_top(*both, N_TOP))
-            for name, both in zip(names, means.swapaxes(0, 1), strict=True)
+            (reader, name, rank_correlation(attention, expression), n_shared_at_top(attention, expression, N_TOP))
+            for name, (attention, expression) in zip(names, means.swapaxes(0, 1), strict=True)
         ]
     with writing(data, modality=modality, copy=copy) as out:
         for key, means in written.items():
             out.adata.varm[key] = means
         table = pd.DataFrame(correlations, columns=["reader", "group", "spearman", "n_shared"])
-        facts = cells.facts(loaded, random_state) | {"groupby": groupby}
-        facts |= layer_facts(loaded, network_layer)
-        out.record(key_added, **facts, **{ATTENTION.groups: np.array(names), ATTENTION.correlation: table})
+        facts = cells.facts(loaded, random_state) | layer_facts(loaded, network_layer) | {"groupby": groupby}
+        out.record(key_added, **facts | {ATTENTION.groups: np.array(names), ATTENTION.correlation: table})
     logger.info(
         "read layer %d; added varm[%s] (%d genes, %d groups). Of the %d genes read most, %d to %d are expressed most.",
         network_layer,

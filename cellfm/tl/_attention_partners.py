@@ -164,11 +164,11 @@ def attention_partners(
         )
         table = table[(ids != gene_id) & (ids > 0) & (number[0, ids] >= min_cells)]
         table["expression_rank"] = table["expression_score"].rank(ascending=False, method="min").astype(int)
-        spearman = rank_correlation(table["score"].to_numpy(), table["expression_score"].to_numpy())
+        attention, expression = table["score"].to_numpy(), table["expression_score"].to_numpy()
         kept = table.nlargest(n_genes, "score")
         tables.append(kept)
         correlations.append(
-            (gene, spearman, n_shared_at_top(*table[["score", "expression_score"]].to_numpy().T, n_genes))
+            (gene, rank_correlation(attention, expression), n_shared_at_top(attention, expression, n_genes))
         )
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.uns[key_added] = pd.concat(tables, ignore_index=True)

@@ -1,6 +1,7 @@
 """`cf.tl.compare_modules`: enrichment of modules from embeddings, from co-expression and at random."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +107,11 @@ def compare_modules(
     adata = select(data, modality)
     require_keys(adata, "key_added", uns=key_added)
     sets = read_gene_sets(gene_sets)
-    chosen = {"genes": genes, "min_cells": min_cells, "layer": layer, "random_state": random_state}
-    by_source = {key: gene_features(adata, "embedding", embedding_key=key, **chosen) for key in embedding_keys}
-    by_source[COEXPRESSION] = gene_features(adata, "coexpression", embedding_key=embedding_keys[0], **chosen)
+    features_of = partial(
+        gene_features, adata, genes=genes, min_cells=min_cells, layer=layer, random_state=random_state
+    )
+    by_source = {key: features_of("embedding", embedding_key=key) for key in embedding_keys}
+    by_source[COEXPRESSION] = features_of("coexpression", embedding_key=embedding_keys[0])
     common = set.intersection(*(set(places) for places, _ in by_source.values()))
     graphs = {
         source: neighbour_graph(features[np.isin(places, list(common))], n_neighbors, random_state)

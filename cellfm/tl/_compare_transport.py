@@ -7,6 +7,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.outputs import record_run
 from cellfm.cells.select import select
 from cellfm.errors import InputError
@@ -90,14 +91,14 @@ def compare_transport(
     tables = [select(table, modality) for table in (cells, observed)]
     if few := [table.n_obs for table in tables if table.n_obs < MIN_CELLS]:
         raise InputError(f"Expected at least {MIN_CELLS} cells of each condition, found {few[0]}.")
-    options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
-    before, there = (read_given(model, table, **options) for table in tables)
+    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    before, there = (read_given(model, table, options) for table in tables)
     moved = model.carry(before.x, before.values)
     sizes = [len(moved.values), len(moved.values), len(there.values)]
     state = np.repeat(np.arange(len(STATES)), sizes)
     obs = pd.concat([tables[0].obs, tables[0].obs, tables[1].obs])
     # Categories in the order of what happens, which is the order that they are drawn in.
-    obs = obs.assign(**{TRANSPORT.state: pd.Categorical.from_codes(state, list(STATES))})
+    obs = obs.assign(**{TRANSPORT.state: pd.Categorical.from_codes(state, pd.Index(STATES))})
     obs.index = [f"{name}-{STATES[i]}" for name, i in zip(obs.index, state, strict=True)]
     found = AnnData(
         np.concatenate([before.values, moved.values, there.values]),

@@ -38,7 +38,7 @@ def embed(
     min_known_genes: int = MIN_KNOWN_GENES,
     empty_cells: Literal["nan", "error"] = "nan",
     random_state: int = 0,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | EmbeddingCheckpoint | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Embed each cell with CellFM.
@@ -118,9 +118,11 @@ def embed(
     if checkpoint is None:
         embedding, fingerprints = embed_known_cells(loaded, cells, batch_size=batch_size, random_state=random_state)
     else:
-        pieces = checkpoint
-        if not isinstance(pieces, EmbeddingCheckpoint):
-            pieces = EmbeddingCheckpoint(checkpoint, loaded, cells, random_state)
+        pieces: EmbeddingCheckpoint = (
+            checkpoint
+            if isinstance(checkpoint, EmbeddingCheckpoint)
+            else EmbeddingCheckpoint(checkpoint, loaded, cells, random_state)
+        )
         pieces.compute(batch_size=batch_size)
         embedding, fingerprints = pieces.joined()
     n_empty = int(np.isnan(embedding[:, 0]).sum())

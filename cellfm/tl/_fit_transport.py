@@ -179,13 +179,8 @@ def fit_transport(
     loaded, embedding = None, None
     if space == "cellfm":
         loaded = resolve_model(model)
-        cells = read_input(
-            table,
-            loaded.vocab,
-            InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes),
-        )
-        refuse_empty(cells)
-        embedding = stored_or_new_embedding(table, loaded, cells, key=EMBED.obsm)
+        options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+        embedding = _embedding(table, loaded, options)
     fitted = fit_conditions(
         Cells(values[:, genes].toarray(), embedding, groups),
         parts[source],
@@ -249,6 +244,12 @@ def _check_conditions(names: np.ndarray, condition_key: str, source: str, target
             raise InputError(f"obs[{condition_key!r}] has no {label!r}; available: {', '.join(there[:20])}.")
     if source == target:
         raise InputError(f"source and target are both {source!r}; they must differ. There are {', '.join(there[:20])}.")
+
+
+def _embedding(table: AnnData, model: CellFM, options: InputOptions) -> np.ndarray:
+    cells = read_input(table, model.vocab, options)
+    refuse_empty(cells)
+    return stored_or_new_embedding(table, model, cells, key=EMBED.obsm)
 
 
 def _group(table: AnnData, key: str, group: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -174,7 +175,7 @@ def gene_contributions(
     cells = read_input(adata, loaded.vocab, options)
     ids = cells.match.ids
     asked = _known_ids(deleted_genes, adata, ids)
-    how = {"batch_size": batch_size, "random_state": random_state}
+    how: dict[str, Any] = {"batch_size": batch_size, "random_state": random_state}
     embedding = stored_or_new_embedding(adata, loaded, cells, **how)
     compared = contrasts(embedding, codes, names, chosen, compared_with, along)
     of_genes, of_cls = mean_contributions(loaded, cells, compared, layer=network_layer, **how)

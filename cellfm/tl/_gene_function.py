@@ -1,6 +1,7 @@
 """`cf.tl.gene_function`: how well embeddings predict the function of genes, compared with controls."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -113,13 +114,14 @@ def gene_function(
         x["expression"] = expression_summary(select(features, modality), layer).loc[known.index].to_numpy()
     y = known.to_numpy()
     logger.info("%d labelled genes with features, %d labels.", *y.shape)
-    how = {
-        "n_folds": n_folds,
-        "n_repeats": n_repeats,
-        "recipe_options": {"learning_rate": learning_rate, "n_epochs": n_epochs},
-        "random_state": random_state,
-    }
-    scores = [cross_validate(x, y, **how)]
+    validated = partial(
+        cross_validate,
+        n_folds=n_folds,
+        n_repeats=n_repeats,
+        recipe_options={"learning_rate": learning_rate, "n_epochs": n_epochs},
+        random_state=random_state,
+    )
+    scores = [validated(x, y)]
     if "permuted" in controls:
-        scores.append(cross_validate({"permuted": first}, y[generator.permutation(len(y))], **how))
+        scores.append(validated({"permuted": first}, y[generator.permutation(len(y))]))
     return pd.concat(scores, ignore_index=True)

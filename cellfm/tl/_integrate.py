@@ -24,7 +24,14 @@ from cellfm.keys import EMBED, INTEGRATION
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._checkpoint import check_model_folder
 from cellfm.model._embed import embed_cells, stored_or_new_embedding
+from cellfm.nn.integration import IntegrationWeights
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
+from cellfm.tasks.integration._integrate import (
+    Integrated,
+    IntegrationOptions,
+    integrate_cells,
+    require_trainable,
+)
 from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP, umap_of
 
 
@@ -174,22 +181,9 @@ def integrate(
     batches = read_complete_column(adata, batch_key, "batch_key")
     require_batches(batches, batch_key)
     loaded = resolve_model(model)
-    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
-    cells = read_input(adata, loaded.vocab, options)
-    usable = np.flatnonzero(_expresses_known(cells))
-    require_batches(batches[usable], batch_key)
-    if umap and len(usable) < MIN_CELLS_OF_UMAP:
-        raise InputError(
-            f"umap=True needs {MIN_CELLS_OF_UMAP} cells that express known genes; there are {len(usable)}."
-        )
-
-    from cellfm.tasks.integration._integrate import (
-        IntegrationOptions,
-        IntegrationWeights,
-        integrate_cells,
-        require_trainable,
-    )
-
+    reading = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    cells = read_input(adata, loaded.vocab, reading)
+    usable = _usable(cells, batches, batch_key, MIN_CELLS_OF_UMAP if umap else 0)
     options = IntegrationOptions(
         method=method,
         lora_rank=lora_rank,
@@ -207,16 +201,10 @@ def integrate(
     require_trainable(loaded, options)
     chosen = usable[choose_cells(batches[usable], steps * train_batch_size + MAX_VALIDATION, random_state=random_state)]
     found = integrate_cells(loaded, _rows(cells, chosen), cells.match.ids, batches[chosen], options)
-    if not found.best_step:
-        warn("No training step improved the score: the embedding is that of the original model.")
     if save_model is not None:
         found.model.save(save_model, overwrite=overwrite)
-    encode = {"batch_size": batch_size, "random_state": random_state}
-    embedding = embed_cells(found.model, cells, **encode)
+    embedding = embed_cells(found.model, cells, batch_size=batch_size, random_state=random_state)
     n_empty = adata.n_obs - len(usable)
-    if n_empty:
-        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
-        warn(f"{said} no gene that the model knows: the embedding there is NaN.")
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.obsm[key_added] = embedding
         out.record(
@@ -232,12 +220,33 @@ def integrate(
             **{INTEGRATION.history: found.history},
         )
     if umap:
-        before = stored_or_new_embedding(out.adata, loaded, cells, key=EMBED.obsm, **encode)
+        before = stored_or_new_embedding(
+            out.adata, loaded, cells, key=EMBED.obsm, batch_size=batch_size, random_state=random_state
+        )
         _add_umaps(out.adata, {INTEGRATION.umap_before: before, f"{key_added}_umap": embedding}, random_state)
-    at_start, kept = found.history["separability"].iloc[[0, int(found.history["score"].argmin())]]
-    logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
+    _report(found, n_empty, adata.n_obs)
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return out.returned
+
+
+def _usable(cells: CellInput, batches: np.ndarray, batch_key: str, min_cells: int) -> np.ndarray:
+    """Numbers of the cells that express known genes; refuses too few of them."""
+    known = (cells.match.ids > 0).astype(np.float32)
+    usable = np.flatnonzero(np.concatenate([block @ known > 0 for _, block in cells.counts.blocks()]))
+    require_batches(batches[usable], batch_key)
+    if len(usable) < min_cells:
+        raise InputError(f"umap=True needs {min_cells} cells that express known genes; there are {len(usable)}.")
+    return usable
+
+
+def _report(found: Integrated, n_empty: int, n_cells: int) -> None:
+    if not found.best_step:
+        warn("No training step improved the score: the embedding is that of the original model.")
+    if n_empty:
+        said = counted_of(n_empty, n_cells, "cell", "expresses", "express")
+        warn(f"{said} no gene that the model knows: the embedding there is NaN.")
+    at_start, kept = found.history["separability"].iloc[[0, int(found.history["score"].argmin())]]
+    logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
 
 
 def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: int) -> None:
@@ -258,12 +267,6 @@ def _check_options(method: str, **counts: int) -> None:
     for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number above 0, not {value!r}.")
-
-
-def _expresses_known(cells: CellInput) -> np.ndarray:
-    """(n_cells,) bool."""
-    known = (cells.match.ids > 0).astype(np.float32)
-    return np.concatenate([block @ known > 0 for _, block in cells.counts.blocks()])
 
 
 def _rows(cells: CellInput, chosen: np.ndarray) -> sp.csr_matrix:

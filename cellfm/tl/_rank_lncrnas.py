@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -162,7 +162,7 @@ def rank_lncrnas(
     places = np.flatnonzero(is_lncrna(adata, cells.match.ids, loaded.vocab, biotypes))
     ids, first = np.unique(cells.match.ids[places], return_index=True)
     places = places[first]
-    how = {"layer": network_layer, "batch_size": batch_size, "random_state": random_state}
+    how: dict[str, Any] = {"layer": network_layer, "batch_size": batch_size, "random_state": random_state}
     blocks = cls_scores(loaded, cells, **how)
     by_attention, by_expression = score_matrices(blocks, adata.n_obs, len(loaded.vocab) + 1, ids)
     known = groups >= 0
@@ -187,18 +187,11 @@ def rank_lncrnas(
     if by == "contribution":
         embedding = stored_or_new_embedding(adata, loaded, cells, batch_size=batch_size, random_state=random_state)
         of_genes, _ = mean_contributions(loaded, cells, contrasts(embedding, groups, names, names, None, None), **how)
-        pairs = pd.MultiIndex.from_product([names, genes], names=["group", "gene"])
-        own = pd.DataFrame({by: of_genes[:, 0, CONTRIBUTION][:, ids[tested]].ravel()}, pairs)
-        table = table.join(own, on=["group", "gene"])
-        table = table.iloc[np.lexsort((-table[by], pd.factorize(table["group"])[0]))].reset_index(drop=True)
+        table = _by_contribution(table, of_genes[:, 0, CONTRIBUTION][:, ids[tested]], names, genes)
     facts = cells.facts(loaded, random_state) | layer_facts(loaded, network_layer)
-    facts |= {"groupby": groupby, "by": by, "n_permutations": n_permutations}
-    facts |= {
-        "n_tested": len(names) * len(genes),
-        ATTENTION.correlation: rank_correlation(
-            table["specificity"].to_numpy(), table["expression_specificity"].to_numpy()
-        ),
-    }
+    facts |= {"groupby": groupby, "by": by, "n_permutations": n_permutations, "n_tested": len(names) * len(genes)}
+    specificities = table["specificity"].to_numpy(), table["expression_specificity"].to_numpy()
+    facts[ATTENTION.correlation] = rank_correlation(*specificities)
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.uns[key_added] = table
         out.record(key_added, **facts)
@@ -211,6 +204,16 @@ def rank_lncrnas(
         int((table["expression_p_adjusted"] <= 0.05).sum()),
     )
     return out.returned
+
+
+def _by_contribution(
+    table: pd.DataFrame, contributions: np.ndarray, names: list[str], genes: np.ndarray
+) -> pd.DataFrame:
+    """The table with the contributions (n_groups, n_genes), in their order within each group."""
+    pairs = pd.MultiIndex.from_product([names, genes], names=["group", "gene"])
+    table = table.join(pd.Series(contributions.ravel(), pairs, name="contribution"), on=["group", "gene"])
+    order = np.lexsort((-table["contribution"], pd.factorize(table["group"])[0]))
+    return table.iloc[order].reset_index(drop=True)
 
 
 def _wilcoxon(values: sp.csr_matrix, genes: np.ndarray, groups: np.ndarray) -> pd.DataFrame:

@@ -134,7 +134,14 @@ def screen_perturbations(
     adata.layers[PERTURBATION.change] = changes
     if umap:
         adata.obsm["X_umap"] = umap_of(graph, random_state)
-    facts = {"method": method, "random_state": random_state, "resolution": resolution, "clusters": table}
-    record_run(adata, PERTURBATION.uns, **predictor.model, **facts)
+    record_run(
+        adata,
+        PERTURBATION.uns,
+        **predictor.model,
+        method=method,
+        random_state=random_state,
+        resolution=resolution,
+        clusters=table,
+    )
     logger.info("%d perturbations fall into %d clusters.", len(conditions), len(table))
     return adata

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -151,7 +152,7 @@ def transfer_labels(
     of_source = replace(options, layer=reference_layer, gene_key=reference_gene_key)
     both = (options, of_source)
     cells, source = read_query_and_reference(adata, known, loaded.vocab, both, shared=shared_genes)
-    how = {"batch_size": batch_size, "random_state": random_state}
+    how: dict[str, Any] = {"batch_size": batch_size, "random_state": random_state}
     with of_reference():
         seen = stored_or_new_embedding(known, loaded, source, **how)
     there = np.isfinite(seen[:, 0])

@@ -6,6 +6,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.input_options import InputOptions
 from cellfm.cells.outputs import record_run
 from cellfm.cells.select import select
 from cellfm.genes.match import MIN_KNOWN_GENES
@@ -81,8 +82,8 @@ def transport(
             f"{counted_of(n_there, table.n_obs, 'cell')} {model.target!r} already, by obs[{model.condition_key!r}]; "
             f"the model carries cells from {model.source!r}."
         )
-    options = {"layer": layer, "gene_key": gene_key, "hgnc": hgnc, "min_known_genes": min_known_genes}
-    given = read_given(model, table, **options)
+    options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
+    given = read_given(model, table, options)
     moved = model.carry(given.x, given.values)
     found = AnnData(
         moved.values,

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cellfm.cells.chunk import CHUNK, chunk_cells, chunks_of, depth_values, fill_batches
+from cellfm.cells.chunk import CHUNK, chunk_cells, chunks_of, fill_batches
 from cellfm.cells.tokenize import TokenBatch
 from cellfm.config import ModelConfig
-from cellfm.model._encoder import chunks_on_cpu
+from cellfm.model._encoder import chunks_on_cpu, depth_tokens
 from cellfm.train._feed import Batch
 
 
@@ -52,28 +52,26 @@ class TokenBatches:
     def least_chunks(self) -> int:
         return chunks_needed(self.tokens, self.model)
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> Batch[LabelledTokens]:
         """The batch of step `step`, counted from 0; each epoch has an order of its own."""
         epoch, place = divmod(step, self.steps_per_epoch)
         train = np.flatnonzero(~self.held_out)
         order = np.random.default_rng((self.random_state, epoch)).permutation(train)
         return self._lay_out(np.array_split(order, self.steps_per_epoch)[place])
 
-    def validation(self) -> list[Batch]:
+    def validation(self) -> list[Batch[LabelledTokens]]:
         """The validation cells, the same at every call."""
         cells = np.flatnonzero(self.held_out)
         n_parts = -(-len(cells) // self.batch_size)
         return [self._lay_out(part) for part in np.array_split(cells, n_parts)] if n_parts else []
 
-    def _lay_out(self, cells: np.ndarray) -> Batch:
+    def _lay_out(self, cells: np.ndarray) -> Batch[LabelledTokens]:
         shape = {"n_chunks": self.n_chunks, "n_slots": self.n_chunks, "length": chunk_length(self.model)}
         parts = fill_batches(self.tokens.lengths[cells], **shape, n_special=self.model.n_special)
         return Batch([self._micro(cells[part], len(cells), shape) for part in parts], len(cells), 0)
 
     def _micro(self, cells: np.ndarray, n: int, shape: dict[str, int]) -> LabelledTokens:
-        depth = self.tokens.depth
-        specials = depth_values(depth[cells], depth[cells]) if self.model.depth_tokens else None
-        chunks = chunk_cells(self.tokens, cells, **shape, specials=specials)
+        chunks = chunk_cells(self.tokens, cells, **shape, specials=depth_tokens(self.tokens, cells, self.model))
         kind, weight = np.zeros(self.n_chunks, np.int32), np.zeros(self.n_chunks, np.float32)
         kind[: len(cells)] = self.kind[cells]
         weight[: len(cells)] = self.weight[cells] / n

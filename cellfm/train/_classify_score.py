@@ -1,5 +1,7 @@
 """Apply a trained query head: tokens in, logits and embeddings out."""
 
+from typing import Any
+
 import numpy as np
 
 from cellfm.cells.tokenize import TokenBatch
@@ -31,7 +33,7 @@ class TokenScorer:
         self.n_classes = len(weights["classes"])
         cross = query_head_config(config)
 
-        def score(xp, p, values, gene_ids, mask, chunk_cell, cls_row):
+        def score(xp: Any, p: Any, values: Any, gene_ids: Any, mask: Any, chunk_cell: Any, cls_row: Any) -> Any:
             layout = (gene_ids, mask, chunk_cell, cls_row)
             cell, tokens, _, _ = network(xp, config, p, values, mask, layout)
             of_queries, of_cls = query_head(xp, cross, p["head"], cell, tokens, layout)

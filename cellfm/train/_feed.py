@@ -5,7 +5,7 @@ the same data as an uninterrupted run in one process.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,12 +23,16 @@ from cellfm.io.logging import logger
 class Cells(Protocol):
     """The interface of a corpus for training."""
 
-    vocab: Vocabulary
-    n_cells: int
-    lengths: np.ndarray
-    validation: np.ndarray
-    columns: list[str]
-
+    @property
+    def vocab(self) -> Vocabulary: ...
+    @property
+    def n_cells(self) -> int: ...
+    @property
+    def lengths(self) -> np.ndarray: ...
+    @property
+    def validation(self) -> np.ndarray: ...
+    @property
+    def columns(self) -> list[str]: ...
     def counts(self, cells: np.ndarray) -> sp.csr_matrix: ...
     def depth(self, cells: np.ndarray) -> np.ndarray: ...
     def codes(self, column: str) -> np.ndarray: ...
@@ -71,11 +75,14 @@ class MicroBatch(NamedTuple):
         return cls(*layout, asked, partner, kind, np.float32(1 / max(1, n_targets)), np.float32(share))
 
 
+Micro = TypeVar("Micro", bound=tuple[Any, ...])
+
+
 @dataclass(frozen=True)
-class Batch:
+class Batch(Generic[Micro]):
     """A step: one or more micro-batches."""
 
-    micro: list[MicroBatch]
+    micro: list[Micro]
     n_cells: int
     n_targets: int
 
@@ -125,7 +132,7 @@ class Feed:
         """Number of chunks of the largest possible cell, in all its views."""
         return int(chunks_of(np.array(self.max_genes), self.length, self.model.n_special)) * self.config.n_views
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> Batch[MicroBatch]:
         """The part of this process in step `step`, counted from 0."""
         return self._assemble(self.cells_of(step)[self.rank :: self.size], key=step)
 
@@ -136,7 +143,7 @@ class Feed:
             self._epoch = (epoch, self._order(epoch))
         return self._epoch[1][place]
 
-    def validation(self) -> list[Batch]:
+    def validation(self) -> list[Batch[MicroBatch]]:
         """The validation cells, the same at every call."""
         cells = np.flatnonzero(self.corpus.validation)[: self.config.n_validation][self.rank :: self.size]
         size = self.config.batch_size
@@ -195,7 +202,7 @@ class Feed:
             batches.append(cells[: len(cells) // size * size].reshape(-1, size))
         return generator.permutation(np.concatenate(batches))
 
-    def _assemble(self, cells: np.ndarray, key: int) -> Batch:
+    def _assemble(self, cells: np.ndarray, key: int) -> Batch[MicroBatch]:
         views = [self._view(cells, key, view) for view in range(self.config.n_views)]
         parts = list(zip(*views, strict=True))
         tokens, (target, visible, depths) = _join(parts[0]), map(np.concatenate, parts[1:])

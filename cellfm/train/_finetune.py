@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,13 @@ from cellfm.train._ending import clear_memory_errors
 from cellfm.train._feed import Batch, Cells, Feed
 from cellfm.train._validate import mean_loss
 
-Criterion = Callable[[Trainer, Objective, Sequence[Batch], Engine], Callable[[], float]]
+Criterion = Callable[[Trainer, Objective, Sequence[Batch[Any]], Engine], Callable[[], float]]
 """Scores the weights from a trainer, its objective and the validation batches; lower is better."""
 Method = Literal["frozen", "lora", "full"]
 _MOST_GENES = 2048  # of a cell in a step, where the user does not say
 
 
+@runtime_checkable
 class Batches(Protocol):
     """The source of training and validation batches, such as `Feed`."""
 
@@ -36,8 +37,8 @@ class Batches(Protocol):
     def least_chunks(self) -> int:
         """Number of chunks of the largest cell."""
 
-    def batch(self, step: int) -> Batch: ...
-    def validation(self) -> list[Batch]: ...
+    def batch(self, step: int) -> Batch[Any]: ...
+    def validation(self) -> list[Batch[Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def finetune(
         objective = Objective(pretraining(model.config, config), n_keys)
     weights = model.weights
     if method == "lora":
-        options = {"random_state": config.random_state, "last_layers": lora_layers}
-        weights = add_adapters(model.config, weights, lora_rank, **options)
+        seed = config.random_state
+        weights = add_adapters(model.config, weights, lora_rank, random_state=seed, last_layers=lora_layers)
     trained = _trained(weights, objective, method)
     trainer = engine.trainer(objective, weights | objective.weights, trained, config, nest)
     evaluate = criterion(trainer, objective, validation, engine)
@@ -153,11 +154,11 @@ class _Best:
 
 
 def _feed(model: CellFM, data: Cells | Batches, config: TrainConfig, engine: Engine) -> Batches:
-    if hasattr(data, "steps_per_epoch"):
-        return data  # type: ignore[return-value]
-    if data.vocab.hash != model.vocab.hash:  # type: ignore[union-attr]
+    if isinstance(data, Batches):
+        return data
+    if data.vocab.hash != model.vocab.hash:
         raise InputError("The cells have another vocabulary than the model.")
-    return Feed(data, model.config, config, n_parts=engine.n_local)  # type: ignore[arg-type]
+    return Feed(data, model.config, config, n_parts=engine.n_local)
 
 
 def _trained(weights: dict[str, np.ndarray], objective: Objective, method: Method) -> list[str]:

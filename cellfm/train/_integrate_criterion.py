@@ -3,6 +3,7 @@ changed.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +27,10 @@ class IntegrationCriterion:
         self.config, self.weights = config, weights
         self.rows: list[dict[str, float]] = []
 
-    def __call__(self, trainer: Trainer, objective: Objective, batches: Sequence[Batch], engine: Engine):
+    def __call__(self, trainer: Trainer, objective: Objective, batches: Sequence[Batch], engine: Engine) -> Any:
         loss, config, counts = objective.loss, self.config, self.weights
 
-        def look(xp, weights, arrays):
+        def look(xp: Any, weights: Any, arrays: Any) -> Any:
             gene_ids, values, _, mask, chunk_cell, cls_row = arrays[:6]
             cell = embed_cells(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
             return cell, loss(xp, weights, arrays, None)[1]

@@ -63,13 +63,13 @@ class IntegrationFeed:
     def least_chunks(self) -> int:
         return self.cells.least_chunks
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> Batch[BatchedCells]:
         return self._with_batches(self.cells.batch(step), min(1.0, (step + 1) / max(1, self.grl_ramp)))
 
-    def validation(self) -> list[Batch]:
+    def validation(self) -> list[Batch[BatchedCells]]:
         return [self._with_batches(batch, 1.0) for batch in self.cells.validation()]
 
-    def _with_batches(self, batch: Batch, grl_ramp: float) -> Batch:
+    def _with_batches(self, batch: Batch[MicroBatch], grl_ramp: float) -> Batch[BatchedCells]:
         asked = int(sum(micro.target[: self.n_masked].sum() for micro in batch.micro))
         frequency = np.bincount(self.codes)
         weight = len(self.codes) / (len(frequency) * frequency * batch.n_cells)  # by batch

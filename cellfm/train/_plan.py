@@ -170,7 +170,7 @@ def plan(
         utilisation=utilisation,
         tflops=tflops,
     )
-    if made.fits is False:
+    if capacity is not None and not made.fits:
         warnings.warn(
             f"Too little memory: a device has {capacity / GB:,.1f} GB, and {made.total_memory / GB:,.1f} GB are "
             f"needed. Lower n_chunks ({train.n_chunks}){_other_fixes(train, devices)}.",

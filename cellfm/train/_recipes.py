@@ -3,6 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from cellfm.config import MODEL_PRESETS, PUBLISHED, ClusterConfig, ModelConfig, 
 from cellfm.errors import InputError
 
 PRESETS = ("mini", "80M", "800M")
-TABLES = {"model": ModelConfig, "train": TrainConfig, "cluster": ClusterConfig}
+TABLES: dict[str, type[ModelConfig | TrainConfig | ClusterConfig]] = {
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "cluster": ClusterConfig,
+}
 
 # The paper's recipe for the published sizes (Methods, "Training"; see docs/pretraining.md for what is ours in "mini").
 _PAPER: dict[str, Any] = {
@@ -101,7 +106,7 @@ def _hint(name: str) -> str:
     near = difflib.get_close_matches(name, ("preset", *TABLES), n=1)
     if near:
         return f" Did you mean {near[0]!r}?"
-    owners = [table for table, config in TABLES.items() if name in config.__dataclass_fields__]
+    owners = [table for table, config in TABLES.items() if name in {field.name for field in fields(config)}]
     return f" It belongs to [{owners[0]}]." if owners else ""
 
 

@@ -198,7 +198,7 @@ def contrast_gradient(
 def _gradient_of(config: ModelConfig) -> Callable[..., Any]:
     """One function a configuration, so that it is compiled once."""
 
-    def gradient(xp: Operations, layer: Weights, fixed: Weights, read: Array, wanted: Array) -> Any:
+    def gradient(xp: Any, layer: Weights, fixed: Weights, read: Array, wanted: Array) -> Any:
         def loss(of: tuple[Weights, Array]) -> Array:
             return contrast_loss(xp, first_cls(xp, config, nest(fixed | of[0]), of[1]), wanted)
 

@@ -19,14 +19,16 @@ LEAST_LABELLED = 50
 """Labelled validation cells below which nothing is said of types."""
 
 
-def mean_loss(trainer: Trainer, objective: Objective, batches: Sequence[Batch], engine: Engine) -> Callable[[], float]:
+def mean_loss(
+    trainer: Trainer, objective: Objective, batches: Sequence[Batch[Any]], engine: Engine
+) -> Callable[[], float]:
     """The loss over the batches of all processes, in which each target counts the same, as a function.
 
     So the loss is the same however the cells are cut into batches, but for terms that compare cells.
     """
     loss = objective.loss
 
-    def of_micro(xp, weights, arrays):
+    def of_micro(xp: Any, weights: Any, arrays: Any) -> Any:
         return loss(xp, weights, arrays, None)[0]
 
     compiled = trainer.compile(of_micro)
@@ -46,7 +48,7 @@ class NetworkInTraining:
     def __init__(self, config: ModelConfig, trainer: Trainer, engine: Engine) -> None:
         self.on_cpu = engine.on_cpu
 
-        def of_cells(xp, weights, arrays):
+        def of_cells(xp: Any, weights: Any, arrays: Any) -> Any:
             values, gene_ids, mask, chunk_cell, cls_row = arrays
             return embed_cells(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
 

@@ -87,7 +87,7 @@ class JaxTrainer:
 
     @memory_checked()
     def __call__(
-        self, micro_batches: Sequence[Sequence[np.ndarray]], step: int, *, weight: float = 1.0, stop: bool = False
+        self, micro_batches: Sequence[Sequence[Any]], step: int, *, weight: float = 1.0, stop: bool = False
     ) -> StepResult:
         """See `cellfm.engines.training.Trainer`."""
         self._whole = None

@@ -19,8 +19,8 @@ Arrays = dict[str, np.ndarray]
 class Head(Protocol):
     """A head that classifies cells."""
 
-    kind: Kind
-
+    @property
+    def kind(self) -> Kind: ...
     @property
     def n_classes(self) -> int: ...
     def arrays(self) -> Arrays:
@@ -57,7 +57,7 @@ class MLPHead:
     def parameters(self) -> Arrays:
         """What is learned, under the names of `cellfm.nn.heads.mlp_head`."""
         names = [f"hidden.{i}" for i in range(len(self.mlp.weights) - 1)] + ["output"]
-        found = {}
+        found: Arrays = {}
         for name, weight, bias in zip(names, self.mlp.weights, self.mlp.biases, strict=True):
             found |= {f"{name}.linear.weight": weight, f"{name}.bias": bias}
         return found

@@ -54,7 +54,7 @@ class Labelling:
         names = [*self.classes, UNKNOWN]
         return {
             "obs": {
-                ANNOTATION.raw: pd.Categorical.from_codes(self.prediction.codes, names[:-1]),
+                ANNOTATION.raw: pd.Categorical.from_codes(self.prediction.codes, pd.Index(names[:-1])),
                 ANNOTATION.label: pd.Categorical(labels, names),
                 ANNOTATION.confidence: self.prediction.confidence,
                 ANNOTATION.distance: self.prediction.distance,

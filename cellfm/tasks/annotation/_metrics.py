@@ -62,7 +62,7 @@ def rejection_scores(
         return scores
     least = np.finfo(np.float32).eps
     both = np.maximum(
-        (1 - confidence) / max(1 - confidence_threshold, least), distance / np.maximum(distance_threshold, least)
+        (1 - confidence) / max(1 - confidence_threshold, float(least)), distance / np.maximum(distance_threshold, least)
     )
     rejected = (confidence < confidence_threshold) | (distance > distance_threshold)
     return scores | {

@@ -137,7 +137,8 @@ def _fit_layers(
     n_more = -len(cells.x) % PAD
 
     def of(arrays: dict[str, Any]) -> MLP:
-        return replace(start, **{name: tuple(map(np.asarray, layers)) for name, layers in arrays.items()})
+        weights, biases = (tuple(map(np.asarray, arrays[name])) for name in ("weights", "biases"))
+        return replace(start, weights=weights, biases=biases)
 
     arrays, rows = fit(
         _loss,

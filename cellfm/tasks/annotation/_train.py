@@ -1,9 +1,10 @@
 """Fits an annotator: reference cells with labels to a classifier on a model."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from cellfm.cells.input import CellInput
 from cellfm.cells.tokenize import TokenBatch
@@ -49,6 +50,26 @@ class _Reference:
         return LabelledCells(self.embedding, self.kind, weight)
 
 
+class _Start(NamedTuple):
+    """How an MLP begins."""
+
+    n_layers: int
+    width: int
+    random_state: int
+
+
+class _Fitted(NamedTuple):
+    """A head that was fitted, and what it says of the reference."""
+
+    model: CellFM
+    head: Head
+    history: pd.DataFrame
+    logits: np.ndarray
+    """(n_held_out, n_classes) of the validation cells, by what has not learnt from them."""
+    embedding: np.ndarray
+    """(n, d) of all labelled cells, by the fitted model."""
+
+
 def train_annotator(
     model: CellFM,
     cells: CellInput,
@@ -91,38 +112,15 @@ def train_annotator(
         embedding = embed_cells(model, cells, random_state=random_state)
     of = _reference(labels, known, embedding, validation_fraction, class_weight, random_state)
 
-    train, held_out = ~of.held_out, of.held_out
-    tuned = model
-    first: MLP | None = None
-    if head == "mlp":
-        width = model.config.d_model  # also on other features than the model's embedding
-        start = MLP.start(of.embedding[train], len(of.classes), n_layers, random_state, width=width)
-        validation = of.cells(of.weight * held_out) if held_out.any() else None
-        iterations = n_epochs if n_epochs and method == "frozen" else N_ITERATIONS
-        first, history = fit_mlp(start, of.cells(of.weight * train), n_iterations=iterations, validation=validation)
-    final: Head
+    start = _Start(n_layers, model.config.d_model, random_state)  # that width also on other features than embeddings
     if head == "mlp" and method == "frozen":
-        judged, seen = first.logits(of.embedding[held_out]), of.embedding
-        # What was held out has done its duty: the head that is kept learns from all cells.
-        whole, _ = fit_mlp(
-            MLP.start(of.embedding, len(of.classes), n_layers, random_state, width=width),
-            of.cells(of.weight),
-            n_iterations=iterations,
-        )
-        final = MLPHead(whole)
+        fitted = _fit_frozen(model, of, start, n_epochs or N_ITERATIONS)
     else:
-        from cellfm.train._classify import train_classifier
-
-        if not held_out.any():
-            raise InputError(f"method={method!r} needs validation cells; no class has three cells or more.")
-        tuned, weights, history = train_classifier(
+        fitted = _fit_network(
             model,
-            _tokens(model, cells, of.rows, random_state),
-            of.kind,
-            of.weight,
-            held_out,
-            len(of.classes),
-            head=None if first is None else MLPHead(first).arrays(),
+            cells,
+            of,
+            MLPHead(_fit_mlp(of, ~of.held_out, start, N_ITERATIONS)[0]) if head == "mlp" else None,
             method=method,
             lora_rank=lora_rank,
             n_epochs=n_epochs or EPOCHS[method],
@@ -132,33 +130,7 @@ def train_annotator(
             random_state=random_state,
             backend=backend,
         )
-        final = QueryHead(weights) if head == "query" else MLPHead.from_arrays(weights)
-        logits, seen = final.judge(tuned, cells, random_state=random_state)
-        judged, seen = logits[of.rows][held_out], seen[of.rows]
-
-    temperature = fit_temperature(judged, of.kind[held_out])
-    n_classes = len(of.classes)
-    near = Reference.of(seen[train], of.kind[train], n_classes).distance(seen[held_out])
-    confidence_threshold, distance_threshold = fit_thresholds(calibrated(judged, temperature).max(1), near)
-    logger.info(
-        "fitted %d classes to %d cells: temperature %.2f; unknown below confidence %.2f or above distance %.2f.",
-        *(n_classes, len(of.kind), temperature, confidence_threshold, distance_threshold),
-    )
-    ids = cells.match.ids
-    return Annotator(
-        model=tuned,
-        classes=of.classes,
-        method=method,
-        head=final,
-        reference=Reference.of(seen, of.kind, n_classes),
-        gene_ids=np.unique(ids[ids > 0]),
-        history=history,
-        temperature=temperature,
-        confidence_threshold=confidence_threshold,
-        distance_threshold=distance_threshold,
-        n_cells=len(of.kind),
-        random_state=random_state,
-    )
+    return _annotator(fitted, of, method=method, gene_ids=cells.match.ids, random_state=random_state)
 
 
 def check_options(
@@ -188,6 +160,75 @@ def check_options(
         raise InputError(f"validation_fraction must be above 0 and below 1, not {validation_fraction}.")
     if lora_rank < 1:
         raise InputError(f"lora_rank must be 1 or more, not {lora_rank}.")
+
+
+def _fit_mlp(of: _Reference, used: np.ndarray, start: _Start, n_iterations: int) -> tuple[MLP, pd.DataFrame]:
+    """An MLP on the embeddings of the cells that are `used` (n,) bool; the others are for validation."""
+    mlp = MLP.start(of.embedding[used], len(of.classes), start.n_layers, start.random_state, width=start.width)
+    validation = None if used.all() else of.cells(of.weight * ~used)
+    return fit_mlp(mlp, of.cells(of.weight * used), n_iterations=n_iterations, validation=validation)
+
+
+def _fit_frozen(model: CellFM, of: _Reference, start: _Start, n_iterations: int) -> _Fitted:
+    first, history = _fit_mlp(of, ~of.held_out, start, n_iterations)
+    # The held-out cells have served for calibration: the head that is kept learns from all cells.
+    final, _ = _fit_mlp(of, np.ones_like(of.held_out), start, n_iterations)
+    return _Fitted(model, MLPHead(final), history, first.logits(of.embedding[of.held_out]), of.embedding)
+
+
+def _fit_network(
+    model: CellFM, cells: CellInput, of: _Reference, start: MLPHead | None, *, method: Method, **options: Any
+) -> _Fitted:
+    """A head trained with the network, as a query head where there is no MLP to start from."""
+    from cellfm.train._classify import train_classifier
+
+    if not of.held_out.any():
+        raise InputError(f"method={method!r} needs validation cells; no class has three cells or more.")
+    random_state = options["random_state"]
+    tuned, weights, history = train_classifier(
+        model,
+        _tokens(model, cells, of.rows, random_state),
+        of.kind,
+        of.weight,
+        of.held_out,
+        len(of.classes),
+        head=None if start is None else start.arrays(),
+        method=method,
+        **options,
+    )
+    head: Head = QueryHead(weights) if start is None else MLPHead.from_arrays(weights)
+    logits, embedding = head.judge(tuned, cells, random_state=random_state)
+    return _Fitted(tuned, head, history, logits[of.rows][of.held_out], embedding[of.rows])
+
+
+def _annotator(
+    fitted: _Fitted, of: _Reference, *, method: Method, gene_ids: np.ndarray, random_state: int
+) -> Annotator:
+    """The annotator with its temperature and thresholds, which follow from the validation cells."""
+    temperature = fit_temperature(fitted.logits, of.kind[of.held_out])
+    n_classes = len(of.classes)
+    nearest = Reference.of(fitted.embedding[~of.held_out], of.kind[~of.held_out], n_classes)
+    confidence_threshold, distance_threshold = fit_thresholds(
+        calibrated(fitted.logits, temperature).max(1), nearest.distance(fitted.embedding[of.held_out])
+    )
+    logger.info(
+        "fitted %d classes to %d cells: temperature %.2f; unknown below confidence %.2f or above distance %.2f.",
+        *(n_classes, len(of.kind), temperature, confidence_threshold, distance_threshold),
+    )
+    return Annotator(
+        model=fitted.model,
+        classes=of.classes,
+        method=method,
+        head=fitted.head,
+        reference=Reference.of(fitted.embedding, of.kind, n_classes),
+        gene_ids=np.unique(gene_ids[gene_ids > 0]),
+        history=fitted.history,
+        temperature=temperature,
+        confidence_threshold=confidence_threshold,
+        distance_threshold=distance_threshold,
+        n_cells=len(of.kind),
+        random_state=random_state,
+    )
 
 
 def _reference(
@@ -222,5 +263,5 @@ def _tokens(model: CellFM, cells: CellInput, rows: np.ndarray, random_state: int
         indptr.append(indptr[-1][-1] + np.cumsum(block.lengths[kept]))
         ids.append(block.gene_ids[of_kept])
         values.append(block.values[of_kept])
-        depth.append(block.depth[kept])
+        depth.append(np.asarray(block.depth)[kept])
     return TokenBatch(*map(np.concatenate, (indptr, ids, values, depth)))

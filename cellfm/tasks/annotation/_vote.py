@@ -21,9 +21,13 @@ def vote(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
         (n,) str; None where a cell is in no cluster and keeps its label.
     """
     table = pd.DataFrame({"label": labels, "cluster": clusters})
-    winners = table.groupby("cluster")["label"].agg(lambda found: found.value_counts().sort_index().idxmax())
+    winners = table.groupby("cluster")["label"].agg(_most_frequent)
     voted = table["cluster"].map(winners).astype(object)  # without clusters it would be a column of numbers
     return voted.where(voted.notna(), table["label"]).to_numpy(object)
+
+
+def _most_frequent(labels: pd.Series) -> str:
+    return str(labels.value_counts().sort_index().idxmax())
 
 
 def find_clusters(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:

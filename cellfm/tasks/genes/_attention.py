@@ -3,6 +3,7 @@ expression.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -89,7 +90,7 @@ def pick_layer(model: CellFM, layer: int | None) -> int:
     return chosen
 
 
-def layer_facts(model: CellFM, layer: int) -> dict[str, int | np.ndarray]:
+def layer_facts(model: CellFM, layer: int) -> dict[str, Any]:
     """The facts about the layer for the record of a run."""
     return {ATTENTION.attention_layer: layer, ATTENTION.active_layers: np.array(model.active_layers)}
 

@@ -1,6 +1,7 @@
 """Predict gene function from features: repeated cross-validation of two classifiers, and their scores."""
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from cellfm.io.progress import progress
 from cellfm.tasks.genes._mlp import Recipe, binary_recipe, multilabel_recipe, probabilities, train_folds
 
-MLP, LOGISTIC = "MLP", "logistic regression"
+MLP: Final = "MLP"
+LOGISTIC: Final = "logistic regression"
 VALIDATION = 0.2
 """Share of the training genes by which the epoch, or the penalty, is chosen."""
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # sklearn's C

@@ -1,6 +1,7 @@
 """Features of genes by name, from AnnData, a table or a model."""
 
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from cellfm.model import CellFM, resolve_model
 from cellfm.tasks._gene_embedding import static_embedding
 from cellfm.tasks.genes._features import gene_table
 
-Features = AnnData | MuData | pd.DataFrame | CellFM | str | Path
+Features: TypeAlias = AnnData | MuData | pd.DataFrame | CellFM | str | Path
 
 
 def features_by_name(features: Features, key: str, modality: str) -> pd.DataFrame:

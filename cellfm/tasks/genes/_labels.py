@@ -1,8 +1,8 @@
 """Convert labels of genes from any supported form to a table of 0 and 1."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ LEAST_OF_A_CLASS = 10
 
 
 def read_labels(
-    labels: Mapping[str, object] | pd.Series | pd.DataFrame | str | Path,
+    labels: Mapping[str, Any] | pd.Series | pd.DataFrame | str | Path,
     genes: pd.Index,
     task: Task,
     n_terms: int = 10,
@@ -51,7 +51,7 @@ def read_labels(
     return known.astype("float32")
 
 
-def _two_classes(labels: Mapping[str, object] | pd.Series | pd.DataFrame | str | Path) -> pd.DataFrame:
+def _two_classes(labels: Mapping[str, Any] | pd.Series | pd.DataFrame | str | Path) -> pd.DataFrame:
     if isinstance(labels, str | Path):
         path = Path(labels).expanduser()
         if not path.is_file():
@@ -73,10 +73,12 @@ def _two_classes(labels: Mapping[str, object] | pd.Series | pd.DataFrame | str |
 
 
 def _many_labels(
-    labels: Mapping[str, Iterable[str]] | pd.Series | pd.DataFrame | str | Path, genes: pd.Index, n_terms: int
+    labels: Mapping[str, Any] | pd.Series | pd.DataFrame | str | Path, genes: pd.Index, n_terms: int
 ) -> pd.DataFrame:
     if isinstance(labels, pd.DataFrame):
         return labels
+    if isinstance(labels, pd.Series):
+        raise InputError("For many labels expected gene sets or a table genes x labels, found a Series.")
     sets = {term: [gene for gene in names if gene in genes] for term, names in read_gene_sets(labels).items()}
     largest = sorted(sets, key=lambda term: -len(sets[term]))[:n_terms]
     members = sorted({gene for term in largest for gene in sets[term]})

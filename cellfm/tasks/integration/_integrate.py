@@ -200,5 +200,7 @@ def _start(model: CellFM, cells: CellTable, config: TrainConfig) -> np.ndarray:
 
 
 def _tokens(cells: CellTable, rows: slice, config: TrainConfig) -> TokenBatch:
-    ids = np.arange(1, len(cells.vocab) + 1, dtype=np.int32)
-    return tokenize(cells.matrix[rows], ids, max_genes=config.train_genes, random_state=config.random_state)
+    n_genes = len(cells.vocab)
+    ids = np.arange(1, n_genes + 1, dtype=np.int32)
+    max_genes = config.train_genes or n_genes
+    return tokenize(cells.matrix[rows], ids, max_genes=max_genes, random_state=config.random_state)

@@ -52,7 +52,9 @@ def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> Pe
     with FILES.read(folder) as (facts, arrays):
         if model is not None:
             require_same_model(folder, facts["model"]["name"], facts["model"], resolve_model(model), why="")
-        graphs = [Graph(arrays[f"{n}.neighbours"], arrays[f"{n}.weights"]) for n in ("coexpression", "relations")]
+        coexpression, relations = (
+            Graph(arrays[f"{name}.neighbours"], arrays[f"{name}.weights"]) for name in ("coexpression", "relations")
+        )
         found = PerturbationPredictor(
             profiles=Profiles(
                 _conditions(facts["conditions"]), *(arrays[f"profiles.{n}"] for n in ("mean", "variance", "n_cells"))
@@ -61,13 +63,17 @@ def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> Pe
             split=Split(*(_conditions(facts["split"][part]) for part in _PARTS)),
             model=facts["model"],
             recipe=Recipe(**facts["recipe"]),
-            given=NetworkInput(*graphs, arrays.get("given.genes"), arrays.get("given.perturbations")),
+            given=NetworkInput(coexpression, relations, arrays.get("given.genes"), arrays.get("given.perturbations")),
             weights=part_of(arrays, "weights."),
             vectors=part_of(arrays, "vectors."),
             chosen=facts.get("chosen", NETWORK),
             choice=table_of(facts["choice"]) if "choice" in facts else _older_choice(),
-            **{name: texts_of(facts[name]) for name in _NAMES},
-            **{name: table_of(facts[name]) for name in _TABLES if name != "choice"},
+            genes=texts_of(facts["genes"]),
+            symbols=texts_of(facts["symbols"]),
+            perturbable=texts_of(facts["perturbable"]),
+            history=table_of(facts["history"]),
+            scores=table_of(facts["scores"]),
+            evaluation=table_of(facts["evaluation"]),
         )
         _try(found)
         return found

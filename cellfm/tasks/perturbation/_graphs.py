@@ -38,7 +38,7 @@ def coexpression_graph(
     values
         (n_cells, n_genes) log-normalised expression of training cells. Constant genes have no neighbours.
     """
-    dense = values.toarray() if sp.issparse(values) else np.asarray(values)
+    dense = values if isinstance(values, np.ndarray) else values.toarray()
     z = dense - dense.mean(0, dtype=np.float64)
     norm = np.sqrt((z**2).sum(0))
     z = (z / np.where(norm > 0, norm, 1)).astype(np.float32)

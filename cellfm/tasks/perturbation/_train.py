@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
 from cellfm.config import TrainConfig
-from cellfm.engines import FIXED, Backend, DeviceMemoryError, Objective, start_engine
+from cellfm.engines import FIXED, Backend, DeviceMemoryError, Objective, Trainer, start_engine
 from cellfm.errors import TrainingError
 from cellfm.io.progress import progress
 from cellfm.nn.perturbation import (
@@ -160,18 +161,34 @@ def train_network(
     TrainingError
         The loss is no number, or the device has too little memory.
     """
-    weights = given.initial(recipe)
     train, changes = split.train, profiles.changes(split.train)
-    start = [start_changes(recipe.start, some, train, changes) for some in (train, split.validation)]
-    pairs = Pairs(values, conditions, train, start[0], places, recipe)
+    start, validation_start = (start_changes(recipe.start, some, train, changes) for some in (train, split.validation))
+    pairs = Pairs(values, conditions, train, start, places, recipe)
+    weights = _initial_weights(given, pairs, recipe)
+    trainer = _trainer(weights, given, pairs.steps_per_epoch * recipe.n_epochs, recipe, backend)
+    validation = _Validation(trainer, list(weights), profiles, split.validation, validation_start, places)
+    rows = _train_epochs(trainer, pairs, validation, recipe)
+    epoch = choose_epoch(np.array(validation.errors))
+    best, predicted = validation.kept[epoch]
+    return best, pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == epoch), predicted
+
+
+def _initial_weights(given: NetworkInput, pairs: Pairs, recipe: Recipe) -> dict[str, np.ndarray]:
+    """Weights of no change; where the network predicts variances, it starts from those of some pairs."""
+    weights = given.initial(recipe)
     if recipe.uncertainty:
         variance = np.mean(pairs.batch(0)[2] ** 2, axis=0)
         weights["read_variance"] = np.zeros_like(weights["read_variance"])
         weights["variance_bias"] = np.log(np.maximum(variance, MIN_VARIANCE)).astype(np.float32)
+    return weights
+
+
+def _trainer(
+    weights: dict[str, np.ndarray], given: NetworkInput, n_steps: int, recipe: Recipe, backend: Backend
+) -> Trainer:
     statistics = tuple(statistics_names())
-    trained = [name for name in weights if name not in statistics]
     config = TrainConfig(
-        steps=recipe.n_epochs * pairs.steps_per_epoch,
+        steps=n_steps,
         learning_rate=recipe.learning_rate,
         schedule="constant",
         beta2=0.999,
@@ -186,58 +203,79 @@ def train_network(
         uncertainty=recipe.uncertainty,
         uncertainty_weight=recipe.uncertainty_weight,
     )
-    engine = start_engine(backend)
-    trainer = engine.trainer(Objective(loss, statistics=statistics), weights | given.fixed(), trained, config, nest)
+    trained = [name for name in weights if name not in statistics]
+    objective = Objective(loss, statistics=statistics)
+    return start_engine(backend).trainer(objective, weights | given.fixed(), trained, config, nest)
 
-    def predict(xp, p, arrays):
-        return perturbed_changes(xp, p, arrays[0], arrays[1], training=False)[:2]
 
-    forward = Forward(trainer.compile(predict))
-    observed, top = profiles.means(split.validation), profiles.top(split.validation)
-    codes, base = code_conditions(split.validation, places), profiles.control + start[1]
+class _Validation:
+    """Scores of the validation conditions by the weights of the moment, which are kept with what they predict."""
 
-    errors: list[np.ndarray] = []
-    kept: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
+    def __init__(
+        self,
+        trainer: Trainer,
+        names: list[str],
+        profiles: Profiles,
+        conditions: tuple[Condition, ...],
+        start: np.ndarray,
+        places: dict[str, int],
+    ) -> None:
+        self.trainer, self.names, self.control = trainer, names, profiles.control
+        self.observed, self.top = profiles.means(conditions), profiles.top(conditions)
+        self.codes, self.base = code_conditions(conditions, places), profiles.control + start
+        self.errors: list[np.ndarray] = []
+        self.kept: list[tuple[dict[str, np.ndarray], np.ndarray]] = []
 
-    def judge() -> dict[str, float]:
-        predicted = base + forward(*codes)[0]
-        found = score_conditions(predicted, observed, profiles.control, top)
-        errors.append(validation_errors(predicted, observed, top))
-        now = trainer.weights()
-        kept.append(({name: now[name] for name in weights}, predicted))
-        return {f"validation_{name}": float(found[name].mean()) for name in ("mse_top20", "pearson_delta")}
+        def predict(xp: Any, p: Any, arrays: Any) -> Any:
+            return perturbed_changes(xp, p, arrays[0], arrays[1], training=False)[:2]
 
-    rows = [{"epoch": 0, "loss": np.nan} | judge()]
-    with progress(config.steps, "fitting perturbations", "steps") as bar:
+        self.forward = Forward(trainer.compile(predict))
+
+    def __call__(self) -> dict[str, float]:
+        predicted = self.base + self.forward(*self.codes)[0]
+        scores = score_conditions(predicted, self.observed, self.control, self.top)
+        self.errors.append(validation_errors(predicted, self.observed, self.top))
+        weights = self.trainer.weights()
+        self.kept.append(({name: weights[name] for name in self.names}, predicted))
+        return {f"validation_{name}": float(scores[name].mean()) for name in ("mse_top20", "pearson_delta")}
+
+    def epochs_since_best(self) -> int:
+        return len(self.errors) - 1 - int(np.argmin([error.mean() for error in self.errors]))
+
+
+def _train_epochs(trainer: Trainer, pairs: Pairs, validation: _Validation, recipe: Recipe) -> list[dict[str, float]]:
+    """A row for the start and each epoch, until all are done or the validation has not improved for long."""
+    rows = [{"epoch": 0, "loss": np.nan} | validation()]
+    with progress(trainer.config.steps, "fitting perturbations", "steps") as bar:
         for epoch in range(recipe.n_epochs):
-            trainer.config = replace(config, learning_rate=recipe.learning_rate * recipe.falling**epoch)
+            rate = recipe.learning_rate * recipe.falling**epoch
+            trainer.config = replace(trainer.config, learning_rate=rate)
             losses = []
             for i in range(pairs.steps_per_epoch):
-                done = epoch * pairs.steps_per_epoch + i
-                try:
-                    losses.append(trainer([pairs.batch(done)], done).loss)
-                except DeviceMemoryError as error:
-                    fitting = error.fitting(pairs.size)
-                    raise TrainingError(
-                        f"{error} batch_size = {fitting} should fit instead of {pairs.size}."
-                    ) from error
+                losses.append(_step(trainer, pairs, epoch * pairs.steps_per_epoch + i))
                 bar.update()
             if not np.isfinite(losses).all():
                 raise TrainingError(f"The loss became {losses[-1]} in epoch {epoch + 1}. Lower the learning rate.")
-            rows.append({"epoch": epoch + 1, "loss": float(np.mean(losses))} | judge())
+            rows.append({"epoch": epoch + 1, "loss": float(np.mean(losses))} | validation())
             bar.set_postfix(validation=f"{rows[-1]['validation_mse_top20']:.4g}")
-            if epoch + 1 - int(np.argmin([error.mean() for error in errors])) >= recipe.patience:
+            if validation.epochs_since_best() >= recipe.patience:
                 break
-    epoch = choose_epoch(np.array(errors))
-    best, predicted = kept[epoch]
-    return best, pd.DataFrame(rows).assign(kept=np.arange(len(rows)) == epoch), predicted
+    return rows
+
+
+def _step(trainer: Trainer, pairs: Pairs, step: int) -> float:
+    try:
+        return trainer([pairs.batch(step)], step).loss
+    except DeviceMemoryError as error:
+        fitting = error.fitting(pairs.size)
+        raise TrainingError(f"{error} batch_size = {fitting} should fit instead of {pairs.size}.") from error
 
 
 def trained_network(given: NetworkInput, weights: dict[str, np.ndarray]) -> Forward:
     """A network with weights that were trained."""
     engine = start_engine()
 
-    def predict(xp, p, codes, present):
+    def predict(xp: Any, p: Any, codes: Any, present: Any) -> Any:
         return perturbed_changes(xp, p, codes, present, training=False)[:2]
 
     return Forward(engine.compile(predict, engine.place(nest(weights | given.fixed()))))

@@ -80,7 +80,7 @@ def _error(xp: SimpleNamespace, weights: Weights, x: Any, values: Any) -> Any:
 
 def _draw(sizes: tuple[int, ...], mean: np.ndarray, generator: np.random.Generator) -> Weights:
     """A normal start; the last layer starts at the mean of the training cells."""
-    weights = {}
+    weights: Weights = {}
     for name, (before, after) in zip(LAYERS, pairwise(sizes), strict=True):
         drawn = generator.standard_normal((before, after), np.float32)
         weights |= {f"{name}.weight": drawn / np.float32(np.sqrt(before)), f"{name}.bias": np.zeros(after, np.float32)}

@@ -21,7 +21,7 @@ def draw_potential(shift: np.ndarray, widths: tuple[int, ...], generator: np.ran
     Its gradient is then to add `shift`, (n,), to each cell.
     """
     n = len(shift)
-    weights = {"square": np.ones(n, np.float32)}
+    weights: Weights = {"square": np.ones(n, np.float32)}
     before = 0
     for i, width in enumerate((*widths, 1)):
         scale = 0.01 if i == len(widths) else 1 / np.sqrt(n)

@@ -46,8 +46,11 @@ def read_transport(folder: Path, model: str | Path | CellFM | None = None) -> Tr
             recipe=Recipe(**recipe),
             holdout=None if facts["holdout"] is None else texts_of(facts["holdout"]),
             model=_model(folder, facts["model"], model),
-            **{name: facts[name] for name in _WORDS},
-            **{name: table_of(facts[name]) for name in _TABLES},
+            condition_key=facts["condition_key"],
+            source=facts["source"],
+            target=facts["target"],
+            history=table_of(facts["history"]),
+            evaluation=table_of(facts["evaluation"]),
         )
         _try(found)
         return found

@@ -120,13 +120,13 @@ def _judged(
 
 def _report(evaluation: pd.DataFrame, method: str) -> None:
     by = evaluation.set_index("method")
-    others = by.drop(index=method)
-    best = others["r2_top50"].idxmax()
+    others = by["r2_top50"].drop(index=method)
+    best = str(others.idxmax())
     logger.info(
         "on %d test cells, %s tells %.3f of the 50 most changed genes' means (R2), the best baseline (%s) %.3f.",
-        int(by.loc[method, "n_source"]),
+        by["n_source"][method],
         method,
-        by.loc[method, "r2_top50"],
+        by["r2_top50"][method],
         best,
-        others.loc[best, "r2_top50"],
+        others[best],
     )

@@ -1,9 +1,9 @@
 """Read cells for a fitted map: select its genes, and embed the cells if the space needs it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 
 from cellfm.cells.input import read_input, refuse_empty
@@ -29,11 +29,7 @@ class Given:
 def read_given(
     transport: TransportModel,
     adata: AnnData,
-    *,
-    layer: str | None,
-    gene_key: str | None,
-    hgnc: str | Path | bool | None,
-    min_known_genes: int,
+    options: InputOptions,
 ) -> Given:
     """Read cells for a map.
 
@@ -44,23 +40,19 @@ def read_given(
     MissingKeyError
         No such layer or column.
     """
-    matrix = read_matrix(adata, layer)
+    matrix = read_matrix(adata, options.layer)
     names = matrix.var.index.astype(str)[matrix.is_gene]
     if not names.is_unique:
         raise InputError("Gene names occur more than once: call adata.var_names_make_unique() first.")
-    places = names.get_indexer(list(transport.genes))
+    places = names.get_indexer(pd.Index(transport.genes))
     if missing := [gene for gene, place in zip(transport.genes, places, strict=True) if place < 0]:
         raise InputError(
             f"{counted_of(len(missing), len(transport.genes), 'gene')} not in the data, such as "
             f"{', '.join(missing[:5])}. Pass cells with the genes that the model was fitted to."
         )
-    values = read_expression(adata, layer)[:, np.flatnonzero(matrix.is_gene)[places]].toarray()
+    values = read_expression(adata, options.layer)[:, np.flatnonzero(matrix.is_gene)[places]].toarray()
     if transport.model is None:
         return Given(values, values)
-    cells = read_input(
-        adata,
-        transport.model.vocab,
-        InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes),
-    )
+    cells = read_input(adata, transport.model.vocab, options)
     refuse_empty(cells)
     return Given(stored_or_new_embedding(adata, transport.model, cells), values)
