@@ -152,7 +152,7 @@ def test_what_was_not_done_before_is_said(planted):
 
 
 def test_sets_of_other_genes_and_modules_that_are_too_small_are_told(planted):
-    with pytest.warns(DataWarning, match="No module has 1000 genes at resolution 1: lower it"):
+    with pytest.warns(DataWarning, match="No module has 1000 genes at resolution 1: use a lower resolution"):
         cf.tl.gene_modules(planted, resolution=1, min_genes=1000)
     with pytest.raises(InputError, match="no module at this resolution to score"):
         cf.tl.score_modules(planted)
