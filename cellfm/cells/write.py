@@ -175,7 +175,7 @@ def _write_zarr_copy(source: Path, data: "AnnData", path: Path, *, obsm: str, un
     with whole_folder(path, overwrite=True) as partial:
         shutil.copytree(source, partial, dirs_exist_ok=True)
         # Version 2 of zarr reads consolidated metadata only where it is asked to.
-        alone = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
+        alone: dict[str, Any] = {} if zarr.__version__.startswith("2.") else {"use_consolidated": False}
         group = zarr.open_group(partial, mode="r+", **alone)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Consolidated metadata", UserWarning)

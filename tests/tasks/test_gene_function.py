@@ -215,7 +215,7 @@ def test_bad_labels_and_options_are_refused(embedded, labels, options, message):
 
 
 def test_bad_features_are_refused(embedded):
-    with pytest.raises(InputError, match="no numbers"):
+    with pytest.raises(InputError, match="not numbers"):
         cf.tl.predict_gene_function(pd.DataFrame({"a": ["x"]}, index=["GENE1"]), LABELS)
     with pytest.raises(InputError, match="No gene has features: all are missing or zero"):
         cf.tl.predict_gene_function(pd.DataFrame({"a": [0.0, np.nan]}, index=["GENE1", "GENE2"]), LABELS)
