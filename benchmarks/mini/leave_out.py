@@ -74,17 +74,19 @@ def embedded_by(model: CellFM):
 
 def trained(prepared: Path, work: Path, fold: str, config: Path, seed: int, *, whole: bool) -> CellFM:
     """The model of a fold, from `work` where it is there."""
-    corpus = write_corpus(prepared, work / fold / "corpus", FOLDS[fold])
     run = work / fold / f"{config.stem} {seed}"
+    if (run / "start").exists() and not whole:
+        return load_model(run / "start")
+    corpus = write_corpus(prepared, work / fold / "corpus", FOLDS[fold])
     fields = tomllib.loads(config.read_text())
     fields["train"]["random_state"] = seed
     if whole:
         return pretrain(corpus, fields, out=run)
-    if not (run / "start").exists():
-        shape, train = read_config(fields)
-        model = model_of(shape, n_genes=len(corpus.vocab))
-        CellFM(model, corpus.vocab, coexpression_start(corpus, model, train), name="start").save(run / "start")
-    return load_model(run / "start")
+    shape, train = read_config(fields)
+    model = model_of(shape, n_genes=len(corpus.vocab))
+    start = CellFM(model, corpus.vocab, coexpression_start(corpus, model, train), name="start")
+    start.save(run / "start")
+    return start
 
 
 def table(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
