@@ -72,19 +72,20 @@ def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -
     options = {"random_state": random_state, "n_iterations": 4}
     loadings, average = gene_loadings(sets, n_dims, scales=gene_scales(sets), **options)
     average[: _n_leading(config)] *= OFFSET
+    profiles = None
     if train.profile_dims:
         shown = [np.sort(cells[:REFINED_CELLS_OF_A_SOURCE]) for cells in sources]
         types = [_types(corpus, cells, train) for cells in shown]
         profiles = profile_loadings([_values(corpus, cells, config) for cells in shown], types, train.profile_dims)
-        profiles *= _spread(sets, loadings[:, -1:]) / np.maximum(_spread(sets, profiles), 1e-12)
-        loadings = np.hstack([loadings, profiles])
-        average = np.concatenate([average, _mean_image(sets, profiles)])
-    weights = start_weights(config, loadings, average, n_profile_dims=train.profile_dims, random_state=random_state)
+        profiles *= np.sqrt((loadings**2).mean() / max((profiles**2).mean(), 1e-12))
+    weights = start_weights(config, loadings, average, profiles=profiles, random_state=random_state)
     if not train.refine_steps:
         return weights
     refined = [_source(corpus, np.sort(cells[:REFINED_CELLS_OF_A_SOURCE]), config, train) for cells in sources]
     weights = open_glu(config, weights, random_state)
-    return refine(config, weights, component_dims(config), CLS_KEY, refined, train.refine_steps, random_state)
+    return refine(
+        config, weights, component_dims(config, train.profile_dims), CLS_KEY, refined, train.refine_steps, random_state
+    )
 
 
 def _source(corpus: Cells, cells: np.ndarray, config: ModelConfig, train: TrainConfig) -> SourceCells:
@@ -178,11 +179,6 @@ def _mean_image(sets: list[sp.csr_matrix], loadings: np.ndarray) -> np.ndarray:
     return np.mean([np.asarray(values.mean(0)).ravel() @ loadings for values in sets], axis=0)
 
 
-def _spread(sets: list[sp.csr_matrix], loadings: np.ndarray) -> np.ndarray:
-    """Standard deviation of the images of cells within sets, (n_dims,)."""
-    return np.sqrt(np.mean([(values @ loadings).var(0) for values in sets], axis=0))
-
-
 def profile_loadings(sets: list[sp.csr_matrix], types: list[np.ndarray], n_dims: int) -> np.ndarray:
     """Where and how much genes are expressed: components of genes, (n_genes + 1, n_dims), over mean expression.
 
@@ -241,10 +237,10 @@ def _n_leading(config: ModelConfig) -> int:
     return _n_leading_heads(config) * config.d_head - N_VALUE_DIMS
 
 
-def component_dims(config: ModelConfig) -> np.ndarray:
-    """Dimensions of a token that hold components; those of the value lie between the two groups of heads."""
+def component_dims(config: ModelConfig, n_profile_dims: int = 0) -> np.ndarray:
+    """Dimensions of a token that CLS reads; those of the value lie between the two groups, those of profiles last."""
     n = _n_leading(config)
-    return np.r_[:n, n + N_VALUE_DIMS : config.d_model]
+    return np.r_[:n, n + N_VALUE_DIMS : config.d_model - n_profile_dims]
 
 
 def open_glu(config: ModelConfig, weights: Weights, random_state: int = 0) -> Weights:
@@ -260,7 +256,7 @@ def start_weights(
     loadings: np.ndarray,
     average: np.ndarray,
     *,
-    n_profile_dims: int = 0,
+    profiles: np.ndarray | None = None,
     noise: float = 0.03,
     random_state: int = 0,
 ) -> Weights:
@@ -272,23 +268,25 @@ def start_weights(
         (n_genes + 1, d_model - 16) gene vectors L, the leading components first.
     average
         (d_model - 16,) what is subtracted.
-    n_profile_dims
-        Of the last loadings, those of `profile_loadings`: they are not rotated.
+    profiles
+        (n_genes + 1, n) further dimensions of the gene vectors, which CLS does not read; L and the average have so many
+        fewer.
     noise
         Scale of the random weights of the backbone next to their usual initial values.
     """
     d, n = config.d_model, _n_leading(config)  # the dimensions of the value begin at n, between the groups of heads
     generator = np.random.default_rng(random_state)
-    groups = [slice(0, n), slice(n + N_VALUE_DIMS, d)]
+    n_profile_dims = 0 if profiles is None else profiles.shape[1]
+    groups = [slice(0, n), slice(n + N_VALUE_DIMS, d - n_profile_dims)]
     vectors, cell = np.zeros((len(loadings), d)), np.zeros(d)
     for group, own, image in zip(groups, np.split(loadings, [n], 1), np.split(average, [n]), strict=True):
         # A rotation gives each head of a group the same share of every component.
-        rotation = np.eye(own.shape[1])
-        n_rotated = own.shape[1] - (n_profile_dims if group is groups[1] else 0)
-        rotation[:n_rotated, :n_rotated] = np.linalg.qr(generator.standard_normal((n_rotated,) * 2))[0]
+        rotation = np.linalg.qr(generator.standard_normal((own.shape[1],) * 2))[0]
         vectors[:, group], cell[group] = own @ rotation, image @ rotation
+    if profiles is not None:
+        vectors[:, d - n_profile_dims :] = profiles
     size = SCALE / np.sqrt(np.mean(loadings[np.any(loadings != 0, axis=1)] ** 2))
-    components = component_dims(config)
+    components = component_dims(config, n_profile_dims)
     weights = {
         name: value if "decoder" in name else value * noise
         for name, value in initial_weights(config, random_state).items()
