@@ -43,7 +43,10 @@ LEARNING_RATE = 1e-3
 """Of the layer; of a gene's vector as a share of their usual size."""
 WARM_UP = 30
 MEMORY = 0.99
-"""Of the running average of the weights, which is what is kept."""
+"""Of the running average of the weights."""
+KEPT = 0.5
+"""How far the weights go from the start to that average: half-way, neighbours are found as well as at the start, and
+types are nearly as compact as at the end (Wortsman 2022)."""
 HIDDEN = 1e4
 """Taken from the logits of what a row does not see."""
 MIN_GENES = 5
@@ -145,11 +148,15 @@ def refine(
                 weight(of_layer[name], rate)
             for weight in (gene, average, *layer.values()):
                 weight.remember(step)
-    refined = weights | {name: weight.mean for name, weight in layer.items()}
+    refined = weights | {name: _between(weights[name], weight.mean) for name, weight in layer.items()}
     refined["embed.gene"], refined["embed.cls"] = weights["embed.gene"].copy(), weights["embed.cls"].copy()
-    refined["embed.gene"][:, components] = gene.mean
-    refined["embed.cls"][..., components] = average.mean / cls_key
+    refined["embed.gene"][:, components] = _between(genes, gene.mean)
+    refined["embed.cls"][..., components] = _between(shift, average.mean) / cls_key
     return refined
+
+
+def _between(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    return (start + KEPT * (end - start)).astype(np.float32)
 
 
 def first_cls(xp: Operations, config: ModelConfig, weights: Any, read: Array) -> Array:

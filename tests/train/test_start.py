@@ -198,3 +198,16 @@ def test_profile_loadings_tell_where_genes_are_expressed_and_fill_what_a_set_lac
 def test_too_many_profile_dimensions_are_refused(tiny_vocab):
     with pytest.raises(InputError, match="profile_dims must be"):
         coexpression_start(cells_of(tiny_vocab, 60), config_of(), TrainConfig(start="coexpression", profile_dims=40))
+
+
+def test_cls_does_not_read_where_genes_are_expressed(tiny_vocab):
+    cells, config = cells_of(tiny_vocab, 60), config_of()
+    generator = np.random.default_rng(9)
+    loadings, average = generator.standard_normal((N_GENES + 1, 26)), generator.standard_normal(26)
+    found = []
+    for size in (0, 1):
+        profiles = size * generator.standard_normal((N_GENES + 1, 6))
+        weights = start_weights(config, loadings, average, profiles=profiles, noise=0)
+        assert (weights["embed.gene"][1 : N_GENES + 1, -6:] != 0).all() == bool(size)
+        found.append(cls_of(CellFM(config, tiny_vocab, weights), cells))
+    np.testing.assert_allclose(*found, atol=1e-5)
