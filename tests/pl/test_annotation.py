@@ -94,7 +94,7 @@ def test_what_is_missing_is_named(annotated):
         cf.pl.annotation(annotated, panels=["confusion"])
     with pytest.raises(InputError, match="'umap'; available: 'confusion', 'confidence'"):
         cf.pl.annotation(annotated, panels="umap")
-    with pytest.raises(InputError, match="panels= is empty; choose of 'confusion', 'confidence'"):
+    with pytest.raises(InputError, match="panels= is empty; choose from 'confusion', 'confidence'"):
         cf.pl.annotation(annotated, panels=[])
     with pytest.raises(InputError, match="one panel, not 2"):
         cf.pl.annotation(annotated, labels_key="label", ax=plt.gca())

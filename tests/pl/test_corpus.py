@@ -44,5 +44,5 @@ def test_saving_and_what_is_missing(corpus, tmp_path):
         cf.pl.corpus(corpus, columns=["organ"])
     with pytest.raises(InputError, match="max_bars"):
         cf.pl.corpus(corpus, max_bars=1)
-    with pytest.raises(CheckpointError, match="is no corpus"):
+    with pytest.raises(CheckpointError, match="is not a corpus"):
         cf.pl.corpus(tmp_path)

@@ -334,7 +334,7 @@ def no_genes(adata):
 
 
 BAD_REFERENCES = [
-    (one_class, {}, InputError, "one class only"),
+    (one_class, {}, InputError, "only one class"),
     (single_cell, {}, InputError, "single cell: 'lone'"),
     (no_labels, {}, InputError, "holds no labels"),
     (unknown_class, {}, InputError, "'Unknown'"),

@@ -181,7 +181,7 @@ def test_bad_input_is_refused_before_any_work(labelled, tiny_model, monkeypatch,
     some_missing = labelled.obs["label"].where(np.arange(40) > 2)
     refused(MissingKeyError, "labels_key='cell_type' is not.* Columns: label, batch", labels_key="cell_type")
     refused(InputError, "missing for 3 of 40 cells", labels=some_missing)
-    refused(InputError, "one class only", labels="A")
+    refused(InputError, "only one class", labels="A")
     refused(InputError, "single cell: 'rare'", labels=["rare"] + ["A", "B", "B"] * 13)
     refused(InputError, "No method 'forest'; available: 'knn', 'frozen'", methods=["forest"])
     refused(InputError, "duplicates", methods=["knn", "knn"])

@@ -60,9 +60,9 @@ def telling(adata: AnnData, tiny_vocab) -> CellFM:
     """A model whose embedding tells batches and types: CLS is a random projection of the values, minus the mean."""
     tokens = tokenize(adata.X, np.arange(1, 301, dtype=np.int32), max_genes=300)
     values = sp.csr_matrix((tokens.values, tokens.gene_ids.astype(int), tokens.indptr), (adata.n_obs, 301))
-    loadings = np.random.default_rng(0).standard_normal((301, 16))
+    loadings = np.random.default_rng(0).standard_normal((301, 48))
     loadings[0] = 0
-    config = ModelConfig(2, 32, 2, len(tiny_vocab), d_value=16)
+    config = ModelConfig(2, 64, 2, len(tiny_vocab), d_value=16)
     average = np.asarray((values @ loadings).mean(0)).ravel()
     return CellFM(config, tiny_vocab, start_weights(config, loadings, average), name="telling")
 
@@ -111,7 +111,7 @@ def test_writes_what_it_says_the_same_for_the_same_seed(tiny_adata, model, tmp_p
     np.testing.assert_array_equal(again.obsm["X_cellfm_integrated"], found)
 
 
-@pytest.mark.filterwarnings("ignore:No step of training")  # two steps need not
+@pytest.mark.filterwarnings("ignore:No training step")  # two steps need not
 def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
     emptied(tiny_adata, 3)
     with without_pulling():

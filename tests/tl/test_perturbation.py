@@ -229,7 +229,7 @@ def test_another_model_and_damaged_files_are_refused(predictor: PerturbationPred
     folder = tmp_path / "predictor"
     predictor.save(folder)
     other = CellFM(tiny_model.config, tiny_model.vocab, name="other", random_state=1)
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(CheckpointError, match="a different model"):
         PerturbationPredictor.load(folder, other)
     facts = json.loads((folder / "predictor.json").read_text())
     (folder / "predictor.json").write_text(json.dumps(facts | {"format": 99}))

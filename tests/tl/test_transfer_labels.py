@@ -143,7 +143,7 @@ def test_bad_input_is_refused_before_any_work(parts, tiny_model, monkeypatch):
 
     with pytest.raises(MissingKeyError, match="'cell_type' is not a column.*label, batch"):
         cf.tl.transfer_labels(query, reference, labels_key="cell_type", model=tiny_model)
-    refused(InputError, "one class only", labels="A")
+    refused(InputError, "only one class", labels="A")
     refused(InputError, "single cell: 'rare'", labels=["rare"] + ["A", "B"] * 14 + ["A"])
     refused(InputError, "which cellfm gives to rejected cells", labels=["Unknown", "A"] * 15)
     refused(InputError, "confidence_threshold must be a number from 0 to 1, not 1.5", confidence_threshold=1.5)

@@ -168,7 +168,7 @@ def _unmatched(labels: list[str], sizes: pd.Series, found: dict[str, Reading], k
     names = sorted({name for label in labels for name in found[label].unknown})
     shown = _some([f"{label!r} ({sizes[label]:,})" for label in labels])
     return (
-        f"Nothing is known of {counted(len(names), 'perturbed gene')}: {_some(names)}. They are neither measured "
+        f"No information on {counted(len(names), 'perturbed gene')}: {_some(names)}. They are neither measured "
         "nor in the model nor in the gene sets. "
         f"{counted(len(labels), 'label')} of obs[{key!r}] (cells): {shown}. Use approved "
         "symbols (hgnc= maps old ones); pass parse_labels= with the genes of these labels, such as {label: 'A+B'}, "
