@@ -11,6 +11,7 @@ from packaging.specifiers import SpecifierSet
 from cellfm.io.installed import NEWEST_PYTHON
 
 ROOT = Path(__file__).resolve().parent.parent
+PATHS = re.compile(r"\btests/[\w/]+(?:\.py)?")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LISTING = ROOT / ".github" / "scverse" / "meta.yaml"  # not in the sdist
 needs_checkout = pytest.mark.skipif(not LISTING.exists(), reason="needs a checkout: the files are not in the sdist")
@@ -76,3 +77,9 @@ def test_the_workflows_do_what_is_done_by_hand():
     for name in ("ci.yaml", "release.yaml"):
         assert "run: .ci/run" in (ROOT / ".github" / "workflows" / name).read_text()
     assert ".ci/release" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_scripts_of_continuous_integration_name_tests_that_exist():
+    named = {path for script in ("run", "release") for path in PATHS.findall((ROOT / ".ci" / script).read_text())}
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
