@@ -1,7 +1,8 @@
 """Settings of a session: cache folder, engine and device, verbosity."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -112,6 +113,17 @@ class Settings:
     def backend(self, value: str) -> None:
         require_engine(value)
         self._backend = value
+
+    @contextmanager
+    def use_backend(self, backend: str) -> Iterator[None]:
+        """A block in which another engine is the default; ``"auto"`` changes nothing."""
+        before = self._backend
+        if backend != "auto":
+            self.backend = backend
+        try:
+            yield
+        finally:
+            self._backend = before
 
     @property
     def cache_dir(self) -> Path:

@@ -44,16 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 `doctor` found a problem or training failed, 2 the user can mend it, 130 Ctrl-C, 143 SIGTERM.
     """
     args = _parser().parse_args(argv)
-    settings.verbosity, backend = "warning" if args.quiet else "info", settings.backend
+    settings.verbosity = "warning" if args.quiet else "info"
     with warnings.catch_warnings(), once():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # those of other packages say nothing to who uses a command
             warnings.simplefilter("default", DataWarning)
             warnings.showwarning = lambda message, *_, **__: _show_warning(as_options(str(message), vars(args)))
         try:
-            if getattr(args, "backend", "auto") != "auto":
-                settings.backend = args.backend
-            return args.run(args)
+            with settings.use_backend(getattr(args, "backend", "auto")):
+                return args.run(args)
         except KeyboardInterrupt as stop:
             print(f"cellfm: {stop}" if str(stop) else "cellfm: stopped", file=sys.stderr)
             return getattr(stop, "exit_code", 130)
@@ -63,8 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (InputError, OSError) as error:
             print(f"cellfm: {as_options(str(error), vars(args))}", file=sys.stderr)
             return getattr(error, "exit_code", 2)
-        finally:
-            settings.backend = backend
 
 
 def _parser() -> argparse.ArgumentParser:

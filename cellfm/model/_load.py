@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cellfm.engines import PRECISIONS, Backend, Precision, require_engine
-from cellfm.errors import InputError
+from cellfm.errors import InputError, InputTypeError
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model._cellfm import CellFM
 from cellfm.model._checkpoint import read_model
@@ -58,8 +58,7 @@ def load_model(
     ...
     >>> model = cf.load_model("80M")  # doctest: +SKIP
     """
-    for one in (backend, settings.backend):
-        require_engine(one)
+    require_engine(settings.backend if backend == "auto" else backend)
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(map(repr, PRECISIONS))}, not {precision!r}.")
     if backend == "mindspore" and precision == "bfloat16":
@@ -87,6 +86,11 @@ def _load(model: str | Path, vocabulary: str | Path | Vocabulary | None, n_heads
 def resolve_model(model: str | Path | CellFM) -> CellFM:
     """A model from a name, a path or a model.
 
+    Raises
+    ------
+    InputTypeError
+        It is none of these.
+
     Examples
     --------
     >>> from cellfm.model import resolve_model
@@ -95,7 +99,11 @@ def resolve_model(model: str | Path | CellFM) -> CellFM:
     >>> resolve_model(model) is model
     True
     """
-    return load_model(model) if isinstance(model, str | Path) else model
+    if isinstance(model, str | Path):
+        return load_model(model)
+    if not hasattr(model, "vocab"):
+        raise InputTypeError(f"Expected a model, its name or its path, found {type(model).__name__}.")
+    return model
 
 
 def _from_folder(folder: Path) -> CellFM:

@@ -346,6 +346,13 @@ def test_own_genes_change_no_ranking(predictor: PerturbationPredictor):
     assert before.loc[0, "euclidean"] == pytest.approx(0, abs=1e-4)
 
 
+def test_predicted_cells_are_a_target_even_where_rounding_makes_them_negative(predictor: PerturbationPredictor):
+    predicted = cf.tl.perturb(predictor, ["GENE1+GENE6"])
+    predicted.X = np.asarray(predicted.X).copy()
+    predicted.X[0, 0] = -1e-8
+    assert cf.tl.rank_perturbations(predictor, predicted, measured=False).loc[0, "perturbation"] == "GENE1+GENE6"
+
+
 def test_a_change_is_taken_against_the_control_that_is_given(predictor: PerturbationPredictor):
     target = predictor.predict(["GENE3"]).iloc[0] + 5
     control = pd.Series(predictor.profiles.control, index=list(predictor.genes)) + 5

@@ -7,6 +7,7 @@ from anndata import AnnData
 from cellfm.cells.select import select
 from cellfm.errors import InputError, InputTypeError
 from cellfm.io.messages import warn
+from cellfm.keys import PERTURBATION
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
@@ -59,7 +60,9 @@ def _profile(given: AnnData | pd.Series, layer: str | None) -> pd.Series:
             raise InputError("The target profile has values that are not finite.")
     elif isinstance(given, AnnData):
         adata = select(given)
-        profile = pd.Series(np.asarray(read_expression(adata, layer).mean(0)).ravel(), index=adata.var_names)
+        predicted = layer is None and PERTURBATION.change in adata.layers  # by cf.tl.perturb, where 0 is -1e-8 at times
+        values = adata.X if predicted else read_expression(adata, layer)
+        profile = pd.Series(np.asarray(values.mean(0)).ravel(), index=adata.var_names)
     else:
         raise InputTypeError(
             f"Expected cells (AnnData) or a mean profile (pandas Series by gene), found {type(given).__name__}."
