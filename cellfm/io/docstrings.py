@@ -7,6 +7,11 @@ from typing import TypeVar
 Tool = TypeVar("Tool", bound=Callable[..., object])
 
 PARAGRAPHS = {
+    "attention_layer": """
+attention_layer
+    Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
+    layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
+    inactive layer, whose attention changes nothing, raises an error.""",
     "ax": """
 ax
     Axes to draw on.""",
@@ -27,6 +32,9 @@ hgnc
     "layer": """
 layer
     Layer with the counts; ``"raw"`` means `adata.raw`; by default X.""",
+    "layer_of_data": """
+layer
+    Layer of `data` with the counts; by default X.""",
     "min_known_genes": """
 min_known_genes
     Minimum number of genes that the model must know.""",
@@ -36,6 +44,9 @@ modality
     "model": """
 model
     A model, its name (``"mini"``, ``"80M"``, ``"800M"``) or its path; see `cf.load_model`.""",
+    "sample_seed": """
+random_state
+    Seed of the sample of genes that is drawn from cells with more genes than the model takes.""",
     "save": """
 save
     File to write the figure to.""",

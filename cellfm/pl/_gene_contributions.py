@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from cellfm.cells.outputs import run_record
 from cellfm.errors import MissingKeyError
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import ATTENTION, CONTRIBUTIONS
 from cellfm.pl._figure import finish, fit_tick_labels, write_message
@@ -18,6 +19,7 @@ from cellfm.pl._figure import finish, fit_tick_labels, write_message
 CONTROL = "expression_specificity"
 
 
+@shared_docs
 def gene_contributions(
     adata: AnnData,
     *,
@@ -47,12 +49,9 @@ def gene_contributions(
         Number of genes of each group, if `genes` is not given.
     expression
         Also draw the control, if the groups are compared with other cells.
-    ax
-        Axes to draw on.
-    show
-        Show the figure; by default only if it is neither saved nor shown by a notebook.
-    save
-        File to write the figure to.
+    {ax}
+    {show}
+    {save}
 
     Returns
     -------

@@ -81,14 +81,10 @@ def attention(
         Column of `obs` with groups of cells to average over; by default one mean over all cells, called ``all``.
     readers
         Genes (by `var_names`) whose attention to the other genes is computed too.
-    attention_layer
-        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
-        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
-        inactive layer, whose attention changes nothing, raises an error.
+    {attention_layer}
     min_cells
         Means over fewer cells become NaN.
-    layer
-        Layer of `data` with the counts; by default X.
+    {layer_of_data}
     {modality}
     {gene_key}
     {hgnc}
@@ -96,8 +92,7 @@ def attention(
         Where the means go in `varm`.
     {batch_size}
     {min_known_genes}
-    random_state
-        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
+    {sample_seed}
     {copy}
 
     Returns

@@ -83,12 +83,8 @@ def attention_partners(
         True: genes that the perturbed gene reads (its query, their keys). False: genes that read it.
     min_cells
         Genes that are expressed in fewer cells are left out.
-    attention_layer
-        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
-        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
-        inactive layer, whose attention changes nothing, raises an error.
-    layer
-        Layer of `data` with the counts; by default X.
+    {attention_layer}
+    {layer_of_data}
     {modality}
     {gene_key}
     {hgnc}
@@ -96,8 +92,7 @@ def attention_partners(
         Where the table goes in `uns`.
     {batch_size}
     {min_known_genes}
-    random_state
-        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
+    {sample_seed}
     {copy}
 
     Returns

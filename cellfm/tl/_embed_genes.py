@@ -66,8 +66,7 @@ def embed_genes(
         Key of the embedding in `varm`.
     {batch_size}
     {min_known_genes}
-    random_state
-        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
+    {sample_seed}
     {copy}
 
     Returns

@@ -16,6 +16,7 @@ from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted
 from cellfm.keys import CONTRIBUTIONS
@@ -37,6 +38,7 @@ REST = "rest"
 CONTROLS = ("expression", "expression_specificity")
 
 
+@shared_docs
 def gene_contributions(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -81,8 +83,7 @@ def gene_contributions(
     ----------
     data
         Counts, cells x genes. With MuData, the table `modality`.
-    model
-        A model, its name or its path; see `cf.load_model`.
+    {model}
     groupby
         Column of `obs` with the groups; cells without a group are left out. Needed unless `direction` is given.
     groups
@@ -96,31 +97,19 @@ def gene_contributions(
         Number of genes, of those that contribute most to each group, to delete from its cells as well.
     deleted_genes
         Further genes (by `var_names`) to delete.
-    attention_layer
-        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
-        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
-        inactive layer, whose attention changes nothing, raises an error.
+    {attention_layer}
     min_cells
         Minimum number of cells of a group that express a gene for it to be listed.
-    layer
-        Layer of `data` with the counts; by default X.
-    modality
-        Table of a MuData.
-    gene_key
-        Column of `var` with the gene names, or ``"var_names"``, where the automatic
-        choice is wrong.
-    hgnc
-        Table of previous symbols and aliases, as for `cf.tl.embed`.
+    {layer_of_data}
+    {modality}
+    {gene_key}
+    {hgnc}
     key_added
         Where the table goes in `uns`.
-    batch_size
-        Cells computed at once; the result is the same.
-    min_known_genes
-        Minimum number of genes that the model must know.
-    random_state
-        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
-    copy
-        Return a copy instead of writing to `data`.
+    {batch_size}
+    {min_known_genes}
+    {sample_seed}
+    {copy}
 
     Returns
     -------

@@ -96,12 +96,8 @@ def rank_lncrnas(
         Minimum share of a group's cells that express a gene for it to be listed. With 0, all tests are listed.
     n_permutations
         Number of times that the groups are shuffled; the smallest possible p-value is ``1 / (n_permutations + 1)``.
-    attention_layer
-        Layer of the network to read, counted from 0; negative numbers count from the last. By default the last active
-        layer (`CellFM.active_layers`) that is not negligible (`CellFM.attention_strengths` of at least 0.01). An
-        inactive layer, whose attention changes nothing, raises an error.
-    layer
-        Layer of `data` with the counts; by default X.
+    {attention_layer}
+    {layer_of_data}
     {modality}
     {gene_key}
     {hgnc}

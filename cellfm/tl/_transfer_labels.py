@@ -95,8 +95,7 @@ def transfer_labels(
     {batch_size}
     min_known_genes
         Minimum number of genes that the model must know, and that both tables must share.
-    random_state
-        Seed of the sample of genes that is drawn from cells with more genes than the model takes.
+    {sample_seed}
     {copy}
 
     Returns
