@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cell_pairs import cosine, naive_pairs
+from cell_pairs import cosine, naive_discrepancy, naive_pairs
 from nn_inputs import micro_batch, random_tokens, random_weights, with_options
 from numpy_operations import NumpyOperations
 from on_engine import differences, differentiate, run
@@ -10,7 +10,6 @@ from on_engine import differences, differentiate, run
 from cellfm.config import TrainConfig
 from cellfm.nn.heads import mlp_head, mlp_head_weights
 from cellfm.nn.integration import (
-    KERNEL_WIDTHS,
     IntegrationWeights,
     discrepancy_loss,
     elastic_loss,
@@ -47,15 +46,7 @@ def test_terms_are_means_over_pairs_of_cells(engine):
     assert structure == pytest.approx(change, rel=1e-4)
     from_centre = naive_pairs(lambda i, j: 1 - (max(cosine(cell, i, j), 0) - 0.8) ** 2, codes, own_batch=False)
     assert elastic == pytest.approx(from_centre, rel=1e-4)
-    unit = cell[:7] / np.linalg.norm(cell[:7], axis=1, keepdims=True)
-    square = ((unit[:, None] - unit[None]) ** 2).sum(-1)
-    expected = 0.0
-    for batch in range(3):
-        own = codes[:7] == batch
-        for width in KERNEL_WIDTHS:
-            kernel = np.exp(-square / (2 * width**2))
-            apart = kernel[np.ix_(own, own)].mean() - 2 * kernel[own].mean() + kernel.mean()
-            expected += own.mean() * apart / len(KERNEL_WIDTHS)
+    expected = naive_discrepancy(cell, codes[:7], 3)
     assert discrepancy == pytest.approx(expected, rel=1e-4)
     twice = np.concatenate((cell[:4], cell[:4]))
     alike = run(engine, terms, {}, twice, twice, np.repeat(np.array([0, 1], np.int32), 4))[2]

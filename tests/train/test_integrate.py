@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from cell_pairs import cosine, naive_pairs
+from cell_pairs import cosine, naive_discrepancy, naive_pairs
 
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.corpus._cell_table import CellTable
@@ -12,7 +12,6 @@ from cellfm.engines.jax.operations import JaxOperations
 from cellfm.model import CellFM
 from cellfm.nn.heads import mlp_head, mlp_head_weights
 from cellfm.nn.integration import (
-    KERNEL_WIDTHS,
     IntegrationWeights,
     discrepancy_loss,
     elastic_loss,
@@ -76,15 +75,7 @@ def test_the_discrepancy_is_that_of_each_batch_from_all_cells():
         generator.standard_normal((9, 5)).astype(np.float32),
         np.array([0, 1, 0, 2, 1, 0, 1, -2, -2], np.int32),
     )
-    unit = cell[:7] / np.linalg.norm(cell[:7], axis=1, keepdims=True)
-    square = ((unit[:, None] - unit[None]) ** 2).sum(-1)
-    expected = 0.0
-    for batch in range(3):
-        own = codes[:7] == batch
-        for width in KERNEL_WIDTHS:
-            kernel = np.exp(-square / (2 * width**2))
-            apart = kernel[np.ix_(own, own)].mean() - 2 * kernel[own].mean() + kernel.mean()
-            expected += own.mean() * apart / len(KERNEL_WIDTHS)
+    expected = naive_discrepancy(cell, codes[:7], 3)
     found = float(discrepancy_loss(XP, cell, codes, 3))
     assert found == pytest.approx(expected, rel=1e-4)
     twice = np.concatenate((cell[:4], cell[:4]))
