@@ -15,7 +15,7 @@ def source_lines(namespace: str, names: list[str]) -> list[str]:
     """A table of the names, then each in full; names that the top level also offers are explained there."""
     module = importlib.import_module(namespace)
     pages = [name for name in names if isinstance(getattr(module, name), ModuleType)]
-    elsewhere = [name for name in names if namespace != "cellfm" and name in cellfm.__all__]
+    elsewhere = [name for name in names if namespace != "cellfm" and offered_at_top(name, getattr(module, name))]
     here = [name for name in names if name not in pages + elsewhere and not name.startswith("__")]
     lines = [f".. currentmodule:: {namespace}", "", ".. autosummary::", "   :nosignatures:", ""]
     lines += [*(f"   {name}" for name in here), ""]
@@ -26,6 +26,11 @@ def source_lines(namespace: str, names: list[str]) -> list[str]:
             continue  # what the tools fit is on the page of types
         lines += ["", *described(namespace, name, getattr(module, name))]
     return [*lines, ""]
+
+
+def offered_at_top(name: str, value: object) -> bool:
+    """Whether ``cf.<name>`` is this very object: ``cf.cells`` and ``cf.pl.cells`` are two things of one name."""
+    return name in cellfm.__all__ and getattr(cellfm, name) is value
 
 
 def described(namespace: str, name: str, value: object) -> list[str]:
