@@ -86,6 +86,11 @@ class CellInput:
             return count_fingerprints(block, self.match.ids)
         return value_fingerprints(block, self.match.ids) + value_fingerprints(sp.csr_matrix(own), self.match.ids)
 
+    def estimate_tokens(self) -> int:
+        """About how many tokens all cells have, from a sample of them."""
+        sample = self.counts.sample()
+        return round(self.counts.n_cells * sample.nnz / sample.shape[0])
+
     def take(self, cells: np.ndarray) -> "CellInput":
         """Some of the cells, by number or by a mask, in that order; only for matrices in memory."""
 

@@ -1,7 +1,6 @@
 """Run the cells of a table through a model in blocks, or take a stored embedding that is still theirs."""
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,21 +40,45 @@ def embed_known_cells(
     batch_size: int | None = None,
     random_state: int = 0,
     of: slice | None = None,
-    bar: tqdm | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of all cells, or of a span of them, (n_cells, d_model) float32, and their fingerprints, (n_cells,).
 
-    Blocks are read and tokenised while the previous one is computed.
+    A span that starts at a multiple of `BLOCK_CELLS` has the bits that its cells have among all.
     """
     span = slice(0, cells.counts.n_cells) if of is None else of
+    with progress(span.stop - span.start, "embedding", "cells") as bar:
+        found = embed_spans(model, cells, [span], batch_size=batch_size, random_state=random_state, bar=bar)
+        _, embedding, fingerprints = next(found)
+    return embedding, fingerprints
+
+
+def embed_spans(
+    model: CellFM,
+    cells: CellInput,
+    spans: Sequence[slice],
+    *,
+    batch_size: int | None,
+    random_state: int,
+    bar: tqdm,
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Each span of cells, its embeddings and its fingerprints."""
+    # What depends on the amount of work depends on all of it, not on what is left: the same bits either way.
+    model.prepare(cells.estimate_tokens())
+    for span in spans:
+        yield span, *_embed_span(model, cells, span, batch_size=batch_size, random_state=random_state, bar=bar)
+
+
+def _embed_span(
+    model: CellFM, cells: CellInput, span: slice, *, batch_size: int | None, random_state: int, bar: tqdm
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks are read and tokenised while the previous one is computed."""
     embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
     fingerprints = np.empty(len(embedding), np.uint64)
-    with progress(len(embedding), "embedding", "cells") if bar is None else nullcontext(bar) as shown:
-        for block, tokens, known in prefetch(cells.known_tokens(model.config.max_genes, random_state, of=span)):
-            own = slice(block.start - span.start, block.stop - span.start)
-            embedding[own] = model.encode(tokens, batch_size=batch_size).cell
-            fingerprints[own] = known
-            shown.update(tokens.n_cells)
+    for block, tokens, known in prefetch(cells.known_tokens(model.config.max_genes, random_state, of=span)):
+        own = slice(block.start - span.start, block.stop - span.start)
+        embedding[own] = model.encode(tokens, batch_size=batch_size).cell
+        fingerprints[own] = known
+        bar.update(tokens.n_cells)
     return embedding, fingerprints
 
 

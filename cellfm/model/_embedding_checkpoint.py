@@ -1,17 +1,15 @@
-"""An embedding saved in pieces, so that interrupted runs can continue and several processes can divide the work."""
+"""An embedding saved in pieces, so that interrupted runs can continue."""
 
-import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
 
+from cellfm.cells.identity import cells_sha256
 from cellfm.cells.input import CellInput
 from cellfm.errors import CheckpointError, InputError
 from cellfm.io.atomic_file import atomic_file
@@ -19,33 +17,10 @@ from cellfm.io.messages import counted
 from cellfm.io.progress import progress
 from cellfm.io.safe_read import read_json, read_npy
 from cellfm.model import CellFM
-from cellfm.model._embed import embed_known_cells
+from cellfm.model._embed import embed_spans
 
 PIECE_CELLS = 8192
 _FACTS = "pieces.json"
-_N_SAMPLED = 16
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of several parts of the work: ``Part(0, 4)`` is the first of four."""
-
-    number: int
-    of: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Part":
-        """Read ``I/N``, where I counts from 1.
-
-        Raises
-        ------
-        InputError
-            The text has another form, or I is not from 1 to N.
-        """
-        number, _, of = text.partition("/")
-        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise InputError(f"A part is written I/N, such as 1/4 to 4/4 for four of them; found {text!r}.")
-        return cls(int(number) - 1, int(of))
 
 
 class EmbeddingCheckpoint:
@@ -57,6 +32,8 @@ class EmbeddingCheckpoint:
         Created if it does not exist.
     model, cells, random_state
         The origin of the embedding; a folder can only continue with the same.
+    of
+        The cells to embed, if not all.
 
     Raises
     ------
@@ -64,83 +41,71 @@ class EmbeddingCheckpoint:
         The folder holds pieces of another embedding or other files, or cannot be written.
     """
 
-    def __init__(self, folder: str | Path, model: CellFM, cells: CellInput, random_state: int) -> None:
+    def __init__(
+        self, folder: str | Path, model: CellFM, cells: CellInput, random_state: int, of: slice | None = None
+    ) -> None:
         self.folder = Path(folder)
         self.model, self.cells, self.random_state = model, cells, random_state
-        self.n_cells = cells.counts.n_cells
-        sample = _sample(cells)
-        self._genes_of_a_cell = round(float(np.mean([row.nnz for row in sample])))
+        n_cells = cells.counts.n_cells
+        self.start: int = 0 if of is None else of.start
+        self.stop: int = n_cells if of is None else of.stop
         facts = {name: fact for name, fact in cells.facts(model, random_state).items() if name != "model"}
-        self._claim(facts | {"n_cells": self.n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": _digest(sample)})
+        facts |= {"n_cells": n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": cells_sha256(cells.counts)}
+        self._claim(facts if of is None else facts | {"start": self.start, "stop": self.stop})
         self._verified: set[int] = set()  # pieces of these very cells
 
     @property
     def n_pieces(self) -> int:
-        return _n_pieces(self.n_cells)
+        return _n_pieces(self.stop - self.start)
 
-    def missing(self, part: Part | None = None) -> list[int]:
-        """Missing pieces, of the whole or of one part."""
-        return [piece for piece in self._share(part) if not self._path(piece).exists()]
+    def missing(self) -> list[int]:
+        return [piece for piece in range(self.n_pieces) if not self._path(piece).exists()]
 
-    def trust(self, pieces: Iterable[int]) -> None:
-        """Trust the pieces, because the same command has just written them."""
-        self._verified.update(pieces)
-
-    def compute(self, part: Part | None = None, *, batch_size: int | None = None) -> None:
-        """Compute the missing pieces, of the whole or of one part; each piece is saved when it is complete.
+    def compute(self, *, batch_size: int | None = None) -> None:
+        """Compute the missing pieces; each is saved when it is complete.
 
         Raises
         ------
         InputError
             The counts of cells of a finished piece have changed since, or it is damaged.
         """
-        for piece in self._share(part):
+        for piece in range(self.n_pieces):
             if self._path(piece).exists():
                 self._verify(piece)
-        # What depends on the amount of work depends on all of it, not on what is left: the same bits either way.
-        self.model.prepare(self.n_cells * self._genes_of_a_cell)
-        missing = {piece: self._span(piece) for piece in self.missing(part)}
-        with progress(sum(span.stop - span.start for span in missing.values()), "embedding", "cells") as bar:
-            for piece, span in missing.items():
-                found = embed_known_cells(
-                    self.model, self.cells, batch_size=batch_size, random_state=self.random_state, of=span, bar=bar
-                )
+        missing = {self._span(piece).start: piece for piece in self.missing()}
+        spans = [self._span(piece) for piece in missing.values()]
+        with progress(sum(span.stop - span.start for span in spans), "embedding", "cells") as bar:
+            for span, *found in embed_spans(
+                self.model, self.cells, spans, batch_size=batch_size, random_state=self.random_state, bar=bar
+            ):
+                piece = missing[span.start]
                 # The embedding comes last: where it is, the piece is whole.
                 for array, path in zip(reversed(found), (self._known_path(piece), self._path(piece)), strict=True):
                     with atomic_file(path) as partial:
                         _save(partial, array)
                 self._verified.add(piece)
 
-    def require_all(self) -> None:
-        """Check that no piece is missing.
-
-        Raises
-        ------
-        InputError
-            Pieces are missing; the message lists them.
-        """
-        if missing := self.missing():
-            raise InputError(
-                f"{counted(len(missing), 'piece is', 'pieces are')} missing of the {self.n_pieces:,} of {self.folder}: "
-                f"{_ranges(missing)}. Wait until every part has finished; the same commands compute missing pieces."
-            )
-
     def joined(self) -> tuple[np.ndarray, np.ndarray]:
-        """The embedding of all cells, (n_cells, d_model) float32, and their fingerprints, (n_cells,) uint64.
+        """The embeddings of the cells, (n_cells, d_model) float32, and their fingerprints, (n_cells,) uint64.
 
         Raises
         ------
         InputError
             Pieces are missing or damaged, or the counts of their cells have changed since.
         """
-        self.require_all()
-        embedding = np.empty((self.n_cells, self.model.config.d_model), np.float32)
-        fingerprints = np.empty(self.n_cells, np.uint64)
+        if missing := self.missing():
+            raise InputError(
+                f"{counted(len(missing), 'piece is', 'pieces are')} missing of the {self.n_pieces:,} of {self.folder}: "
+                f"{_ranges(missing)}. Another process may have removed the folder; run the same command again."
+            )
+        embedding = np.empty((self.stop - self.start, self.model.config.d_model), np.float32)
+        fingerprints = np.empty(len(embedding), np.uint64)
         for piece in range(self.n_pieces):
             self._verify(piece)
             span = self._span(piece)
-            embedding[span] = self._read(self._path(piece), embedding[span])
-            fingerprints[span] = self._read(self._known_path(piece), fingerprints[span])
+            own = slice(span.start - self.start, span.stop - self.start)
+            embedding[own] = self._read(self._path(piece), embedding[own])
+            fingerprints[own] = self._read(self._known_path(piece), fingerprints[own])
         return embedding, fingerprints
 
     def _verify(self, piece: int) -> None:
@@ -166,9 +131,6 @@ class EmbeddingCheckpoint:
             raise InputError(f"{path} holds {array.dtype} of shape {array.shape}. Remove the piece and run again.")
         return array
 
-    def _share(self, part: Part | None) -> range:
-        return range(self.n_pieces) if part is None else range(part.number, self.n_pieces, part.of)
-
     def _path(self, piece: int) -> Path:
         return _path(self.folder, piece)
 
@@ -176,7 +138,8 @@ class EmbeddingCheckpoint:
         return _known_path(self.folder, piece)
 
     def _span(self, piece: int) -> slice:
-        return slice(piece * PIECE_CELLS, min((piece + 1) * PIECE_CELLS, self.n_cells))
+        start = self.start + piece * PIECE_CELLS
+        return slice(start, min(start + PIECE_CELLS, self.stop))
 
     def _claim(self, facts: dict[str, str | int | None]) -> None:
         path = self.folder / _FACTS
@@ -234,20 +197,6 @@ def _save(path: Path, array: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, array)
     path.write_bytes(content.getbuffer())
-
-
-def _sample(cells: CellInput) -> list[sp.csr_matrix]:
-    """A few cells, spread over all."""
-    rows = np.unique(np.linspace(0, cells.counts.n_cells - 1, _N_SAMPLED).astype(int))
-    return [cells.counts.rows(i, i + 1) for i in rows]
-
-
-def _digest(sample: Sequence[sp.csr_matrix]) -> str:
-    """Fingerprint of a sample of cells, to recognise other data before any work."""
-    digest = hashlib.sha256()
-    for row in sample:
-        digest.update(row.indices.astype(np.int64).tobytes() + row.data.astype(np.float64).tobytes())
-    return digest.hexdigest()
 
 
 def _ranges(numbers: Sequence[int], most: int = 8) -> str:

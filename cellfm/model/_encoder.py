@@ -36,6 +36,7 @@ class Encoder:
         self.network = network
         self._shapes: set[int] = set()
         self._expected = 0  # chunks
+        self._announced = 0  # tokens for which the network is prepared already
         # Decay needs all tokens of a cell in one chunk.
         length = CHUNK if config.retention == "linear" else config.max_genes + config.n_special
         self._cut = {"length": length, "n_special": config.n_special}
@@ -58,13 +59,15 @@ class Encoder:
         """
         self.network.prepare(n_tokens)
         self._expected = max(self._expected, n_tokens // self._cut["length"])
+        self._announced = 2 * n_tokens  # an estimate, which must not be too low: it decides for all of them
 
     def run(self, batch: TokenBatch, outputs: tuple[str, ...], batch_size: int | None) -> dict[str, np.ndarray]:
         """Compute the named `outputs` for all cells; see `Encoded` for their shapes."""
         d, n_tokens = self.config.d_model, len(batch.gene_ids)
         shapes: dict[str, int | tuple[int, ...]]
         shapes = {"cell": (batch.n_cells, d), "tokens": (n_tokens, d), "gene_wise": n_tokens, "cell_wise": n_tokens}
-        self.network.prepare(n_tokens)
+        self.network.prepare(max(0, n_tokens - self._announced))
+        self._announced = max(0, self._announced - n_tokens)
         results = {name: np.empty(shapes[name], np.float32) for name in outputs}
 
         def compute(chunks: Chunks) -> dict[str, Any]:

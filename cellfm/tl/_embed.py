@@ -1,7 +1,8 @@
 """`cf.tl.embed`: embeddings of cells."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from anndata import AnnData
@@ -38,7 +39,7 @@ def embed(
     min_known_genes: int = MIN_KNOWN_GENES,
     empty_cells: Literal["nan", "error"] = "nan",
     random_state: int = 0,
-    checkpoint: str | Path | EmbeddingCheckpoint | None = None,
+    checkpoint: str | Path | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Embed each cell with CellFM.
@@ -118,24 +119,30 @@ def embed(
     if checkpoint is None:
         embedding, fingerprints = embed_known_cells(loaded, cells, batch_size=batch_size, random_state=random_state)
     else:
-        pieces: EmbeddingCheckpoint = (
-            checkpoint
-            if isinstance(checkpoint, EmbeddingCheckpoint)
-            else EmbeddingCheckpoint(checkpoint, loaded, cells, random_state)
-        )
+        pieces = EmbeddingCheckpoint(checkpoint, loaded, cells, random_state)
         pieces.compute(batch_size=batch_size)
         embedding, fingerprints = pieces.joined()
+    facts = cells.facts(loaded, random_state)
+    return write_embedding(data, embedding, fingerprints, facts, key_added=key_added, modality=modality, copy=copy)
+
+
+def write_embedding(
+    data: AnnData | MuData,
+    embedding: np.ndarray,
+    fingerprints: np.ndarray,
+    facts: Mapping[str, Any],
+    *,
+    key_added: str,
+    modality: str,
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Write the embeddings of all cells and the record of their run, as `embed` does."""
     n_empty = int(np.isnan(embedding[:, 0]).sum())
     if n_empty:
-        said = counted_of(n_empty, adata.n_obs, "cell", "expresses", "express")
+        said = counted_of(n_empty, len(embedding), "cell", "expresses", "express")
         warn(f"{said} no gene that the model knows: the embedding there is NaN.")
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.obsm[key_added] = embedding
-        out.record(
-            key_added,
-            n_empty_cells=n_empty,
-            **cells.facts(loaded, random_state),
-            **{EMBED.fingerprints: tie(fingerprints, embedding)},
-        )
+        out.record(key_added, n_empty_cells=n_empty, **facts, **{EMBED.fingerprints: tie(fingerprints, embedding)})
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return out.returned

@@ -24,6 +24,7 @@ from cellfm.io.safe_read import read_file
 from cellfm.model import CellFM, load_model
 from cellfm.model._ckpt import list_ckpt
 from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
+from cellfm.model._embedding_part import EmbeddingPart, Part, join_parts, write_part
 from cellfm.model._published import published_name
 from cellfm.nn.parameters import initial_weights
 from cellfm.tasks.annotation._annotator import Annotator
@@ -285,7 +286,7 @@ def _read_transport(folder: Path) -> Any:
 def _write_pieces(folder: Path) -> None:
     tiny = model()
     pieces = EmbeddingCheckpoint(folder / "pieces", tiny, _cell_input(tiny), 0)
-    np.save(folder / "pieces" / "000000.npy", np.ones((pieces.n_cells, 8), np.float32))
+    np.save(folder / "pieces" / "000000.npy", np.ones((pieces.stop, 8), np.float32))
     known = np.concatenate([known for _, known in pieces.cells.fingerprints()])
     np.save(folder / "pieces" / "000000.fingerprints.npy", known)
 
@@ -293,6 +294,24 @@ def _write_pieces(folder: Path) -> None:
 def _read_pieces(folder: Path) -> Any:
     tiny = model()
     return bytes_of(*EmbeddingCheckpoint(folder / "pieces", tiny, _cell_input(tiny), 0).joined())
+
+
+def _write_part(folder: Path) -> None:
+    cells = np.arange(5)
+    table = {"n_cells": len(cells), "cells_sha256": "0"}
+    write_part(
+        folder / "part.safetensors",
+        Part(1, 1),
+        np.ones((len(cells), 8), np.float32),
+        cells.astype(np.uint64),
+        model="tiny",
+        origin={"table": table, "options": {"key_added": "X_cellfm"}, "record": {"random_state": 0}},
+    )
+
+
+def _read_part(folder: Path) -> Any:
+    part = EmbeddingPart.open(folder / "part.safetensors")
+    return repr((part.part, part.model, part.origin)), bytes_of(*join_parts([part]))
 
 
 def _write_run(folder: Path) -> None:
@@ -355,6 +374,7 @@ TARGETS = {
         checksum="arrays_sha256",
     ),
     "pieces": Target(_write_pieces, _read_pieces),
+    "part": Target(_write_part, _read_part, sealed=("part.safetensors",)),
     "run": Target(_write_run, _read_run),
 }
 

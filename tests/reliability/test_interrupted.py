@@ -29,6 +29,7 @@ from cellfm.config import ModelConfig
 from cellfm.errors import InputError
 from cellfm.model import CellFM
 from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint, remove_pieces
+from cellfm.model._embedding_part import EmbeddingPart
 from cellfm.model._encoder import Encoder
 from cellfm.tasks.perturbation._train import Pairs
 from cellfm.train._classify_feed import TokenBatches
@@ -38,6 +39,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this sys
 
 RUN = """
 import os, signal, sys
+from pathlib import Path
 import cellfm.model._embedding_checkpoint as pieces
 from cellfm.cli import main
 from cellfm.cells import write as _write
@@ -63,6 +65,13 @@ def add_or_die(file, data, **keys):
         file.flush()
         die()
 
+def write_or_die(path, content):
+    with open(path, "wb") as file:
+        file.write(content[: len(content) // 2 if path.suffix == ".safetensors" and point == "part" else None])
+    if path.suffix == ".safetensors" and point == "part":
+        die()
+
+Path.write_bytes = write_or_die
 pieces._save, _write._add_entries = save_or_die, add_or_die
 sys.exit(main(["-q", "embed", *args, "--resume"]))
 """
@@ -102,6 +111,36 @@ def test_killed_as_it_embeds_and_as_it_writes_it_ends_with_the_bits_of_one_run(
     assert visible(tmp_path) == sorted([*before, "once.h5ad"])
 
 
+def test_a_part_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
+    tmp_path: Path, cells_file: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out, once = tmp_path / "1.safetensors", tmp_path / "once.safetensors"
+    out.write_text("what was there before")
+    before = visible(tmp_path)
+    command = [cells_file, "--model", model_dir, "--part", "1/1", "-o"]
+
+    def run(point: str) -> int:
+        ran = [sys.executable, "-c", RUN, point, *command, out]
+        return subprocess.run(ran, cwd=tmp_path, capture_output=True, timeout=300).returncode
+
+    assert run("file 4") == -signal.SIGKILL
+    assert out.read_text() == "what was there before"
+    assert visible(tmp_path / "1.safetensors.pieces") == [
+        "000000.fingerprints.npy",
+        "000000.npy",
+        "000001.fingerprints.npy",
+        "pieces.json",
+    ]
+    assert run("part") == -signal.SIGKILL
+    assert out.read_text() == "what was there before"
+
+    monkeypatch.setattr(pieces_module, "PIECE_CELLS", 9)
+    for path in (out, once):
+        assert main(["-q", "embed", *map(str, command), str(path), "--resume"]) == 0
+    assert out.read_bytes() == once.read_bytes()
+    assert visible(tmp_path) == sorted([*before, "once.safetensors"])
+
+
 class Shapes:
     """A network that only notes the shapes it is given."""
 
@@ -138,17 +177,22 @@ def test_a_short_last_block_has_the_shape_of_the_others():
 
 # Python 3.13 complains of a buffer that the write which failed still holds.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr", ".safetensors"])
 @pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["at once", "pieces"])
 def test_a_full_disk_keeps_what_was_there(
     tmp_path: Path, cells_file: Path, model_dir: Path, suffix: str, resume: list[str], capsys: pytest.CaptureFixture
 ):
     # The largest size of a file stands for the end of the disk: the system refuses in the middle of the writing.
-    source = tmp_path / f"in{suffix}"
+    of_part = suffix == ".safetensors"
+    source = tmp_path / ("in.h5ad" if of_part else f"in{suffix}")
     write_cells(anndata.read_h5ad(cells_file), source)
     out = tmp_path / f"out{suffix}"
-    write_cells(anndata.read_h5ad(cells_file)[:3].copy(), out)
     command = ["-q", "embed", str(source), "-o", str(out), "--model", str(model_dir), *resume]
+    if of_part:
+        command += ["--part", "1/1"]
+        out.write_text("an earlier part")
+    else:
+        write_cells(anndata.read_h5ad(cells_file)[:3].copy(), out)
     before = visible(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -159,7 +203,10 @@ def test_a_full_disk_keeps_what_was_there(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, previous)
     assert "too large" in capsys.readouterr().err
-    assert (anndata.read_h5ad if suffix == ".h5ad" else anndata.read_zarr)(out).n_obs == 3
+    if of_part:
+        assert out.read_text() == "an earlier part"
+    else:
+        assert (anndata.read_h5ad if suffix == ".h5ad" else anndata.read_zarr)(out).n_obs == 3
     pieces = [f"out{suffix}.pieces"] if resume else []
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, *pieces])
     assert main(command) == 0, "with room again, the same command does it"
@@ -241,6 +288,7 @@ class Encoder:  # as quick as can be: what is tested is the files
 
 cellfm.CellFM._encoder = Encoder()
 import cellfm.cells.write as write
+import cellfm.model._embedding_part as part
 inner = write.atomic_file
 def together(path):
     Path(f"{barrier}-{number}").touch()
@@ -248,17 +296,18 @@ def together(path):
     while not all(Path(f"{barrier}-{i}").exists() for i in (1, 2)) and time.monotonic() < end:
         time.sleep(0.005)
     return inner(path)
-write.atomic_file = together
+write.atomic_file = part.atomic_file = together
 sys.exit(main(["-q", "embed", *args]))
 """
 
 
+@pytest.mark.parametrize("part", [[], ["--part", "1/1"]], ids=["all", "part"])
 @pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["whole", "pieces"])
 def test_two_processes_with_one_output_leave_that_of_one(
-    tmp_path: Path, cells_file: Path, model_dir: Path, resume: list[str]
+    tmp_path: Path, cells_file: Path, model_dir: Path, resume: list[str], part: list[str]
 ):
-    out = tmp_path / "out.h5ad"
-    command = [str(tmp_path / "barrier"), cells_file, "-o", out, "--model", model_dir, *resume]
+    out = tmp_path / ("1.safetensors" if part else "out.h5ad")
+    command = [str(tmp_path / "barrier"), cells_file, "-o", out, "--model", model_dir, *resume, *part]
     running = [
         subprocess.Popen([sys.executable, "-c", TWO, str(i), *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for i in (1, 2)
@@ -267,7 +316,7 @@ def test_two_processes_with_one_output_leave_that_of_one(
     for process in running:
         process.stderr.close()
     assert codes == {(0, "")}
-    found = np.unique(anndata.read_h5ad(out).obsm["X_cellfm"])
+    found = np.unique(EmbeddingPart.open(out).read()[0] if part else anndata.read_h5ad(out).obsm["X_cellfm"])
     assert found.tolist() in ([1.0], [2.0])
     assert not list(tmp_path.glob(".*"))
     assert not list(tmp_path.glob("*.pieces"))
