@@ -1,7 +1,7 @@
 """`Matrix`: cells x genes as a user names them, in memory or on disk, read in blocks of rows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from cellfm.cells.blocks import sliceable, to_csr
+from cellfm.cells.blocks import DaskRows, sliceable, to_csr
 from cellfm.cells.forms import SAMPLE_CELLS, recognise
 from cellfm.cells.values import Values, describe, rounded
 from cellfm.errors import InputError, MissingKeyError
@@ -49,6 +49,16 @@ class Matrix:
     @property
     def in_memory(self) -> bool:
         return isinstance(self.values, np.ndarray) or sp.issparse(self.values)
+
+    @property
+    def in_dask(self) -> bool:
+        return isinstance(self.values, DaskRows)
+
+    def with_values(self, values: Any) -> "Matrix":
+        """The same genes with other values; which rows of `var` are genes is not found out again."""
+        other = replace(self, values=values)
+        other.__dict__["features"] = self.features
+        return other
 
     @cached_property
     def features(self) -> Features:
@@ -140,12 +150,12 @@ def read_matrix(adata: AnnData, layer: str | None = None) -> Matrix:
         x = _x_of(adata)
         if x is None:
             raise MissingKeyError(f"adata.X is empty. Pass layer= with another matrix; available: {_layers(adata)}.")
-        return Matrix(sliceable(x, "adata.X"), adata.var, "adata.X")
+        return Matrix(sliceable(x, "adata.X"), _in_memory(adata.var), "adata.X")
     if layer in adata.layers:
         name = f"adata.layers[{layer!r}]"
-        return Matrix(sliceable(adata.layers[layer], name), adata.var, name)
+        return Matrix(sliceable(adata.layers[layer], name), _in_memory(adata.var), name)
     if layer == "raw" and adata.raw is not None:
-        return Matrix(sliceable(adata.raw.X, "adata.raw.X"), adata.raw.var, "adata.raw.X")
+        return Matrix(sliceable(adata.raw.X, "adata.raw.X"), _in_memory(adata.raw.var), "adata.raw.X")
     raise MissingKeyError(f"No layer {layer!r}; available: {_layers(adata)}.")
 
 
@@ -181,6 +191,11 @@ def _x_of(adata: AnnData) -> Any:
         return adata.X
     except KeyError:
         return None
+
+
+def _in_memory(var: Any) -> pd.DataFrame:
+    """The table of genes, which anndata.experimental.read_lazy leaves on disk."""
+    return var if isinstance(var, pd.DataFrame) else var.to_memory()
 
 
 def _layers(adata: AnnData) -> str:

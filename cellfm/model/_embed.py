@@ -1,6 +1,6 @@
 """Run the cells of a table through a model in blocks, or take a stored embedding that is still theirs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from cellfm.io.prefetch import prefetch
 from cellfm.io.progress import progress
 from cellfm.keys import EMBED
 from cellfm.model import CellFM
+from cellfm.model._embed_dask import client_of, embed_on_workers
 
 _DECIDE = ("weights_sha256", "vocabulary_sha256", "precision", "random_state")
 """Facts in the record of a run that determine the embedding of a cell."""
@@ -63,13 +64,38 @@ def embed_spans(
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Each span of cells, its embeddings and its fingerprints."""
     # What depends on the amount of work depends on all of it, not on what is left: the same bits either way.
-    model.prepare(cells.estimate_tokens())
+    n_tokens = cells.estimate_tokens()
+    options: dict[str, Any] = {"batch_size": batch_size, "random_state": random_state}
+    if client := client_of(cells):
+        blocks = embed_on_workers(client, model, cells, spans, n_tokens=n_tokens, **options)
+        yield from _gathered(spans, blocks, model.config.d_model, bar)
+        return
+    model.prepare(n_tokens)
     for span in spans:
-        yield span, *_embed_span(model, cells, span, batch_size=batch_size, random_state=random_state, bar=bar)
+        yield span, *embed_span(model, cells, span, **options, bar=bar)
 
 
-def _embed_span(
-    model: CellFM, cells: CellInput, span: slice, *, batch_size: int | None, random_state: int, bar: tqdm
+def _gathered(
+    spans: Sequence[slice], blocks: Iterable[tuple[slice, np.ndarray, np.ndarray]], d_model: int, bar: tqdm
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """Spans of cells, each as soon as all of its blocks are there, in any order."""
+    starts = np.array([span.start for span in spans])
+    begun: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    left = [span.stop - span.start for span in spans]
+    for block, *found in blocks:
+        i = int(np.searchsorted(starts, block.start, side="right")) - 1
+        if i not in begun:
+            begun[i] = np.empty((left[i], d_model), np.float32), np.empty(left[i], np.uint64)
+        for array, part in zip(begun[i], found, strict=True):
+            array[block.start - spans[i].start : block.stop - spans[i].start] = part
+        bar.update(len(found[0]))
+        left[i] -= len(found[0])
+        if not left[i]:
+            yield spans[i], *begun.pop(i)
+
+
+def embed_span(
+    model: CellFM, cells: CellInput, span: slice, *, batch_size: int | None, random_state: int, bar: tqdm | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Blocks are read and tokenised while the previous one is computed."""
     embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
@@ -78,7 +104,8 @@ def _embed_span(
         own = slice(block.start - span.start, block.stop - span.start)
         embedding[own] = model.encode(tokens, batch_size=batch_size).cell
         fingerprints[own] = known
-        bar.update(tokens.n_cells)
+        if bar is not None:
+            bar.update(tokens.n_cells)
     return embedding, fingerprints
 
 

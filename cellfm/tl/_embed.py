@@ -46,7 +46,8 @@ def embed(
 
     Cells are turned into tokens (one for each expressed gene that the model knows), run through the network, and the
     output for the CLS token is kept (Zeng 2025, Methods). The embedding of a cell depends only on that cell: not on the
-    other cells, their order, or `batch_size`. Backed data are read in blocks and never loaded completely.
+    other cells, their order, or `batch_size`. Backed data are read in blocks and never loaded completely. If the
+    counts are in a Dask array and a Dask cluster is active, its workers embed the blocks.
 
     Parameters
     ----------

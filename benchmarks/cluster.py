@@ -1,0 +1,129 @@
+"""Cells of a zarr store through Dask: cells per second and peak memory, in one process and with one and two workers.
+
+python -m benchmarks.cluster [--cells 50000 200000] [--workers 0 1 2]
+
+Each worker has one core of its own and one thread; 0 workers is this process with all cores. Seconds of the processor
+are given for this process and each worker: on a machine that others use, they say more than the clock. Needs
+cellfm[dask].
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.record import machine, memory_gb, record
+from benchmarks.streaming import BLOCK, GENES_A_CELL, N_GENES
+from cellfm.cells.matrix import BLOCK_CELLS
+
+CHUNK = 8192
+
+
+def write_store(path: Path, n_cells: int) -> None:
+    """Different cells of 500 genes, written in pieces."""
+    import numpy as np
+    import pandas as pd
+    import scipy.sparse as sp
+    import zarr
+    from anndata import AnnData
+    from anndata.io import sparse_dataset, write_elem
+
+    import cellfm as cf
+
+    generator = np.random.default_rng(0)
+    names = cf.load_model("mini").vocab.symbols[:N_GENES]
+    columns = np.sort(generator.random((BLOCK, N_GENES), np.float32).argpartition(GENES_A_CELL, 1)[:, :GENES_A_CELL], 1)
+    values = generator.geometric(0.4, columns.size).astype(np.float32)
+    indptr = np.arange(BLOCK + 1) * GENES_A_CELL
+    group = zarr.open_group(path, mode="w")
+    obs = pd.DataFrame(index=np.arange(n_cells).astype(str))
+    write_elem(group, "/", AnnData(obs=obs, var=pd.DataFrame(index=list(names))))
+    for first in range(0, n_cells, BLOCK):
+        data = np.roll(values, first // BLOCK)  # the same genes with other counts are other cells
+        part = sp.csr_matrix((data, columns.ravel(), indptr), (BLOCK, N_GENES))[: n_cells - first]
+        if first:
+            sparse_dataset(group["X"]).append(part)
+        else:
+            write_elem(group, "X", part)
+
+
+def on_core(dask_worker: object) -> None:
+    """On a worker, before it computes: one core."""
+    os.sched_setaffinity(0, {int(dask_worker.name) % os.cpu_count()})
+
+
+def used(dask_worker: object = None) -> tuple[float, float]:
+    """Peak memory in GB, and seconds of processor time, of this process."""
+    import time
+
+    return memory_gb("VmHWM"), time.process_time()
+
+
+def measure(path: Path, n_workers: int) -> dict[str, float | list]:
+    """Embed a store; a small part of it first, so that everything is compiled."""
+    import time
+    from contextlib import ExitStack
+
+    import zarr
+    from anndata import AnnData
+    from anndata.experimental import read_elem_lazy
+    from anndata.io import read_elem
+
+    import cellfm as cf
+
+    cf.settings.verbosity = "warning"
+    group = zarr.open_group(path, mode="r")
+    obs, var = read_elem(group["obs"]), read_elem(group["var"])
+    cells = AnnData(read_elem_lazy(group["X"], chunks=(CHUNK, len(var))), obs=obs, var=var)
+    model = cf.load_model("mini")
+    with ExitStack() as stack:
+        client = None
+        if n_workers:
+            from distributed import Client, LocalCluster
+
+            made = LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+            client = stack.enter_context(Client(stack.enter_context(made)))
+            client.run(on_core)
+        cf.tl.embed(cells[: 4 * BLOCK_CELLS].copy(), model)
+        before = [used(), *(client.run(used).values() if client else [])]
+        load, start = os.getloadavg()[0], time.perf_counter()
+        cf.tl.embed(cells, model)
+        seconds = time.perf_counter() - start
+        after = [used(), *(client.run(used).values() if client else [])]
+    return {
+        "seconds": seconds,
+        "cpu_seconds": [late[1] - early[1] for early, late in zip(before, after, strict=True)],
+        "before_gb": [early[0] for early in before],
+        "peak_gb": [late[0] for late in after],
+        "load": [load, os.getloadavg()[0]],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, nargs="*", default=[50_000, 200_000])
+    parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure, arguments.workers[0])))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for n_cells in arguments.cells:
+            path = Path(folder, "cells.zarr")
+            write_store(path, n_cells)
+            for n_workers in arguments.workers:
+                command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cluster"]
+                command += ["--measure", str(path), "--workers", str(n_workers)]
+                ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                rows.append({"cells": n_cells, "workers": n_workers} | json.loads(ran.stdout.splitlines()[-1]))
+                print(json.dumps(rows[-1]), flush=True)
+    record("cluster", rows=rows, machine=machine())
+
+
+if __name__ == "__main__":
+    main()
