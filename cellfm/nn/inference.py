@@ -4,6 +4,7 @@
   one vector.
 - Projections of the same tokens are one product; layers above the last active one are only their norms.
 - CLS alone passes the last layer, and there tokens are weighed before they become values.
+- Where only one layer is active, its query is the same for all cells, and its keys are tables over genes and values.
 - The first layer's products of wide networks can be tables over genes, values and CLS (`precompute_tables`).
 
 For the published form without zero modelling and depth tokens; tests hold it to `cellfm.nn.network`.
@@ -26,6 +27,7 @@ STACKED_FROM = 5
 """Layers from which on their weights are stacked, so that an engine compiles one of them in place of all."""
 _WIDE = 512
 _MIN_SAVED = 0.1
+_MAX_DISTINCT = 0.25
 
 
 def has_short_form(config: ModelConfig) -> bool:
@@ -81,7 +83,31 @@ def for_cells(config: ModelConfig, weights: FlatWeights, arranged: Weights) -> W
     for layer in layers[1:]:
         inactive += [layer["norm1"], layer["norm2"]]
     names = ("gene", "cls", "value", "value_table")
-    return {name: arranged[name] for name in names} | {"below": below, "last": layers[0], "inactive": tuple(inactive)}
+    kept = {name: arranged[name] for name in names} | {"below": below, "last": layers[0], "inactive": tuple(inactive)}
+    keys = only_keys(config, merged_weights(weights)) if n_active == 1 else None
+    return kept if keys is None else kept | {"keys": keys}
+
+
+def only_keys(config: ModelConfig, weights: FlatWeights) -> Weights | None:
+    """Keys of the only active layer as tables over genes, values and CLS, and how strongly each head reads them.
+
+    All cells ask with the same query, that of the learned CLS vector: what it does not read is left out, and equal
+    keys are one. None where so many are left that tables save no time.
+    """
+    name, cls = "backbone.layers.0.attention", weights["embed.cls"].reshape(-1)
+    query = np.maximum(weights[f"{name}.query.weight"].astype(float) @ cls, 0)
+    asked = np.flatnonzero(query)
+    distinct, which = np.unique(weights[f"{name}.key.weight"][asked], axis=0, return_inverse=True)
+    if len(distinct) > _MAX_DISTINCT * config.d_model:
+        return None
+    strength = np.zeros((len(distinct), config.n_heads))
+    np.add.at(strength, (which.reshape(-1), asked // config.d_head), query[asked])
+    return {
+        "gene": weights["embed.gene"] @ distinct.T,
+        "value": weights["embed.value.table.weight"].T @ distinct.T,
+        "cls": distinct @ cls,
+        "strength": strength.astype(distinct.dtype),
+    }
 
 
 def tokens_that_pay(config: ModelConfig, n_layers: int, *, bytes_of_a_number: int, max_gb: float) -> float:
@@ -113,7 +139,7 @@ def precompute_tables(xp: Operations, weights: Weights) -> Weights:
 
 
 def with_tables(weights: Weights, tables: Weights) -> Weights:
-    """The weights of `for_cells` with the tables of `fold` in place of the products that they save."""
+    """The weights of `for_cells` with the tables of `precompute_tables` in place of the products that they save."""
     stacked = isinstance(weights["below"], dict)
     first = _map(lambda w: w[0], weights["below"]) if stacked else weights["below"][0]
     others = _map(lambda w: w[1:], weights["below"]) if stacked else weights["below"][1:]
@@ -123,10 +149,17 @@ def with_tables(weights: Weights, tables: Weights) -> Weights:
 
 def encode_cells(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
     """CLS of each cell, (b, d): in the last layer it reads all tokens, but nothing else is computed."""
-    x, scale = tokens_below(xp, config, weights, values, layout)
-    cls, last = cls_of(xp, x, layout)[:, None], weights["last"]
-    query, gate = xp.split(xp.product(cls, last["query_gate"]), 2)
-    cls = join(xp, config, last, cls, read_for_cls(xp, config, last["key_value"], x, query, scale, layout), gate)
+    last = weights["last"]
+    if "keys" in weights:
+        seen = seen_by_learned_cls(xp, config, weights, values, layout)
+        cls = xp.float32(seen[:, :1] * 0) + weights["cls"]
+        gate = xp.split(xp.product(cls, last["query_gate"]), 2)[1]
+    else:
+        x, scale = tokens_below(xp, config, weights, values, layout)
+        cls = cls_of(xp, x, layout)[:, None]
+        query, gate = xp.split(xp.product(cls, last["query_gate"]), 2)
+        seen = seen_by_cls(xp, config, last["key_value"], x, query, scale, layout)
+    cls = join(xp, config, last, cls, values_of(xp, config, last["key_value"], seen), gate)
     for norm in weights["inactive"]:
         cls = xp.layer_norm(alpha(config) * cls, norm["gamma"], norm["beta"])
     return cls[:, 0]
@@ -241,17 +274,34 @@ def attend(
     return join(xp, config, own, x, read, gate)
 
 
-def read_for_cls(
+def seen_by_cls(
     xp: Operations, config: ModelConfig, key_value: Array, x: Array, query: Array, scale: Array, layout: Layout
 ) -> Array:
-    """``(q K^T x) Wv``, (b, h, 1, k): for CLS alone, tokens are weighed first, and only their sum becomes values."""
-    of_key, of_value = xp.split(key_value, 2)  # (d, d)
+    """``q K^T x``, (b, h, d): for CLS alone, tokens are weighed first, and only their sum becomes values."""
     h, k = config.n_heads, config.d_head
-    key = xp.relu(xp.product(x, of_key)).reshape((*x.shape[:2], h, k))
+    key = xp.relu(xp.product(x, xp.split(key_value, 2)[0])).reshape((*x.shape[:2], h, k))
     query = to_chunks(xp, xp.relu(query).reshape((-1, 1, h, k)), layout)
     weight = (key * query).sum(-1) * (layout[1][..., None] * scale)  # (c, s, h)
-    seen = sum_by_cell(xp, xp.matmul(weight, x, transpose_a=True), layout)  # (b, h, d)
-    of_head = of_value.reshape((-1, h, k)).swapaxes(0, 1)  # (h, d, k)
+    return sum_by_cell(xp, xp.matmul(weight, x, transpose_a=True), layout)
+
+
+def seen_by_learned_cls(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
+    """`seen_by_cls` in a network of one active layer, (b, h, d), by the tables of `only_keys`."""
+    gene_ids, mask, _, _ = layout
+    keys, is_cls = weights["keys"], mask * (gene_ids == 0)
+    choice = xp.softmax(values[..., None] * weights["value"]) * is_gene(xp, layout)[..., None]  # (c, s, w)
+    key = xp.take(keys["gene"], gene_ids) + xp.matmul(choice, keys["value"]) + is_cls[..., None] * keys["cls"]
+    scale = mask[..., None] * chunk_scale(xp, config, layout)
+    weight = xp.matmul(xp.relu(key), keys["strength"]) * scale  # (c, s, h)
+    genes = xp.matmul(weight, xp.take(weights["gene"], gene_ids), transpose_a=True)  # (c, h, d); row 0 is zero
+    chosen = xp.matmul(xp.matmul(weight, choice, transpose_a=True), xp.float32(weights["value_table"]))
+    of_cls = (weight * is_cls[..., None]).sum(1)[..., None] * weights["cls"]
+    return sum_by_cell(xp, genes + chosen + of_cls, layout)
+
+
+def values_of(xp: Operations, config: ModelConfig, key_value: Array, seen: Array) -> Array:
+    """``seen Wv`` head by head, (b, h, 1, k)."""
+    of_head = xp.split(key_value, 2)[1].reshape((-1, config.n_heads, config.d_head)).swapaxes(0, 1)  # (h, d, k)
     return xp.matmul(seen.swapaxes(0, 1), xp.float32(of_head)).swapaxes(0, 1)[:, :, None]
 
 

@@ -110,6 +110,30 @@ def test_inactive_layers_are_skipped_and_change_nothing(n_layers, inactive, n_ac
         np.testing.assert_allclose(found[:4], expected[0][:4], atol=1e-9)
 
 
+def with_few_keys(config, weights, n: int):
+    """Keys of the first layer are `n` different ones, repeated, as after the co-expression start."""
+    name = "backbone.layers.0.attention.key.weight"
+    return weights | {name: weights[name][np.arange(config.d_model) % n]}
+
+
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_keys_of_the_only_active_layer_are_tables(engine, n_layers):
+    """CLS asks all cells the same, so that equal keys are read once; many different keys are left alone."""
+    config = with_options(n_layers=n_layers)
+    many = without_gates(random_weights(config, noise=0.05), *range(1, n_layers))
+    few = with_few_keys(config, many, 3)
+    assert "keys" not in CompiledNetwork(config, many, engine)._of_cells
+    expected, _ = exact(config, few)
+    compiled = CompiledNetwork(config, few, engine)
+    assert compiled._of_cells["keys"]["gene"].shape == (config.n_gene_rows, 3)
+    np.testing.assert_allclose(np.asarray(compiled.cell(inputs(config)[0]))[:4], expected[0][:4], atol=1e-5, rtol=0)
+
+    flat = {name: array.astype(float) for name, array in few.items()}
+    short = for_cells(config, flat, arrange(config, flat, np.float64))
+    found = encode_cells(NumpyOperations(), config, short, inputs(config)[0].values.astype(float), inputs(config)[1])
+    np.testing.assert_allclose(found[:4], expected[0][:4], atol=1e-9)
+
+
 def test_an_engine_skips_inactive_layers(engine):
     config = with_options(n_layers=3)
     weights = without_gates(random_weights(config), 2)
