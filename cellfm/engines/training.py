@@ -1,7 +1,7 @@
 """The definition of a training step for all engines: protocol, learning rates, weight decay and loss scale."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -133,6 +133,14 @@ def relative_rate(name: str, config: TrainConfig) -> float:
     if name.startswith(HEAD):
         return config.head_rate
     return config.decoder_rate if "decoder" in name else config.other_rate
+
+
+def not_frozen(names: Iterable[str], config: TrainConfig) -> list[str]:
+    """The weights with a rate above zero: only these get gradients and moments, and count in clipping."""
+    trained = [name for name in names if relative_rate(name, config)]
+    if not trained:
+        raise InputError("Nothing to train: the learning rates of all weights are 0. Set one of *_rate above 0.")
+    return trained
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from cellfm.config import TrainConfig
 from cellfm.engines import FIXED, HEAD, Backend, Engine, Objective, Trainer, start_engine
+from cellfm.engines.training import not_frozen
 from cellfm.errors import InputError, TrainingError
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
@@ -132,7 +133,7 @@ def finetune(
     if method == "lora":
         seed = config.random_state
         weights = add_adapters(model.config, weights, lora_rank, random_state=seed, last_layers=lora_layers)
-    trained = _trained(weights, objective, method)
+    trained = not_frozen(_trained(weights, objective, method), config)
     trainer = engine.trainer(objective, weights | objective.weights, trained, config, nest)
     evaluate = criterion(trainer, objective, validation, engine)
     with clear_memory_errors(config, feed.least_chunks, "The model is unchanged."):

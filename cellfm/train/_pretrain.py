@@ -10,6 +10,7 @@ import numpy as np
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.corpus._corpus import Corpus
 from cellfm.engines import Backend, Engine, Objective, start_engine
+from cellfm.engines.training import not_frozen
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.io.logging import logger
 from cellfm.model import CellFM
@@ -114,7 +115,7 @@ def _train(engine: Engine, feed: Feed, corpus: Corpus, start: CellFM | None, run
     weights = _starting_weights(model_config, train_config, corpus, start)
     n_keys = 2 * model_config.n_layers if train_config.dropout else 0
     objective = Objective(pretraining(model_config, train_config), n_keys)
-    trainer = engine.trainer(objective, weights, list(weights), train_config, nest, rank=feed.rank)
+    trainer = engine.trainer(objective, weights, not_frozen(weights, train_config), train_config, nest, rank=feed.rank)
     validation = Validation(feed, objective, trainer, engine)
     is_writer = feed.rank == 0
     train(engine, trainer, feed, train_config, run, validation, is_writer=is_writer)

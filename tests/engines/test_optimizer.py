@@ -5,7 +5,8 @@ import pytest
 
 from cellfm.config import ModelConfig, TrainConfig
 from cellfm.engines import Objective, learning_rate
-from cellfm.engines.training import decays, relative_rate
+from cellfm.engines.training import decays, not_frozen, relative_rate
+from cellfm.errors import InputError
 from cellfm.nn.parameters import parameter_shapes
 
 SHAPES = {
@@ -156,6 +157,13 @@ def test_tables_decoders_and_heads_have_rates_of_their_own():
     config = TrainConfig(gene_rate=2.0, decoder_rate=3.0, head_rate=5.0, other_rate=0.5)
     names = ("embed.gene", "gene_decoder.inner.weight", "head.output.weight", "backbone.layers.0.norm1.gamma")
     assert [relative_rate(name, config) for name in names] == [2.0, 3.0, 5.0, 0.5]
+
+
+def test_weights_with_a_rate_of_zero_are_not_trained():
+    names = ("embed.gene", "gene_decoder.inner.weight", "backbone.layers.0.norm1.gamma")
+    assert not_frozen(names, TrainConfig(gene_rate=0.0, other_rate=0.0)) == ["gene_decoder.inner.weight"]
+    with pytest.raises(InputError, match="rates of all weights are 0"):
+        not_frozen(names, TrainConfig(gene_rate=0.0, other_rate=0.0, decoder_rate=0.0))
 
 
 def test_rate_rises_and_falls():

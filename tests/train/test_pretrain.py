@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from safetensors.numpy import load_file
 
 import cellfm as cf
 from cellfm.cells.tokenize import tokenize
@@ -97,7 +98,7 @@ def test_the_folder_of_a_run_is_a_model(finished, corpus):
 
 
 def test_the_loss_falls_and_is_logged(finished):
-    found = rows(finished[0])
+    found = rows(finished[1])
     assert [int(row["step"]) for row in found] == list(range(1, 9))
     loss = [float(row["loss"]) for row in found]
     assert np.mean(loss[-3:]) < np.mean(loss[:3])
@@ -149,7 +150,7 @@ def test_killed_and_run_again_is_uninterrupted(tmp_path, finished, corpus):
         assert len(rows(out)) == n_lines, "lines of steps that are lost with their weights"
 
     model = pretrain(corpus.path, config_of(), out=out)
-    assert rows(out) == rows(finished[0])
+    assert rows(out) == rows(finished[1])
     for name, array in finished[1].weights.items():
         np.testing.assert_array_equal(model.weights[name], array, err_msg=name)
     assert not list((out / "checkpoints").glob(".*")), "what the killed process left is gone"
@@ -168,9 +169,9 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, corpus):
     with pytest.raises(
         InputError, match=r"another configuration; different: train\.learning_rate \(0\.005, now 0\.1\)"
     ):
-        pretrain(corpus, config_of(learning_rate=0.1), out=finished[0])
+        pretrain(corpus, config_of(learning_rate=0.1), out=finished[1])
     with pytest.raises(InputError, match=r"different: model\.d_model \(16, now 32\)"):
-        pretrain(corpus, config_of({"d_model": 32}), out=finished[0])
+        pretrain(corpus, config_of({"d_model": 32}), out=finished[1])
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,15 @@ def test_training_goes_on_from_a_model(tmp_path, corpus_without_validation, fini
     trained = pretrain(corpus_without_validation, config_of(steps=1, learning_rate=1e-9), out=tmp_path, start=model)
     for name, array in model.weights.items():
         np.testing.assert_allclose(trained.weights[name], array, atol=1e-6, err_msg=name)
+
+
+def test_frozen_weights_stay_and_have_no_moments(tmp_path, corpus_without_validation, finished):
+    frozen = {"gene_rate": 0.0, "other_rate": 0.0, "learning_rate": 1e-2}
+    model = pretrain(corpus_without_validation, config_of({}, **frozen), out=tmp_path / "run", start=finished[1])
+    changed = {name for name, array in model.weights.items() if (array != finished[1].weights[name]).any()}
+    assert changed == {name for name in model.weights if "decoder" in name}
+    state = load_file(next((tmp_path / "run" / "checkpoints").glob("*/*.safetensors")))
+    assert {name.partition(".")[2] for name in state if name.startswith("moment1.")} == changed
 
 
 def test_a_model_of_another_vocabulary_is_refused(tmp_path, corpus):
