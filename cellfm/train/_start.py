@@ -302,6 +302,7 @@ def start_weights(
     slopes = np.linspace(-1.5, 1.5, config.d_value)
     weights["embed.value.expand.weight"] = np.where(slopes > 0, slopes, slopes / 0.2)[:, None]
     weights["embed.value.skip"] = np.ones((1, 1))
+    weights["embed.value.mix.weight"] = np.zeros_like(weights["embed.value.mix.weight"])  # the table is solved for this
     table = weights["embed.value.table.weight"] = np.zeros((d, config.d_value))
     table[[n + AT_VALUE, n + AT_GENE]] = value_table(slopes, [lambda x: SCALE * x, lambda x: np.full_like(x, SCALE)])
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
+from numpy_operations import NumpyOperations
 from sklearn.decomposition import PCA
 
 from cellfm.cells.tokenize import tokenize
@@ -12,7 +13,9 @@ from cellfm.config import ModelConfig, TrainConfig
 from cellfm.corpus._cell_table import CellTable
 from cellfm.errors import InputError
 from cellfm.model import CellFM
+from cellfm.nn.embedding import embed_values
 from cellfm.nn.parameters import n_active_layers, parameter_shapes
+from cellfm.nn.weights import nest
 from cellfm.train import pretrain, write_shards
 from cellfm.train._start import (
     N_VALUE_DIMS,
@@ -75,6 +78,17 @@ def test_cls_is_like_principal_components(tiny_vocab):
     at_random = agreement(cls_of(CellFM(config, tiny_vocab), cells), values)
     assert started > 0.8
     assert at_random < started - 0.1
+
+
+def test_keys_are_the_values():
+    """What CLS weighs genes with is their expression; else it sums other than what was centred."""
+    config = config_of(n_layers=1, d_value=64)
+    loadings = np.random.default_rng(0).standard_normal((N_GENES + 1, config.d_model - N_VALUE_DIMS))
+    p = nest(start_weights(config, loadings, np.zeros(loadings.shape[1])))
+    values = np.linspace(0, 9, 50, dtype=np.float32)[None]
+    tokens = embed_values(NumpyOperations(), p["embed"]["value"], values, np.ones_like(values))
+    key = tokens @ p["backbone"][0]["attention"]["key"]["weight"].T
+    np.testing.assert_allclose(key, np.broadcast_to(values[..., None], key.shape), atol=0.05)
 
 
 def test_loadings_span_the_principal_components():
