@@ -35,7 +35,7 @@ MAX_BODY = 60
 IMPORT_SECONDS = 1.0
 HEAVY = ("mindspore", "jax", "scanpy", "matplotlib", "anndata", "pandas")
 # What a tool takes without naming it: the data, then the model (or, for a tool that needs no data, the model alone).
-DATA = ("data", "adata", "reference", "corpus", "features", "scores", "ranking", "predictor")
+DATA = ("data", "adata", "reference", "corpus", "features", "scores", "ranking", "predictor", "run")
 MODEL = (
     "model",
     "annotator",

@@ -16,6 +16,7 @@ from cellfm.pl._module_comparison import module_comparison
 from cellfm.pl._perturbation import perturbation
 from cellfm.pl._perturbation_ranking import perturbation_ranking
 from cellfm.pl._perturbation_screen import perturbation_screen
+from cellfm.pl._training import training
 from cellfm.pl._transport import transport
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "perturbation",
     "perturbation_ranking",
     "perturbation_screen",
+    "training",
     "transport",
 ]

@@ -24,7 +24,7 @@ from cellfm.nn.linear import linear
 from cellfm.nn.parameters import Weights
 from cellfm.nn.weights import nest
 
-N_SOURCES, N_CELLS = 2, 64
+N_SOURCES, N_CELLS = 4, 48
 """Sources of a step, and cells of each, with two views each."""
 MAX_GENES = 1000
 """Genes of a view; of more a sample is taken, whose values are raised for those that are not in it."""
@@ -36,9 +36,9 @@ WHOLE_PANEL = 0.5
 """Share of the views that keep all genes."""
 LEAST_PANEL = 0.1
 """Least share of genes that other views keep, drawn evenly on a log scale."""
-TYPE_WEIGHT, COMPONENT_WEIGHT = 0.5, 0.5
+TYPE_WEIGHT, COMPONENT_WEIGHT = 1.5, 0.25
 COMPONENT_TEMPERATURE = 0.1
-TEMPERATURE = 0.2
+TEMPERATURE = 0.3
 LEARNING_RATE = 1e-3
 """Of the layer; of a gene's vector as a share of their usual size."""
 WARM_UP = 30

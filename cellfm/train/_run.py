@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
@@ -33,6 +34,26 @@ COLUMNS = (
     "step", "epoch", "loss", "gene", "cell", "contrast", "type", "learning_rate", "gradient_norm", "loss_scale",
     "cells_per_second", "validation_loss", "validation_knn",
 )  # fmt: skip
+
+
+def read_log(run: str | Path) -> pd.DataFrame:
+    """The log of a run, one row a step, missing where a row has no such number; also while the run goes on.
+
+    Raises
+    ------
+    InputError
+        The folder holds no training run, or one that has logged nothing yet.
+    """
+    path = Path(run) / "log.csv"
+    if not (Path(run) / "run.json").is_file():
+        raise InputError(f"{run} holds no training run; pass the folder given to cf.train.pretrain(out=).")
+    try:
+        log = pd.read_csv(path, on_bad_lines="skip")  # the last line may be half-written
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        log = pd.DataFrame(columns=["step"])
+    if log.empty:
+        raise InputError(f"The run in {run} has not logged a step yet; wait for `log_every` steps.")
+    return log.groupby("step").first()
 
 
 class RunFolder:
