@@ -13,7 +13,7 @@ import pandas as pd
 import scanpy as sc
 
 import cellfm as cf
-from benchmarks.mini.corpus import principal_components
+from benchmarks.mini.scores import principal_components
 
 SETS = {
     "kang": ("kang_ifnb_pbmc", "condition"),

@@ -26,7 +26,7 @@ CARDS = {
     "perturbation": ("tutorials/perturbation", 0, 1),
 }
 CARD = (480, 300)  # pixels
-COLORS = {"mini": "#4c72b0", "baseline": "#b0b0b0", "chance": "#e0e0e0"}
+COLORS = {"mini": "#4c72b0", "other score": "#dd8452", "baseline": "#b0b0b0", "chance": "#e0e0e0"}
 
 
 def pictures(notebook: str) -> list[Image.Image]:
@@ -53,14 +53,18 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 
 def draw_unseen(ax: plt.Axes) -> None:
-    """Accuracy of the vote on sets that took no part in anything, mini and principal components of each set."""
-    table = [row for row in rows("mini", "On sets that took no part in anything") if not row[0].startswith("**")][::-1]
-    names = [row[0].split(": ")[1] for row in table]
-    for column, label, color in ((5, "principal components", COLORS["baseline"]), (4, "mini", COLORS["mini"])):
-        ax.scatter([float(row[column]) for row in table], range(len(table)), s=25, color=color, label=label)
-    ax.set_yticks(range(len(table)), names)
-    ax.set(title="Vote of neighbours, sets never seen", xlabel="accuracy", ylim=(-0.6, len(table) + 0.6))
-    ax.legend(frameon=False, ncols=2, loc="upper center", columnspacing=1, handletextpad=0.2)
+    """Both scores on sets that a training left out, mini (mean over seeds) and principal components of each set."""
+    results = json.loads((BENCHMARKS / "mini" / "left_out.json").read_text())
+    seeds = [folds for way, folds in results.items() if way.startswith("mini")]
+    places = [(fold, name) for fold, sets in results["PCA"].items() for name in sets]
+    for score, color in (("knn", COLORS["mini"]), ("avg_bio", COLORS["other score"])):
+        pca = [results["PCA"][fold][name][score] for fold, name in places]
+        mini = [np.mean([folds[fold][name][score] for folds in seeds]) for fold, name in places]
+        label = {"knn": "vote of neighbours", "avg_bio": "AvgBio"}[score]
+        ax.scatter(pca, mini, s=18, color=color, label=f"{label}, mean {np.mean(mini):.2f} and {np.mean(pca):.2f}")
+    ax.plot([0.3, 1], [0.3, 1], color="#c0c0c0", lw=0.8, zorder=0)
+    ax.set(title="Sets left out of training", xlabel="principal components of the set", ylabel="mini")
+    ax.legend(frameon=False, loc="lower right", handletextpad=0.1)
 
 
 def draw_labels(ax: plt.Axes) -> None:

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 model = cf.load_model("mini")
 counts = sp.csr_matrix(np.random.default_rng(0).poisson(1.0, (3, 50)).astype(np.float32))
 tokens = tokenize(counts, np.arange(1, 51), random_state=0, max_genes=model.config.max_genes)
-assert model.encode(tokens).cell.shape == (3, 128)
+assert model.encode(tokens).cell.shape == (3, 256)
 """
 TRAIN = """
 from cellfm import cli

@@ -69,7 +69,7 @@ def test_every_licence_is_there():
 
 def test_what_is_published_fits():
     shipped = [path for path in (ROOT / "cellfm").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert sum(path.stat().st_size for path in shipped) < 20e6  # unpacked, so the wheel is smaller
+    assert sum(path.stat().st_size for path in shipped) < 25e6  # unpacked, so the wheel is smaller
 
 
 @needs_checkout

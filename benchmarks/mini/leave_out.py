@@ -4,21 +4,22 @@
         [--folds "groups A" ...] [--results FILE.json] [--whole]
 
 Trains what is missing in `--work`, adds the scores to the results, and prints the table: nearest-neighbour accuracy and
-AvgBio of the model, of the weights that ship and of principal components fitted on the very set. Embeddings are those
+AvgBio of the model and of principal components fitted on the very set, mean and spread over seeds. Embeddings are those
 of the start; with --whole the model is trained to the end first.
 """
 
 import argparse
 import json
 import tomllib
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import scipy.sparse as sp
 
-from benchmarks.mini.corpus import principal_components
-from benchmarks.mini.evaluate import avg_bio, knn_accuracy
+from benchmarks.mini.scores import avg_bio, knn_accuracy, principal_components
 from benchmarks.mini.sets import FOLDS, JUDGED, type_of
 from benchmarks.mini.shards import write_corpus
 from cellfm.cells.tokenize import tokenize
@@ -32,6 +33,8 @@ MOST_CELLS = 1000
 """Cells of a set that are judged, drawn once."""
 N_FOLDS = 5
 SCORES = ("knn", "avg_bio")
+Folds = dict[str, dict[str, dict[str, float]]]
+"""Scores by fold and set."""
 
 
 def judged_cells(prepared: Path, name: str, column: str | None) -> tuple[ad.AnnData, np.ndarray, np.ndarray]:
@@ -89,19 +92,54 @@ def trained(prepared: Path, work: Path, fold: str, config: Path, seed: int, *, w
     return start
 
 
-def table(results: dict[str, dict[str, dict[str, dict[str, float]]]]) -> str:
-    """A row a way, and its means over the judged sets of each fold and over all; `results` by way, fold and set."""
-    rows = ["| way | " + " | ".join(f"{fold}: vote, AvgBio" for fold in FOLDS) + " | mean |", "|---" * 5 + "|"]
-    for way, folds in results.items():
-        means = [
-            [np.mean([scores[score] for scores in folds[fold].values()]) for score in SCORES]
-            for fold in FOLDS
-            if fold in folds
-        ]
-        sets = [scores for of_fold in folds.values() for scores in of_fold.values()]
-        means.append([np.mean([scores[score] for scores in sets]) for score in SCORES])
-        rows.append(f"| {way} | " + " | ".join(f"{vote:.3f}, {bio:.3f}" for vote, bio in means) + " |")
+def means_of(folds: Folds, chosen: Sequence[str] = tuple(FOLDS)) -> dict[str, float]:
+    """Means of the scores over all judged sets of some folds."""
+    sets = [scores for fold in chosen for scores in folds[fold].values()]
+    return {score: float(np.mean([scores[score] for scores in sets])) for score in SCORES}
+
+
+def by_way(results: dict[str, Folds]) -> dict[str, list[Folds]]:
+    """Finished results by way, a list over seeds."""
+    ways: dict[str, list[Folds]] = {}
+    for name, folds in results.items():
+        if all(fold in folds for fold in FOLDS):
+            ways.setdefault(name.partition(", seed")[0], []).append(folds)
+    return ways
+
+
+def table(results: dict[str, Folds]) -> str:
+    """A row a way: means over the judged sets of each fold and of all, and of both scores; over seeds mean ± standard
+    deviation.
+    """
+    header = "".join(f" {fold}: vote, AvgBio |" for fold in (*FOLDS, "all"))
+    rows = [f"| way | seeds |{header} mean |", "|---" * (len(FOLDS) + 4) + "|"]
+    for way, seeds in by_way(results).items():
+        cells = []
+        for chosen in (*((fold,) for fold in FOLDS), tuple(FOLDS)):
+            cells.append(", ".join(spread([means_of(folds, chosen)[score] for folds in seeds]) for score in SCORES))
+        cells.append(spread([np.mean(list(means_of(folds).values())) for folds in seeds]))
+        rows.append(f"| {way} | {len(seeds)} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def table_of_sets(results: dict[str, Folds]) -> str:
+    """A row for each judged set of each fold: both scores of each way, means over seeds."""
+    ways = by_way(results)
+    rows = ["| group | set, left out with | " + " | ".join(f"{way}: vote, AvgBio" for way in ways) + " |"]
+    rows.append("|---" * (len(ways) + 2) + "|")
+    for group, sets in JUDGED.items():
+        for fold, name in product(FOLDS, sets):
+            if name in FOLDS[fold]:
+                cells = [
+                    ", ".join(f"{np.mean([folds[fold][name][score] for folds in seeds]):.3f}" for score in SCORES)
+                    for seeds in ways.values()
+                ]
+                rows.append(f"| {group} | {name}, {fold} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -125,13 +163,12 @@ def main() -> None:
 
     for fold in arguments.folds:
         add("PCA", fold, lambda adata: principal_components(sp.csr_matrix(adata.X)))
-        add("mini as shipped", fold, embedded_by(load_model("mini")))
         for seed in arguments.seeds:
             way = f"{arguments.config.stem}, seed {seed}" + (", whole" if arguments.whole else "")
             if fold not in results.get(way, {}):
                 model = trained(arguments.prepared, arguments.work, fold, arguments.config, seed, whole=arguments.whole)
                 add(way, fold, embedded_by(model))
-        print(table(results), flush=True)
+    print(table(results), table_of_sets(results), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def run_demo(folder: Path) -> None:
         print(f"   {_agreement(adata.obsm[key], adata.obs[LABELS]):.2f}  {name}")
     print(
         "   mini was made with other cells of this donor and with the sorted cells that gave these their labels.\n"
-        "   On data that it has not seen it is mostly worse than PCA: see its model card."
+        "   On data that it has not seen PCA finds neighbours of the same type more often: see its model card."
     )
 
     sc.pp.neighbors(adata, use_rep="X_cellfm")

@@ -47,7 +47,7 @@ def gene_embeddings(
     --------
     >>> cf.tl.embed_genes(adata)
     >>> cf.get.gene_embeddings(adata, genes=["CD3E", "LYZ"]).shape
-    (2, 128)
+    (2, 256)
     """
     table = gene_table(select(data, modality), key)
     if genes is not None:

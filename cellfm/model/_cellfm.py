@@ -35,7 +35,7 @@ class Encoded:
     >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
     >>> encoded = model.encode(cells, outputs=["cell", "tokens"])
     >>> encoded.cell.shape
-    (200, 128)
+    (200, 256)
     """
 
     cell: np.ndarray | None = None

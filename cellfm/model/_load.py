@@ -54,7 +54,7 @@ def load_model(
     --------
     >>> model = cf.load_model("mini")
     >>> model
-    CellFM 'mini': 2 layers, width 128, 2 heads, 4.7 M parameters
+    CellFM 'mini': 1 layer, width 256, 2 heads, 9.5 M parameters
     ...
     >>> model = cf.load_model("80M")  # doctest: +SKIP
     """

@@ -58,7 +58,8 @@ def arrange(config: ModelConfig, weights: FlatWeights, dtype: Any = np.float32, 
         return {to: matrix(*(f"{name}.{part}" for part in parts)) for to, parts in joined.items()} | norms
 
     layers = [of_layer(i) for i in range(config.n_layers)]
-    return {
+    keys = only_keys(config, weights) if n_active_layers(config, weights) == 1 else None
+    return ({} if keys is None else {"keys": keys}) | {
         "gene": weights["embed.gene"],
         "cls": weights["embed.cls"].reshape(-1),
         "value": weights["embed.value.mix.weight"] @ expanded + weights["embed.value.skip"][0, 0] * expanded,
@@ -83,9 +84,8 @@ def for_cells(config: ModelConfig, weights: FlatWeights, arranged: Weights) -> W
     for layer in layers[1:]:
         inactive += [layer["norm1"], layer["norm2"]]
     names = ("gene", "cls", "value", "value_table")
-    kept = {name: arranged[name] for name in names} | {"below": below, "last": layers[0], "inactive": tuple(inactive)}
-    keys = only_keys(config, merged_weights(weights)) if n_active == 1 else None
-    return kept if keys is None else kept | {"keys": keys}
+    kept = {name: arranged[name] for name in (*names, "keys") if name in arranged}
+    return kept | {"below": below, "last": layers[0], "inactive": tuple(inactive)}
 
 
 def only_keys(config: ModelConfig, weights: FlatWeights) -> Weights | None:
@@ -290,13 +290,18 @@ def seen_by_learned_cls(xp: Operations, config: ModelConfig, weights: Weights, v
     gene_ids, mask, _, _ = layout
     keys, is_cls = weights["keys"], mask * (gene_ids == 0)
     choice = xp.softmax(values[..., None] * weights["value"]) * is_gene(xp, layout)[..., None]  # (c, s, w)
-    key = xp.take(keys["gene"], gene_ids) + xp.matmul(choice, keys["value"]) + is_cls[..., None] * keys["cls"]
+    key = xp.take(keys["gene"], gene_ids) + exact_product(xp, choice, keys["value"]) + is_cls[..., None] * keys["cls"]
     scale = mask[..., None] * chunk_scale(xp, config, layout)
-    weight = xp.matmul(xp.relu(key), keys["strength"]) * scale  # (c, s, h)
+    weight = exact_product(xp, xp.relu(key), keys["strength"]) * scale  # (c, s, h)
     genes = xp.matmul(weight, xp.take(weights["gene"], gene_ids), transpose_a=True)  # (c, h, d); row 0 is zero
-    chosen = xp.matmul(xp.matmul(weight, choice, transpose_a=True), xp.float32(weights["value_table"]))
+    chosen = exact_product(xp, xp.matmul(weight, choice, transpose_a=True), xp.float32(weights["value_table"]))
     of_cls = (weight * is_cls[..., None]).sum(1)[..., None] * weights["cls"]
     return sum_by_cell(xp, genes + chosen + of_cls, layout)
+
+
+def exact_product(xp: Operations, x: Array, weight: Array) -> Array:
+    """``x weight`` over the last axis, in float32 whatever the precision: the sums over a cell nearly cancel."""
+    return xp.matmul(x.reshape((-1, x.shape[-1])), weight).reshape((*x.shape[:-1], weight.shape[-1]))
 
 
 def values_of(xp: Operations, config: ModelConfig, key_value: Array, seen: Array) -> Array:

@@ -58,6 +58,9 @@ def training(
 
     Examples
     --------
+    >>> shape = {"n_layers": 1, "d_model": 32, "n_heads": 2, "d_value": 16}
+    >>> config = {"model": shape, "train": {"steps": 2, "batch_size": 8, "log_every": 1}}
+    >>> small = cf.train.pretrain("corpus", config, out="run")
     >>> axes = cf.pl.training("run")
     """
     if isinstance(smooth, bool) or not isinstance(smooth, int) or smooth < 1:

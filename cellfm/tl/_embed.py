@@ -99,7 +99,7 @@ def embed(
     --------
     >>> cf.tl.embed(adata)
     >>> adata.obsm["X_cellfm"].shape
-    (200, 128)
+    (200, 256)
     >>> sc.pp.neighbors(adata, use_rep="X_cellfm")
     """
     if empty_cells not in ("nan", "error"):

@@ -167,7 +167,7 @@ def integrate(
     >>> cf.tl.embed(adata)
     >>> cf.tl.integrate(adata, batch_key="donor", steps=2, umap=True)  # 320 by default
     >>> adata.obsm["X_cellfm_integrated"].shape
-    (200, 128)
+    (200, 256)
     """
     counts = {"steps": steps, "lora_rank": lora_rank, "train_batch_size": train_batch_size, "train_genes": train_genes}
     _check_options(method, **counts if lora_layers is None else counts | {"lora_layers": lora_layers})

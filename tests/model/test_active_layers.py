@@ -123,4 +123,4 @@ def test_layers_of_mini():
     mini = cf.load_model("mini")
     assert mini.active_layers == (0,)
     assert mini.active_heads[0].all()
-    assert mini.attention_strengths.tolist() == [1.0, 0.0]
+    assert mini.attention_strengths.tolist() == [1.0]
