@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from platformdirs import user_cache_dir
@@ -103,6 +104,14 @@ class Settings:
         self._missing_labels = MISSING_LABELS if words is None else tuple(word.strip() for word in words.split(","))
         self._verbosity = "warning"
 
+    def __setattr__(self, name: str, value: object) -> None:
+        known = [key for key, one in vars(type(self)).items() if isinstance(one, property)]
+        if not name.startswith("_") and name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"There is no setting {name!r}.{hint} Settings: {', '.join(known)}.")
+        super().__setattr__(name, value)
+
     @property
     def backend(self) -> str:
         if self._backend not in BACKENDS:  # the environment variable may hold anything
@@ -180,7 +189,17 @@ class Settings:
         _logging.set_level(self._verbosity)
 
     def __repr__(self) -> str:
-        return f"Settings(cache_dir={str(self.cache_dir)!r}, device={self.device!r}, verbosity={self.verbosity!r})"
+        shown = {
+            "backend": self._backend,
+            "cache_dir": str(self.cache_dir),
+            "device": self._device,
+            "folding_gb": self.folding_gb,
+            "missing_labels": self.missing_labels,
+            "verbosity": self.verbosity,
+        }
+        if self.missing_labels == MISSING_LABELS:  # a long list
+            del shown["missing_labels"]
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 settings = Settings()

@@ -44,6 +44,21 @@ def test_what_is_no_setting_is_refused_and_changes_nothing(own: Settings, name: 
     assert getattr(own, name) == before
 
 
+def test_a_mistyped_setting_is_refused_with_the_nearest(own: Settings):
+    with pytest.raises(InputError, match=r"There is no setting 'verbose'\. Did you mean 'verbosity'\?"):
+        own.verbose = "info"
+    with pytest.raises(InputError, match=r"There is no setting 'xyz'\. Settings: backend, cache_dir"):
+        own.xyz = 1
+    assert not hasattr(own, "verbose")
+
+
+def test_the_repr_shows_every_setting(own: Settings):
+    assert repr(own).startswith("Settings(backend='auto', cache_dir='")
+    assert "folding_gb=1.0, verbosity='warning')" in repr(own)
+    own.missing_labels = ["?"]
+    assert "missing_labels=('?',)" in repr(own)
+
+
 def test_the_environment_may_hold_no_device(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CELLFM_DEVICE", "abacus")
     with pytest.raises(InputError, match="CELLFM_DEVICE is 'abacus'; it must be one of"):
