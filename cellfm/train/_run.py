@@ -144,7 +144,8 @@ class RunFolder:
                 whole = [row for row in csv.DictReader(file) if None not in row.values()]
             rows = [row for row in whole if int(row["step"]) <= step]
         with atomic_file(self.log) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            # Another version of cellfm may have written other columns.
+            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
         self._board = _tensorboard(self.path / TENSORBOARD)

@@ -150,6 +150,17 @@ def test_half_a_line_is_dropped(run):
     assert [row["step"] for row in rows(run)] == ["12", "14"]
 
 
+def test_a_log_of_another_version_stays_aligned(run):
+    run.log.write_text("step,loss,older,learning_rate\n1,0.9,x,0.1\n2,0.8,y,0.2\n")
+    run.open_log(2)
+    run.append_log({"step": 3, "loss": "0.7", "type": "0.5", "learning_rate": "0.3"})
+    assert [(row["step"], row["loss"], row["type"], row["learning_rate"]) for row in rows(run)] == [
+        ("1", "0.9", "", "0.1"),
+        ("2", "0.8", "", "0.2"),
+        ("3", "0.7", "0.5", "0.3"),
+    ]
+
+
 def test_a_lost_log_begins_again(run):
     run.open_log(5)
     assert rows(run) == []
