@@ -135,8 +135,8 @@ class AttentionKeys:
     control; also under ``cellfm_attention_partners``, by gene, and ``cellfm_lncrnas``, float."""
     lncrnas: str = "cellfm_lncrnas"
     """`uns`, DataFrame: genes that mark each group, the most specific first."""
-    perturbed: str = "cellfm_attention_partners"
-    """`uns`, DataFrame: the genes most strongly linked to each perturbed gene."""
+    partners: str = "cellfm_attention_partners"
+    """`uns`, DataFrame: the genes most strongly linked to each chosen gene."""
 
 
 @dataclass(frozen=True)

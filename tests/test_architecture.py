@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -264,6 +265,17 @@ def test_signatures_are_sentences():
             passed_on = parameter.kind is parameter.VAR_KEYWORD and not name.startswith("pl.")
             if passed_on or parameter.kind is parameter.VAR_POSITIONAL or parameter.annotation is parameter.empty:
                 offenders.append(f"{name}: {parameter}")
+    assert not offenders
+
+
+def test_what_takes_cells_takes_one_table_of_a_mudata():
+    offenders = []
+    for name, tool in TOOLS.items():
+        first, *others = inspect.signature(tool).parameters.values()
+        taken = {parameter.name: parameter.default for parameter in others}
+        types = {kind.__name__ for kind in (get_args(first.annotation) or (first.annotation,))}
+        if "AnnData" in types and ("MuData" not in types or taken.get("modality") != "rna"):
+            offenders.append(name)
     assert not offenders
 
 

@@ -176,6 +176,7 @@ def write_genes(
     record_run(
         adata,
         GENES.uns,
+        "var",
         vocabulary_sha256=vocab.hash,
         hgnc_sha256=hgnc,
         column=naming.match.column,

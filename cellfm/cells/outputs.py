@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -14,9 +14,12 @@ from mudata import MuData
 from cellfm.cells.select import copied, select
 from cellfm.cells.storable import name_problem
 from cellfm.errors import InputError
+from cellfm.io.arguments import current_call
 from cellfm.io.defer_interrupt import defer_interrupt
 from cellfm.io.messages import warn
 from cellfm.keys import RUN
+
+Fact = str | float | bool | np.ndarray | pd.DataFrame | None
 
 _TABLES = ("obs", "var")
 _FOREIGN = f"{RUN}_foreign"
@@ -103,9 +106,9 @@ class Output:
             for key, value in values.items():
                 getattr(self.adata, slot)[key] = value
 
-    def record(self, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
+    def record(self, key: str, slot: str = "uns", /, **facts: Fact) -> None:
         """Keep the facts of the run; see `record_run`."""
-        record_run(self.adata, key, **facts)
+        record_run(self.adata, key, slot, **facts)
 
 
 @contextmanager
@@ -116,37 +119,51 @@ def writing(data: AnnData | MuData, *, modality: str, copy: bool) -> Iterator[Ou
         yield Output(result, select(result, modality), result if copy else None)
 
 
-def record_run(adata: AnnData, key: str, **facts: str | float | bool | np.ndarray | pd.DataFrame | None) -> None:
+def record_run(adata: AnnData, key: str, slot: str = "uns", /, **facts: Fact) -> None:
     """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it.
 
-    An existing entry that does not come from cellfm is moved to ``uns["cellfm_foreign"]``, with a warning.
+    If that is the record of a result with the same key in another slot, the record goes to ``"<key> (<slot>)"``. An
+    existing entry that does not come from cellfm is moved to ``uns["cellfm_foreign"]``, with a warning.
+
+    Parameters
+    ----------
+    slot
+        Where the result is: ``"obsm"``, ``"varm"`` and so on.
     """
     with defer_interrupt():
         runs = adata.uns.get(RUN, {})
         if not isinstance(runs, Mapping):
             _set_aside(adata, runs, f"uns[{RUN!r}]")
             runs = {}
-        elif key in runs and not _is_record(runs[key]):
+        elif key in runs and not is_record(runs[key]):
             _set_aside(adata, {key: runs[key]}, f"uns[{RUN!r}][{key!r}]")
+        elif key in runs and runs[key].get("slot", slot) != slot:
+            key = f"{key} ({slot})"
+        number = 1 + max((int(record.get("run", 0)) for record in runs.values() if is_record(record)), default=0)
         kept = {name: _plain(fact) for name, fact in facts.items() if fact is not None}
-        adata.uns[RUN] = dict(runs) | {key: {"cellfm_version": version("cellfm")} | kept}
+        first = {"cellfm_version": version("cellfm"), "run": number, "slot": slot}
+        adata.uns[RUN] = dict(runs) | {key: first | current_call() | kept}
 
 
-def run_record(adata: AnnData, key: str) -> Mapping[str, Any]:
-    """The facts of a run in ``uns["cellfm"][key]``; empty if it holds something that does not come from cellfm."""
+def run_record(adata: AnnData, key: str, slot: str | None = None) -> Mapping[str, Any]:
+    """The facts of the run that wrote a key, of a slot or of any; empty if there is no record of cellfm."""
     runs = adata.uns.get(RUN)
-    record = runs.get(key) if isinstance(runs, Mapping) else None
-    return record if isinstance(record, Mapping) else {}
+    for name in (f"{key} ({slot})", key):
+        record = runs.get(name) if isinstance(runs, Mapping) else None
+        if isinstance(record, Mapping) and (slot is None or record.get("slot", slot) == slot):
+            return record
+    return {}
 
 
-def _is_record(value: object) -> bool:
+def is_record(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether an entry of ``uns["cellfm"]`` is the record of a run."""
     return isinstance(value, Mapping) and "cellfm_version" in value
 
 
 def _is_ours(adata: AnnData, slot: str, key: str) -> bool:
     """Whether a key holds a result of an earlier run: by its record, its name, or because it is a table."""
     of_uns = slot == "uns" and isinstance(adata.uns[key], pd.DataFrame)
-    return of_uns or _is_record(run_record(adata, key)) or key.startswith((RUN, f"X_{RUN}"))
+    return of_uns or is_record(run_record(adata, key, slot)) or key.startswith((RUN, f"X_{RUN}"))
 
 
 def _set_aside(adata: AnnData, value: object, place: str) -> None:

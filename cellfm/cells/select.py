@@ -7,17 +7,27 @@ from cellfm.cells.mudata import without_pulling
 from cellfm.errors import InputError, InputTypeError, MissingKeyError
 
 
-def select(data: AnnData | MuData, modality: str = "rna") -> AnnData:
+def select(data: AnnData | MuData, modality: str = "rna", *, copy: bool = False) -> AnnData:
     """The table to work on: `data` itself, or one modality of a MuData.
+
+    Parameters
+    ----------
+    copy
+        Whether the tool will write to a copy, which backed data do not allow.
 
     Raises
     ------
     MissingKeyError
         The MuData has no such modality.
     InputError
-        Something else was passed, or the table has no cells or no genes.
+        Something else was passed, the table has no cells or no genes, or data that a tool will copy are backed.
     """
     adata = pick_table(data, modality)
+    if copy and (data.isbacked or adata.isbacked):
+        raise InputError(
+            f"copy=True needs data in memory, but they are backed by {adata.filename}: leave copy= out to write the "
+            "results to these data, or pass data.to_memory()."
+        )
     if problem := size_problem(adata):
         raise InputError(problem)
     return adata

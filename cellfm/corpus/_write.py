@@ -13,11 +13,13 @@ from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.lock import locked
 
 
 @shared_docs
+@checked
 def write_shards(
     inputs: Input | Sequence[Input],
     out: str | Path,

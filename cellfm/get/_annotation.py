@@ -8,11 +8,13 @@ from mudata import MuData
 from cellfm.cells.outputs import run_record
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import ANNOTATION
 
 
 @shared_docs
+@checked
 def annotation(data: AnnData | MuData, *, probabilities: bool = False, modality: str = "rna") -> pd.DataFrame:
     """Get the labels from `cf.tl.annotate` or `cf.tl.transfer_labels`, with a row for each cell.
 
@@ -48,7 +50,7 @@ def annotation(data: AnnData | MuData, *, probabilities: bool = False, modality:
         "distance": ANNOTATION.distance,
     }
     missing = [key for key in columns.values() if key not in adata.obs]
-    classes = run_record(adata, ANNOTATION.proba).get(ANNOTATION.classes)
+    classes = run_record(adata, ANNOTATION.proba, "obsm").get(ANNOTATION.classes)
     if missing or ANNOTATION.proba not in adata.obsm or classes is None:
         raise MissingKeyError("These cells have no labels: call cf.tl.annotate or cf.tl.transfer_labels first.")
     table = pd.DataFrame({name: adata.obs[key] for name, key in columns.items()}, index=adata.obs_names)

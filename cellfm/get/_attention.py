@@ -8,11 +8,13 @@ from mudata import MuData
 from cellfm.cells.outputs import run_record
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import ATTENTION
 
 
 @shared_docs
+@checked
 def attention(
     data: AnnData | MuData, *, reader: str | None = None, key: str = ATTENTION.varm, modality: str = "rna"
 ) -> pd.DataFrame:
@@ -48,7 +50,7 @@ def attention(
     adata = select(data, modality)
     scores = key if reader is None else f"{key}_{reader}"
     control = f"{scores}_expression"
-    groups = run_record(adata, key).get(ATTENTION.groups)
+    groups = run_record(adata, key, "varm").get(ATTENTION.groups)
     if scores not in adata.varm or control not in adata.varm or groups is None:
         raise MissingKeyError(
             f"No varm[{scores!r}] with its control; available: {', '.join(map(str, adata.varm)) or 'none'}. Call "

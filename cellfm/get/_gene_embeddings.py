@@ -8,6 +8,7 @@ from mudata import MuData
 
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import GENE_EMBEDDING
@@ -15,6 +16,7 @@ from cellfm.tasks.genes import gene_table
 
 
 @shared_docs
+@checked
 def gene_embeddings(
     data: AnnData | MuData,
     *,

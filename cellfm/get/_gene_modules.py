@@ -5,12 +5,14 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm.cells.select import select
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import MODULES
 from cellfm.tasks.genes import stored_modules
 
 
 @shared_docs
+@checked
 def gene_modules(
     data: AnnData | MuData, *, key: str = MODULES.var, resolution: float | None = None, modality: str = "rna"
 ) -> pd.DataFrame:

@@ -6,15 +6,17 @@ from mudata import MuData
 
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import ATTENTION, CONTRIBUTIONS, MODULES
 
 
 @shared_docs
+@checked
 def enrichment(
     data: AnnData | MuData,
     *,
-    module: int | None = None,
+    module: int | str | None = None,
     alpha: float | None = None,
     key: str = MODULES.enrichment,
     modality: str = "rna",
@@ -54,6 +56,7 @@ def enrichment(
 
 
 @shared_docs
+@checked
 def lncrnas(
     data: AnnData | MuData,
     *,
@@ -96,8 +99,9 @@ def lncrnas(
 
 
 @shared_docs
+@checked
 def attention_partners(
-    data: AnnData | MuData, *, gene: str | None = None, key: str = ATTENTION.perturbed, modality: str = "rna"
+    data: AnnData | MuData, *, gene: str | None = None, key: str = ATTENTION.partners, modality: str = "rna"
 ) -> pd.DataFrame:
     """Get the genes most strongly linked to chosen genes by attention.
 
@@ -123,13 +127,14 @@ def attention_partners(
     Examples
     --------
     >>> cf.tl.attention_partners(adata, model, genes=["CD3E"])
-    >>> set(cf.get.attention_partners(adata, gene="CD3E")["perturbed"])
+    >>> set(cf.get.attention_partners(adata, gene="CD3E")["chosen_gene"])
     {'CD3E'}
     """
-    return _part(data, key, modality, "cf.tl.attention_partners", None, perturbed=gene)
+    return _part(data, key, modality, "cf.tl.attention_partners", None, chosen_gene=gene)
 
 
 @shared_docs
+@checked
 def gene_contributions(
     data: AnnData | MuData, *, group: str | None = None, key: str = CONTRIBUTIONS.uns, modality: str = "rna"
 ) -> pd.DataFrame:
@@ -170,6 +175,7 @@ def _part(
     table = select(data, modality).uns.get(key)
     if not isinstance(table, pd.DataFrame):
         raise MissingKeyError(f"uns[{key!r}] holds no table: call {tool} first.")
+    table = table.rename(columns={"perturbed": "chosen_gene"})  # its name in version 0.1
     for column, value in chosen.items():
         if value is not None:
             present = [str(name) for name in table[column].unique()]

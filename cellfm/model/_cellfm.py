@@ -16,6 +16,7 @@ from cellfm.engines import Backend, Precision, start_engine
 from cellfm.engines.fork import require_threads
 from cellfm.errors import InputError
 from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.arguments import checked
 from cellfm.io.messages import counted
 from cellfm.model._checkpoint import check_model_folder, weights_sha256, write_model
 from cellfm.model._encoder import Encoder
@@ -188,6 +189,7 @@ class CellFM:
         with self._computing():
             self._encoder.prepare(n_tokens)
 
+    @checked
     def encode(
         self,
         batch: TokenBatch,
@@ -211,8 +213,6 @@ class CellFM:
         DeviceMemoryError
             The device has too little memory; the message says which `batch_size` should fit. It is an `InputError`.
         """
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size must be 1 or more, not {batch_size}.")
         with self._computing():
             return Encoded(**self._encoder.run(batch, tuple(outputs), batch_size))
 

@@ -125,7 +125,7 @@ def stored_or_new_embedding(
     """
     if key in adata.obsm:
         stored = np.asarray(adata.obsm[key])
-        reason = _why_not(stored, run_record(adata, key), model, cells, random_state)
+        reason = _why_not(stored, run_record(adata, key, "obsm"), model, cells, random_state)
         if reason is None:
             logger.info("used the embedding in obsm[%r], which comes from this model.", key)
             return stored

@@ -16,6 +16,7 @@ from cellfm.cells.obs import missing_values, require_column
 from cellfm.cells.outputs import run_record
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.pl._figure import finish, fit_tick_labels, label_inches, shorten
@@ -29,6 +30,7 @@ _MIN_FONT = 5.0  # typographic points of the shares in the squares; smaller ones
 
 
 @shared_docs
+@checked
 def annotation(
     data: AnnData | MuData,
     *,
@@ -185,7 +187,7 @@ def _draw_confidence(axis: Axes, adata: AnnData) -> None:
     axis.vlines(median, places - 0.4, places + 0.4, color="black", linewidth=1.5, zorder=3)
     rows = [f"{shorten(name, _MAX_LETTERS)} ({len(part):,})" for name, part in zip(names, parts, strict=True)]
     axis.set_yticks(places, rows)
-    record = run_record(adata, ANNOTATION.proba)
+    record = run_record(adata, ANNOTATION.proba, "obsm")
     if "confidence_threshold" in record:
         axis.axvline(float(record["confidence_threshold"]), color="black", linestyle="--", linewidth=1)
     axis.set_xlim(0, 1.02)

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 
 from cellfm.cells.outputs import run_record
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import ATTENTION
@@ -19,14 +22,16 @@ from cellfm.pl._figure import finish, fit_tick_labels, write_message
 
 
 @shared_docs
+@checked
 def attention(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     key: str = ATTENTION.varm,
     genes: Sequence[str] | None = None,
     n_genes: int = 5,
     relative: bool = True,
     expression: bool = True,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -39,7 +44,7 @@ def attention(
 
     Parameters
     ----------
-    adata
+    data
         Cells x genes, after `cf.tl.attention`.
     key
         The scores in `varm`: ``"cellfm_attention"`` for the attention of the cell token, or
@@ -52,6 +57,7 @@ def attention(
         With several groups, draw the difference from the mean of the groups instead of the score.
     expression
         Also draw the control.
+    {modality}
     {ax}
     {show}
     {save}
@@ -70,6 +76,7 @@ def attention(
     >>> cf.tl.attention(adata, groupby="cell_type", min_cells=10)
     >>> ax = cf.pl.attention(adata, n_genes=3)
     """
+    adata = select(data, modality)
     name, record = _record(adata, key)
     if key not in adata.varm or not record:
         raise MissingKeyError(f"No varm[{key!r}]: call cf.tl.attention(adata) first.")
@@ -141,8 +148,8 @@ def _draw(ax: Axes, shown: dict[str, pd.DataFrame], *, relative: bool) -> None:
 def _record(adata: AnnData, key: str) -> tuple[str, Mapping[str, Any]]:
     """The run that wrote the scores, and its name: ``key`` or what ``key`` begins with."""
     starts = [key[:end] for end in range(len(key), 0, -1) if end == len(key) or key[end] == "_"]
-    name = next((start for start in starts if ATTENTION.groups in run_record(adata, start)), "")
-    return name, run_record(adata, name)
+    name = next((start for start in starts if ATTENTION.groups in run_record(adata, start, "varm")), "")
+    return name, run_record(adata, name, "varm")
 
 
 def _title(key: str, name: str, record: Mapping[str, Any]) -> str:

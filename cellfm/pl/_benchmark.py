@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Circle, Rectangle
 
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.pl._figure import finish
 
@@ -18,6 +19,7 @@ _OF_BIO, _OF_BATCH, _OF_ALL = "#7fbf9b", "#7fa8d1", "#9d94c9"
 
 
 @shared_docs
+@checked
 def benchmark(
     scores: pd.DataFrame,
     *,

@@ -11,12 +11,14 @@ from mudata import MuData
 
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.pl._figure import finish, sized
 
 
 @shared_docs
+@checked
 def cells(
     data: AnnData | MuData,
     *,

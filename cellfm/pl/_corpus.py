@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from cellfm.corpus._corpus import Corpus
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.pl._figure import finish, fit_tick_labels, shorten
@@ -20,6 +21,7 @@ _MAX_LABEL = 30  # letters
 
 
 @shared_docs
+@checked
 def corpus(
     corpus: Corpus | str | Path,
     *,

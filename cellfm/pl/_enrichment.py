@@ -8,8 +8,11 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import MODULES
 from cellfm.pl._figure import finish, fit_tick_labels, write_message
@@ -19,13 +22,15 @@ _DARKEST = 20  # -log10 p; more looks the same
 
 
 @shared_docs
+@checked
 def enrichment(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     key: str = MODULES.enrichment,
     modules: Sequence[str] | None = None,
     n_terms: int = 3,
     alpha: float = 0.05,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -34,7 +39,7 @@ def enrichment(
 
     Parameters
     ----------
-    adata
+    data
         Cells x genes, after `cf.tl.enrich_modules`.
     key
         The table in `uns`, ``"cellfm_enrichment"`` by default.
@@ -44,6 +49,7 @@ def enrichment(
         Number of terms of each module.
     alpha
         Draw only terms with an adjusted p-value up to `alpha`.
+    {modality}
     {ax}
     {show}
     {save}
@@ -64,6 +70,7 @@ def enrichment(
     >>> cf.tl.enrich_modules(adata, gene_sets)
     >>> ax = cf.pl.enrichment(adata, n_terms=2)
     """
+    adata = select(data, modality)
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.enrich_modules(adata, gene_sets) first.")
     table: pd.DataFrame = adata.uns[key]

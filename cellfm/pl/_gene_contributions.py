@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 
 from cellfm.cells.outputs import run_record
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import ATTENTION, CONTRIBUTIONS
@@ -20,13 +23,15 @@ CONTROL = "expression_specificity"
 
 
 @shared_docs
+@checked
 def gene_contributions(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     key: str = CONTRIBUTIONS.uns,
     genes: Sequence[str] | None = None,
     n_genes: int = 5,
     expression: bool = True,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -39,7 +44,7 @@ def gene_contributions(
 
     Parameters
     ----------
-    adata
+    data
         Cells x genes, after `cf.tl.gene_contributions`.
     key
         The table in `uns`, ``"cellfm_contributions"`` by default.
@@ -49,6 +54,7 @@ def gene_contributions(
         Number of genes of each group, if `genes` is not given.
     expression
         Also draw the control, if the groups are compared with other cells.
+    {modality}
     {ax}
     {show}
     {save}
@@ -67,6 +73,7 @@ def gene_contributions(
     >>> cf.tl.gene_contributions(adata, groupby="cell_type")
     >>> ax = cf.pl.gene_contributions(adata, n_genes=3)
     """
+    adata = select(data, modality)
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.gene_contributions(adata, groupby=...) first.")
     table: pd.DataFrame = adata.uns[key]
@@ -122,6 +129,6 @@ def _draw(ax: Axes, shown: dict[str, pd.DataFrame]) -> None:
 
 
 def _title(adata: AnnData, key: str) -> str:
-    record = run_record(adata, key)
+    record = run_record(adata, key, "uns")
     layer = record.get(ATTENTION.attention_layer)
     return "contribution" + ("" if layer is None else f",\nlayer {layer} of {record['model']}")

@@ -8,11 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.pl._figure import finish, write_message
 
 
 @shared_docs
+@checked
 def gene_function(
     scores: pd.DataFrame,
     *,

@@ -8,9 +8,12 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from mudata import MuData
 from scanpy.plotting.palettes import default_20
 
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import MODULES
@@ -21,13 +24,15 @@ _LARGEST = 40  # points of area
 
 
 @shared_docs
+@checked
 def gene_modules(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     key: str = MODULES.var,
     n_modules: int = 20,
     enrichment: str | None = MODULES.enrichment,
     alpha: float = 0.05,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -36,7 +41,7 @@ def gene_modules(
 
     Parameters
     ----------
-    adata
+    data
         Cells x genes, after ``cf.tl.gene_modules(adata, umap=True)``.
     key
         The `key_added` of `cf.tl.gene_modules`, ``"cellfm_module"`` by default; the UMAP is
@@ -48,6 +53,7 @@ def gene_modules(
         in the legend; without it, modules are numbered.
     alpha
         Use only terms with an adjusted p-value up to `alpha`.
+    {modality}
     {ax}
     {show}
     {save}
@@ -67,6 +73,7 @@ def gene_modules(
     >>> cf.tl.gene_modules(adata, resolution=5, umap=True)
     >>> ax = cf.pl.gene_modules(adata, save="modules.png")
     """
+    adata = select(data, modality)
     umap = MODULES.umap if key == MODULES.var else f"{key}s_umap"
     if key not in adata.var or umap not in adata.varm:
         raise MissingKeyError(f"No map of modules {key!r}: call cf.tl.gene_modules(adata, umap=True) first.")

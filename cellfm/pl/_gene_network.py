@@ -8,18 +8,23 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from mudata import MuData
 
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import MODULES
 from cellfm.pl._figure import finish, write_message
 
 
 @shared_docs
+@checked
 def gene_network(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     key: str = MODULES.network,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -28,10 +33,11 @@ def gene_network(
 
     Parameters
     ----------
-    adata
+    data
         Cells x genes, after `cf.tl.gene_network`.
     key
         The table in `uns`, ``"cellfm_gene_network"`` by default.
+    {modality}
     ax
         Axes to draw on, if the table has one embedding.
     {show}
@@ -55,6 +61,7 @@ def gene_network(
     >>> cf.tl.gene_network(adata, ["CD3D", "CD3E", "MS4A1", "CD79A", "LYZ", "CST3"])
     >>> ax = cf.pl.gene_network(adata)
     """
+    adata = select(data, modality)
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.gene_network(adata, genes) first.")
     table: pd.DataFrame = adata.uns[key]

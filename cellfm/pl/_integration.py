@@ -13,12 +13,14 @@ from mudata import MuData
 from cellfm.cells.obs import read_column
 from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import INTEGRATION
 from cellfm.pl._figure import finish, sized
 
 
 @shared_docs
+@checked
 def integration(
     data: AnnData | MuData,
     *,

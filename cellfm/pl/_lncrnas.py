@@ -8,9 +8,12 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.markers import MarkerStyle
+from mudata import MuData
 
 from cellfm.cells.outputs import run_record
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import warn
 from cellfm.keys import ATTENTION
@@ -20,13 +23,15 @@ _LARGEST = 200  # points of area, for a gene that every cell expresses
 
 
 @shared_docs
+@checked
 def lncrnas(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     key: str = ATTENTION.lncrnas,
     n_genes: int = 3,
     alpha: float = 0.05,
     expression: bool = True,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -40,7 +45,7 @@ def lncrnas(
 
     Parameters
     ----------
-    adata
+    data
         Cells x genes, after `cf.tl.rank_lncrnas`.
     key
         The table in `uns`, ``"cellfm_lncrnas"`` by default.
@@ -51,6 +56,7 @@ def lncrnas(
         warning and the title say so.
     expression
         Draw the control as the right half of each dot; otherwise dots show only attention.
+    {modality}
     {ax}
     {show}
     {save}
@@ -75,6 +81,7 @@ def lncrnas(
     >>> cf.tl.rank_lncrnas(adata, groupby="cell_type", n_permutations=50)
     >>> ax = cf.pl.lncrnas(adata, alpha=1)
     """
+    adata = select(data, modality)
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.rank_lncrnas(adata, groupby=...) first.")
     table: pd.DataFrame = adata.uns[key]
@@ -135,6 +142,6 @@ def _draw(ax: Axes, shown: pd.DataFrame, genes: list[str], groups: list[str], ex
 
 
 def _title(adata: AnnData, key: str) -> str:
-    record = run_record(adata, key)
+    record = run_record(adata, key, "uns")
     layer = record.get(ATTENTION.attention_layer)
     return "" if layer is None else f"read by CLS, layer {layer} of {record['model']}"

@@ -6,18 +6,23 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import MODULES
 from cellfm.pl._figure import finish
 
 
 @shared_docs
+@checked
 def module_comparison(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     key: str = MODULES.comparison,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -26,10 +31,11 @@ def module_comparison(
 
     Parameters
     ----------
-    adata
+    data
         Cells x genes, after `cf.tl.compare_modules`.
     key
         The table in `uns`, ``"cellfm_module_comparison"`` by default.
+    {modality}
     {ax}
     {show}
     {save}
@@ -50,6 +56,7 @@ def module_comparison(
     >>> cf.tl.compare_modules(adata, gene_sets, resolutions=[1, 10])
     >>> ax = cf.pl.module_comparison(adata)
     """
+    adata = select(data, modality)
     if key not in adata.uns:
         raise MissingKeyError(f"No uns[{key!r}]: call cf.tl.compare_modules(adata, gene_sets) first.")
     table: pd.DataFrame = adata.uns[key]

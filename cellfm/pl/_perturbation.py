@@ -7,8 +7,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import PERTURBATION
 from cellfm.pl._figure import finish, fit_tick_labels, name_points, point_area
@@ -17,12 +20,14 @@ COLORS = {"control": "grey", "observed": "C0", "predicted": "C1"}
 
 
 @shared_docs
+@checked
 def perturbation(
-    adata: AnnData,
+    data: AnnData | MuData,
     perturbation: str,
     *,
     kind: Literal["bars", "levels", "scatter"] = "bars",
     n_genes: int = 20,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -31,7 +36,7 @@ def perturbation(
 
     Parameters
     ----------
-    adata
+    data
         The result of `cf.tl.perturb`.
     perturbation
         One of its rows.
@@ -40,6 +45,7 @@ def perturbation(
         the change), or all genes as a scatter plot in which the most changed genes are named if there is space.
     n_genes
         Number of genes to name: those with the largest observed change, or predicted change if none was observed.
+    {modality}
     {ax}
     {show}
     {save}
@@ -62,6 +68,7 @@ def perturbation(
     """
     if kind not in ("bars", "levels", "scatter"):
         raise InputError(f"kind must be 'bars', 'levels' or 'scatter', not {kind!r}.")
+    adata = select(data, modality)
     if PERTURBATION.change not in adata.layers:
         raise MissingKeyError(f"No layer {PERTURBATION.change!r}; expected what cf.tl.perturb returns.")
     if perturbation not in adata.obs_names:

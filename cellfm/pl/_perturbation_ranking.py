@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.pl._figure import finish, fit_tick_labels
 
@@ -16,6 +17,7 @@ COLORS = {"measured": "C0", "predicted": "C1"}
 
 
 @shared_docs
+@checked
 def perturbation_ranking(
     ranking: pd.DataFrame,
     *,

@@ -6,19 +6,25 @@ import matplotlib.pyplot as plt
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
+from mudata import MuData
 from scanpy.plotting.palettes import default_20
 
+from cellfm.cells.outputs import run_record
+from cellfm.cells.select import select
 from cellfm.errors import MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import PERTURBATION
 from cellfm.pl._figure import finish, name_points, point_area
 
 
 @shared_docs
+@checked
 def perturbation_screen(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     n_clusters: int = 20,
+    modality: str = "rna",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
@@ -27,10 +33,11 @@ def perturbation_screen(
 
     Parameters
     ----------
-    adata
+    data
         The result of ``cf.tl.screen_perturbations(..., umap=True)``.
     n_clusters
         Number of clusters that get a colour and a name, the largest first; the others are grey.
+    {modality}
     {ax}
     {show}
     {save}
@@ -52,7 +59,8 @@ def perturbation_screen(
     >>> screen = cf.tl.screen_perturbations(predictor, ["CD3D", "CD3E", "LYZ", "CST3"], kind="both")
     >>> ax = cf.pl.perturbation_screen(screen)
     """
-    facts = adata.uns.get("cellfm", {}).get(PERTURBATION.uns, {})
+    adata = select(data, modality)
+    facts = run_record(adata, PERTURBATION.uns, "uns")
     if PERTURBATION.cluster not in adata.obs or "X_umap" not in adata.obsm or "clusters" not in facts:
         raise MissingKeyError("No map of a screen: call cf.tl.screen_perturbations(..., umap=True) first.")
     points = np.asarray(adata.obsm["X_umap"])

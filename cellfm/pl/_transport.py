@@ -9,8 +9,11 @@ import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from mudata import MuData
 
+from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted
 from cellfm.keys import TRANSPORT
@@ -22,12 +25,14 @@ COLUMNS = 4
 
 
 @shared_docs
+@checked
 def transport(
-    adata: AnnData,
+    data: AnnData | MuData,
     *,
     kind: Literal["umap", "density"] = "umap",
     genes: Sequence[str] | None = None,
     n_genes: int = 8,
+    modality: str = "rna",
     show: bool | None = None,
     save: str | Path | None = None,
 ) -> list[Axes]:
@@ -35,7 +40,7 @@ def transport(
 
     Parameters
     ----------
-    adata
+    data
         The result of `cf.tl.compare_transport`.
     kind
         ``"umap"``: a panel for each state, the others in grey (needs ``umap=True`` there). ``"density"``: a histogram
@@ -44,6 +49,7 @@ def transport(
         Genes of ``"density"``; by default those whose mean changes most between before and observed.
     n_genes
         Number of these genes.
+    {modality}
     {show}
     {save}
 
@@ -66,6 +72,7 @@ def transport(
     """
     if kind not in ("umap", "density"):
         raise InputError(f"kind must be 'umap' or 'density', not {kind!r}.")
+    adata = select(data, modality)
     if TRANSPORT.state not in adata.obs:
         raise MissingKeyError(f"No column {TRANSPORT.state!r} in obs; expected what cf.tl.compare_transport returns.")
     states = {name: (adata.obs[TRANSPORT.state] == name).to_numpy() for name in COLORS}

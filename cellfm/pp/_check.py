@@ -10,10 +10,12 @@ from cellfm.cells.report import Report
 from cellfm.cells.select import pick_table
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 
 
 @shared_docs
+@checked
 def check(
     data: AnnData | MuData,
     *,

@@ -11,6 +11,7 @@ from cellfm.cells.select import require_in_memory, select
 from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
@@ -18,6 +19,7 @@ from cellfm.keys import GENES, RUN
 
 
 @shared_docs
+@checked
 def harmonize_genes(
     data: AnnData | MuData,
     *,

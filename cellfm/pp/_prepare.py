@@ -16,6 +16,7 @@ from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.panel import panel_limit
 from cellfm.genes.vocabulary import HasVocabulary, Vocabulary, resolve_vocabulary
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
@@ -25,6 +26,7 @@ _SHARE_KEPT = 0.5
 
 
 @shared_docs
+@checked
 def prepare(
     data: AnnData | MuData,
     *,

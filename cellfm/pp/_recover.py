@@ -25,6 +25,7 @@ from cellfm.cells.recover import (
 from cellfm.cells.select import refresh, require_in_memory, select
 from cellfm.cells.values import describe
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, counted_of, warn
@@ -41,6 +42,7 @@ _CHANCE = 0.01
 
 
 @shared_docs
+@checked
 def recover_counts(
     data: AnnData | MuData,
     *,
@@ -134,6 +136,7 @@ def recover_counts(
             out.adata.obs[COUNTS.recovered] = recovered
         out.record(
             key_added,
+            "layers",
             matrix=matrix.name,
             undone=str(transform),
             n_recovered=int(recovered.sum()),

@@ -14,6 +14,7 @@ from cellfm.cells.outputs import writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import of_reference
@@ -21,7 +22,6 @@ from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._embed import embed_cells, stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
-from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._files import FILES
 from cellfm.tasks.annotation._labelling import Labelling
 from cellfm.tasks.annotation._labels import label_colors, read_labels
@@ -31,6 +31,7 @@ from cellfm.tasks.annotation._vote import find_clusters, vote
 
 
 @shared_docs
+@checked
 def annotate(
     data: AnnData | MuData,
     annotator: Annotator | str | Path | None = None,
@@ -166,12 +167,11 @@ def annotate(
     given = _given(annotator, reference, labels_key)
     if isinstance(given, tuple):
         check_options(method, head)
-    check_thresholds(confidence_threshold, distance_threshold)
     if save_annotator is not None:
         if not isinstance(given, tuple):
             raise InputError(f"save_annotator={str(save_annotator)!r}: there is no reference to fit an annotator to.")
         FILES.check_target(Path(save_annotator), overwrite=overwrite)
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     clusters = read_column(adata, majority_voting, "majority_voting") if isinstance(majority_voting, str) else None
     options = InputOptions(
         layer=layer, values_layer=values_layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes
@@ -213,6 +213,7 @@ def annotate(
         out.write(labelling.results(label, fitted.colors))
         out.record(
             ANNOTATION.proba,
+            "obsm",
             **labelling.facts(),
             method=fitted.method,
             head=fitted.head.kind,

@@ -16,6 +16,7 @@ from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import ATTENTION
@@ -38,6 +39,7 @@ N_TOP = 20
 
 
 @shared_docs
+@checked
 def attention(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -129,7 +131,7 @@ def attention(
     """
     if layer == "raw":
         raise InputError("adata.raw has other genes than varm: call adata.raw.to_adata() first.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{gene}" for gene in readers)])
     names, groups = (["all"], np.zeros(adata.n_obs, int)) if groupby is None else cell_groups(adata, groupby)
     loaded = resolve_model(model)
@@ -157,7 +159,7 @@ def attention(
             out.adata.varm[key] = means
         table = pd.DataFrame(correlations, columns=["reader", "group", "spearman", "n_shared"])
         facts = cells.facts(loaded, random_state) | layer_facts(loaded, network_layer) | {"groupby": groupby}
-        out.record(key_added, **facts | {ATTENTION.groups: np.array(names), ATTENTION.correlation: table})
+        out.record(key_added, "varm", **facts | {ATTENTION.groups: np.array(names), ATTENTION.correlation: table})
     logger.info(
         "read layer %d; added varm[%s] (%d genes, %d groups). Of the %d genes read most, %d to %d are expressed most.",
         network_layer,

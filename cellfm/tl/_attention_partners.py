@@ -19,6 +19,7 @@ from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.vocabulary import Vocabulary
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import ATTENTION
@@ -36,6 +37,7 @@ from cellfm.tasks.genes import (
 
 
 @shared_docs
+@checked
 def attention_partners(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -51,7 +53,7 @@ def attention_partners(
     modality: str = "rna",
     gene_key: str | None = None,
     hgnc: str | Path | bool | None = None,
-    key_added: str = ATTENTION.perturbed,
+    key_added: str = ATTENTION.partners,
     batch_size: int | None = None,
     min_known_genes: int = MIN_KNOWN_GENES,
     random_state: int = 0,
@@ -100,12 +102,12 @@ def attention_partners(
     None, or the copy. Sets:
 
     `uns["cellfm_attention_partners"]`
-        DataFrame, a row for each perturbed gene and partner, the strongest first: ``perturbed``, ``gene``, ``score`` (0
-        to 1), ``n_cells``; the control ``expression_score`` (0 to 1) and ``expression_rank`` (its rank, 1 for the most
-        expressed).
+        DataFrame, a row for each perturbed gene and partner, the strongest first: ``chosen_gene``, ``gene``
+        (the partner), ``score`` (0 to 1), ``n_cells``; the control ``expression_score`` (0 to 1) and
+        ``expression_rank`` (its rank, 1 for the most expressed).
     `uns["cellfm"]["cellfm_attention_partners"]`
         dict: ``attention_layer`` (the layer that was read, counted from 0), ``active_layers``,
-        ``expression_correlation`` (DataFrame by ``perturbed``: ``spearman``, the rank correlation of the two scores
+        ``expression_correlation`` (DataFrame by ``chosen_gene``: ``spearman``, the rank correlation of the two scores
         over all genes, and ``n_shared``, how many of the listed genes are among the same number of most expressed
         genes), model, hashes, seed, version.
 
@@ -126,7 +128,7 @@ def attention_partners(
         raise InputError("groupby= and control= belong together: a column and its value for control cells.")
     if layer == "raw":
         raise InputError("adata.raw has other genes than adata: call adata.raw.to_adata() first.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", uns=key_added)
     chosen = np.arange(adata.n_obs) if groupby is None else _controls(adata, groupby, str(control))
     loaded = resolve_model(model)
@@ -150,7 +152,7 @@ def attention_partners(
         ids = cells.match.ids
         table = pd.DataFrame(
             {
-                "perturbed": gene,
+                "chosen_gene": gene,
                 "gene": adata.var_names,
                 "score": means[ATTENTION_SCORE, 0, ids],
                 "n_cells": number[0, ids],
@@ -168,7 +170,7 @@ def attention_partners(
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.uns[key_added] = pd.concat(tables, ignore_index=True)
         facts = cells.facts(loaded, random_state) | {"groupby": groupby, "control": control, "reads": reads}
-        correlation = pd.DataFrame(correlations, columns=["perturbed", "spearman", "n_shared"])
+        correlation = pd.DataFrame(correlations, columns=["chosen_gene", "spearman", "n_shared"])
         out.record(key_added, **facts, **layer_facts(loaded, network_layer), **{ATTENTION.correlation: correlation})
     logger.info(
         "read layer %d; added uns[%r]: %d perturbed genes, from %d cells.",
@@ -188,7 +190,7 @@ def _controls(adata: AnnData, groupby: str, control: str) -> np.ndarray:
 
 
 def _ids(genes: Sequence[str], vocab: Vocabulary) -> dict[str, int]:
-    names = np.array([genes] if isinstance(genes, str) else list(genes), object)
+    names = np.array(genes, object)
     if not len(names):
         raise InputError("genes= names no gene.")
     ids = np.maximum(vocab.find_symbols(names), vocab.find_ensembl(names))

@@ -13,6 +13,7 @@ from cellfm.cells.matrix import Matrix, read_matrix
 from cellfm.cells.obs import read_complete_column
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import EMBED, INTEGRATION
@@ -26,6 +27,7 @@ MAX_CELLS = 5000
 
 
 @shared_docs
+@checked
 def benchmark(
     data: AnnData | MuData,
     *,
@@ -92,8 +94,6 @@ def benchmark(
     """
     if profile not in ("fast", "full"):
         raise InputError(f"profile must be 'fast' or 'full', not {profile!r}.")
-    if max_cells is not None and max_cells < 1:
-        raise InputError(f"max_cells must be above 0, or None for all cells, not {max_cells!r}.")
     adata = select(data, modality)
     batches = read_complete_column(adata, batch_key, "batch_key")
     labels = read_complete_column(adata, label_key, "label_key")
@@ -128,7 +128,6 @@ def _embeddings(adata: AnnData, names: Sequence[str] | None) -> dict[str, np.nda
                 f"No obsm[{EMBED.obsm!r}] or obsm[{INTEGRATION.obsm!r}]; available: {there}. Call cf.tl.embed or "
                 "cf.tl.integrate first, or pass embeddings=."
             )
-    names = [names] if isinstance(names, str) else list(names)
     found = {}
     for name in names:
         if name not in adata.obsm:

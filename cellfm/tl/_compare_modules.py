@@ -11,6 +11,7 @@ from mudata import MuData
 from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import GENE_EMBEDDING, MODULES
@@ -20,6 +21,7 @@ COEXPRESSION = "co-expression"
 
 
 @shared_docs
+@checked
 def compare_modules(
     data: AnnData | MuData,
     gene_sets: Mapping[str, Iterable[str]] | str | Path,
@@ -100,11 +102,11 @@ def compare_modules(
     >>> adata.uns["cellfm_module_comparison"]
     """
     wanted = [float(value) for value in resolutions]
-    if not wanted or min(wanted) <= 0:
-        raise InputError(f"resolutions must be above 0, not {list(resolutions)}.")
+    if not wanted:
+        raise InputError("resolutions= is empty; pass one or more numbers above 0.")
     if not embedding_keys:
         raise InputError("embedding_keys names no embedding.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", uns=key_added)
     sets = read_gene_sets(gene_sets)
     features_of = partial(

@@ -12,11 +12,12 @@ from cellfm.cells.outputs import record_run
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import TRANSPORT
 from cellfm.tasks.transport._fit import row_of
 from cellfm.tasks.transport._metrics import evaluate
-from cellfm.tasks.transport._model import TransportModel
+from cellfm.tasks.transport._model import TransportModel, resolve_transport
 from cellfm.tasks.transport._read import read_given
 
 STATES = ("before", "predicted", "observed")
@@ -24,8 +25,9 @@ MIN_CELLS = 3
 
 
 @shared_docs
+@checked
 def compare_transport(
-    model: TransportModel,
+    model: TransportModel | str | Path,
     cells: AnnData | MuData,
     *,
     observed: AnnData | MuData,
@@ -42,7 +44,7 @@ def compare_transport(
     Parameters
     ----------
     model
-        The result of `cf.tl.fit_transport`.
+        The result of `cf.tl.fit_transport`, or the folder in which it was saved.
     cells
         Cells of the source condition, as for `cf.tl.transport`.
     observed
@@ -88,6 +90,7 @@ def compare_transport(
     >>> compared = cf.tl.compare_transport(fitted, control, observed=treated)
     >>> compared
     """
+    model = resolve_transport(model)
     tables = [select(table, modality) for table in (cells, observed)]
     if few := [table.n_obs for table in tables if table.n_obs < MIN_CELLS]:
         raise InputError(f"Expected at least {MIN_CELLS} cells of each condition, found {few[0]}.")

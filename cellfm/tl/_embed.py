@@ -15,6 +15,7 @@ from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
@@ -25,6 +26,7 @@ from cellfm.model._embedding_checkpoint import EmbeddingCheckpoint
 
 
 @shared_docs
+@checked
 def embed(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -104,7 +106,7 @@ def embed(
     """
     if empty_cells not in ("nan", "error"):
         raise InputError(f"empty_cells must be 'nan' or 'error', not {empty_cells!r}.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", obsm=key_added)
     loaded = resolve_model(model)
     cells = read_input(
@@ -144,6 +146,7 @@ def write_embedding(
         warn(f"{said} no gene that the model knows: the embedding there is NaN.")
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.obsm[key_added] = embedding
-        out.record(key_added, n_empty_cells=n_empty, **facts, **{EMBED.fingerprints: tie(fingerprints, embedding)})
+        fingerprint = {EMBED.fingerprints: tie(fingerprints, embedding)}
+        out.record(key_added, "obsm", n_empty_cells=n_empty, **facts, **fingerprint)
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return out.returned

@@ -14,6 +14,7 @@ from cellfm.cells.outputs import as_keys, require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
@@ -23,6 +24,7 @@ from cellfm.tasks._gene_embedding import contextual_means, static_embedding
 
 
 @shared_docs
+@checked
 def embed_genes(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -95,7 +97,7 @@ def embed_genes(
         raise InputError(f"kind must be 'static' or 'contextual', not {kind!r}.")
     if layer == "raw":
         raise InputError("adata.raw has other genes than varm: call adata.raw.to_adata() first.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     names, codes = _groups(adata, kind, groupby)
     require_keys(adata, "key_added", varm=[key_added, *(f"{key_added}_{name}" for name in names)])
     loaded = resolve_model(model)
@@ -120,7 +122,7 @@ def embed_genes(
         for key, rows in found.items():
             out.adata.varm[key] = rows
         facts = cells.facts(loaded, random_state) | {"kind": kind, "groupby": groupby}
-        out.record(key_added, **facts, **({GENE_EMBEDDING.groups: np.array(names)} if names else {}))
+        out.record(key_added, "varm", **facts, **({GENE_EMBEDDING.groups: np.array(names)} if names else {}))
     logger.info("added varm[%s] (%d x %d).", ", ".join(map(repr, found)), *found[key_added].shape)
     return out.returned
 

@@ -9,6 +9,7 @@ from mudata import MuData
 from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
@@ -17,6 +18,7 @@ from cellfm.tasks.genes import match_sets, n_tests, over_representation, read_ge
 
 
 @shared_docs
+@checked
 def enrich_modules(
     data: AnnData | MuData,
     gene_sets: Mapping[str, Iterable[str]] | str | Path,
@@ -90,7 +92,7 @@ def enrich_modules(
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha must be between 0 and 1, not {alpha}.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", uns=key_added)
     background, modules = stored_modules(adata, key, resolution)
     sets = read_gene_sets(gene_sets)

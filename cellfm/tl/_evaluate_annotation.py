@@ -14,6 +14,7 @@ from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.genes.text import column_names
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
@@ -29,6 +30,7 @@ LEAVE_ONE_BATCH_OUT = "leave-one-batch-out"
 
 
 @shared_docs
+@checked
 def evaluate_annotation(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -120,7 +122,7 @@ def evaluate_annotation(
     >>> table = cf.tl.evaluate_annotation(adata, labels_key="cell_type", methods=["knn"], n_folds=2)
     >>> table.groupby("method")[["accuracy", "macro_f1"]].mean()
     """
-    names = [methods] if isinstance(methods, str) else list(methods)
+    names = list(methods)
     require_methods(names)
     adata = select(data, modality)
     labels = read_complete_column(adata, labels_key, "labels_key")

@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.tasks.perturbation._baselines import ADDITIVE
 from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import (
@@ -22,6 +23,7 @@ from cellfm.tasks.perturbation._reverse import (
 from cellfm.tasks.perturbation._target import LEAST_GENES
 
 
+@checked
 def evaluate_perturbation_ranking(
     predictor: PerturbationPredictor | str | Path,
     *,
@@ -66,8 +68,6 @@ def evaluate_perturbation_ranking(
     >>> hits.pivot(index="k", columns="predictor", values="correct").head(3)
     """
     require_distance(by)
-    if most < 1:
-        raise InputError(f"most must be 1 or more, not {most}.")
     predictor = resolve_predictor(predictor)
     conditions = candidate_conditions(predictor, candidates)
     targets = [condition for condition in predictor.split.test if condition in set(conditions)]

@@ -12,6 +12,7 @@ from cellfm.cells.obs import read_complete_column
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.progress import progress
 from cellfm.model import CellFM, resolve_model
@@ -23,6 +24,7 @@ from cellfm.tasks.annotation._split import leave_one_out_folds, random_folds, wi
 
 
 @shared_docs
+@checked
 def evaluate_unknowns(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -99,7 +101,7 @@ def evaluate_unknowns(
     >>> table = cf.tl.evaluate_unknowns(adata, labels_key="cell_type", left_out=["Dendritic"], methods=["knn"])
     >>> table[["left_out", "method", "auroc_both"]]
     """
-    names = [methods] if isinstance(methods, str) else list(methods)
+    names = list(methods)
     require_methods(names)
     adata = select(data, modality)
     labels = read_complete_column(adata, labels_key, "labels_key")
@@ -107,7 +109,7 @@ def evaluate_unknowns(
     classes = [str(name) for name in np.unique(labels)]
     if len(classes) < 3:
         raise InputError(f"obs[{labels_key!r}] has two classes; with one left out, two or more must remain.")
-    chosen = classes if left_out is None else [left_out] if isinstance(left_out, str) else list(left_out)
+    chosen = classes if left_out is None else list(left_out)
     if wrong := [name for name in chosen if name not in classes]:
         raise InputError(f"No label {wrong[0]!r} in obs[{labels_key!r}]; available: {', '.join(classes)}.")
     if batch_key is None:

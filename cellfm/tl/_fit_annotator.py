@@ -12,6 +12,7 @@ from cellfm.cells.input_options import InputOptions
 from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._embed import stored_or_new_embedding
@@ -21,6 +22,7 @@ from cellfm.tasks.annotation._train import check_options, train_annotator
 
 
 @shared_docs
+@checked
 def fit_annotator(
     reference: AnnData | MuData,
     model: str | Path | CellFM = "mini",

@@ -18,6 +18,7 @@ from cellfm.errors import InputError
 from cellfm.genes.hgnc import load_synonyms
 from cellfm.genes.match import MIN_KNOWN_GENES, find_genes, require_genes
 from cellfm.genes.text import as_text
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.model import CellFM, resolve_model
 from cellfm.tasks._expression import read_expression
@@ -33,6 +34,7 @@ SPLITS = {"simulation": simulation_split, "single": single_split, "all": whole_s
 
 
 @shared_docs
+@checked
 def fit_perturbation(
     adata: AnnData | MuData,
     model: str | Path | CellFM = "mini",

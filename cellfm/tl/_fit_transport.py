@@ -13,6 +13,7 @@ from cellfm.cells.obs import read_complete_column
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import EMBED
 from cellfm.model import CellFM, resolve_model
@@ -28,6 +29,7 @@ from cellfm.tasks.transport._split import split_cells
 
 
 @shared_docs
+@checked
 def fit_transport(
     adata: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -254,7 +256,7 @@ def _embedding(table: AnnData, model: CellFM, options: InputOptions) -> np.ndarr
 
 def _group(table: AnnData, key: str, group: str) -> np.ndarray:
     values = read_complete_column(table, key, "holdout")
-    found = values == group
+    found = values == str(group)
     if not found.any():
         there = sorted(set(values))
         raise InputError(f"obs[{key!r}] has no {group!r} in these conditions; available: {', '.join(there[:20])}.")

@@ -16,6 +16,7 @@ from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted
@@ -39,12 +40,13 @@ CONTROLS = ("expression", "expression_specificity")
 
 
 @shared_docs
+@checked
 def gene_contributions(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
     *,
     groupby: str | None = None,
-    groups: Sequence[str] | str | None = None,
+    groups: Sequence[str] | None = None,
     reference: str = REST,
     direction: np.ndarray | None = None,
     n_deletions: int = 0,
@@ -148,14 +150,11 @@ def gene_contributions(
     """
     if layer == "raw":
         raise InputError("adata.raw has other genes than adata: call adata.raw.to_adata() first.")
-    if n_deletions < 0 or min_cells < 1:
-        raise InputError("n_deletions must be 0 or more, min_cells 1 or more.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", uns=key_added)
     names, codes = _groups(adata, groupby, direction)
     compared_with = None if reference == REST else reference
-    groups = [name for name in names if name != compared_with] if groups is None else groups
-    chosen = [groups] if isinstance(groups, str) else list(groups)
+    chosen = [name for name in names if name != compared_with] if groups is None else list(groups)
     _check_groups(names, chosen, compared_with, groupby)
     loaded = resolve_model(model)
     network_layer = pick_layer(loaded, attention_layer)

@@ -12,6 +12,7 @@ from mudata import MuData
 
 from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.keys import GENE_EMBEDDING
@@ -22,6 +23,7 @@ Control = Literal["random", "expression", "permuted"]
 
 
 @shared_docs
+@checked
 def gene_function(
     features: AnnData | MuData | pd.DataFrame | CellFM | str | Path,
     labels: Mapping[str, object] | pd.Series | pd.DataFrame | str | Path,
@@ -97,8 +99,6 @@ def gene_function(
     unknown = set(controls) - {"random", "expression", "permuted"}
     if unknown:
         raise InputError(f"Unknown controls: {', '.join(map(repr, unknown))}; expected random, expression, permuted.")
-    if n_folds < 2 or n_repeats < 1:
-        raise InputError("n_folds must be 2 or more, n_repeats 1 or more.")
     on_cells = isinstance(features, AnnData | MuData)
     keys = list(embedding_keys) if on_cells else ["features"]
     tables = {key: features_by_name(features, key, modality) for key in keys}

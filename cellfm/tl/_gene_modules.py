@@ -11,6 +11,7 @@ from mudata import MuData
 from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
@@ -19,6 +20,7 @@ from cellfm.tasks.genes import gene_features, leiden_modules, module_keys, neigh
 
 
 @shared_docs
+@checked
 def gene_modules(
     data: AnnData | MuData,
     *,
@@ -106,13 +108,13 @@ def gene_modules(
     >>> adata.var["cellfm_module"].value_counts().head(3)
     """
     resolutions = [float(value) for value in np.atleast_1d(resolution)]
-    if not resolutions or min(resolutions) <= 0 or not np.isfinite(resolutions).all():
-        raise InputError(f"resolution must be above 0, not {resolution!r}.")
-    if n_neighbors < 1 or min_genes < 1:
-        raise InputError("n_neighbors and min_genes must be 1 or more.")
+    if not resolutions:
+        raise InputError("resolution= is empty; pass one or more numbers above 0.")
+    if min_genes < 1:
+        raise InputError(f"min_genes must be 1 or more, not {min_genes}.")
     if flavor not in ("igraph", "leidenalg"):
         raise InputError(f"flavor must be 'igraph' or 'leidenalg', not {flavor!r}.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", var=key_added)
     at_all, neighbours, umap_key = module_keys(key_added)
     require_keys(adata, "key_added", varm=[at_all, umap_key] if umap else at_all, varp=neighbours)
@@ -143,6 +145,7 @@ def gene_modules(
             out.adata.varm[umap_key][kept] = layout
         out.record(
             key_added,
+            "var",
             **{MODULES.resolutions: np.array(resolutions)},
             source=source,
             n_genes=len(kept),

@@ -10,6 +10,7 @@ from mudata import MuData
 from cellfm.cells.outputs import require_key, require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError, MissingKeyError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
@@ -18,6 +19,7 @@ from cellfm.tasks.genes import strongest
 
 
 @shared_docs
+@checked
 def gene_network(
     data: AnnData | MuData,
     genes: Sequence[str],
@@ -72,7 +74,7 @@ def gene_network(
     >>> cf.tl.gene_network(adata, ["CD3D", "CD3E", "MS4A1", "CD79A", "LYZ", "CST3"])
     >>> adata.uns["cellfm_gene_network"]
     """
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", uns=key_added)
     for key in embedding_keys:
         require_key(key, "embedding_keys")  # they name columns of the table

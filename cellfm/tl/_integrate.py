@@ -16,6 +16,7 @@ from cellfm.cells.select import select
 from cellfm.engines import Backend, require_engine
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.defer_interrupt import defer_interrupt
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
@@ -36,6 +37,7 @@ from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP, umap_of
 
 
 @shared_docs
+@checked
 def integrate(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -169,12 +171,12 @@ def integrate(
     >>> adata.obsm["X_cellfm_integrated"].shape
     (200, 256)
     """
-    counts = {"steps": steps, "lora_rank": lora_rank, "train_batch_size": train_batch_size, "train_genes": train_genes}
-    _check_options(method, **counts if lora_layers is None else counts | {"lora_layers": lora_layers})
+    if method not in ("lora", "full"):
+        raise InputError(f"method must be 'lora' or 'full', not {method!r}.")
     require_engine(backend)
     if save_model is not None:
         check_model_folder(save_model, overwrite=overwrite)
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", obsm=key_added)
     if umap and f"{key_added}_umap" == INTEGRATION.umap_before:
         raise InputError(f"key_added={key_added!r} is the embedding before integration: choose another key.")
@@ -204,11 +206,12 @@ def integrate(
     if save_model is not None:
         found.model.save(save_model, overwrite=overwrite)
     embedding = embed_cells(found.model, cells, batch_size=batch_size, random_state=random_state)
-    n_empty = adata.n_obs - len(usable)
+    _report(found)
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.obsm[key_added] = embedding
         out.record(
             key_added,
+            "obsm",
             **cells.facts(found.model, random_state),
             start_weights_sha256=loaded.weights_hash,
             batch_key=batch_key,
@@ -216,7 +219,7 @@ def integrate(
             steps=steps,
             best_step=found.best_step,
             n_train_cells=len(chosen),
-            n_empty_cells=n_empty,
+            n_empty_cells=adata.n_obs - len(usable),
             **{INTEGRATION.history: found.history},
         )
     if umap:
@@ -224,27 +227,26 @@ def integrate(
             out.adata, loaded, cells, key=EMBED.obsm, batch_size=batch_size, random_state=random_state
         )
         _add_umaps(out.adata, {INTEGRATION.umap_before: before, f"{key_added}_umap": embedding}, random_state)
-    _report(found, n_empty, adata.n_obs)
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return out.returned
 
 
 def _usable(cells: CellInput, batches: np.ndarray, batch_key: str, min_cells: int) -> np.ndarray:
-    """Numbers of the cells that express known genes; refuses too few of them."""
+    """Numbers of the cells that express known genes; refuses too few of them, and warns of the others."""
     known = (cells.match.ids > 0).astype(np.float32)
     usable = np.flatnonzero(np.concatenate([block @ known > 0 for _, block in cells.counts.blocks()]))
     require_batches(batches[usable], batch_key)
     if len(usable) < min_cells:
         raise InputError(f"umap=True needs {min_cells} cells that express known genes; there are {len(usable)}.")
+    if n_empty := len(batches) - len(usable):
+        expressing = counted_of(n_empty, len(batches), "cell", "expresses", "express")
+        warn(f"{expressing} no gene that the model knows: the embedding there is NaN.")
     return usable
 
 
-def _report(found: Integrated, n_empty: int, n_cells: int) -> None:
+def _report(found: Integrated) -> None:
     if not found.best_step:
         warn("No training step improved the score: the embedding is that of the original model.")
-    if n_empty:
-        said = counted_of(n_empty, n_cells, "cell", "expresses", "express")
-        warn(f"{said} no gene that the model knows: the embedding there is NaN.")
     at_start, kept = found.history["separability"].iloc[[0, int(found.history["score"].argmin())]]
     logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
 
@@ -259,14 +261,6 @@ def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: 
     with defer_interrupt():
         for key, picture in pictures.items():
             adata.obsm[key] = picture
-
-
-def _check_options(method: str, **counts: int) -> None:
-    if method not in ("lora", "full"):
-        raise InputError(f"method must be 'lora' or 'full', not {method!r}.")
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} must be a whole number above 0, not {value!r}.")
 
 
 def _rows(cells: CellInput, chosen: np.ndarray) -> sp.csr_matrix:

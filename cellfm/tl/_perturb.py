@@ -8,11 +8,14 @@ import pandas as pd
 from anndata import AnnData
 
 from cellfm.cells.outputs import record_run
+from cellfm.io.arguments import checked
+from cellfm.io.messages import warn
 from cellfm.keys import PERTURBATION
-from cellfm.tasks.perturbation._conditions import name_of
+from cellfm.tasks.perturbation._conditions import Condition, name_of
 from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
 
 
+@checked
 def perturb(
     predictor: PerturbationPredictor | str | Path,
     perturbations: Sequence[str],
@@ -59,6 +62,11 @@ def perturb(
     InputError
         A gene or method that the predictor does not know, or a label that cannot be read.
 
+    Warns
+    -----
+    DataWarning
+        The method predicts the same for different perturbations, because it knows nothing of their genes.
+
     Examples
     --------
     >>> predicted = cf.tl.perturb(predictor, ["CD3D", "CD3D+LYZ"])
@@ -73,6 +81,7 @@ def perturb(
         changes, variances = predictor.changes_and_variances(conditions)
     else:
         changes = predictor.changes(conditions, method)
+    _warn_of_equal(conditions, changes, method)
     n = len(predictor.controls) if cells else 1
     start = predictor.controls if cells else predictor.profiles.control[None]
     change = np.repeat(changes, n, axis=0)
@@ -94,5 +103,19 @@ def perturb(
     adata.layers[PERTURBATION.observed] = np.repeat(observed, n, axis=0).astype(np.float32)
     if with_spread:
         adata.layers[PERTURBATION.spread] = np.repeat(np.sqrt(variances), n, axis=0)
-    record_run(adata, PERTURBATION.uns, **predictor.model, method=method, random_state=predictor.recipe.random_state)
+    seed = predictor.recipe.random_state
+    record_run(adata, PERTURBATION.uns, **predictor.facts(), method=method, random_state=seed)
     return adata
+
+
+def _warn_of_equal(conditions: list[Condition], changes: np.ndarray, method: str) -> None:
+    """Warn of different perturbations with the same prediction: the method knows nothing that tells them apart."""
+    of_change: dict[bytes, list[str]] = {}
+    for condition, change in dict(zip(conditions, changes, strict=True)).items():
+        of_change.setdefault(change.tobytes(), []).append(name_of(condition))
+    for names in of_change.values():
+        if len(names) > 1:
+            warn(
+                f"{method!r} predicts the same for {', '.join(names[:10])}: it learned nothing that tells these "
+                "perturbations apart, such as the effects of their genes. Another method= may."
+            )

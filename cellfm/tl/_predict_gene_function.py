@@ -9,6 +9,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import GENE_EMBEDDING
 from cellfm.model import CellFM
@@ -16,6 +17,7 @@ from cellfm.tasks.genes import LOGISTIC, MLP, features_by_name, fit_and_score, r
 
 
 @shared_docs
+@checked
 def predict_gene_function(
     features: AnnData | MuData | pd.DataFrame | CellFM | str | Path,
     labels: Mapping[str, object] | pd.Series | pd.DataFrame | str | Path,

@@ -17,6 +17,7 @@ from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import warn
@@ -41,6 +42,7 @@ from cellfm.tasks.genes import (
 
 
 @shared_docs
+@checked
 def rank_lncrnas(
     data: AnnData | MuData,
     model: str | Path | CellFM = "mini",
@@ -142,13 +144,11 @@ def rank_lncrnas(
     >>> cf.tl.rank_lncrnas(adata, groupby="cell_type", n_permutations=50)
     >>> adata.uns["cellfm_lncrnas"].groupby("group").head(1)
     """
-    if min_cells < 1 or not 0 <= min_frac <= 1 or n_permutations < 1:
-        raise InputError("min_cells and n_permutations must be 1 or more, min_frac between 0 and 1.")
     if by not in ("attention", "contribution"):
         raise InputError(f"by must be 'attention' or 'contribution', not {by!r}.")
     if layer == "raw":
         raise InputError("adata.raw has other genes than adata: call adata.raw.to_adata() first.")
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", uns=key_added)
     names, groups = cell_groups(adata, groupby)
     loaded = resolve_model(model)

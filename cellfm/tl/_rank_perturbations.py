@@ -9,12 +9,14 @@ import pandas as pd
 from anndata import AnnData
 
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.tasks.perturbation._conditions import name_of
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import candidate_conditions, order_of, require_distance, scores_of
 from cellfm.tasks.perturbation._target import LEAST_GENES, target_change
 
 
+@checked
 def rank_perturbations(
     predictor: PerturbationPredictor | str | Path,
     target: AnnData | pd.Series,
@@ -76,8 +78,6 @@ def rank_perturbations(
     >>> cf.tl.rank_perturbations(predictor, cells, top_k=3)
     """
     require_distance(by)
-    if top_k is not None and top_k < 1:
-        raise InputError(f"top_k must be 1 or more, or None, not {top_k}.")
     predictor = resolve_predictor(predictor)
     method = predictor.method(method)
     conditions = candidate_conditions(predictor, candidates)

@@ -9,6 +9,7 @@ from cellfm.cells.matrix import read_matrix
 from cellfm.cells.outputs import require_keys, writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.progress import progress
@@ -18,6 +19,7 @@ from cellfm.tasks.genes import stored_modules
 
 
 @shared_docs
+@checked
 def score_modules(
     data: AnnData | MuData,
     *,
@@ -80,7 +82,7 @@ def score_modules(
     """
     import scanpy as sc  # slow to import
 
-    adata = select(data, modality)
+    adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", obsm=key_added)
     genes, modules = stored_modules(adata, key, resolution)
     counts = require_counts(read_matrix(adata, layer), adata)
@@ -98,6 +100,6 @@ def score_modules(
             bar.update()
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.obsm[key_added] = scores
-        out.record(key_added, modules=key, matrix=counts.name, n_modules=n, random_state=random_state)
+        out.record(key_added, "obsm", modules=key, matrix=counts.name, n_modules=n, random_state=random_state)
     logger.info("added obsm[%r] (%d x %d).", key_added, *scores.shape)
     return out.returned

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from cellfm.cells.outputs import record_run
 from cellfm.errors import InputError
+from cellfm.io.arguments import checked
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted
 from cellfm.keys import PERTURBATION
@@ -21,6 +22,7 @@ from cellfm.tasks.perturbation._reverse import MIN_SHARE, all_conditions, domina
 from cellfm.tasks.perturbation._target import LEAST_GENES
 
 
+@checked
 def screen_perturbations(
     predictor: PerturbationPredictor | str | Path,
     genes: Sequence[str],
@@ -96,10 +98,6 @@ def screen_perturbations(
     """
     if kind not in ("pairs", "singles", "both"):
         raise InputError(f"kind must be 'pairs', 'singles' or 'both', not {kind!r}.")
-    if not 0 <= min_share <= 1:
-        raise InputError(f"min_share must be from 0 to 1, not {min_share!r}.")
-    if isinstance(genes, str):
-        raise InputError(f"Expected a list of genes, found {genes!r}.")
     predictor = resolve_predictor(predictor)
     predictor.check_genes(set(genes))
     method = predictor.method(method)
@@ -137,7 +135,7 @@ def screen_perturbations(
     record_run(
         adata,
         PERTURBATION.uns,
-        **predictor.model,
+        **predictor.facts(),
         method=method,
         random_state=random_state,
         resolution=resolution,

@@ -11,15 +11,14 @@ from mudata import MuData
 from cellfm.cells.input_options import InputOptions
 from cellfm.cells.outputs import writing
 from cellfm.cells.select import select
-from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted, of_reference, warn
 from cellfm.keys import ANNOTATION, UNKNOWN
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._embed import stored_or_new_embedding
-from cellfm.tasks.annotation._calibrate import check_thresholds
 from cellfm.tasks.annotation._labelling import Labelling
 from cellfm.tasks.annotation._labels import label_colors, read_labels, require_classes
 from cellfm.tasks.annotation._neighbors import N_NEIGHBORS, fit_neighbor_vote
@@ -27,6 +26,7 @@ from cellfm.tasks.annotation._panel import read_query_and_reference
 
 
 @shared_docs
+@checked
 def transfer_labels(
     data: AnnData | MuData,
     reference: AnnData | MuData,
@@ -138,10 +138,7 @@ def transfer_labels(
     >>> cf.tl.transfer_labels(query, reference, labels_key="cell_type")
     >>> query.obs["cellfm_label"].value_counts()
     """
-    if n_neighbors < 1:
-        raise InputError(f"n_neighbors must be 1 or more, not {n_neighbors}.")
-    check_thresholds(confidence_threshold, distance_threshold)
-    adata, known = select(data, modality), select(reference, modality)
+    adata, known = select(data, modality, copy=copy), select(reference, modality)
     with of_reference():
         labels = read_labels(known, labels_key)
     loaded = resolve_model(model)
@@ -173,6 +170,7 @@ def transfer_labels(
         out.write(labelling.results(labelling.labels, label_colors(known, labels_key, list(vote.classes))))
         out.record(
             ANNOTATION.proba,
+            "obsm",
             **labelling.facts(),
             method="nearest neighbors",
             labels_key=labels_key,

@@ -10,16 +10,18 @@ from cellfm.cells.input_options import InputOptions
 from cellfm.cells.outputs import record_run
 from cellfm.cells.select import select
 from cellfm.genes.match import MIN_KNOWN_GENES
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import TRANSPORT
-from cellfm.tasks.transport._model import TransportModel
+from cellfm.tasks.transport._model import TransportModel, resolve_transport
 from cellfm.tasks.transport._read import read_given
 
 
 @shared_docs
+@checked
 def transport(
-    model: TransportModel,
+    model: TransportModel | str | Path,
     cells: AnnData | MuData,
     *,
     layer: str | None = None,
@@ -33,7 +35,7 @@ def transport(
     Parameters
     ----------
     model
-        The result of `cf.tl.fit_transport`.
+        The result of `cf.tl.fit_transport`, or the folder in which it was saved.
     cells
         Cells of the source condition, with the genes of the fit in any order: counts for the ``cellfm`` space, counts
         or log1p of counts per 10,000 for the others. Their cell types may be new to the model.
@@ -75,6 +77,7 @@ def transport(
     >>> predicted.n_obs
     100
     """
+    model = resolve_transport(model)
     table = select(cells, modality)
     n_there = int((table.obs[model.condition_key] == model.target).sum()) if model.condition_key in table.obs else 0
     if n_there:

@@ -96,7 +96,7 @@ def test_keys_of_something_else_are_refused_and_replaced_data_are_said(tiny_adat
     tiny_adata.obsm["X_pca"] = np.ones((tiny_adata.n_obs, 2))
     with pytest.warns(DataWarning, match=r"obsm\['X_pca'\] exists already"):
         require_keys(tiny_adata, "key_added", obsm="X_pca")
-    record_run(tiny_adata, "X_pca", seed=1)
+    record_run(tiny_adata, "X_pca", "obsm", seed=1)
     require_keys(tiny_adata, "key_added", obsm="X_pca")  # what cellfm wrote itself
 
 

@@ -221,7 +221,7 @@ def test_records_add_up_and_can_be_saved(tmp_path: Path):
     adata = AnnData(COUNTS)
     record_run(adata, "one", seed=1, missing=None)
     record_run(adata, "two", name="x")
-    assert adata.uns["cellfm"]["one"].keys() == {"cellfm_version", "seed"}
+    assert adata.uns["cellfm"]["one"].keys() == {"cellfm_version", "run", "slot", "seed"}
     adata.write_h5ad(tmp_path / "cells.h5ad")
     assert ad.read_h5ad(tmp_path / "cells.h5ad").uns["cellfm"]["two"]["name"] == "x"
 

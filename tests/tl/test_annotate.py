@@ -396,7 +396,7 @@ def test_bad_queries_are_refused_before_any_work(query, reference, tiny_model, a
     fit = {"reference": reference, "labels_key": "label", "model": tiny_model}
     for source in ({"annotator": annotator}, fit):
         for wrong in (2.0, -0.1, np.nan, "0.5"):
-            with pytest.raises(InputError, match="confidence_threshold must be a number from 0 to 1, not"):
+            with pytest.raises(InputError, match="confidence_threshold must be a number from 0 to 1,"):
                 cf.tl.annotate(query, **source, confidence_threshold=wrong)
         for wrong in (-1.0, np.nan, "far"):
             with pytest.raises(InputError, match="distance_threshold must be a number of 0 or more"):

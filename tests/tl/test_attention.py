@@ -218,7 +218,7 @@ def test_rank_lncrnas_refuses(with_lncrnas, tiny_model, tmp_path):
         ({"biotypes": "nowhere"}, MissingKeyError, "neither a column of var nor a file. Columns: kind"),
         ({"biotypes": tmp_path / "odd.csv"}, InputError, "has the columns a, b; expected one of symbol"),
         ({"biotypes": "kind", "by": "rank"}, InputError, "by must be 'attention' or 'contribution', not 'rank'"),
-        ({"biotypes": "kind", "min_frac": 2}, InputError, "min_frac between 0 and 1"),
+        ({"biotypes": "kind", "min_frac": 2}, InputError, "min_frac must be a number from 0 to 1, not 2"),
         ({"biotypes": "kind", "layer": "raw"}, InputError, r"call adata\.raw\.to_adata\(\) first"),
     ):
         with pytest.raises(error, match=message):
@@ -233,14 +233,14 @@ def test_attention_partners_come_from_control_cells(tiny_adata, tiny_model):
         without, tiny_model, genes=["GENE9", "ENSG00000000003"], groupby="label", control="A", n_genes=7
     )
     table = without.uns["cellfm_attention_partners"]
-    assert table["perturbed"].value_counts().to_dict() == {"GENE9": 7, "ENSG00000000003": 7}
-    assert not (table["gene"] == "GENE3").where(table["perturbed"] == "ENSG00000000003", False).any()
-    assert (table.groupby("perturbed")["score"].diff().dropna() <= 0).all()
+    assert table["chosen_gene"].value_counts().to_dict() == {"GENE9": 7, "ENSG00000000003": 7}
+    assert not (table["gene"] == "GENE3").where(table["chosen_gene"] == "ENSG00000000003", False).any()
+    assert (table.groupby("chosen_gene")["score"].diff().dropna() <= 0).all()
     correlation = without.uns["cellfm"]["cellfm_attention_partners"]["expression_correlation"]
-    assert list(correlation["perturbed"]) == ["GENE9", "ENSG00000000003"]
+    assert list(correlation["chosen_gene"]) == ["GENE9", "ENSG00000000003"]
     assert (
         correlation["n_shared"].tolist()
-        == (table["expression_rank"] <= 7).groupby(table["perturbed"], sort=False).sum().tolist()
+        == (table["expression_rank"] <= 7).groupby(table["chosen_gene"], sort=False).sum().tolist()
     )
     controls = without[without.obs["label"] == "A"].copy()
     cf.tl.attention_partners(controls, tiny_model, genes=["GENE9", "ENSG00000000003"], n_genes=7)

@@ -104,7 +104,7 @@ def test_what_cannot_be_judged_is_refused(tiny_adata, tiny_model):
     tiny_adata.obsm["bad"][[3, 5]] = np.nan
     with pytest.raises(InputError, match=r"obsm\['bad'\] is not finite for 2 of 40 cells"):
         cf.tl.benchmark(tiny_adata, **KEYS, embeddings=["bad"])
-    with pytest.raises(InputError, match="max_cells must be above 0, or None for all cells, not 0"):
+    with pytest.raises(InputError, match="max_cells must be a whole number of 1 or more, or None, not 0"):
         cf.tl.benchmark(tiny_adata, **KEYS, max_cells=0)
     tiny_adata.obsm["cube"] = np.zeros((40, 2, 2))
     with pytest.raises(InputError, match=r"obsm\['cube'\] must be a table of numbers, cells x dimensions"):

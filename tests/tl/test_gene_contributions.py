@@ -139,7 +139,7 @@ def test_what_is_written_can_be_stored_and_drawn(tiny_adata, tiny_model, tmp_pat
         ({"direction": np.ones(16), "groups": ["A"]}, InputError, "Without groupby= there are no groups"),
         ({"direction": np.ones(3)}, InputError, r"must be 16 finite numbers, not all 0; its shape is \(3,\)"),
         ({"direction": np.zeros(16)}, InputError, "not all 0"),
-        ({"groupby": "label", "n_deletions": -1}, InputError, "n_deletions must be 0 or more"),
+        ({"groupby": "label", "n_deletions": -1}, InputError, "n_deletions must be a whole number of 0 or more"),
         ({"groupby": "label", "deleted_genes": ["NOPE"]}, MissingKeyError, "'NOPE' of deleted_genes= is not in var"),
         ({"groupby": "label", "deleted_genes": ["UNKNOWN1"]}, InputError, "does not know the gene 'UNKNOWN1'"),
         ({"groupby": "label", "layer": "raw"}, InputError, "to_adata"),

@@ -117,10 +117,10 @@ def test_network_keeps_the_strongest_relations(planted):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"resolution": 0}, InputError, "resolution must be above 0"),
-        ({"resolution": []}, InputError, "resolution must be above 0"),
+        ({"resolution": 0}, InputError, "resolution must be a number above 0"),
+        ({"resolution": []}, InputError, "resolution= is empty"),
         ({"source": "magic"}, InputError, "source must be"),
-        ({"n_neighbors": 0}, InputError, "n_neighbors and min_genes must be 1 or more"),
+        ({"n_neighbors": 0}, InputError, "n_neighbors must be a whole number of 1 or more"),
         ({"min_cells": 1000}, InputError, "0 of 300 genes are left to compare; at least 50"),
         ({"genes": ["GENE1", "NOPE"]}, MissingKeyError, "1 gene is not in var_names: NOPE"),
         ({"genes": "hvg"}, MissingKeyError, "No boolean column 'hvg' in var"),
@@ -145,7 +145,7 @@ def test_what_was_not_done_before_is_said(planted):
         cf.tl.gene_network(planted, ["GENE1", "NOPE"])
     with pytest.raises(MissingKeyError, match=r"No varm\['other'\]; available: cellfm"):
         cf.tl.gene_network(planted, ["GENE1", "GENE2"], embedding_keys=["other"])
-    with pytest.raises(InputError, match=r"resolutions must be above 0, not \[0\]"):
+    with pytest.raises(InputError, match=r"resolutions must be a number above 0, not 0"):
         cf.tl.compare_modules(planted, SETS, resolutions=[0])
     with pytest.raises(InputError, match="embedding_keys names no embedding"):
         cf.tl.compare_modules(planted, SETS, embedding_keys=[])

@@ -124,16 +124,24 @@ def test_a_copy_of_one_modality_with_an_empty_cell(tiny_adata, model):
     assert result["rna"].uns["cellfm"]["X_new"]["n_empty_cells"] == 1
 
 
+def test_a_warning_comes_before_the_work(tiny_adata, model, monkeypatch):
+    emptied(tiny_adata, 3)
+    monkeypatch.setattr("cellfm.tl._integrate.integrate_cells", lambda *_: pytest.fail("trained before it warned"))
+    with pytest.raises(DataWarning, match="1 of 40 cells expresses no gene"):
+        cf.tl.integrate(tiny_adata, model, **QUICK)
+    assert not tiny_adata.obsm
+
+
 @pytest.mark.usefixtures("no_work")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"method": "some"}, "method must be 'lora' or 'full', not 'some'"),
-        ({"steps": 0}, "steps must be a whole number above 0, not 0"),
-        ({"adversary": -1.0}, "weights must be 0 or more"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more, not 0"),
+        ({"adversary": -1.0}, "adversary must be a number of 0 or more"),
         ({"adversary": 0.0, "structure": 0.0, "masked": 0.0, "discrepancy": 0.0}, "one of them above 0"),
-        ({"mask_ratio": 1.5}, "mask_ratio must be above 0 and at most 1"),
-        ({"zero_fraction": -1.0}, "zero_fraction must be 0 or more, not -1.0"),
+        ({"mask_ratio": 1.5}, "mask_ratio must be a number from 0 to 1"),
+        ({"zero_fraction": -1.0}, "zero_fraction must be a number of 0 or more, not -1"),
         ({"zero_fraction": 1.0}, "needs a model that was trained with zero modelling"),
         ({"layer": "lognorm"}, "No counts found"),
     ],

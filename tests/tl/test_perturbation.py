@@ -81,6 +81,7 @@ def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredicto
     assert not set(split.train) & set(split.test)
 
 
+@pytest.mark.filterwarnings("ignore:'additive' predicts the same:cellfm.errors.DataWarning")
 def test_profiles_are_control_and_change(predictor: PerturbationPredictor, adata: AnnData):
     found = cf.tl.perturb(predictor, ["GENE1", "GENE2+GENE1", "GENE200", "ctrl"])
     assert found.shape == (4, N_GENES)
@@ -95,7 +96,7 @@ def test_profiles_are_control_and_change(predictor: PerturbationPredictor, adata
     np.testing.assert_allclose(observed[1], predictor.profiles.changes((("GENE1", "GENE2"),))[0], atol=1e-6)
     assert np.isnan(observed[2]).all()
     assert not observed[3].any()
-    assert found.uns["cellfm"]["perturbation"]["name"] == "tiny"
+    assert found.uns["cellfm"]["perturbation"]["model"] == "tiny"
     assert found.uns["cellfm"]["perturbation"]["method"] == predictor.chosen
     np.testing.assert_array_equal(predictor.predict(["GENE1"]).to_numpy(), found.X[:1])
     by_network = cf.tl.perturb(predictor, ["GENE1"], method="network")
@@ -123,7 +124,8 @@ def test_each_method_predicts_and_the_chosen_one_by_default(predictor: Perturbat
         np.testing.assert_allclose(scores["mse"], error, rtol=1e-3)
     assert predictor.evaluation.query("chosen")["predictor"].unique().tolist() == [predictor.chosen]
     assert predictor.choice.query("chosen")["predictor"].tolist() == [predictor.chosen]
-    assert f"chosen={predictor.chosen!r}" in repr(predictor)
+    assert f"predicts 60 genes, by {predictor.chosen!r} unless asked" in repr(predictor)
+    assert "61 genes can be perturbed; gene embeddings of 'tiny'" in repr(predictor)
     with pytest.raises(InputError, match="method must be one of 'network', .*'additive'.*, not 'magic'"):
         cf.tl.perturb(predictor, ["GENE1"], method="magic")
 
@@ -179,6 +181,7 @@ def test_cells_are_controls_moved_by_the_change(predictor: PerturbationPredictor
     np.testing.assert_allclose(own.X - own.layers["cellfm_change"], predictor.controls, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:'additive' predicts the same:cellfm.errors.DataWarning")
 def test_what_is_saved_is_loaded(predictor: PerturbationPredictor, tiny_model: CellFM, tmp_path):
     predictor.save(tmp_path / "predictor")
     loaded = PerturbationPredictor.load(tmp_path / "predictor", tiny_model)
@@ -311,14 +314,21 @@ def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
         cf.tl.fit_perturbation(adata, tiny_model, perturbation="random", **SMALL)
     with pytest.raises(InputError, match="start must be 'additive', 'mean' or 'none', not 'zero'"):
         cf.tl.fit_perturbation(adata, tiny_model, start="zero", **SMALL)
-    with pytest.raises(InputError, match="learning_rate must be above 0, not 0"):
+    with pytest.raises(InputError, match="learning_rate must be a number above 0, not 0"):
         cf.tl.fit_perturbation(adata, tiny_model, learning_rate=0, **SMALL)
     with pytest.raises(InputError, match="n_epochs"):
         cf.tl.fit_perturbation(adata, tiny_model, **(SMALL | {"n_epochs": 0}))
     with pytest.raises(InputError, match="does not know NOSUCH"):
         cf.tl.perturb(predictor, ["GENE1+NOSUCH"])
-    with pytest.raises(InputError, match="list of perturbations"):
-        cf.tl.perturb(predictor, "GENE1")
+    with pytest.raises(InputError, match="found an empty list"):
+        cf.tl.perturb(predictor, [])
+    assert list(cf.tl.perturb(predictor, "GENE1").obs_names) == ["GENE1"]
+
+
+def test_equal_predictions_of_genes_that_were_never_perturbed_are_named(predictor: PerturbationPredictor):
+    with pytest.warns(DataWarning, match="'additive' predicts the same for GENE20, GENE30: it learned nothing"):
+        found = cf.tl.perturb(predictor, ["GENE20", "GENE30", "ctrl"], method="additive")
+    np.testing.assert_array_equal(found.X[0], found.X[1])
 
 
 def test_a_measured_condition_is_found_first_by_its_own_profile(predictor: PerturbationPredictor, adata: AnnData):
@@ -376,7 +386,7 @@ def test_targets_that_say_too_little_are_refused(predictor: PerturbationPredicto
         cf.tl.rank_perturbations(predictor, target, control=unlike)
     with pytest.raises(InputError, match="values that are not finite"):
         cf.tl.rank_perturbations(predictor, target.where(target.index != "GENE3"))
-    with pytest.raises(InputError, match="top_k must be 1 or more, or None, not 0"):
+    with pytest.raises(InputError, match="top_k must be a whole number of 1 or more, or None, not 0"):
         cf.tl.rank_perturbations(predictor, target, top_k=0)
     with pytest.raises(InputError, match="found ndarray"):
         cf.tl.rank_perturbations(predictor, target.to_numpy())
@@ -396,7 +406,7 @@ def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predict
     assert chance.loc[9, "correct"] == pytest.approx(9 / 36)
     assert (table["n_targets"] == len(predictor.split.test)).all()
     seen = "+".join(predictor.split.train[0])
-    with pytest.raises(InputError, match="most must be 1 or more, not 0"):
+    with pytest.raises(InputError, match="most must be a whole number of 1 or more, not 0"):
         cf.tl.evaluate_perturbation_ranking(predictor, most=0)
     with pytest.raises(InputError, match="genes are left to compare; .* Name fewer candidates"):
         cf.tl.evaluate_perturbation_ranking(
@@ -425,12 +435,12 @@ def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPred
     none.write_h5ad(tmp_path / "none.h5ad")
     with pytest.raises(InputError, match="'mean change' predicts the same change for all 15 perturbations"):
         cf.tl.screen_perturbations(predictor, PERTURBED[:6], method="mean change")
-    with pytest.raises(InputError, match="min_share must be from 0 to 1"):
+    with pytest.raises(InputError, match="min_share must be a number from 0 to 1, not 2"):
         cf.tl.screen_perturbations(predictor, PERTURBED[:6], min_share=2)
     assert np.isfinite(screen.obsm["X_umap"]).all()
     both = cf.tl.screen_perturbations(predictor, PERTURBED[:3], kind="both", umap=False)
     assert both.obs_names.tolist() == [*PERTURBED[:3], "GENE0+GENE1", "GENE0+GENE2", "GENE1+GENE2"]
-    with pytest.raises(InputError, match="Expected a list of genes, found 'GENE1'"):
+    with pytest.raises(InputError, match="1 gene gives 0 perturbations"):
         cf.tl.screen_perturbations(predictor, "GENE1")
     with pytest.raises(InputError, match="5 measured genes are not perturbed; .* are needed"):
         cf.tl.screen_perturbations(predictor, [f"GENE{i}" for i in range(55)], kind="singles")

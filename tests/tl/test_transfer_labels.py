@@ -146,9 +146,9 @@ def test_bad_input_is_refused_before_any_work(parts, tiny_model, monkeypatch):
     refused(InputError, "only one class", labels="A")
     refused(InputError, "single cell: 'rare'", labels=["rare"] + ["A", "B"] * 14 + ["A"])
     refused(InputError, "which cellfm gives to rejected cells", labels=["Unknown", "A"] * 15)
-    refused(InputError, "confidence_threshold must be a number from 0 to 1, not 1.5", confidence_threshold=1.5)
+    refused(InputError, "confidence_threshold must be a number from 0 to 1, or None, not 1.5", confidence_threshold=1.5)
     refused(InputError, "distance_threshold must be a number of 0 or more", distance_threshold=-1)
-    with pytest.raises(InputError, match="n_neighbors must be 1 or more, not 0"):
+    with pytest.raises(InputError, match="n_neighbors must be a whole number of 1 or more, not 0"):
         cf.tl.transfer_labels(query, reference, labels_key="label", model=tiny_model, n_neighbors=0)
     halves = query[:, :150].copy(), reference[:, 150:300].copy()
     with pytest.raises(InputError, match="share only 0 genes"):

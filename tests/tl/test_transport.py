@@ -17,7 +17,7 @@ from mudata import MuData
 from sklearn.decomposition import PCA
 
 import cellfm as cf
-from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
+from cellfm.errors import CheckpointError, DataWarning, InputError, InputTypeError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.transport import _scgen
 from cellfm.tasks.transport._maps import Map
@@ -161,6 +161,21 @@ def test_a_model_without_cellfm_needs_none(fitted, tmp_path):
     again = TransportModel.load(tmp_path / "model")
     assert again.model is None
     assert again.holdout == ("cell_type", "B cells")
+    assert "'ctrl' to 'stim' of obs['condition']" in repr(again)
+    assert "method 'mean_shift' in the space 'pca'" in repr(again)
+
+
+def test_a_folder_stands_for_the_model_in_it(fitted, cells, tmp_path):
+    fitted.save(tmp_path / "model")
+    own = control(cells)
+    np.testing.assert_allclose(cf.tl.transport(tmp_path / "model", own).X, cf.tl.transport(fitted, own).X, atol=1e-5)
+    compared = cf.tl.compare_transport(str(tmp_path / "model"), own, observed=treated(cells))
+    assert compared.n_obs == 2 * own.n_obs + treated(cells).n_obs
+    for tool, more in ((cf.tl.transport, {}), (cf.tl.compare_transport, {"observed": own})):
+        with pytest.raises(InputError, match="is not a transport model"):
+            tool(tmp_path / "missing", own, **more)
+        with pytest.raises(InputTypeError, match=r"Expected the result of cf\.tl\.fit_transport or the folder"):
+            tool(3, own, **more)
 
 
 def test_another_model_and_damaged_files_are_refused(of_cellfm, tiny_model, tmp_path):
@@ -230,7 +245,7 @@ def test_treated_cells_are_noticed(cells, fitted):
         ({"test_fraction": 0.1}, "16 cells of 'ctrl' are left for test, and 20 are needed"),
         ({"holdout": "B cells"}, "holdout must be a column and a group"),
         ({"holdout": ("cell_type", "NK cells")}, "has no 'NK cells' in these conditions; available: B cells, T cells"),
-        ({"n_components": 0}, "n_components must be 1 or more"),
+        ({"n_components": 0}, "n_components must be a whole number of 1 or more"),
         ({"method": "latent_shift"}, "'latent_shift' balances its shift over groups of cells: pass groupby="),
         ({"groupby": "cell_type"}, "groupby= is for 'latent_shift' and 'scgen'; method='mean_shift' reads no groups"),
         ({"method": "scgen"}, "is scGen in its own latent space, and space='pca' is another"),

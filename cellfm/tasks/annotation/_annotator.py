@@ -12,7 +12,7 @@ from cellfm.cells.input_options import InputOptions
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
-from cellfm.io.messages import warn
+from cellfm.io.messages import counted, warn
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._calibrate import calibrated, check_thresholds
 from cellfm.tasks.annotation._head import Head, MLPHead
@@ -21,6 +21,8 @@ from cellfm.tasks.annotation._reject import Reference
 
 FEW_SHARED = 0.8
 """Share of the reference's genes in the query below which the user is warned."""
+
+_SHOWN = 8  # classes in the repr
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,16 @@ class Annotator:
     """Seed of the sample of genes that is drawn from cells with more genes than the model takes."""
     colors: tuple[str, ...] = field(default=(), repr=False)
     """Colours of the classes, if there are any."""
+
+    def __repr__(self) -> str:
+        return (
+            f"Annotator: {counted(len(self.classes), 'class')}, fitted to {counted(self.n_cells, 'cell')} and "
+            f"{counted(len(self.gene_ids), 'gene')}\n"
+            f"  head {self.head.kind!r} on the model {self.model.name!r} (method {self.method!r})\n"
+            f"  Unknown: confidence below {self.confidence_threshold:.2f} or distance above "
+            f"{self.distance_threshold:.2f}\n"
+            f"  classes: {', '.join(self.classes[:_SHOWN])}{', ...' if len(self.classes) > _SHOWN else ''}"
+        )
 
     def predict(
         self,

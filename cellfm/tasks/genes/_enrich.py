@@ -31,7 +31,8 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
         An Enrichr library was named and cannot be fetched.
     """
     if isinstance(gene_sets, Mapping):
-        sets = {str(name): list(dict.fromkeys(map(str, genes))) for name, genes in gene_sets.items()}
+        listed = {name: [genes] if isinstance(genes, str) else genes for name, genes in gene_sets.items()}
+        sets = {str(name): list(dict.fromkeys(map(str, genes))) for name, genes in listed.items()}
     elif str(gene_sets).endswith(".gmt") or Path(gene_sets).expanduser().is_file():
         sets = _read_gmt(Path(gene_sets).expanduser())
     else:

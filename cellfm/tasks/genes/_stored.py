@@ -28,7 +28,7 @@ def stored_modules(adata: AnnData, key: str, resolution: float | None = None) ->
         raise MissingKeyError(f"No modules {key!r}: call cf.tl.gene_modules(adata) first.")
     column = 0
     if resolution is not None:
-        resolutions = np.asarray(run_record(adata, key).get(MODULES.resolutions, []))
+        resolutions = np.asarray(run_record(adata, key, "var").get(MODULES.resolutions, []))
         if len(resolutions) != adata.varm[at_all].shape[1]:
             raise MissingKeyError(
                 f"uns['cellfm'][{key!r}] does not say at which resolutions the modules were found: call "

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cellfm.errors import InputError, InputTypeError
+from cellfm.io.messages import counted
 from cellfm.model import CellFM
 from cellfm.tasks.perturbation._baselines import additive, baseline, start_changes, vectors_by_name
 from cellfm.tasks.perturbation._conditions import Condition, name_of, parse_all
@@ -69,6 +70,16 @@ class PerturbationPredictor:
     """Vectors of genes for the bilinear baselines: of `symbols` from the expression of the training cells, and of
     `perturbable` from CellFM."""
 
+    def __repr__(self) -> str:
+        parts = {"training": self.split.train, "validation": self.split.validation, "test": self.split.test}
+        conditions = ", ".join(f"{len(part)} {name}" for name, part in parts.items())
+        return (
+            f"PerturbationPredictor: predicts {counted(len(self.genes), 'gene')}, by {self.chosen!r} unless asked\n"
+            f"  conditions: {conditions}\n"
+            f"  {counted(len(self.perturbable), 'gene')} can be perturbed; gene embeddings of {self.model['name']!r}\n"
+            f"  methods: {', '.join(map(repr, self.methods))}"
+        )
+
     @cached_property
     def places(self) -> dict[str, int]:
         """Position of each perturbable gene."""
@@ -84,6 +95,10 @@ class PerturbationPredictor:
         """The state without compiled functions."""
         return {name: value for name, value in self.__dict__.items() if name != "_forward"}
 
+    def facts(self) -> dict[str, str]:
+        """The facts for the record of a run."""
+        return {("model" if name == "name" else name): fact for name, fact in self.model.items()}
+
     def conditions(self, perturbations: Sequence[str]) -> list[Condition]:
         """Conditions of labels such as ``"A"`` and ``"A+B"``.
 
@@ -92,8 +107,9 @@ class PerturbationPredictor:
         InputError
             There are no labels, a label cannot be read, or a gene is unknown.
         """
-        if isinstance(perturbations, str) or not len(perturbations):
-            raise InputError(f"Expected a list of perturbations such as ['A', 'A+B'], found {perturbations!r}.")
+        perturbations = [perturbations] if isinstance(perturbations, str) else list(perturbations)
+        if not perturbations:
+            raise InputError("Expected perturbations such as ['A', 'A+B'], found an empty list.")
         found = parse_all(perturbations, known=self.places)
         self.check_genes({gene for condition in found for gene in condition})
         return found

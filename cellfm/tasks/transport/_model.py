@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cellfm.errors import InputTypeError
+from cellfm.io.messages import counted
 from cellfm.model import CellFM
 from cellfm.tasks.transport._maps import Map
 from cellfm.tasks.transport._recipe import Recipe
@@ -53,6 +55,15 @@ class TransportModel:
     """A row for the method and each baseline: similarity of predicted and observed test cells."""
     model: CellFM | None = field(default=None, repr=False)
     """The model that embeds cells, in the ``cellfm`` space."""
+
+    def __repr__(self) -> str:
+        by = "" if self.model is None else f" of {self.model.name!r}"
+        tested = "a random part of the cells" if self.holdout is None else " ".join(map(repr, self.holdout))
+        return (
+            f"TransportModel: {self.source!r} to {self.target!r} of obs[{self.condition_key!r}]\n"
+            f"  method {self.method!r} in the space {self.space.kind!r}{by}, {counted(len(self.genes), 'gene')}\n"
+            f"  tested on {tested}"
+        )
 
     @property
     def method(self) -> str:
@@ -122,6 +133,23 @@ def carry(space: Space, by: Map, x: np.ndarray, values: np.ndarray, recipe: Reci
     whole = space.decode(after)
     predicted = whole if recipe.decode == "whole" else values + whole - space.decode(before)
     return Moved(before, after, np.maximum(predicted, 0).astype(np.float32))
+
+
+def resolve_transport(given: TransportModel | str | Path) -> TransportModel:
+    """The model, or one loaded from a folder.
+
+    Raises
+    ------
+    InputTypeError
+        It is neither.
+    """
+    if isinstance(given, TransportModel):
+        return given
+    if isinstance(given, str | Path):
+        return TransportModel.load(given)
+    raise InputTypeError(
+        f"Expected the result of cf.tl.fit_transport or the folder in which it was saved, not {type(given).__name__}."
+    )
 
 
 def model_facts(model: CellFM) -> dict[str, str]:
