@@ -1,6 +1,7 @@
 """The command ``cellfm annotate``: a file of cells, and the same file with labels."""
 
 import argparse
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,20 @@ from cellfm.cli._configuration import add_backend
 from cellfm.cli._files import FILES_OF_CELLS
 from cellfm.cli._genes import add_gene_options, gene_options
 from cellfm.errors import InputError
+
+_OF_FIT = (
+    "labels-key",
+    "model",
+    "method",
+    "head",
+    "reference-layer",
+    "reference-genome",
+    "reference-gene-key",
+    "all-genes",
+    "save-annotator",
+    "overwrite",
+)
+"""Options that are only used to fit an annotator."""
 
 
 def add_annotate_command(commands: Any) -> None:
@@ -18,9 +33,9 @@ def add_annotate_command(commands: Any) -> None:
     source.add_argument("--reference", type=Path, metavar="REF", help="file of cells with labels, to learn from")
     source.add_argument("--annotator", type=Path, metavar="FOLDER", help="saved annotator")
     annotate.add_argument("--labels-key", metavar="COLUMN", help="column of obs of the reference with the labels")
-    annotate.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
-    annotate.add_argument("--method", choices=("frozen", "lora", "full"), default="frozen", help="what is trained")
-    annotate.add_argument("--head", choices=("mlp", "query"), default="mlp", help="on CLS (default) or on all genes")
+    annotate.add_argument("--model", help="mini (default), 80M, 800M or a model folder")
+    annotate.add_argument("--method", choices=("frozen", "lora", "full"), help="what is trained (frozen)")
+    annotate.add_argument("--head", choices=("mlp", "query"), help="on CLS (default) or on all genes")
     annotate.add_argument("--layer", help="layer of the query with the counts; raw means .raw; by default X")
     annotate.add_argument("--reference-layer", metavar="LAYER", help="the same for the reference")
     annotate.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
@@ -34,9 +49,20 @@ def add_annotate_command(commands: Any) -> None:
     annotate.add_argument("--majority-voting", nargs="?", const=True, default=False, metavar="COLUMN", help=clusters)
     annotate.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once")
     annotate.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
-    annotate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the fit (0)")
+    annotate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="seed of everything (0)")
+    annotate.add_argument("--seed", type=int, dest="random_state", default=SUPPRESS, help=SUPPRESS)  # its old name
     add_backend(annotate)
     annotate.set_defaults(run=_annotate)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options of a fit beside ``--annotator``, which is fitted already."""
+    given = [name for name in _OF_FIT if getattr(args, name.replace("-", "_"))]
+    if args.annotator and given:
+        raise InputError(
+            f"--annotator {args.annotator} is fitted already, and --{given[0]} is for fitting one to a --reference: "
+            "leave out one of the two."
+        )
 
 
 def _annotate(args: argparse.Namespace) -> int:
@@ -46,6 +72,7 @@ def _annotate(args: argparse.Namespace) -> int:
     from cellfm.keys import ANNOTATION
     from cellfm.tl import annotate
 
+    _check_options(args)
     check_writable(args.output)
     if args.reference and not args.labels_key:
         raise InputError("--reference needs --labels-key with the column of obs that holds the labels.")
@@ -59,9 +86,9 @@ def _annotate(args: argparse.Namespace) -> int:
         args.annotator,
         reference=reference,
         labels_key=args.labels_key,
-        model=args.model,
-        method=args.method,
-        head=args.head,
+        model=args.model or "mini",
+        method=args.method or "frozen",
+        head=args.head or "mlp",
         layer=args.layer,
         reference_layer=args.reference_layer,
         values_layer=args.values_layer,
@@ -74,7 +101,7 @@ def _annotate(args: argparse.Namespace) -> int:
         distance_threshold=args.distance,
         majority_voting=args.majority_voting,
         batch_size=args.batch_size,
-        random_state=args.seed,
+        random_state=args.random_state,
     )
     cells = select(data, args.modality)
     write_cells(data, args.output)

@@ -1,4 +1,4 @@
-"""The command ``cellfm info``: what a file of cells, a corpus, a .ckpt file or a model holds."""
+"""The command ``cellfm info``: what a file of cells, a corpus, a .ckpt file, a model, a run or an annotator holds."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellfm.cli._genes import add_genome_option
+from cellfm.cli._trained import FITTED, fitted_lines, run_lines
 from cellfm.errors import InputError
 from cellfm.io.messages import counted
 from cellfm.settings import model_folder
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def add_info_command(commands: Any) -> None:
-    info = commands.add_parser("info", help="tell what a file of cells, a corpus, a .ckpt file or a model holds")
+    info = commands.add_parser(
+        "info", help="tell what a file of cells, a corpus, a model, a run, an annotator or a .ckpt file holds"
+    )
     info.add_argument("what", metavar="FILE|FOLDER|MODEL")
     add_genome_option(info)
     info.set_defaults(run=_info)
@@ -32,6 +35,10 @@ def _info(args: argparse.Namespace) -> int:
         )
     if (folder / "config.json").exists():
         lines = _model_lines(folder)
+    elif (folder / "run.json").exists():
+        lines = run_lines(folder)
+    elif fitted := next((name for name in FITTED if (folder / name).exists()), None):
+        lines = fitted_lines(folder, fitted)
     elif any((folder / name).exists() for name in ("manifest.json", "manifest.partial.jsonl")):
         lines = _corpus_lines(folder)
     elif folder.suffix == ".ckpt" and folder.is_file():

@@ -6,7 +6,6 @@ from collections.abc import Collection
 _RENAMED = {
     "confidence_threshold": "confidence",
     "distance_threshold": "distance",
-    "random_state": "seed",
     "columns": "column",
 }
 """Parameters of tools whose option has another name on some commands."""

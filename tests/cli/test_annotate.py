@@ -49,15 +49,41 @@ def test_annotates_from_a_reference_and_again_from_what_was_kept(files, capsys):
         (["--reference", "missing.h5ad", "--labels-key", "label"], "missing.h5ad"),
         (["--annotator", "missing"], "is not an annotator"),
         (["--annotator", "model"], "is not an annotator"),
+        (["--annotator", "model", "--method", "lora"], "--annotator model is fitted already, and --method is for"),
+        (["--annotator", "model", "--labels-key", "label"], "--labels-key is for fitting one to a --reference"),
+        (["--annotator", "model", "--all-genes"], "--all-genes is for fitting"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(files, options, message, capsys, monkeypatch):
     monkeypatch.chdir(files)
-    assert run(files, *options, "--model", "model") == 2
+    assert run(files, *options, *(() if "--annotator" in options else ("--model", "model"))) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
     assert not (files / "out.h5ad").exists()
+
+
+def test_info_tells_what_an_annotator_is(files, capsys):
+    learn = ("--reference", str(files / "reference.h5ad"), "--labels-key", "label", "--model", str(files / "model"))
+    assert run(files, *learn, "--save-annotator", str(files / "kept")) == 0
+    capsys.readouterr()
+    assert main(["info", str(files / "kept")]) == 0
+    said = capsys.readouterr().out
+    annotator = cf.tl.Annotator.load(files / "kept")
+    assert repr(annotator) in said
+    assert said.startswith("Annotator: 2 classes, fitted to 24 cells and 300 genes")
+    assert "classes: A, B" in said
+    assert f"weights SHA-256 {annotator.model.weights_hash}" in said
+
+
+@pytest.mark.parametrize("option", ["--random-state", "--seed"])
+def test_the_seed_has_the_name_that_it_has_elsewhere(files, option, capsys):
+    learn = ("--reference", str(files / "reference.h5ad"), "--labels-key", "label", "--model", str(files / "model"))
+    assert run(files, *learn, option, "7") == 0
+    assert ad.read_h5ad(files / "out.h5ad").uns["cellfm"]["cellfm_proba"]["options"]["random_state"] == 7
+    with pytest.raises(SystemExit):
+        run(files, "--help")
+    assert "--seed" not in capsys.readouterr().out
 
 
 def test_reference_and_annotator_exclude_each_other(files, capsys):

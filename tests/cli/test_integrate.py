@@ -41,7 +41,7 @@ def test_writes_embedding_model_and_picture(paths, tiny_adata, capsys):
         (("--batch-key", "donor"), "--batch-key donor is not a column of obs. Columns: label, batch."),
         (("--batch-key", "batch", "--label-key", "type"), "--label-key type is not a column of obs. Columns: label"),
         (("--batch-key", "batch", "--plot", "out.txt"), ".png"),
-        (("--batch-key", "batch", "--steps", "0"), "steps must be a whole number above 0"),
+        (("--batch-key", "batch", "--steps", "0"), "steps must be a whole number of 1 or more"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(paths, capsys, options, message):

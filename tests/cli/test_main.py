@@ -171,7 +171,7 @@ def test_options_reach_the_tool(tmp_path: Path, cells_file: Path, model_dir: Pat
         (["cells.h5ad", "-o", "out.h5ad", "--plot", "picture.gif"], "must end in .png, .pdf, .svg"),
         (["cells.h5ad", "-o", "out.h5ad", "--model", "nothing"], "No model 'nothing'"),
         (["cells.h5ad", "-o", "out.h5ad", "--model", "tiny", "--layer", "spliced"], "No layer 'spliced'"),
-        (["cells.h5ad", "-o", "out.h5ad", "--model", "tiny", "--batch-size", "0"], "batch_size must be 1 or more"),
+        (["cells.h5ad", "-o", "out.h5ad", "--model", "tiny", "--batch-size", "0"], "batch_size must be a whole number"),
         (["text.h5ad", "-o", "out.h5ad"], "begins with 'gene"),
         (["logged.h5ad", "-o", "out.h5ad", "--model", "tiny"], "No counts found"),
         (

@@ -71,13 +71,19 @@ def steps(folder: Path) -> list[int]:
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
-def test_a_run_ends_with_0_and_a_model(corpus: Path, config: Path, tmp_path: Path):
+def test_a_run_ends_with_0_and_a_model(corpus: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert run("pretrain", corpus, "-o", tmp_path / "run", "--config", config, "--set", "train.steps=2") == 0
     assert steps(tmp_path / "run") == [1, 2]
     saved = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (saved["train"]["steps"], saved["train"]["batch_size"], saved["model"]["d_model"]) == (2, 6, 16)
     model = load_model(tmp_path / "run")
     assert model.config.d_model == 16
+    capsys.readouterr()
+    assert run("info", tmp_path / "run") == 0
+    told = capsys.readouterr().out
+    assert "training run, finished; last checkpoint: step 2" in told
+    for words in ("width 16", model.vocab.hash, "steps: 2, 6 cells each", "learning_rate", "trained on: "):
+        assert words in told
     again = ("pretrain", corpus, "-o", tmp_path / "more", "--config", config, "--start", tmp_path / "run")
     assert run(*again, "--set", "train.steps=1", "--set", "train.learning_rate=1e-30", "--set", "train.dropout=0") == 0
     for name, values in load_model(tmp_path / "more").weights.items():
