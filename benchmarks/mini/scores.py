@@ -1,11 +1,15 @@
-"""How well embeddings keep the cells of one type together: nearest-neighbour accuracy and AvgBio, and PCA beside."""
+"""How well embeddings tell cell types: nearest-neighbour accuracy, AvgBio and a linear probe; and PCA beside."""
 
 import anndata as ad
 import numpy as np
 import scanpy as sc
 import scipy.sparse as sp
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 N_NEIGHBORS = 15
 RESOLUTIONS = (0.1, 0.2, 0.4, 0.7, 1.0, 1.5, 2.0)
@@ -41,6 +45,13 @@ def avg_bio(embedding: np.ndarray, labels: np.ndarray) -> float:
         scores.append((normalized_mutual_info_score(labels, found), adjusted_rand_score(labels, found)))
     nmi, ari = max(scores)
     return float(np.mean([nmi, ari, (silhouette_score(embedding, labels, metric="cosine") + 1) / 2]))
+
+
+def probe_accuracy(embedding: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Which cells logistic regression, fitted to other folds (five parts of them at most), gives their label."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    parts = GroupKFold(min(5, len(np.unique(folds))))
+    return cross_val_predict(probe, embedding, labels, groups=folds, cv=parts) == labels
 
 
 def principal_components(counts: sp.csr_matrix) -> np.ndarray:
