@@ -62,7 +62,7 @@ def used(dask_worker: object = None) -> tuple[float, float]:
     return memory_gb("VmHWM"), time.process_time()
 
 
-def measure(path: Path, n_workers: int) -> dict[str, float | list]:
+def measure(path: Path, n_workers: int, *, narrow: bool) -> dict[str, float | list]:
     """Embed a store; a small part of it first, so that everything is compiled."""
     import time
     from contextlib import ExitStack
@@ -73,12 +73,16 @@ def measure(path: Path, n_workers: int) -> dict[str, float | list]:
     from anndata.io import read_elem
 
     import cellfm as cf
+    from cellfm.config import ModelConfig
+    from cellfm.model import CellFM
 
     cf.settings.verbosity = "warning"
     group = zarr.open_group(path, mode="r")
     obs, var = read_elem(group["obs"]), read_elem(group["var"])
     cells = AnnData(read_elem_lazy(group["X"], chunks=(CHUNK, len(var))), obs=obs, var=var)
     model = cf.load_model("mini")
+    if narrow:
+        model = CellFM(ModelConfig(1, 8, 1, len(model.vocab), d_value=4), model.vocab)
     with ExitStack() as stack:
         client = None
         if n_workers:
@@ -106,10 +110,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs="*", default=[50_000, 200_000])
     parser.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--narrow", action="store_true", help="a random model of width 8: reading and memory alone")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, arguments.workers[0])))
+        print(json.dumps(measure(arguments.measure, arguments.workers[0], narrow=arguments.narrow)))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +123,7 @@ def main() -> None:
             write_store(path, n_cells)
             for n_workers in arguments.workers:
                 command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cluster"]
-                command += ["--measure", str(path), "--workers", str(n_workers)]
+                command += ["--measure", str(path), "--workers", str(n_workers), *["--narrow"] * arguments.narrow]
                 ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 rows.append({"cells": n_cells, "workers": n_workers} | json.loads(ran.stdout.splitlines()[-1]))
                 print(json.dumps(rows[-1]), flush=True)
