@@ -166,6 +166,21 @@ def test_cells_without_counts_are_named_and_nothing_is_written(
     assert "cellfm" not in lazy.uns
 
 
+def test_workers_that_die_are_told_with_a_way_on(
+    cluster: Any, tiny_adata: AnnData, tiny_model: CellFM, monkeypatch: pytest.MonkeyPatch
+):
+    distributed = pytest.importorskip("distributed")
+
+    def died(*_: Any, **__: Any) -> Any:
+        raise distributed.CancelledError("lost dependencies")
+
+    monkeypatch.setattr(distributed, "as_completed", died)
+    lazy = lazily(tiny_adata)
+    with pytest.raises(InputError, match=r"workers of the cluster died .*lost dependencies.* checkpoint="):
+        cf.tl.embed(lazy, tiny_model)
+    assert "X_cellfm" not in lazy.obsm
+
+
 @pytest.mark.parametrize("suffix", ["zarr", "h5ad"])
 def test_lazily_read_files(tmp_path: Path, tiny_adata: AnnData, tiny_model: CellFM, suffix: str):
     pytest.importorskip("xarray")
