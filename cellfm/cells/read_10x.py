@@ -1,4 +1,8 @@
-"""Read HDF5 files and folders of all versions of Cell Ranger and of STARsolo, completely or by rows."""
+"""Read HDF5 files and folders of all versions of Cell Ranger and of STARsolo, completely or by rows.
+
+The readers of scanpy know only the names and layouts of Cell Ranger itself, read no rows, and fail on a damaged file
+with an error that names no file; so this file reads the tables itself, and leaves only the matrix to SciPy.
+"""
 
 import inspect
 import re

@@ -1,4 +1,7 @@
-"""Loom files: genes x cells, dense, with attributes of genes (rows) and cells (columns)."""
+"""Loom files: genes x cells, dense, with attributes of genes (rows) and cells (columns).
+
+anndata's reader is deprecated, needs loompy, and finds the names of genes only if it is given their attribute.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,7 @@
-"""Read tables of counts as text; gene names show whether rows or columns are genes."""
+"""Read tables of counts as text; gene names show whether rows or columns are genes.
+
+anndata's readers of text take rows as cells and make the table dense; this one reads it in pieces, by pandas.
+"""
 
 import csv
 import io

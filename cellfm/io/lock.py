@@ -1,51 +1,58 @@
-"""One writer per folder: a lock file with the writer's process id, released when the process ends."""
+"""One writer per folder: a lock file that names the writing process, and that counts only while it runs."""
 
+import errno
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from cellfm.errors import InputError
+from cellfm.io.logging import logger
 
 LOCK = ".lock"
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to a folder. The lock of a killed process is ignored."""
+    """Keep other processes from writing to a folder. The lock of a killed process is ignored.
+
+    Where the file system has no locks, as some network file systems, other processes are not kept out; a log message
+    says so.
+    """
+    path = folder / LOCK
+    holder = _holder(path)  # read first: filelock 3 empties the file as it tries
+    lock = FileLock(path, blocking=False)
     try:
-        import fcntl
-    except ImportError:  # Windows has none; two writers are not noticed there
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{folder} is being written by another process ({holder}). Wait for it to end, or choose another folder."
+        ) from None
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        logger.warning(
+            "The file system of %s has no locks. Make sure that no other process writes to this folder.", folder
+        )
         yield
         return
-    path = folder / LOCK
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_there(path, file):
-                break
-        except BlockingIOError:
-            holder = os.read(file, 100).decode(errors="replace").strip() or "unknown"
-            os.close(file)
-            raise InputError(
-                f"{folder} is being written by another process (pid {holder}). Wait for it to end, or choose another "
-                "folder."
-            ) from None
-        except OSError:  # a file system without locks
-            break
-        os.close(file)  # its last holder has removed the file meanwhile
     try:
-        os.ftruncate(file, 0)
-        os.write(file, f"{os.getpid()}\n".encode())
+        path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(file)
+        with suppress(PermissionError):  # Windows removes no open file
+            path.unlink(missing_ok=True)
+        lock.release()
 
 
-def _is_there(path: Path, file: int) -> bool:
+def _holder(path: Path) -> str:
+    """Process id and host, of the process that holds or held the lock."""
     try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except FileNotFoundError:
-        return False
+        process, host = path.read_text().split()
+    except (OSError, ValueError):
+        return "of unknown id"
+    return f"pid {process} on {host}"

@@ -33,7 +33,7 @@ class _StderrHandler(logging.StreamHandler):
     """Writes to the current stderr, which notebooks and tests replace."""
 
     @property
-    def stream(self) -> TextIO:  # type: ignore[override]
+    def stream(self) -> TextIO:
         return sys.stderr
 
     @stream.setter

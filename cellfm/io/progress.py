@@ -16,7 +16,7 @@ _MINUTE = 60.0
 _LINE = "[{desc}] {n_fmt} of {total_fmt} {unit} ({percentage:.0f} %), {elapsed} elapsed, {remaining} left{postfix}"
 
 
-class LogLines(tqdm):
+class LogLines(tqdm):  # type: ignore[misc]
     """Progress in a file, a pipe or the log of a job, where lines cannot be overwritten.
 
     Writes one line a minute, and nothing if the work takes less.

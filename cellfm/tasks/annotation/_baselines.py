@@ -83,7 +83,7 @@ def _quiet_celltypist() -> ModuleType:
     return celltypist
 
 
-class _OneVsRest(LogisticRegression):
+class _OneVsRest(LogisticRegression):  # type: ignore[misc]
     """Logistic regression with ``multi_class="ovr"``, an argument that scikit-learn 1.8 removed: a model per class."""
 
     def __init__(self, *, multi_class: str = "ovr", **options: Any) -> None:
@@ -107,7 +107,7 @@ def _with_one_vs_rest() -> Iterator[None]:
         return
     _quiet_celltypist()
     module = sys.modules["celltypist.train"]
-    before = module.LogisticRegression  # type: ignore[attr-defined]
+    before = module.LogisticRegression
     module.LogisticRegression = _OneVsRest  # type: ignore[attr-defined]
     try:
         yield

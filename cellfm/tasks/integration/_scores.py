@@ -126,7 +126,7 @@ def _neighbours(embedding: np.ndarray, n_neighbors: int) -> Any:
     """Exact neighbours, each cell itself first; as many as there are where the data are small."""
     from scib_metrics.nearest_neighbors import NeighborsResults
 
-    class AtMost(NeighborsResults):
+    class AtMost(NeighborsResults):  # type: ignore[misc]
         def subset_neighbors(self, n: int) -> NeighborsResults:
             return super().subset_neighbors(min(n, self.n_neighbors))
 

@@ -13,7 +13,6 @@ N_EXPRESSED = 1000
 COLLAPSED = 0.1
 """Warn if predictions vary less between conditions than this share of the observed variation."""
 N_BOOTSTRAP = 1000
-HIGHER_IS_BETTER = {"pearson_delta", "pearson_delta_top20", "pearson", "pearson_top20"}
 JUDGED_BY = "pearson_delta"
 """The number by which the best baseline is chosen."""
 

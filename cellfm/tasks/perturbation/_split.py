@@ -17,8 +17,6 @@ VALIDATION_KEPT = (0.9, 0.8, 0.7, 0.6)
 """The same two shares where validation is drawn from training, tried until it has enough conditions."""
 ENOUGH_TO_CHOOSE = 5
 """Conditions that what predicts is chosen by, where they are no more than a quarter of those to draw from."""
-SUBGROUPS = ("seen0", "seen1", "seen2", "unseen_single")
-"""Test conditions by how many of their genes training has seen."""
 
 
 @dataclass(frozen=True)
