@@ -256,7 +256,7 @@ class Bench:
         both = ad.concat(parts, join="inner", label="study", keys=(source, target), index_unique="-")
         stored = self.work / f"{source}-{target}.npy"
         if not stored.exists():
-            cells = on_shared_genes(*(read_input(part, self.model.vocab) for part in parts), least=1)
+            cells = on_shared_genes(*(read_input(part, self.model.vocab) for part in parts), min_genes=1)
             np.save(stored, np.vstack([embed_cells(self.model, x) for x in cells]))
         read = read_input(both, self.model.vocab, InputOptions(min_known_genes=1))
         embedding, kind = np.load(stored), both.obs["kind"].to_numpy().astype(str)

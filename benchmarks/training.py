@@ -54,7 +54,7 @@ def padded_loop(objective: PaddedObjective) -> Callable[[Batch], float]:
 
 def without_cls(micro: MicroBatch) -> list[ms.Tensor]:
     """What `PaddedObjective` takes, which places CLS itself."""
-    arrays = (micro.gene_ids, micro.values, micro.visible, micro.mask, micro.target * micro.one_by_targets)
+    arrays = (micro.gene_ids, micro.values, micro.visible, micro.mask, micro.target * micro.inv_targets)
     return [ms.Tensor(np.ascontiguousarray(array[:, 1:])) for array in arrays]
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from cellfm.errors import InputError
 
-MOST_LAYERS = 10_000
+MAX_LAYERS = 10_000
 """A file that says more is damaged; so many names alone take a while."""
 
 
@@ -102,7 +102,7 @@ class ModelConfig(_Config):
         for field in ("n_layers", "d_model", "n_heads", "n_genes", "d_value", "max_genes"):
             self._check(_is_count(getattr(self, field)), field, "a whole number above 0")
             self._check(getattr(self, field) < 2**31, field, "below 2**31")
-        self._check(self.n_layers <= MOST_LAYERS, "n_layers", f"{MOST_LAYERS:,} or less")
+        self._check(self.n_layers <= MAX_LAYERS, "n_layers", f"{MAX_LAYERS:,} or less")
         self._check(_is_count(self.lora_rank, least=0), "lora_rank", "a whole number, 0 or more")
         for field, choices in (
             ("feed_forward", ("sglu", "ffn")),

@@ -7,7 +7,7 @@ SAME_TOTAL = 2e-3
 """Share of their sum by which cells may differ that add up to the same."""
 _MIN_CELLS = 3  # fewer say nothing of sums that are the same in all
 _FEW_CELLS = 8  # fewer counts may add up to the same by chance
-_MOST_SLACK = 0.15  # of the sum of a cell, by which its values together may be off
+_MAX_SLACK = 0.15  # of the sum of a cell, by which its values together may be off
 _MANY = 0.25  # of the cells
 _SMALL = 7
 _ROUND = 10 * SAME_TOTAL
@@ -27,7 +27,7 @@ def common_total(sample: sp.csr_matrix, error: np.ndarray | float = 0.0) -> floa
         return None
     slack = _totals(sp.csr_matrix((np.broadcast_to(error, sample.data.shape), sample.indices, sample.indptr)))
     low, high = (totals - slack).max(), (totals + slack).min()
-    if np.median(slack) > _MOST_SLACK * median or low - high > SAME_TOTAL * median:
+    if np.median(slack) > _MAX_SLACK * median or low - high > SAME_TOTAL * median:
         return None
     nearest = _power_of_ten(median)
     if low <= nearest <= high or abs(median / nearest - 1) < _ROUND:

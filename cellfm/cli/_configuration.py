@@ -30,7 +30,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
 
 
 def configuration(args: argparse.Namespace) -> dict[str, Any]:
-    """The tables that the options of `add_configuration` give."""
+    """The tables from the options of `add_configuration`."""
     from cellfm.train._recipes import with_settings
 
     return with_settings(args.config or args.preset, args.settings)

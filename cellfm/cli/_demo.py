@@ -72,7 +72,7 @@ def run_demo(folder: Path) -> None:
 
 
 def _agreement(embedding: "np.ndarray", labels: "pd.Series", n_neighbors: int = 15) -> float:
-    """Mean share of a cell's nearest neighbours, by cosine, that have its label."""
+    """Mean share of the nearest neighbours of a cell, by cosine, that have its label."""
     from sklearn.neighbors import NearestNeighbors
 
     nearest = NearestNeighbors(n_neighbors=n_neighbors + 1, metric="cosine").fit(embedding)

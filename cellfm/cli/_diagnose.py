@@ -21,7 +21,7 @@ _GIB = 1 << 30
 _ENOUGH_DISK = 2 * _GIB
 _ENOUGH_MEMORY = 4 * _GIB
 _ANEW = "install cellfm again as you did at first, with --force-reinstall after pip install"
-_PATIENCE = 180  # seconds for an engine to start; a slow disk needs them
+_PATIENCE = 180  # seconds for an engine to start, long enough for slow disks
 # In a separate process, so that a crash of an engine can be reported.
 _PROBES = {
     "JAX": """
@@ -155,7 +155,7 @@ def _engine(name: str) -> tuple[Finding, str | None]:
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
-            cwd=tempfile.gettempdir(),  # MindSpore leaves folders where it stands
+            cwd=tempfile.gettempdir(),  # MindSpore leaves folders in the working directory
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -218,12 +218,12 @@ def _memory() -> Finding:
 
 
 def _free_memory() -> int | None:
-    """Bytes that a new program can have, or None where the system does not tell."""
+    """Bytes available to a new program, or None if the system does not say."""
     limits = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         limits += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-        group = Path("/sys/fs/cgroup")  # what a container may have
+        group = Path("/sys/fs/cgroup")  # the limit of a container
         limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
     except (OSError, ValueError):  # another system, or no limit
         pass

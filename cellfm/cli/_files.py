@@ -1,4 +1,4 @@
-"""What commands on files of cells share: which files they take, and pictures of what is written already."""
+"""Shared by commands on files of cells: the accepted files, and plots of results that have been written."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ FILES_OF_CELLS = "cells with counts: .h5ad, .h5mu, .zarr, 10x .h5 or folder, .lo
 
 @contextmanager
 def drawing(written: Path) -> Iterator[None]:
-    """A block that draws results, which are in a file already, whatever goes wrong with the picture.
+    """A block that plots results that have been written; if it fails, the message says that they exist.
 
     Raises
     ------
     InputError
-        Something does; the message says that the results are there.
+        The plot failed; the message says that the results exist.
     """
     try:
         yield

@@ -1,10 +1,10 @@
-"""Options of commands that say which genes the rows of a file are."""
+"""Options of commands for matching the genes of a file."""
 
 import argparse
 from typing import Any
 
 NO_TABLE = "none"
-"""What ``--hgnc`` takes to match by symbols and Ensembl ids alone."""
+"""Value of ``--hgnc`` for matching by symbols and Ensembl ids alone."""
 
 
 def add_gene_options(parser: argparse.ArgumentParser, *, reference: bool = False) -> None:
@@ -42,12 +42,12 @@ def add_hgnc_option(parser: argparse.ArgumentParser) -> None:
 
 
 def hgnc_table(args: argparse.Namespace) -> str | bool | None:
-    """What the tools take as `hgnc`."""
+    """The argument `hgnc` of the tools."""
     return False if args.hgnc == NO_TABLE else args.hgnc
 
 
 def gene_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of `add_gene_options` under the names that the tools give them."""
+    """The options of `add_gene_options` by the parameter names of the tools."""
     options: dict[str, Any] = {"gene_key": args.gene_key, "hgnc": hgnc_table(args)}
     if args.min_known_genes is not None:
         options["min_known_genes"] = args.min_known_genes

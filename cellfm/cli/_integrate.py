@@ -1,4 +1,4 @@
-"""The command ``cellfm integrate``: a file of cells of several batches, and the same file with them integrated."""
+"""The command ``cellfm integrate``: integrates the batches of a file of cells."""
 
 import argparse
 from pathlib import Path

@@ -22,7 +22,7 @@ from cellfm.errors import DataWarning, InputError
 from cellfm.io.logging import once
 from cellfm.settings import settings
 
-# In the order in which --help lists them. Each imports what is heavy when it runs, so that --help is quick.
+# In the order of --help. Commands import heavy packages when they run, so that --help is quick.
 _COMMANDS = (
     add_demo_command,
     add_embed_command,
@@ -41,13 +41,13 @@ _COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code.
 
-    0 done, 1 `doctor` found a problem or training failed, 2 the user can mend it, 130 Ctrl-C, 143 SIGTERM.
+    0 done, 1 `doctor` found a problem or training failed, 2 an error of the input, 130 Ctrl-C, 143 SIGTERM.
     """
     args = _parser().parse_args(argv)
     settings.verbosity = "warning" if args.quiet else "info"
     with warnings.catch_warnings(), once():
         if not sys.warnoptions:
-            warnings.simplefilter("ignore")  # those of other packages say nothing to who uses a command
+            warnings.simplefilter("ignore")  # warnings of other packages do not help the user of a command
             warnings.simplefilter("default", DataWarning)
             warnings.showwarning = lambda message, *_, **__: _show_warning(as_options(str(message), vars(args)))
         try:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as stop:
             print(f"cellfm: {stop}" if str(stop) else "cellfm: stopped", file=sys.stderr)
             return getattr(stop, "exit_code", 130)
-        except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        except BrokenPipeError:  # the reader of a pipe, such as head, has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (InputError, OSError) as error:
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Reads the version only when it is asked for."""
+    """Reads the version only on request."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Messages of the tools in the words of the command line: ``gene_key=`` is ``--gene-key`` there."""
+"""Translate messages of the tools for the command line: ``gene_key=`` becomes ``--gene-key``."""
 
 import re
 from collections.abc import Collection
@@ -8,13 +8,13 @@ _RENAMED = {
     "distance_threshold": "distance",
     "columns": "column",
 }
-"""Parameters of tools whose option has another name on some commands."""
-_CALL = re.compile(r"\b(?:cf|adata|sc|numpy|np)\.[\w.\[\]'\"]*(?:\([^()]*\))?")  # code of Python stays as it is
+"""Parameters of tools whose options have other names in some commands."""
+_CALL = re.compile(r"\b(?:cf|adata|sc|numpy|np)\.[\w.\[\]'\"]*(?:\([^()]*\))?")  # Python code is not changed
 _PARAMETER = re.compile(r"(?:--|\b)([a-z][\w-]*)=(?:'([^']*)'|\"([^\"]*)\"|(\.\.\.|[\w.]*\w))?")
 
 
 def as_options(message: str, options: Collection[str]) -> str:
-    """Write parameters that a command has as its options, those of the reference in messages about it; all else stays.
+    """Replace parameters by the options of a command, and by those of the reference in messages about it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The command ``cellfm plan``: what training would need."""
+"""The command ``cellfm plan``: estimates the cost of a training."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command ``cellfm pretrain``: a corpus to a model, in one process or several."""
+"""The command ``cellfm pretrain``: trains a model on a corpus, in one process or several."""
 
 import argparse
 import os
@@ -46,12 +46,12 @@ def _pretrain(args: argparse.Namespace) -> int:
     except TrainingStopped as stopped:
         if not is_worker():
             raise
-        logger.warning("%s", stopped)  # in good order: any other code and msrun would kill the others
+        logger.warning("%s", stopped)  # with any other code, msrun would kill the other processes
     return 0
 
 
 def _launch(args: argparse.Namespace) -> int:
-    """Start processes that run the same command, after what can be checked here was checked."""
+    """Start processes that run the same command, after all checks that this process can make."""
     require_mindspore("Training in several processes")
     from cellfm.corpus._corpus import Corpus
     from cellfm.settings import settings

@@ -1,4 +1,4 @@
-"""The command ``cellfm shard``: files of cells to a corpus to train on."""
+"""The command ``cellfm shard``: writes files of cells as a corpus for training."""
 
 import argparse
 from pathlib import Path

@@ -16,7 +16,7 @@ from cellfm.io.safe_read import file_sha256, read_npy
 
 _FILES_A_SHARD = 3  # that stay open while a shard is mapped
 _KINDS = {"gene_ids.npy": "ui", "counts.npy": "uif", "depth.npy": "f", "hash.npy": "u", "validation.npy": "ub"}
-"""Types of the files, as NumPy's letters; the others hold signed whole numbers."""
+"""Types of the files, as NumPy's letters; the other files hold signed integers."""
 
 
 class Corpus:
@@ -172,7 +172,7 @@ class Corpus:
         for shard, rows in zip(shards.tolist(), np.split(order, first)[1:], strict=True):
             starts, gene_ids, values = self._mapped(shard)
             begins = starts[cells[rows] - (self._ends[shard] - self._shards[shard]["n_cells"])]
-            # One copy a cell: at hundreds of genes a cell this beats gathering by an index of all of them.
+            # One copy per cell: with hundreds of genes per cell this is faster than one index of all tokens.
             places = zip(begins.tolist(), indptr[rows].tolist(), lengths[rows].tolist(), strict=True)
             for begin, place, length in places:
                 indices[place : place + length] = gene_ids[begin : begin + length]

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 
 from cellfm.cells.tokenize import MAX_DEPTH, _sums, mix
 
-_SPLIT = np.uint64(0x5EED0FCE115)  # keeps the split apart from every other use of the hashes
+_SPLIT = np.uint64(0x5EED0FCE115)  # makes the split independent of other uses of the hashes
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PackedCells:
     depth: np.ndarray
     """(n_cells,) float32: counts of all measured genes, before the cap."""
     hashes: np.ndarray
-    """(n_cells,) uint64: made from gene ids and counts."""
+    """(n_cells,) uint64: hash of gene ids and counts."""
 
     @property
     def n_cells(self) -> int:
@@ -103,7 +103,7 @@ def pack_cells(counts: sp.csr_matrix, gene_ids: np.ndarray, n_genes: int) -> Pac
 
 
 def hash_cells(indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(n_cells,) uint64: the same for the same genes and counts, in any order."""
+    """(n_cells,) uint64: equal for equal genes and counts, in any order."""
     token = mix(gene_ids.astype(np.uint64) << np.uint64(32) | counts.astype(np.uint64))
     hashes = np.zeros(len(indptr) - 1, np.uint64)
     filled = np.diff(indptr) > 0

@@ -12,10 +12,10 @@ import numpy as np
 from cellfm.corpus._pack import PackedCells
 
 FORMAT = 1
-"""Number of the format, kept in every manifest."""
+"""Version of the format, stored in every manifest."""
 MANIFEST = "manifest.json"
 PARTIAL = "manifest.partial.jsonl"
-"""What is known of an unfinished corpus: the plan, then one line for each finished shard."""
+"""File of an unfinished corpus: its plan, then a line for each finished shard."""
 MISSING = -1
 """Code of a cell without a value in a column."""
 
@@ -25,7 +25,7 @@ def shard_name(number: int) -> str:
 
 
 def codes_name(column: str) -> str:
-    """File with the codes of a column of `obs`, whatever the column is called."""
+    """Name of the file with the codes of a column of `obs`; valid for any name of a column."""
     return f"obs.{quote(column, safe=' ')}.npy"
 
 
@@ -39,13 +39,13 @@ def write_shard(
     parts
         The cells, in order.
     validation
-        (n_cells,) bool: which of them are left out of training.
+        (n_cells,) bool: cells that are left out of training.
     codes
         Column of `obs` to (n_cells,) place of each cell's value in the categories, -1 where missing.
 
     Returns
     -------
-    What a manifest keeps of the shard: `n_cells`, `n_tokens`, and of each of its `files` the `bytes` and `sha256`.
+    The entry of the manifest for the shard: `n_cells`, `n_tokens`, and of each of its `files` the `bytes` and `sha256`.
     """
     lengths = np.concatenate([part.lengths for part in parts])
     types = [part.counts.dtype for part in parts]

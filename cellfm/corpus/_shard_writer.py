@@ -24,7 +24,7 @@ from cellfm.io.progress import progress
 KEPT, FEW, MANY, DUPLICATE = range(4)
 FATES = ("kept", "few_genes", "many_genes", "duplicate")
 """Possible fates of a cell."""
-_MUCH = 0.5  # share of dropped cells that is worth a warning
+_MUCH = 0.5  # share of dropped cells above which a warning is given
 
 
 @dataclass
@@ -123,7 +123,7 @@ class ShardWriter:
         codes: dict[str, np.ndarray],
     ) -> None:
         """Add the kept `rows` of a block to the current shard, and write the shard when it is full."""
-        judged = 0  # cells of the block whose fate is booked
+        judged = 0  # number of cells of the block whose fates are counted
         while (free := self.options["cells_per_shard"] - self._n_collected()) <= len(rows):
             head, cells = cells.split(free)
             last = int(rows[free - 1]) + 1
@@ -189,7 +189,7 @@ class ShardWriter:
                 warn(f"{one.source.name}: {dropped} ({self._reasons([counts])}). min_genes= sets the limit of genes.")
 
     def _totals(self) -> list[list[int]]:
-        """Fates of the cells of each input, over all shards and what was read after them."""
+        """Fates of the cells of each input, over all shards and the cells read since."""
         totals = np.zeros((len(self.sources), len(FATES)), np.int64)
         for fates in (*(shard["fates"] for shard in self.state.shards), self.fates.counts):
             for source, counts in fates.items():

@@ -32,8 +32,8 @@ SOURCE = "source"
 _MAX_CATEGORIES = 100_000
 _SAMPLE_CELLS = 256
 _SPREAD_SAMPLES, _SPREAD_CELLS = 64, 16
-_MOST = 0.5  # share of cells with few genes that is too much unless it is asked for
-_MIXED = 0.1  # share of mouse genes from which data are used as mixed
+_TOO_MANY_POOR = 0.5  # share of cells with few genes that is too much unless it is asked for
+_MIXED = 0.1  # share of mouse genes above which data count as mixed
 _MOUSE = re.compile(r"^(ENSMUSG\d{11}|(mm9|mm10|mm39|GRCm3[89])[-_.])", re.IGNORECASE)
 
 
@@ -123,7 +123,7 @@ def _problem(
 
 
 def _warn(source: Source, table: Table, counts: Values, match: GeneMatch) -> None:
-    """Say what is odd about an input that can be used."""
+    """Warn about anything unusual in an input that can be used."""
     remarks = counts_remarks(counts, table.matrix.name)
     for remark in (*remarks, match.guess, table.matrix.features.note):
         if remark:
@@ -198,7 +198,7 @@ def _few_problem(matrix: Matrix, match: GeneMatch, min_genes: int) -> str | None
     n_known = np.concatenate([count_known(matrix.rows(cells.start, cells.stop), match.ids) for cells in samples])
     n_known = n_known[np.unique(np.concatenate([np.r_[cells] for cells in samples]), return_index=True)[1]]
     share = float((n_known < min_genes).mean())
-    if share <= _MOST:
+    if share <= _TOO_MANY_POOR:
         return None
     return (
         f"{share:.0%} of the cells that were looked at express fewer than {min_genes} of the {match.n_distinct:,} "
@@ -214,8 +214,8 @@ def _samples(n_cells: int) -> Iterator[slice]:
 
 
 def _fingerprint(matrix: Matrix, gene_ids: np.ndarray, obs: pd.DataFrame, columns: Sequence[str]) -> str:
-    """Tells inputs apart by genes, labels and counts: those of all cells in memory; of cells on disk, which would have
-    to be read once more, of those at the beginning, in the middle and at the end, and of some everywhere between.
+    """A fingerprint of genes, labels and counts: of all cells in memory; of cells on disk, which are not all read, at
+    the beginning, in the middle and at the end, and of some cells between.
     """
     digest = hashlib.sha256(np.ascontiguousarray(gene_ids, "<i4").tobytes())
     n = matrix.n_cells

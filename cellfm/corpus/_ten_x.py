@@ -13,11 +13,11 @@ from cellfm.cells.compressed import UNREADABLE, opened
 from cellfm.cells.read_10x import TenXFolder, TenXRows, read_head
 from cellfm.errors import InputError
 
-_CHUNK = 4_000_000  # lines of text at once
+_CHUNK = 4_000_000  # number of lines of text at once
 
 
 class _NotByCellError(Exception):
-    """The entries do not come cell by cell."""
+    """The entries are not sorted by cell."""
 
 
 def open_mtx(folder: Path, stack: ExitStack) -> TenXRows | None:
@@ -47,7 +47,7 @@ def open_mtx(folder: Path, stack: ExitStack) -> TenXRows | None:
 def _store(
     file: Any, matrix: Path, scratch: Path, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts, genes and starts of the cells, as maps of files; cells must come one after the other, as 10x writes."""
+    """Counts, genes and starts of the cells, as memory maps; entries must be sorted by cell, as 10x writes them."""
     per_cell = np.zeros(shape[1], np.int64)
     last = found = 0
     names = ("data", "indices")

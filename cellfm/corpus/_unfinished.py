@@ -22,7 +22,7 @@ from cellfm.io.safe_read import parse_json, read_file
 
 _SHARD = re.compile(r"^shard-\d{5,}$")
 _TEMPORARY = (".shard-", f".{MANIFEST}-", f".{PARTIAL}-")
-"""How names begin that `atomic_file` and `whole_folder` leave when the process is killed."""
+"""Prefixes of files that `atomic_file` and `whole_folder` leave when the process is killed."""
 
 
 class Unfinished:
@@ -66,7 +66,7 @@ class Unfinished:
         for shard in self.shards:
             check_entry(self.folder / PARTIAL, shard, list(self.plan["columns"]))
             check_shard(self.folder, shard, verify=False)
-        for path in self._shard_folders():  # whole, but the run was stopped before it was recorded
+        for path in self._shard_folders():  # complete, but the run was stopped before it was recorded
             if path.name not in {shard["name"] for shard in self.shards}:
                 shutil.rmtree(path)
         return False
@@ -92,8 +92,8 @@ class Unfinished:
         return sorted(path for path in self.folder.iterdir() if _SHARD.match(path.name))
 
     def _require_own(self) -> None:
-        own = (LOCK, MANIFEST, PARTIAL, FILE_NAME)
-        foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in own and not _is_own(p))
+        known = (LOCK, MANIFEST, PARTIAL, FILE_NAME)
+        foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in known and not _is_own(p))
         if foreign:
             raise InputError(f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new folder.")
 
@@ -145,7 +145,7 @@ def _parsed(text: str | bytes, path: Path) -> dict[str, Any]:
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first thing in which two plans differ, in words."""
+    """The first difference between two plans, in words."""
     options, others = before.get("options", {}), now["options"]
     for name in others:
         if options.get(name) != others[name]:

@@ -166,7 +166,7 @@ def _check_options(min_genes: int, max_genes: int | None, validation_fraction: f
 
 @contextmanager
 def _folder_errors(out: Path) -> Iterator[None]:
-    """Say of errors of the disk that the work can go on."""
+    """Add to errors of the disk that the run can be continued."""
     try:
         yield
     except OSError as error:
@@ -177,4 +177,4 @@ def _folder_errors(out: Path) -> Iterator[None]:
         raise
 
 
-_GO_ON = "Mend that and run the same again: shards that are finished stay, and the work continues after them."
+_GO_ON = "Fix this and run the same again: finished shards are kept, and the run continues after them."

@@ -42,7 +42,7 @@ class Engine(Protocol):
     name: str
     on_cpu: bool
     dtype: Any
-    """Type of the matrices that `compile` multiplies with."""
+    """Precision of the products of compiled functions."""
     scans: bool
     """Whether many layers of stacked weights are compiled as one."""
     xp: Operations
@@ -50,16 +50,16 @@ class Engine(Protocol):
     """See `cellfm.engines.jax.training.JaxTrainer` for its arguments."""
 
     n_local: int
-    """Devices of this process, each of which takes micro-batches of its own."""
+    """Number of devices of this process; each takes its own micro-batches."""
 
     memory_checked: Callable[[], AbstractContextManager]
-    """A block that raises `DeviceMemoryError` where the device runs out of memory."""
+    """A block that raises `DeviceMemoryError` if the device runs out of memory."""
 
     def join_processes(self) -> tuple[int, int]:
-        """The number of this process and how many train together; to be called before anything is computed."""
+        """The number of this process and of all processes that train together; call it before any computation."""
 
     def total(self, numbers: np.ndarray) -> np.ndarray:
-        """Sums over all processes, in float32. All must call it, with as many numbers."""
+        """Sums over all processes, in float32. All processes must call it, with equally many numbers."""
 
     def check_training(self, config: TrainConfig) -> None:
         """Refuse, before any work, a configuration that this engine does not support."""

@@ -131,9 +131,9 @@ def apply(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def shuffled(n: int, size: int, random_state: int | tuple[int, ...]) -> tuple[Callable[[int], tuple[np.ndarray]], int]:
-    """Batches of `size` of `n` rows, in a new order each epoch, for `fit`; and how many are an epoch.
+    """Batches of `size` of `n` rows, in a new order each epoch, for `fit`; and the number of batches per epoch.
 
-    Rows that fill no batch are left out of an epoch.
+    Rows that do not fill a batch are left out of an epoch.
     """
     size = min(size, n)
     n_batches, seed = n // size, np.atleast_1d(random_state).tolist()
@@ -173,15 +173,15 @@ def _trainer(
 
     def update(name: str, loss: Loss) -> Callable:
         def step(parts: Weights, states: Weights, rate: jax.Array, arrays: tuple) -> tuple[Weights, Weights, jax.Array]:
-            def of(own: Weights) -> jax.Array:
-                return loss(xp, {**parts, name: own} if name else own, *arrays)
+            def of(part: Weights) -> jax.Array:
+                return loss(xp, {**parts, name: part} if name else part, *arrays)
 
-            own = parts[name]
-            value, slope = jax.value_and_grad(of)(own)
-            change, state = optimizer.update(slope, states[name], own)
-            own = optax.apply_updates(own, jax.tree.map(lambda c: -rate * c, change))
-            own = own if project is None else project(xp, own)
-            return {**parts, name: own}, {**states, name: state}, value
+            part = parts[name]
+            value, slope = jax.value_and_grad(of)(part)
+            change, state = optimizer.update(slope, states[name], part)
+            part = optax.apply_updates(part, jax.tree.map(lambda c: -rate * c, change))
+            part = part if project is None else project(xp, part)
+            return {**parts, name: part}, {**states, name: state}, value
 
         return step
 
@@ -209,7 +209,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _on_device() -> Iterator[None]:
-    """Compute where `cf.settings.device` says, with products of float32 that are not rounded to less."""
+    """Compute where `cf.settings.device` says, with full float32 precision in products."""
     import jax
 
     from cellfm.engines.jax.devices import default_device
@@ -219,7 +219,7 @@ def _on_device() -> Iterator[None]:
 
 
 def _chosen(better: np.ndarray, now: Weights, kept: Weights) -> Weights:
-    """The weights of now where they are better: of one model, or of several by the first axis."""
+    """The current weights where they are better, of one model, or of several along the first axis."""
     import jax
 
     if better.ndim == 0:

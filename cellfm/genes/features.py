@@ -137,11 +137,11 @@ def read_features(var: pd.DataFrame) -> Features:
     genomes, column = genomes_of(var, names)
     chosen: tuple[str, ...] = ()
     if genomes is not None:
-        there = _ordered(genomes[is_gene])
-        human = [name for name in there if is_human(name)]
-        if len(there) > 1 and len(human) != 1:
-            chosen = tuple(there)
-        elif human or (there and all(_species(name) for name in there)):
+        present = _ordered(genomes[is_gene])
+        human = [name for name in present if is_human(name)]
+        if len(present) > 1 and len(human) != 1:
+            chosen = tuple(present)
+        elif human or (present and all(_species(name) for name in present)):
             foreign = is_gene & ~np.isin(genomes.astype(str), [*human, "None"])
             kinds[foreign] = [f"{name}{_species(name)}" for name in genomes[foreign]]
             is_gene &= ~foreign

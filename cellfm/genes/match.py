@@ -237,19 +237,19 @@ def _contradict(
     (first_ids, first_how), (second_ids, second_how) = first_match, second_match
     both = (first_ids > 0) & (second_ids > 0)
     has_id = vocab.genes["ensembl_id"].to_numpy() != ""
-    there = set(first_ids)
+    named = set(first_ids)
     pairs = []
     for i in np.flatnonzero(both & (first_ids != second_ids)):
         first_nameless, second_nameless = (_is_id(vocab.symbols[ids[i] - 1]) for ids in (first_ids, second_ids))
         if first_nameless or second_nameless:
-            if not second_nameless and has_id[second_ids[i] - 1] and second_ids[i] not in there:
+            if not second_nameless and has_id[second_ids[i] - 1] and second_ids[i] not in named:
                 chosen[0][i], chosen[1][i] = second_ids[i], second_how[i]
             continue
         second_is_id = second_how[i] == "ensembl" or _is_id(second.read[i])
         by_name, by_id = (first, second_ids[i]) if second_is_id else (second, first_ids[i])
         one_is_id = second_is_id or first_how[i] == "ensembl" or _is_id(first.read[i])
         if one_is_id and synonyms.stands_for(by_name.read[i], vocab.symbols[by_id - 1]):
-            if by_id not in there:
+            if by_id not in named:
                 chosen[0][i], chosen[1][i] = by_id, "ensembl"
         elif not one_is_id or (has_id[first_ids[i] - 1] and has_id[second_ids[i] - 1]):
             pairs.append((str(first.read[i]), str(second.read[i])))
@@ -299,10 +299,10 @@ def _match_other_names(
         for i, gene_id, kind, name, _ in proposed:
             if kind != "alias":
                 take(i, gene_id, kind, name)
-        there = set(ids[ids > 0])
+        named = set(ids[ids > 0])
         for i, gene_id, kind, name, base in proposed:
             # INS-1 is an alias of another gene, but beside INS it is that gene, made unique.
-            if kind == "alias" and gene_id not in there and base not in there:
+            if kind == "alias" and gene_id not in named and base not in named:
                 take(i, gene_id, kind, name)
     ambiguous = np.zeros(len(ids), bool)
     for i, name, found in candidates:

@@ -54,7 +54,7 @@ def advice_on_names(names: np.ndarray, vocab: Vocabulary, n_known: int, columns:
     columns
         Other columns of `var` that may hold names.
     """
-    there = f" Other columns of var: {', '.join(columns[:_SHOWN])}." if columns else ""
+    others = f" Other columns of var: {', '.join(columns[:_SHOWN])}." if columns else ""
     if species := species_of(names, vocab, n_known):
         message = (
             f"These look like {species} genes, and the model knows human ones. Map them to their human orthologues "
@@ -67,13 +67,11 @@ def advice_on_names(names: np.ndarray, vocab: Vocabulary, n_known: int, columns:
     if text and len(numbers) > len(text) / 2:
         entrez = len(numbers) > 1 and max(numbers) >= max(_ENTREZ, 2 * len(text))
         kind = "numbers, perhaps Entrez ids, which the model does not know" if entrez else "numbers, not names"
-        return f"These are {kind}: pass gene_key= with the column of var that holds the gene names.{there}"
+        return f"These are {kind}: pass gene_key= with the column of var that holds the gene names.{others}"
     for pattern, kind in _OTHER_IDS:
         if text and sum(bool(pattern.fullmatch(name.split(".")[0])) for name in text) > len(text) / 2:
-            return f"These look like {kind}: pass gene_key= with the column of var that holds gene names.{there}"
-    return (
-        f"Pass gene_key= with the column of var that holds gene names; min_known_genes= lowers the least number.{there}"
-    )
+            return f"These look like {kind}: pass gene_key= with the column of var that holds gene names.{others}"
+    return f"Pass gene_key= with the column of var that holds gene names; min_known_genes= lowers the minimum.{others}"
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ LEVELS = {"error": logging.ERROR, "warning": logging.WARNING, "info": logging.IN
 @contextmanager
 def once() -> Iterator[None]:
     """A block in which each message is logged only once, for tools that read a file twice."""
-    said: set[str] = set()
+    logged: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        known = record.levelno == logging.INFO and text in said
-        said.add(text)
+        known = record.levelno == logging.INFO and text in logged
+        logged.add(text)
         return not known
 
     logger.addFilter(is_new)

@@ -53,7 +53,7 @@ def write_model(
             save_file(stored, partial / WEIGHTS_FILE)
         except SafetensorError as error:  # a full disk, say
             raise OSError(str(error)) from error
-        (partial / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to its owner alone
+        (partial / WEIGHTS_FILE).chmod(0o644)  # safetensors lets only the owner read it
         vocab.save(partial)
         weights_hash = file_sha256(partial / WEIGHTS_FILE)
         facts = {

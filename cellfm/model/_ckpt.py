@@ -115,7 +115,7 @@ def _number(value: int) -> bytes:
 
 
 class _FormatError(Exception):
-    """The bytes do not follow the format."""
+    """The bytes violate the format."""
 
 
 def _list(file: BinaryIO, path: Path) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Run the cells of a table through a model in blocks, or take a stored embedding that is still theirs."""
+"""Run the cells of a table through a model in blocks, or use a stored embedding that is still valid."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,9 +101,9 @@ def embed_span(
     embedding = np.empty((span.stop - span.start, model.config.d_model), np.float32)
     fingerprints = np.empty(len(embedding), np.uint64)
     for block, tokens, known in prefetch(cells.known_tokens(model.config.max_genes, random_state, of=span)):
-        own = slice(block.start - span.start, block.stop - span.start)
-        embedding[own] = model.encode(tokens, batch_size=batch_size).cell
-        fingerprints[own] = known
+        part = slice(block.start - span.start, block.stop - span.start)
+        embedding[part] = model.encode(tokens, batch_size=batch_size).cell
+        fingerprints[part] = known
         if bar is not None:
             bar.update(tokens.n_cells)
     return embedding, fingerprints
@@ -140,7 +140,7 @@ class _Reason:
 
     text: str
     unexpected: bool = False
-    """Whether the user may expect it to be used."""
+    """Whether the user may expect the stored embedding to be used."""
 
 
 def _why_not(

@@ -52,7 +52,7 @@ class EmbeddingCheckpoint:
         facts = {name: fact for name, fact in cells.facts(model, random_state).items() if name != "model"}
         facts |= {"n_cells": n_cells, "piece_cells": PIECE_CELLS, "cells_sha256": cells_sha256(cells.counts)}
         self._claim(facts if of is None else facts | {"start": self.start, "stop": self.stop})
-        self._verified: set[int] = set()  # pieces of these very cells
+        self._verified: set[int] = set()  # pieces of the same cells
 
     @property
     def n_pieces(self) -> int:
@@ -79,7 +79,7 @@ class EmbeddingCheckpoint:
                 self.model, self.cells, spans, batch_size=batch_size, random_state=self.random_state, bar=bar
             ):
                 piece = missing[span.start]
-                # The embedding comes last: where it is, the piece is whole.
+                # The embedding is written last: if it exists, the piece is complete.
                 for array, path in zip(reversed(found), (self._known_path(piece), self._path(piece)), strict=True):
                     with atomic_file(path) as partial:
                         _save(partial, array)
@@ -156,7 +156,7 @@ class EmbeddingCheckpoint:
 
     def _begin(self, path: Path, facts: dict[str, str | int | None]) -> None:
         filled = self.folder.is_dir() and any(not file.name.startswith(".") for file in self.folder.iterdir())
-        if path.exists():  # another job began meanwhile
+        if path.exists():  # another job has started meanwhile
             return
         if filled:
             raise InputError(f"{self.folder} holds something else; choose a new or empty folder.")
@@ -174,9 +174,9 @@ def remove_pieces(folder: Path, n_cells: int) -> None:
     files = [path(folder, piece) for piece in pieces for path in (_path, _known_path)]
     for path in (*files, folder / _FACTS):
         path.unlink(missing_ok=True)
-        for left in folder.glob(f".{path.name}-*"):  # by a process that was killed as it wrote
+        for left in folder.glob(f".{path.name}-*"):  # by a process that was killed while writing
             shutil.rmtree(left, ignore_errors=True)
-    with suppress(OSError):  # it holds something else, or another process has removed it
+    with suppress(OSError):  # it contains something else, or another process has removed it
         folder.rmdir()
 
 

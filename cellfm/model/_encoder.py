@@ -20,15 +20,15 @@ _CHUNKS_WIDE = 33
 _CHUNKS_NARROW = 96
 _CHUNKS_ACCELERATOR = 1024
 _ROUNDED = 32  # chunks: cells too large for a batch share few shapes, each of which is compiled
-_GENES_OF_A_CELL = 1024  # what a cell is taken to hold when the user asks for a number of cells
+_GENES_OF_A_CELL = 1024  # assumed per cell if the user gives a batch size
 _IN_FLIGHT = 2
-"""Batches that are computed while the next one is laid out, where the engine does not wait."""
+"""Number of batches in computation while the next one is prepared, if the engine does not wait."""
 
 
 class Encoder:
     """Runs a network over cells in batches of one shape, compiled once.
 
-    `network` is a `CompiledNetwork`, or what has those of its methods that are called.
+    `network` is a `CompiledNetwork`, or anything with the methods that are called.
     """
 
     def __init__(self, config: ModelConfig, network: Any) -> None:
@@ -42,7 +42,7 @@ class Encoder:
         self._cut = {"length": length, "n_special": config.n_special}
         self.chunks_of_a_cell = int(chunks_of(np.array(_GENES_OF_A_CELL), **self._cut))
         self.n_chunks = 0
-        """Computed at once in the last batch."""
+        """Number of chunks in the last batch."""
 
     @contextmanager
     def clear_memory_errors(self) -> Iterator[None]:
@@ -156,7 +156,7 @@ class Encoder:
         if (largest := int(needed.max(initial=1))) > n_chunks:
             n_chunks = -(-largest // _ROUNDED) * _ROUNDED
         enough = min(n_chunks, 1 << int(max(needed.sum() - 1, self._expected, 0)).bit_length())  # a power of two
-        # A few cells ride along in a larger shape that is compiled already.
+        # A few cells use a larger shape that has been compiled.
         n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)
         self._shapes.add(n_chunks)
         self.n_chunks = n_chunks

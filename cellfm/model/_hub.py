@@ -27,7 +27,7 @@ LICENCE = (
     "commercial use, no sharing of changed weights. cellfm is an independent implementation and does not ship them."
 )
 _GITHUB = "https://raw.githubusercontent.com"
-_MAX_TABLE = 64 << 20  # bytes; the tables hold a few
+_MAX_TABLE = 64 << 20  # bytes; the tables are a few megabytes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Source:
     weights: str
     table: str
     vocabulary_sha256: str
-    """Hash of the symbols in their order; in another order, every gene would be read as another gene."""
+    """Hash of the symbols in their order; in another order, every gene would be taken for another."""
 
 
 _SOURCES = {
@@ -107,7 +107,7 @@ def fetch_weights(file: str, folder: Path) -> Path:
             hf_hub_download(WEIGHTS_REPOSITORY, file, cache_dir=folder, endpoint=endpoint, etag_timeout=TIMEOUT)
         )
     except Exception as error:
-        # What is raised offline depends on the version of huggingface_hub and of the HTTP library below it.
+        # The exception without a network depends on the version of huggingface_hub and of the HTTP library below it.
         raise DownloadError(
             f"Downloading {file} of the Hugging Face repository {WEIGHTS_REPOSITORY} failed "
             f"({type(error).__name__}: {_first_line(error)})."

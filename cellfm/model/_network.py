@@ -17,7 +17,7 @@ OUTPUTS = ("cell", "tokens", "gene_wise", "cell_wise")
 
 
 class CompiledNetwork:
-    """The network of a model on the device of an engine: chunks in, arrays out, or what becomes arrays."""
+    """The network of a model on the device of an engine: chunks in, arrays out, or objects that convert to arrays."""
 
     def __init__(self, config: ModelConfig, weights: Weights, engine: Engine) -> None:
         self.config, self.engine = config, engine
@@ -61,7 +61,7 @@ class CompiledNetwork:
         return self._cell(*arrays_of(chunks))
 
     def all(self, chunks: Chunks) -> dict[str, Any]:
-        """CLS, all tokens and what both decoders read, by name."""
+        """CLS, all tokens, and the output of both decoders, by name."""
         if self._all is None:
             encode, config = inference.encode_all if self.short else _whole, self.config
 
@@ -83,7 +83,7 @@ class CompiledNetwork:
         return self._attention[layer](*arrays_of(chunks))
 
     def contributions(self, chunks: Chunks, directions: np.ndarray, layer: int) -> tuple[Any, Any]:
-        """What CLS takes from itself (b, m) and from each token (c, s, m) along directions (m, d)."""
+        """Contributions to CLS of itself (b, m) and of each token (c, s, m) along directions (m, d)."""
         if layer not in self._contributions:
             take, config = (inference if self.short else network).cls_contributions, self.config
 

@@ -18,7 +18,7 @@ _TRAINING_ONLY = re.compile(
     r"(moment[12]|ST_enc)\.|(ST_emb|global_step|learning_rate|beta[12]_power|scale_sense"
     r"|current_iterator_step|last_overflow_iterator_step)$"
 )
-# What a fine-tuned file may put in front of the backbone's names.
+# A prefix of the names of the backbone in fine-tuned files.
 _PREFIX = re.compile(r"^(extractor|network)\.")
 _LETTER = {"query": "q", "key": "k", "value": "v", "gate": "u", "output": "o"}
 _SUBLAYER = {"attention": "attn", "glu": "ffn"}

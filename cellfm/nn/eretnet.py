@@ -7,9 +7,9 @@ from cellfm.nn.layout import Layout, cls_of, value_scale
 from cellfm.nn.linear import linear
 
 Dropout = tuple[Array, list[tuple[int, float]]] | None
-"""Keys of two places a layer, (2 n_layers,) int32, and `dropout_plan`; None drops nothing."""
+"""Keys of two places per layer, (2 n_layers,) int32, and `dropout_plan`; None for no dropout."""
 OfLayer = tuple[Array, int, float] | None
-"""Keys of a layer's two places, (2,), the threshold of what is kept, and what that is multiplied with."""
+"""Keys of the two places of a layer, (2,), and its threshold and scale."""
 
 
 def glu(xp: Operations, config: ModelConfig, p: Weights, x: Array) -> Array:
@@ -91,7 +91,7 @@ def layer_norm(xp: Operations, p: Weights, x: Array) -> Array:
 
 
 def dropout_plan(n_layers: int, rate: float) -> list[tuple[int, float]]:
-    """Threshold and scale of each layer: layer `i` of `L` drops ``rate * i / L`` of what it adds."""
+    """Threshold and scale of each layer: layer `i` of `L` drops a share ``rate * i / L`` of its output."""
     rates = [rate * i / n_layers for i in range(n_layers)]
     return [(int((rate - 0.5) * 2**32), 1 / (1 - rate)) for rate in rates]
 

@@ -18,12 +18,12 @@ N_CROSS_LAYERS = 2
 def mlp_head(xp: Operations, p: Weights, cell: Array, mean: Array, inv_scale: Array) -> Array:
     """Logits of classes from CLS: standardised, then dense layers with ReLU between them (Zeng 2025).
 
-    (b, d) to (b, n_classes). `mean` and `inv_scale` (d,) are facts of the training cells, which are not trained.
+    (b, d) to (b, n_classes). `mean` and `inv_scale` (d,) come from the training cells and are not trained.
     """
     x = (cell - mean) * inv_scale
     if "hidden" in p:
-        for own in p["hidden"]:
-            x = xp.relu(dense(xp, own, x))
+        for p_layer in p["hidden"]:
+            x = xp.relu(dense(xp, p_layer, x))
     return dense(xp, p["output"], x)
 
 
@@ -33,24 +33,24 @@ def query_head(
     """Two logits of each class from the tokens of a cell: CLS (b, d), tokens (c, s, d) to (b, n_classes) each.
 
     Learned class vectors and CLS are the queries of two cross-attention layers, which read the gene tokens. Each
-    class is scored twice: by a projection of what its query read, and by the product of its vector with what CLS
-    read. `config` is that of `query_head_config`.
+    class is scored twice: by a projection of the output of its query, and by the product of its vector with the output
+    of CLS. `config` is that of `query_head_config`.
     """
     b, d = cell.shape
     n = p["classes"].shape[0]
     queries = xp.broadcast_to(p["classes"][None], (b, n, d))
     x = xp.concat((queries, cell[:, None]), 1)  # (b, n + 1, d)
     keys, scale = is_gene(xp, layout)[..., None], value_scale(xp, layout)
-    for own in p["layers"]:
-        state = key_value_state(xp, config, own["attention"], tokens, keys, scale, layout)  # (b, h, k, k)
-        x = add(xp, config, own, x, attend(xp, config, own["attention"], x, state))
+    for p_layer in p["layers"]:
+        state = key_value_state(xp, config, p_layer["attention"], tokens, keys, scale, layout)  # (b, h, k, k)
+        x = add(xp, config, p_layer, x, attend(xp, config, p_layer["attention"], x, state))
     of_queries = dense(xp, p["output"], x[:, :n])[..., 0]  # (b, n)
     of_cls = xp.matmul(x[:, n], p["classes"].T) * d**-0.5  # (b, n)
     return of_queries, of_cls
 
 
 def query_head_config(config: ModelConfig) -> ModelConfig:
-    """The form of the layers of a query head on a network."""
+    """The configuration of the layers of a query head on a network."""
     return dataclasses.replace(
         config, n_layers=N_CROSS_LAYERS, feed_forward="sglu", norm="deepnorm", retention="linear"
     )
@@ -84,7 +84,7 @@ def query_head_weights(config: ModelConfig, n_classes: int, *, random_state: int
 
 
 def draw(weights: dict[str, np.ndarray], *, random_state: int = 0, zero: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """The same with matrices drawn from the Xavier normal distribution, in their order, but those named in `zero`."""
+    """The same with matrices drawn from the Xavier normal distribution, in order, except those named in `zero`."""
     generator = np.random.default_rng(random_state)
     drawn = {}
     for name, array in weights.items():

@@ -24,7 +24,7 @@ from cellfm.nn.parameters import Weights as FlatWeights
 from cellfm.nn.parameters import merged_weights, n_active_layers
 
 STACKED_FROM = 5
-"""Layers from which on their weights are stacked, so that an engine compiles one of them in place of all."""
+"""Number of layers from which their weights are stacked, so that an engine compiles a single layer."""
 _WIDE = 512
 _MIN_SAVED = 0.1
 _MAX_DISTINCT = 0.25
@@ -37,7 +37,7 @@ def has_short_form(config: ModelConfig) -> bool:
 
 
 def arrange(config: ModelConfig, weights: FlatWeights, dtype: Any = np.float32, *, stack: bool = True) -> Weights:
-    """Weights as the functions below take them: matrices as (in, out) in `dtype`, many layers stacked if asked for."""
+    """Weights in the form of the functions below: matrices as (in, out) in `dtype`, many layers stacked on request."""
     weights = merged_weights(weights)
     expanded = weights["embed.value.expand.weight"][:, 0]
     expanded = np.where(expanded >= 0, expanded, LEAKY_SLOPE * expanded)
@@ -111,10 +111,10 @@ def only_keys(config: ModelConfig, weights: FlatWeights) -> Weights | None:
 
 
 def tokens_that_pay(config: ModelConfig, n_layers: int, *, bytes_of_a_number: int, max_gb: float) -> float:
-    """Tokens for which the products of the first of `n_layers` are worth a table with a row for each gene.
+    """Number of tokens from which tables over genes pay off for the products of the first of `n_layers` layers.
 
-    A table takes ``4 d^2`` products a gene, and saves ``4 d (d - w)`` a token. Infinite where the table is larger than
-    `max_gb`, where other layers are most of the work, and in narrow networks, where it saves nothing.
+    A table takes ``4 d^2`` products per gene, and saves ``4 d (d - w)`` per token. Infinite if the table is larger than
+    `max_gb`, if other layers are most of the work, and for narrow networks, where a table saves nothing.
     """
     d, w = config.d_model, config.d_value
     saved = 4 * (d - w) / (8 * d * (n_layers - 1) + d)  # of all products
@@ -139,7 +139,7 @@ def precompute_tables(xp: Operations, weights: Weights) -> Weights:
 
 
 def with_tables(weights: Weights, tables: Weights) -> Weights:
-    """The weights of `for_cells` with the tables of `precompute_tables` in place of the products that they save."""
+    """The weights of `for_cells` with the tables of `precompute_tables` instead of the weights that they replace."""
     stacked = isinstance(weights["below"], dict)
     first = _map(lambda w: w[0], weights["below"]) if stacked else weights["below"][0]
     others = _map(lambda w: w[1:], weights["below"]) if stacked else weights["below"][1:]
@@ -168,7 +168,7 @@ def encode_cells(xp: Operations, config: ModelConfig, weights: Weights, values: 
 def encode_all(
     xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout
 ) -> tuple[Array, Array, Array, Array]:
-    """CLS, all tokens, and what both decoders read from them, as `cellfm.nn.network.network` returns them."""
+    """CLS, all tokens, and the output of both decoders, as `cellfm.nn.network.network` returns them."""
     x, scale = tokens_below(xp, config, weights, values, layout)
     tokens = full_layer(xp, config, weights["last"], x, scale, layout)
     cell = cls_of(xp, tokens, layout)
@@ -183,9 +183,9 @@ def queries_and_keys(
     xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, n: int
 ) -> tuple[Array, Array, Array]:
     """Queries of CLS, queries and keys of all tokens, in layer `n`."""
-    x, own, _ = tokens_and_layer(xp, config, weights, values, layout, n)
-    query = xp.relu(xp.split(xp.product(x, own["query_gate"]), 2)[0])
-    key = xp.relu(xp.split(xp.product(x, own["key_value"]), 2)[0])
+    x, p_layer, _ = tokens_and_layer(xp, config, weights, values, layout, n)
+    query = xp.relu(xp.split(xp.product(x, p_layer["query_gate"]), 2)[0])
+    key = xp.relu(xp.split(xp.product(x, p_layer["key_value"]), 2)[0])
     return cls_of(xp, query, layout), query, key
 
 
@@ -193,10 +193,10 @@ def cls_contributions(
     xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, directions: Array, n: int
 ) -> tuple[Array, Array]:
     """Contributions of CLS, (b, m), and of each token, (c, s, m), in layer `n` along directions (m, d)."""
-    x, own, scale = tokens_and_layer(xp, config, weights, values, layout, n)
-    query, gate = xp.split(xp.product(cls_of(xp, x, layout), own["query_gate"]), 2)
-    key, value = xp.split(xp.product(x, own["key_value"]), 2)
-    readout = xp.linear(directions, own["output"])
+    x, p_layer, scale = tokens_and_layer(xp, config, weights, values, layout, n)
+    query, gate = xp.split(xp.product(cls_of(xp, x, layout), p_layer["query_gate"]), 2)
+    key, value = xp.split(xp.product(x, p_layer["key_value"]), 2)
+    readout = xp.linear(directions, p_layer["output"])
     found = contributions(xp, config, query, gate, key, value, readout, scale, layout)
     return cls_of(xp, found, layout), found
 
@@ -221,8 +221,8 @@ def tokens_below(
         key_value, query_gate = xp.split(products, 2)
         x = attend(xp, config, weights["first"], x, key_value, query_gate, scale, layout)
 
-    def one(x: Array, own: Weights, extra: Any) -> Array:
-        return full_layer(xp, config, own, x, scale, layout)
+    def one(x: Array, p_layer: Weights, extra: Any) -> Array:
+        return full_layer(xp, config, p_layer, x, scale, layout)
 
     below = weights["below"]
     n = below["output"].shape[0] if isinstance(below, dict) else len(below)
@@ -236,7 +236,7 @@ def embed(xp: Operations, weights: Weights, values: Array, layout: Layout) -> Ar
 
 
 def sum_of_rows(xp: Operations, tables: Weights, value: Array, values: Array, layout: Layout) -> Array:
-    """The sum of what tables hold for a token's gene, its value and, in place of both, for CLS."""
+    """The sum of the table rows of a token's gene and value, or the row of CLS."""
     gene_ids, mask, _, _ = layout
     choice = xp.softmax(values[..., None] * value) * is_gene(xp, layout)[..., None]
     cls = (mask * (gene_ids == 0))[..., None] * tables["cls"]
@@ -248,36 +248,36 @@ def chunk_scale(xp: Operations, config: ModelConfig, layout: Layout) -> Array:
     return value_scale(xp, layout) / config.d_head
 
 
-def full_layer(xp: Operations, config: ModelConfig, own: Weights, x: Array, scale: Array, layout: Layout) -> Array:
+def full_layer(xp: Operations, config: ModelConfig, p_layer: Weights, x: Array, scale: Array, layout: Layout) -> Array:
     """New tokens for all, (c, s, d)."""
-    key_value, query_gate = xp.product(x, own["key_value"]), xp.product(x, own["query_gate"])
-    return attend(xp, config, own, x, key_value, query_gate, scale, layout)
+    key_value, query_gate = xp.product(x, p_layer["key_value"]), xp.product(x, p_layer["query_gate"])
+    return attend(xp, config, p_layer, x, key_value, query_gate, scale, layout)
 
 
 def attend(
     xp: Operations,
     config: ModelConfig,
-    own: Weights,
+    p_layer: Weights,
     x: Array,
     key_value: Array,
     query_gate: Array,
     scale: Array,
     layout: Layout,
 ) -> Array:
-    """The layer once its products are there."""
+    """The rest of the layer after its products."""
     key, value = xp.split(key_value, 2)
     query, gate = xp.split(query_gate, 2)
     key = split_heads(config, xp.relu(key) * layout[1][..., None])  # (c, h, s, k)
     state = xp.matmul(key, split_heads(config, value), transpose_a=True) * scale[..., None]
     state = to_chunks(xp, sum_by_cell(xp, state, layout), layout)  # (c, h, k, k)
     read = xp.matmul(split_heads(config, xp.relu(query)), state)  # (c, h, s, k)
-    return join(xp, config, own, x, read, gate)
+    return join(xp, config, p_layer, x, read, gate)
 
 
 def seen_by_cls(
     xp: Operations, config: ModelConfig, key_value: Array, x: Array, query: Array, scale: Array, layout: Layout
 ) -> Array:
-    """``q K^T x``, (b, h, d): for CLS alone, tokens are weighed first, and only their sum becomes values."""
+    """``q K^T x``, (b, h, d): for CLS alone, tokens are weighted first, and only their sum is projected."""
     h, k = config.n_heads, config.d_head
     key = xp.relu(xp.product(x, xp.split(key_value, 2)[0])).reshape((*x.shape[:2], h, k))
     query = to_chunks(xp, xp.relu(query).reshape((-1, 1, h, k)), layout)
@@ -310,13 +310,13 @@ def values_of(xp: Operations, config: ModelConfig, key_value: Array, seen: Array
     return xp.matmul(seen.swapaxes(0, 1), xp.float32(of_head)).swapaxes(0, 1)[:, :, None]
 
 
-def join(xp: Operations, config: ModelConfig, own: Weights, x: Array, read: Array, gate: Array) -> Array:
-    """New tokens for `x` (r, m, d), by what their queries read (r, h, m, k) and their gates (r, m, d)."""
-    y = alpha(config) * x + xp.product(join_heads(xp.rms_norm(read)) * xp.silu(gate), own["output"])
-    y = xp.layer_norm(y, own["norm1"]["gamma"], own["norm1"]["beta"])
-    gate, value = xp.split(xp.product(y, own["glu"]), 2)
-    y = alpha(config) * y + xp.product(gate * value, own["glu_output"])
-    return xp.layer_norm(y, own["norm2"]["gamma"], own["norm2"]["beta"])
+def join(xp: Operations, config: ModelConfig, p_layer: Weights, x: Array, read: Array, gate: Array) -> Array:
+    """New tokens for `x` (r, m, d), from the output of their queries (r, h, m, k) and their gates (r, m, d)."""
+    y = alpha(config) * x + xp.product(join_heads(xp.rms_norm(read)) * xp.silu(gate), p_layer["output"])
+    y = xp.layer_norm(y, p_layer["norm1"]["gamma"], p_layer["norm1"]["beta"])
+    gate, value = xp.split(xp.product(y, p_layer["glu"]), 2)
+    y = alpha(config) * y + xp.product(gate * value, p_layer["glu_output"])
+    return xp.layer_norm(y, p_layer["norm2"]["gamma"], p_layer["norm2"]["beta"])
 
 
 def alpha(config: ModelConfig) -> float:

@@ -15,9 +15,9 @@ from cellfm.nn.objectives import Loss, cosines, log_probability, pretraining
 ELASTIC_CENTRE = 0.8
 """Cosine above which two cells are pulled together, and below which they are pushed apart."""
 KERNEL_WIDTHS = (0.25, 0.5, 1.0, 2.0)
-"""Widths of the kernels by which distributions of batches are compared, as distances of embeddings of length 1."""
+"""Widths of the kernels that compare distributions of batches, as distances between embeddings of length 1."""
 MAX_GATE = 1e6
-"""Most that the gate may multiply a gradient with, which is as small as this is large."""
+"""Maximum factor by which the gate multiplies a gradient."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def integration(
             structure = structure_loss(xp, cell, start, label) * share
         if masked_weight:
             n = n_masked
-            last = n * gene_ids.shape[1] - 1  # CLS of cells beyond: any token will do, nothing of theirs is asked
+            last = n * gene_ids.shape[1] - 1  # CLS of the other cells: any token, because nothing is asked of them
             some = (
                 gene_ids[:n], values[:n], visible[:n], mask[:n], chunk_cell[:n], xp.minimum(cls_row, last),
                 target[:n], partner, label, inv_targets, share,
@@ -115,7 +115,7 @@ def structure_loss(xp: Operations, cell: Array, start: Array, label: Array) -> A
 def elastic_loss(xp: Operations, cell: Array, label: Array) -> Array:
     """``mean(1 - (relu(cos) - 0.8)^2)`` over pairs (Cui 2024, "elastic cell similarity").
 
-    Least where cosines are far from 0.8: pairs above it are drawn together, pairs below pushed apart, down to 0.
+    Lowest if cosines are far from 0.8: pairs above it are pulled together, pairs below are pushed apart, down to 0.
     """
     pairs = different_cells(xp, label)
     from_centre = xp.relu(cosines(xp, cell)) - ELASTIC_CENTRE
@@ -125,12 +125,12 @@ def elastic_loss(xp: Operations, cell: Array, label: Array) -> Array:
 def discrepancy_loss(xp: Operations, cell: Array, label: Array, n_batches: int) -> Array:
     """Squared maximum mean discrepancy between each batch and all cells, by Gaussian kernels (Gretton 2012).
 
-    The mean over batches, by their number of cells. 0 where all batches are spread alike.
+    The mean over batches, weighted by their numbers of cells; 0 if all batches have the same distribution.
     """
     is_cell = xp.float32(label >= 0)[:, None]  # (b, 1)
-    own = xp.float32(label[:, None] == xp.arange(n_batches)[None])  # (b, n_batches)
-    sizes, n = own.sum(0, keepdims=True), xp.maximum(is_cell.sum(), 1.0)
-    contrast = own / xp.maximum(sizes, 1.0) - is_cell / n
+    in_batch = xp.float32(label[:, None] == xp.arange(n_batches)[None])  # (b, n_batches)
+    sizes, n = in_batch.sum(0, keepdims=True), xp.maximum(is_cell.sum(), 1.0)
+    contrast = in_batch / xp.maximum(sizes, 1.0) - is_cell / n
     square = xp.maximum(2 - 2 * cosines(xp, cell), 0.0)
     total = xp.zeros_like(n)
     for width in KERNEL_WIDTHS:

@@ -1,4 +1,4 @@
-"""Dense layers: without a bias, with low-rank adapters where the weights have them, and with a bias in heads."""
+"""Dense layers: without a bias, with low-rank adapters if the weights have them, and with a bias in heads."""
 
 from cellfm.engines import Array, Operations, Weights
 

@@ -26,11 +26,11 @@ def network(
     p
         Weights: ``embed``, ``backbone``, ``gene_decoder``, ``cell_decoder``.
     values
-        (c, s) float32: normalised expression; of no meaning at CLS and padding.
+        (c, s) float32: normalised expression; ignored at CLS and padding.
     visible
         (c, s) float32: 1 for visible values, 0 for hidden ones. CLS is visible.
     dropout
-        Keys (2 n_layers,) int32 and `dropout_plan`; None in use.
+        Keys (2 n_layers,) int32 and `dropout_plan`; None for no dropout.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def embed_cells(
 ) -> Array:
     """CLS of each cell, (b, d), with all values visible.
 
-    In the published form only CLS passes the last layer: exact, with less work. Not where anything is dropped.
+    In the published form without dropout only CLS passes the last layer, which is exact and needs less work.
     """
     mask = layout[1]
     if dropout is not None or config.norm != "deepnorm" or config.retention != "linear":
@@ -68,20 +68,20 @@ def queries_and_keys(
     Linear attention has no softmax map: the score from token i to token j is ``Q_i . K_j`` in each head, both not
     negative.
     """
-    x, own, _ = attention_inputs(xp, config, p, values, layout, n)
-    query = xp.relu(linear(xp, own["query"], x))
-    return cls_of(xp, query, layout), query, xp.relu(linear(xp, own["key"], x))
+    x, p_layer, _ = attention_inputs(xp, config, p, values, layout, n)
+    query = xp.relu(linear(xp, p_layer["query"], x))
+    return cls_of(xp, query, layout), query, xp.relu(linear(xp, p_layer["key"], x))
 
 
 def cls_contributions(
     xp: Operations, config: ModelConfig, p: Weights, values: Array, layout: Layout, directions: Array, n: int
 ) -> tuple[Array, Array]:
     """Contributions of CLS, (b, m), and of each token, (c, s, m), in layer `n` along directions (m, d)."""
-    x, own, scale = attention_inputs(xp, config, p, values, layout, n)
+    x, p_layer, scale = attention_inputs(xp, config, p, values, layout, n)
     cls = cls_of(xp, x, layout)
-    query, gate = linear(xp, own["query"], cls), linear(xp, own["gate"], cls)
-    key, value = linear(xp, own["key"], x), linear(xp, own["value"], x)
-    readout = xp.product(directions, own["output"]["weight"])
+    query, gate = linear(xp, p_layer["query"], cls), linear(xp, p_layer["gate"], cls)
+    key, value = linear(xp, p_layer["key"], x), linear(xp, p_layer["value"], x)
+    readout = xp.product(directions, p_layer["output"]["weight"])
     found = contributions(xp, config, query, gate, key, value, readout, scale / config.d_head, layout)
     return cls_of(xp, found, layout), found
 
@@ -89,12 +89,12 @@ def cls_contributions(
 def attention_inputs(
     xp: Operations, config: ModelConfig, p: Weights, values: Array, layout: Layout, n: int
 ) -> tuple[Array, Weights, Array]:
-    """What the attention of layer `n` is given, (c, s, d), its weights, and its value scale, (c, 1, 1)."""
+    """Inputs of the attention of layer `n`: tokens (c, s, d), weights, and the value scale (c, 1, 1)."""
     x, _, scale = tokens_below(xp, config, p, values, layout, n)
-    own = p["backbone"][n]
+    p_layer = p["backbone"][n]
     if config.norm == "prenorm":
-        x = layer_norm(xp, own["norm1"], x)
-    return x, own["attention"], scale
+        x = layer_norm(xp, p_layer["norm1"], x)
+    return x, p_layer["attention"], scale
 
 
 def tokens_below(
@@ -106,7 +106,7 @@ def tokens_below(
     genes = gene_rows(xp, p["embed"], layout[0])
     x = embed_tokens(xp, config, p["embed"], genes, values, mask, layout)
 
-    def one(x: Array, own: Weights, keys: Array) -> Array:
-        return layer(xp, config, own, x, keys, scale, layout, None)
+    def one(x: Array, p_layer: Weights, keys: Array) -> Array:
+        return layer(xp, config, p_layer, x, keys, scale, layout, None)
 
     return xp.layers(one, x, p["backbone"][:n], (keys,) * n), keys, scale

@@ -9,13 +9,13 @@ Weights = dict[str, np.ndarray]
 
 _ATTENTION = tuple(f"attention.{name}" for name in ("query", "key", "value", "gate", "output"))
 NEGLIGIBLE = 0.01
-"""A layer that adds less than this share of what the strongest layer adds is only read on request."""
+"""The attention of a layer that adds less than this share of the strongest layer is read only on request."""
 GATES = ("attention.gate", "glu.gate")
-"""What a layer adds to a token is multiplied with these."""
+"""Parameters that multiply the output of a layer."""
 
 
 def projections(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Name and shape of the projections of a layer: those that adapters (LoRA) wrap."""
+    """Name and shape of the projections of a layer, which adapters (LoRA) wrap."""
     d, inner = config.d_model, config.d_inner
     shapes = dict.fromkeys(_ATTENTION, (d, d))
     if config.feed_forward == "ffn":
@@ -64,7 +64,7 @@ def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 def initial_weights(config: ModelConfig, random_state: int = 0) -> Weights:
     """Draw the initial weights: Xavier normal with the gains of DeepNorm (paper, Methods, "ERetNet").
 
-    Drawn with NumPy, so that one seed gives the same network everywhere. Adapters change nothing at the start.
+    NumPy draws them, so that a seed gives the same network everywhere. Adapters have no effect at the start.
     """
     generator = np.random.default_rng(random_state)
     deep = (8 * config.n_layers) ** -0.25
@@ -85,7 +85,7 @@ def initial_weights(config: ModelConfig, random_state: int = 0) -> Weights:
 
 
 def merged_weights(weights: Weights) -> Weights:
-    """The plain network with the same output: each adapter is added to the projection that it adapts."""
+    """Merge adapters: each is added to the projection that it adapts, with the same output of the network."""
     merged = dict(weights)
     for name in [name for name in weights if name.endswith(".base.weight")]:
         projection = name.removesuffix(".base.weight")
@@ -96,7 +96,7 @@ def merged_weights(weights: Weights) -> Weights:
 
 
 def n_active_layers(config: ModelConfig, weights: Weights) -> int:
-    """Layers up to the last that adds anything, at least 1: those above have gates of zero, and only their norms act.
+    """Number of layers up to the last that adds anything, at least 1: above it, gates are zero and only norms act.
 
     For networks in the published form, without adapters.
     """
@@ -109,8 +109,8 @@ def n_active_layers(config: ModelConfig, weights: Weights) -> int:
 def active_heads(config: ModelConfig, weights: Weights) -> np.ndarray:
     """Heads whose attention can change a token, (n_layers, n_heads) bool.
 
-    A head adds ``(O / rms(O) * silu(x W_u)) W_o`` with ``O = Q K^T V``. It adds exactly zero where no dimension has a
-    gate, a value and an output, or none both a query and a key; then its queries and keys mean nothing.
+    A head adds ``(O / rms(O) * silu(x W_u)) W_o`` with ``O = Q K^T V``. It adds exactly zero if no dimension has a
+    gate, a value and an output, or none has a query and a key; then its queries and keys are meaningless.
     """
     active = np.zeros((config.n_layers, config.n_heads), bool)
     for i in range(config.n_layers):
@@ -129,7 +129,7 @@ def attention_strengths(config: ModelConfig, weights: Weights) -> np.ndarray:
     """How much the attention of each layer adds to tokens, relative to the layer that adds most: (n_layers,) from 0 to
     1.
 
-    The product of the norms of gate and output; queries, keys and values do not count, because what they give is
+    The product of the norms of gate and output; queries, keys and values do not count, because their output is
     normalised. 0 for layers without active heads.
     """
     sizes = [

@@ -12,16 +12,16 @@ from cellfm.nn.heads import draw
 from cellfm.nn.linear import dense, linear
 
 MOMENTUM = 0.1
-"""How fast the statistics that prediction normalises by follow those of the batches."""
+"""Momentum of the running statistics, by which prediction normalises."""
 EPSILON = 1e-5
 MIN_VARIANCE = 1e-4
-"""Where the variance of genes that hardly vary starts."""
+"""Minimum initial variance of a gene."""
 HOP_SHARE = 0.2
-"""What a gene's neighbours add to it."""
+"""Weight of a gene's neighbours."""
 SHARPNESS = 10.0
-"""Slope of the tanh that stands for the sign of a change."""
+"""Slope of the tanh that approximates the sign of a change."""
 Statistics = tuple[Array, ...]
-"""New means and variances of batch normalisation, in the order of `statistics_names`; empty in use."""
+"""New means and variances of batch normalisation, in the order of `statistics_names`; empty in prediction."""
 
 
 def perturbed_changes(
@@ -29,8 +29,8 @@ def perturbed_changes(
 ) -> tuple[Array, Array, Statistics]:
     """The change of every gene when one or two genes are perturbed.
 
-    Perturbed genes (s, 2) and 1 where there is one (s, 2), to changes and log variances, (s, n_genes) each. Without an
-    uncertainty head the log variances are 0.
+    From perturbed genes (s, 2), and 1 for each that exists (s, 2), to changes and log variances, (s, n_genes) each.
+    Without an uncertainty head the log variances are 0.
     """
     fixed = p["fixed"]
     s, n_genes = perturbed.shape[0], p["read_bias"].shape[0]
@@ -47,9 +47,9 @@ def perturbed_changes(
     both, joint_norm = batch_norm(xp, p["joint_norm"], both, training=training)
     both, of_joint = normed_mlp(xp, p["joint_mlp"], xp.relu(both), training=training)
     both = both.reshape((s, n_genes, width))
-    own = (both * p["read"]).sum(-1) + p["read_bias"]  # (s, g)
-    cross, of_cross = normed_mlp(xp, p["cross_mlp"], own, training=training)
-    change = own * (1 + p["own"]) + dense(xp, p["cross"], cross)
+    direct = (both * p["read"]).sum(-1) + p["read_bias"]  # (s, g)
+    cross, of_cross = normed_mlp(xp, p["cross_mlp"], direct, training=training)
+    change = direct * (1 + p["own"]) + dense(xp, p["cross"], cross)
     log_variance = xp.zeros_like(change)
     if "read_variance" in p:
         log_variance = (both * p["read_variance"]).sum(-1) + p["variance_bias"]
@@ -57,7 +57,7 @@ def perturbed_changes(
 
 
 def batch_norm(xp: Operations, p: Weights, x: Array, *, training: bool) -> tuple[Array, Statistics]:
-    """Batch normalisation of rows, (n, d) to (n, d); in training by the batch, in use by what was seen in training."""
+    """Batch normalisation of rows, (n, d) to (n, d); by the batch in training, otherwise by the running statistics."""
     if training:
         mean = xp.mean_rows(x)
         centred = x - mean
@@ -79,8 +79,8 @@ def normed_mlp(xp: Operations, p: Weights, x: Array, *, training: bool) -> tuple
     statistics = ()
     for i in range(len(p["layers"])):
         x = linear(xp, p["layers"][i], xp.relu(x) if i else x)
-        x, own = batch_norm(xp, p["norms"][i], x, training=training)
-        statistics = statistics + own  # type: ignore[assignment]
+        x, new = batch_norm(xp, p["norms"][i], x, training=training)
+        statistics = statistics + new  # type: ignore[assignment]
     return x, statistics
 
 
@@ -105,8 +105,8 @@ def perturbation(
 ) -> Callable[..., tuple[Array, Array, Statistics]]:
     """The loss of pairs and its terms (2,): the error to a power, and the direction of the change against mean control.
 
-    The arrays: perturbed genes and their presence (s, 2), changes to predict and where the controls of the pairs lie
-    against mean control, (s, n_genes) each. Returns also the new statistics of batch normalisation.
+    The arrays: perturbed genes and their presence (s, 2), changes to predict, and deviations of the controls of the
+    pairs from mean control, (s, n_genes) each. Also returns the new statistics of batch normalisation.
     """
 
     def loss(
@@ -122,7 +122,7 @@ def perturbation(
             difference = xp.tanh(SHARPNESS * (target + start)) - xp.tanh(SHARPNESS * (change + start))
         of_direction = (difference * difference).mean()
         total = raised + direction * of_direction
-        if uncertainty:  # the variance learns from the error, and not the error from the variance
+        if uncertainty:  # the variance learns from the error, but not the error from the variance
             square = xp.stop_gradient(error * error)
             total = total + uncertainty_weight * (square * xp.exp(-log_variance) + log_variance).mean()
         return total, xp.stack((raised, of_direction), 0), statistics
@@ -142,7 +142,7 @@ def perturbation_weights(
 ) -> dict[str, np.ndarray]:
     """Initial weights by flat name; given vectors have `d_genes` and `d_perturbations` entries, None learns them.
 
-    The network predicts no change at all, so that it learns from there.
+    With these weights the network predicts no change.
     """
     shapes: dict[str, tuple[int, ...]] = {"read": (n_genes, width), "read_bias": (n_genes,), "own": (n_genes,)}
     if uncertainty:

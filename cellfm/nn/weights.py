@@ -9,7 +9,7 @@ from cellfm.engines import Weights
 def nest(flat: Mapping[str, Any]) -> Weights:
     """``{"head.layers.0.bias": w, "head.bias": b}`` to ``{"head": {"layers": ({"bias": w},), "bias": b}}``.
 
-    What has nothing but layers is the tuple of them (``backbone``): MindSpore allows six levels in all, as many as
+    A part that has only layers is a tuple of them (``backbone``): MindSpore allows six levels in all, as many as
     adapters need.
     """
     tree: Weights = {}

@@ -20,7 +20,7 @@ from cellfm.tasks.perturbation._reverse import (
     require_distance,
     scores_of,
 )
-from cellfm.tasks.perturbation._target import LEAST_GENES
+from cellfm.tasks.perturbation._target import MIN_GENES
 
 
 @checked
@@ -74,9 +74,9 @@ def evaluate_perturbation_ranking(
     if not targets:
         raise InputError("No test condition is among the candidates.")
     used = predictor.others_than(set() if own_genes else {gene for condition in conditions for gene in condition})
-    if used.sum() < LEAST_GENES:
+    if used.sum() < MIN_GENES:
         raise InputError(
-            f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {LEAST_GENES} are needed. "
+            f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {MIN_GENES} are needed. "
             "Name fewer candidates."
         )
     observed = predictor.profiles.changes(tuple(targets))[:, used]

@@ -24,7 +24,7 @@ from cellfm.tasks.transport._maps import BALANCED, METHODS, Method
 from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._recipe import Recipe
 from cellfm.tasks.transport._scgen import require_pertpy
-from cellfm.tasks.transport._spaces import MOST_GENES, SPACES, SpaceName
+from cellfm.tasks.transport._spaces import MAX_GENES, SPACES, SpaceName
 from cellfm.tasks.transport._split import split_cells
 
 
@@ -176,8 +176,8 @@ def fit_transport(
     values = read_expression(table, layer)
     train = np.concatenate([part.train for part in parts.values()])
     genes = variable_genes(values[train], n_genes)
-    if space == "genes" and len(genes) > MOST_GENES:
-        raise InputError(f"space='genes' takes at most {MOST_GENES:,} genes, found {len(genes):,}. Pass n_genes=1000.")
+    if space == "genes" and len(genes) > MAX_GENES:
+        raise InputError(f"space='genes' takes at most {MAX_GENES:,} genes, found {len(genes):,}. Pass n_genes=1000.")
     loaded, embedding = None, None
     if space == "cellfm":
         loaded = resolve_model(model)
@@ -221,8 +221,8 @@ def _check(method: str, space: str, n_genes: int | None, test_fraction: float, h
         )
     if space == "scgen":
         require_pertpy()
-    if space == "genes" and n_genes is not None and n_genes > MOST_GENES:
-        raise InputError(f"space='genes' takes at most {MOST_GENES:,} genes, found n_genes={n_genes:,}.")
+    if space == "genes" and n_genes is not None and n_genes > MAX_GENES:
+        raise InputError(f"space='genes' takes at most {MAX_GENES:,} genes, found n_genes={n_genes:,}.")
     if not 0 < test_fraction <= 0.5:
         raise InputError(f"test_fraction must be above 0 and at most 0.5, not {test_fraction!r}.")
     if holdout is not None and (isinstance(holdout, str) or len(holdout) != 2):

@@ -13,7 +13,7 @@ from cellfm.io.arguments import checked
 from cellfm.tasks.perturbation._conditions import name_of
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import candidate_conditions, order_of, require_distance, scores_of
-from cellfm.tasks.perturbation._target import LEAST_GENES, target_change
+from cellfm.tasks.perturbation._target import MIN_GENES, target_change
 
 
 @checked
@@ -84,9 +84,9 @@ def rank_perturbations(
     change, used = target_change(predictor, target, control, layer)
     if not own_genes:
         used = used & predictor.others_than({gene for condition in conditions for gene in condition})
-        if used.sum() < LEAST_GENES:
+        if used.sum() < MIN_GENES:
             raise InputError(
-                f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {LEAST_GENES} are "
+                f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {MIN_GENES} are "
                 "needed. Name fewer candidates, or pass own_genes=True, which gives their expression away."
             )
     changes = predictor.changes(conditions, method)

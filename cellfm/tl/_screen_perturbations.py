@@ -19,7 +19,7 @@ from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of
 from cellfm.tasks.perturbation._conditions import name_of
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
 from cellfm.tasks.perturbation._reverse import MIN_SHARE, all_conditions, dominant_genes
-from cellfm.tasks.perturbation._target import LEAST_GENES
+from cellfm.tasks.perturbation._target import MIN_GENES
 
 
 @checked
@@ -107,9 +107,9 @@ def screen_perturbations(
         genes_give = counted(len(set(genes)), "gene gives", "genes give")
         raise InputError(f"{genes_give} {counted(len(conditions), 'perturbation')}; a screen needs three.")
     others = predictor.others_than(set(genes))
-    if others.sum() < LEAST_GENES:
+    if others.sum() < MIN_GENES:
         genes_are = counted(int(others.sum()), "measured gene is", "measured genes are")
-        raise InputError(f"{genes_are} not perturbed; {LEAST_GENES} are needed.")
+        raise InputError(f"{genes_are} not perturbed; {MIN_GENES} are needed.")
     changes = predict(conditions)
     if not np.ptp(changes[:, others], axis=0).any():
         raise InputError(

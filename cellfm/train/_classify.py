@@ -18,7 +18,7 @@ VALIDATIONS_PER_EPOCH = 2
 def train_classifier(
     model: CellFM,
     tokens: TokenBatch,
-    kind: np.ndarray,
+    label: np.ndarray,
     weight: np.ndarray,
     held_out: np.ndarray,
     n_classes: int,
@@ -39,7 +39,7 @@ def train_classifier(
     ----------
     tokens
         Of the labelled cells.
-    kind, weight, held_out
+    label, weight, held_out
         (n_cells,) class of each cell, its weight (1 on average), and whether it is for validation.
     head
         Arrays of an MLP head to start from (`mean` and `scale` of CLS among them); None for a new query head.
@@ -51,7 +51,7 @@ def train_classifier(
     The model, the parameters of the head, and a row for each validation: step, training loss, validation loss.
     """
     n_chunks = chunks_at_once(tokens, model.config, batch_size)
-    feed = TokenBatches(tokens, model.config, kind, weight, held_out, batch_size, n_chunks, random_state)
+    feed = TokenBatches(tokens, model.config, label, weight, held_out, batch_size, n_chunks, random_state)
     config = TrainConfig(
         steps=n_epochs * feed.steps_per_epoch,
         batch_size=batch_size,
@@ -62,7 +62,7 @@ def train_classifier(
         optimizer="adamw",
         weight_decay=0.01,
         clip="global",
-        dropout=0.0,  # standardised, what it moves CLS by can be more than what cells differ by
+        dropout=0.0,  # CLS is standardised, so a change of CLS can exceed the differences between cells
         validate_every=max(1, feed.steps_per_epoch // VALIDATIONS_PER_EPOCH),
         random_state=random_state,
     )

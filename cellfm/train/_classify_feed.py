@@ -21,7 +21,7 @@ class LabelledTokens(NamedTuple):
     mask: np.ndarray
     chunk_cell: np.ndarray
     cls_row: np.ndarray
-    kind: np.ndarray
+    label: np.ndarray
     """(b,) int32: number of the class."""
     weight: np.ndarray
     """(b,) float32: share of the batch's loss; 0 for slots without a cell."""
@@ -32,9 +32,9 @@ class TokenBatches:
     """Batches of tokenised cells, in micro-batches of `n_chunks` chunks."""
 
     tokens: TokenBatch
-    """Of all cells; each has some."""
+    """Tokens of all cells; each cell has some."""
     model: ModelConfig
-    kind: np.ndarray
+    label: np.ndarray
     """(n_cells,) int: number of the class."""
     weight: np.ndarray
     """(n_cells,) float32: weight of a cell; 1 on average."""
@@ -49,7 +49,7 @@ class TokenBatches:
         return -(-int((~self.held_out).sum()) // self.batch_size)
 
     @property
-    def least_chunks(self) -> int:
+    def min_chunks(self) -> int:
         return chunks_needed(self.tokens, self.model)
 
     def batch(self, step: int) -> Batch[LabelledTokens]:
@@ -72,8 +72,8 @@ class TokenBatches:
 
     def _micro(self, cells: np.ndarray, n: int, shape: dict[str, int]) -> LabelledTokens:
         chunks = chunk_cells(self.tokens, cells, **shape, specials=depth_tokens(self.tokens, cells, self.model))
-        kind, weight = np.zeros(self.n_chunks, np.int32), np.zeros(self.n_chunks, np.float32)
-        kind[: len(cells)] = self.kind[cells]
+        label, weight = np.zeros(self.n_chunks, np.int32), np.zeros(self.n_chunks, np.float32)
+        label[: len(cells)] = self.label[cells]
         weight[: len(cells)] = self.weight[cells] / n
         return LabelledTokens(
             chunks.gene_ids,
@@ -82,22 +82,22 @@ class TokenBatches:
             chunks.mask,
             chunks.chunk_cell,
             chunks.cls_row,
-            kind,
+            label,
             weight,
         )
 
 
 def chunk_length(model: ModelConfig) -> int:
-    """Tokens of a chunk; networks with decay need all tokens of a cell in one."""
+    """Number of tokens per chunk; networks with decay need all tokens of a cell in one chunk."""
     return CHUNK if model.retention == "linear" else model.max_genes + model.n_special
 
 
 def chunks_needed(tokens: TokenBatch, model: ModelConfig) -> int:
-    """Chunks of the cell that needs most."""
+    """Number of chunks of the largest cell."""
     return int(chunks_of(tokens.lengths, chunk_length(model), model.n_special).max(initial=1))
 
 
 def chunks_at_once(tokens: TokenBatch, model: ModelConfig, batch_size: int) -> int:
-    """The fastest number, but not more than `batch_size` cells may need, and enough for any single cell."""
+    """The fastest number of chunks, at most what `batch_size` cells may need, and enough for any single cell."""
     largest = chunks_needed(tokens, model)
     return min(max(chunks_on_cpu(model), largest), batch_size * largest)

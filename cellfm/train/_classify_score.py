@@ -23,7 +23,7 @@ class TokenScorer:
     weights
         Those of the head, by flat name.
     batch_size
-        Cells computed at once; it changes no result.
+        Number of cells computed at once; it does not change results.
     """
 
     def __init__(self, model: CellFM, weights: dict[str, np.ndarray], *, batch_size: int | None = None) -> None:

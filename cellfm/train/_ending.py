@@ -20,12 +20,12 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 @contextmanager
-def clear_memory_errors(config: TrainConfig, least_chunks: int, kept: str = "") -> Iterator[None]:
-    """A block of training whose error says what would fit if the device runs out of memory.
+def clear_memory_errors(config: TrainConfig, min_chunks: int, kept: str = "") -> Iterator[None]:
+    """A block of training; if the device runs out of memory, the error says what would fit.
 
     Parameters
     ----------
-    least_chunks
+    min_chunks
         Number of chunks of the largest cell, which is the minimum for `n_chunks`.
     kept
         Message about what is not lost.
@@ -39,16 +39,16 @@ def clear_memory_errors(config: TrainConfig, least_chunks: int, kept: str = "") 
         yield
     except DeviceMemoryError as error:
         n, batch_size = config.n_chunks, config.batch_size
-        fitting = max(error.fitting(n), least_chunks)
+        fitting = max(error.fitting(n), min_chunks)
         advice = "Lower train_genes, or set recompute = true or precision = 'bfloat16'"
         if fitting < n:
-            fewer = max(1, min(batch_size * fitting // n, fitting // least_chunks))
+            fewer = max(1, min(batch_size * fitting // n, fitting // min_chunks))
             advice = (
                 f"n_chunks = {fitting} should fit, and gives the same results: a batch that needs more is accumulated. "
                 f"Where n_chunks cannot be set, lower the batch size, to {fewer}"
             )
-        told = f"{error} It computed n_chunks = {n} at once, for batch_size = {batch_size}. {advice}."
-        raise TrainingError(f"{told} {kept}".rstrip()) from error
+        message = f"{error} It computed n_chunks = {n} at once, for batch_size = {batch_size}. {advice}."
+        raise TrainingError(f"{message} {kept}".rstrip()) from error
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Cells(Protocol):
 
 
 class MicroBatch(NamedTuple):
-    """Arrays that are computed at once, in the order of the objective."""
+    """Arrays of cells that are computed at once, in the order of the objective."""
 
     gene_ids: np.ndarray
     values: np.ndarray
@@ -51,9 +51,9 @@ class MicroBatch(NamedTuple):
     """(c, s) float32: 1 for targets."""
     partner: np.ndarray
     """(b,) int32: slot of the other view of a cell; -1 if there is none."""
-    kind: np.ndarray
+    label: np.ndarray
     """(b,) int32: cell type within its source; -1 unknown, -2 no cell."""
-    one_by_targets: np.float32
+    inv_targets: np.float32
     """One over the number of targets of the whole batch."""
     share: np.float32
     """Share of the batch's cells in this micro-batch."""
@@ -65,14 +65,14 @@ class MicroBatch(NamedTuple):
         visible: np.ndarray,
         target: np.ndarray,
         partner: np.ndarray,
-        kind: np.ndarray,
+        label: np.ndarray,
         n_targets: int,
         share: float,
     ) -> "MicroBatch":
-        """Of chunks and of what is visible and asked for in each token of their cells."""
+        """From chunks, and from the visible and target tokens of their cells."""
         shown, asked = chunks.spread(visible, 1), chunks.spread(target, 0)
         layout = (chunks.gene_ids, chunks.values, shown, chunks.mask, chunks.chunk_cell, chunks.cls_row)
-        return cls(*layout, asked, partner, kind, np.float32(1 / max(1, n_targets)), np.float32(share))
+        return cls(*layout, asked, partner, label, np.float32(1 / max(1, n_targets)), np.float32(share))
 
 
 Micro = TypeVar("Micro", bound=tuple[Any, ...])
@@ -92,9 +92,8 @@ class Feed:
 
     Parameters
     ----------
-    kinds
-        (n_cells,) int32: what the field `kind` says of each cell; by default its type where the configuration asks
-        for types.
+    labels
+        (n_cells,) int32: the field `label` of each cell; by default its type, if the configuration uses types.
     rank, size
         Number of this process and of all processes; each takes its part of every batch.
     n_parts
@@ -107,7 +106,7 @@ class Feed:
         model: ModelConfig,
         config: TrainConfig,
         *,
-        kinds: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
         rank: int = 0,
         size: int = 1,
         n_parts: int = 1,
@@ -118,7 +117,7 @@ class Feed:
         self.train = np.flatnonzero(~corpus.validation)
         self.max_genes = min(config.train_genes or model.max_genes, model.max_genes, model.n_genes)
         self.length = CHUNK if model.retention == "linear" else self.max_genes + model.n_special
-        self._kind = self._kinds() if kinds is None else kinds.astype(np.int32)
+        self._labels = self._types() if labels is None else labels.astype(np.int32)
         self._groups = self._split(config.batch_by)
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._check()
@@ -128,7 +127,7 @@ class Feed:
         return max(1, sum(len(group) // self.config.batch_size for group in self._groups))
 
     @property
-    def least_chunks(self) -> int:
+    def min_chunks(self) -> int:
         """Number of chunks of the largest possible cell, in all its views."""
         return int(chunks_of(np.array(self.max_genes), self.length, self.model.n_special)) * self.config.n_views
 
@@ -153,7 +152,7 @@ class Feed:
     def _check(self) -> None:
         if not len(self.train):
             raise InputError("The corpus holds no training cells.")
-        largest = self.least_chunks
+        largest = self.min_chunks
         if self.config.n_chunks < largest:
             raise InputError(
                 f"n_chunks = {self.config.n_chunks} is too small: a cell of {self.max_genes:,} genes alone needs "
@@ -162,7 +161,7 @@ class Feed:
         if self.config.batch_size < self.size:
             raise InputError(f"A batch of {self.config.batch_size} cells cannot be split over {self.size} processes.")
 
-    def _kinds(self) -> np.ndarray:
+    def _types(self) -> np.ndarray:
         if not self.config.type_weight:
             return np.full(self.corpus.n_cells, -1, np.int32)
         types, sources = self.corpus.codes(self.config.type_column), self.corpus.codes("source")
@@ -212,7 +211,7 @@ class Feed:
         return Batch(micro, len(cells), n_targets)
 
     def _view(self, cells: np.ndarray, key: int, view: int) -> tuple[TokenBatch, np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens of the cells as one view shows them, what is asked, what is visible, and depth before and after."""
+        """Tokens of the cells in one view, their targets, their visible values, and depth before and after thinning."""
         config = self.config
         generators = [self._generator(key, cell, view) for cell in cells]
         counts = expressed = self.corpus.counts(cells)
@@ -234,7 +233,7 @@ class Feed:
         asked = [
             choose_targets(n, generator, **fractions) for n, generator in zip(tokens.lengths, generators, strict=True)
         ]
-        # Of the counts of unknown genes as many are kept as of the known ones.
+        # The same share of the counts of unknown genes is kept as of known genes.
         after = before * np.asarray(counts.sum(1)).ravel() / np.maximum(known, 1)
         target = np.concatenate([chosen for chosen, _ in asked])
         hidden = np.concatenate([chosen for _, chosen in asked])
@@ -257,7 +256,7 @@ class Feed:
     def _with_zeros(
         self, tokens: TokenBatch, expressed: sp.csr_matrix, generators: list[np.random.Generator]
     ) -> TokenBatch:
-        """Unexpressed genes beside the tokens; a gene that a panel leaves out is not taken for unexpressed."""
+        """Unexpressed genes in addition to the tokens; genes that are not in the panel do not count."""
         ids, values, lengths = [], [], []
         for i, generator in enumerate(generators):
             span = slice(tokens.indptr[i], tokens.indptr[i + 1])
@@ -274,7 +273,7 @@ class Feed:
     def _fit(self, tokens: TokenBatch, n_cells: int) -> list[np.ndarray]:
         """Cells of each micro-batch: each cell in the first with room for it, all views of a cell together.
 
-        Where there are several devices, the cells are dealt out among their micro-batches.
+        With several devices, the cells are distributed among their micro-batches.
         """
         needed = chunks_of(tokens.lengths, self.length, self.model.n_special).reshape(-1, n_cells).sum(0)
         n_parts = min(self.n_parts, n_cells)
@@ -310,16 +309,16 @@ class Feed:
             length=self.length,
             specials=depths[rows] if self.model.depth_tokens else None,
         )
-        kind = np.full(n_slots, -2, np.int32)
-        kind[: len(rows)] = np.tile(self._kind[cells[group]], n_views)
+        label = np.full(n_slots, -2, np.int32)
+        label[: len(rows)] = np.tile(self._labels[cells[group]], n_views)
         partner = np.full(n_slots, -1, np.int32)
         if n_views == 2:
             partner[: 2 * n] = np.concatenate((np.arange(n, 2 * n), np.arange(n)))
-        return MicroBatch.of(chunks, visible, target, partner, kind, n_targets, n / len(cells))
+        return MicroBatch.of(chunks, visible, target, partner, label, n_targets, n / len(cells))
 
 
 def _join(batches: tuple[TokenBatch, ...]) -> TokenBatch:
-    """One batch after the other."""
+    """The batches in order."""
     ends = np.cumsum([0, *(batch.indptr[-1] for batch in batches)])
     indptr = [batch.indptr[1:] + end for batch, end in zip(batches, ends[:-1], strict=True)]
     return TokenBatch(

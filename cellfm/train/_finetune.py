@@ -25,7 +25,7 @@ from cellfm.train._validate import mean_loss
 Criterion = Callable[[Trainer, Objective, Sequence[Batch[Any]], Engine], Callable[[], float]]
 """Scores the weights from a trainer, its objective and the validation batches; lower is better."""
 Method = Literal["frozen", "lora", "full"]
-_MOST_GENES = 2048  # of a cell in a step, where the user does not say
+_MAX_GENES = 2048  # default number of genes of a cell in a step
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class Batches(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
     @property
-    def least_chunks(self) -> int:
+    def min_chunks(self) -> int:
         """Number of chunks of the largest cell."""
 
     def batch(self, step: int) -> Batch[Any]: ...
@@ -116,7 +116,7 @@ def finetune(
     >>> tuned = cf.train.finetune(small, Corpus.open("corpus"), config=config)
     >>> tuned.model.save("my-model")
     """
-    train_genes = min(model.config.max_genes, _MOST_GENES)
+    train_genes = min(model.config.max_genes, _MAX_GENES)
     config = config or TrainConfig(steps=200, validate_every=20, learning_rate=1e-4, train_genes=train_genes)
     if model.config.lora_rank:
         raise InputError("The model has adapters already; merge them first.")
@@ -136,7 +136,7 @@ def finetune(
     trained = not_frozen(_trained(weights, objective, method), config)
     trainer = engine.trainer(objective, weights | objective.weights, trained, config, nest)
     evaluate = criterion(trainer, objective, validation, engine)
-    with clear_memory_errors(config, feed.least_chunks, "The model is unchanged."):
+    with clear_memory_errors(config, feed.min_chunks, "The model is unchanged."):
         best, history = _train(trainer, feed, evaluate, trained, config, patience)
     trainer.load(best.weights)
     final = trainer.weights()

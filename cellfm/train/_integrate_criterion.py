@@ -19,8 +19,8 @@ N_NEIGHBORS = 15
 class IntegrationCriterion:
     """The score of the validation cells; lower is better.
 
-    The terms of the loss, but for the discriminator, whose loss says as much of its own skill as of the network:
-    in its place stands `separability`. `cf.train.finetune` calls it as a criterion; it keeps what it found in `rows`.
+    The terms of the loss, except that of the discriminator, whose loss depends on its own skill as much as on the
+    network: `separability` replaces it. `cf.train.finetune` calls it as a criterion; it keeps its results in `rows`.
     """
 
     def __init__(self, config: ModelConfig, weights: IntegrationWeights) -> None:
@@ -36,14 +36,14 @@ class IntegrationCriterion:
             return cell, loss(xp, weights, arrays, None)[1]
 
         compiled = trainer.compile(look)
-        of_batch = np.concatenate([micro.kind[micro.kind >= 0] for batch in batches for micro in batch.micro])
+        of_batch = np.concatenate([micro.label[micro.label >= 0] for batch in batches for micro in batch.micro])
 
         def evaluate() -> float:
             cells, terms = [], np.zeros(5)
             for batch in batches:
                 for micro in batch.micro:
                     cell, found = compiled(*micro)
-                    cells.append(cell[micro.kind >= 0])
+                    cells.append(cell[micro.label >= 0])
                     terms += found * batch.n_cells / len(of_batch)
             _, structure, masked, elastic, discrepancy = terms
             separable = separability(np.concatenate(cells), of_batch)
@@ -87,11 +87,11 @@ def separability(cells: np.ndarray, of_batch: np.ndarray, n_neighbors: int = N_N
     np.fill_diagonal(cosine, -np.inf)
     k = min(n_neighbors, n - 1)
     nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-    own = (of_batch[nearest] == of_batch[:, None]).mean(1)
+    same_batch = (of_batch[nearest] == of_batch[:, None]).mean(1)
     scores = []
     for batch in np.unique(of_batch):
         members = of_batch == batch
         by_chance = (members.sum() - 1) / (n - 1)
         if 1 < members.sum() < n:
-            scores.append((own[members].mean() - by_chance) / (1 - by_chance))
+            scores.append((same_batch[members].mean() - by_chance) / (1 - by_chance))
     return float(max(0.0, np.mean(scores))) if scores else 0.0

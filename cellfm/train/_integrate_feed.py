@@ -1,4 +1,4 @@
-"""Batches of cells that are to be integrated: the tokens, the batch of each cell, and where it stood at the start."""
+"""Batches of cells that are to be integrated: the tokens, the batch of each cell, and its embedding at the start."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from cellfm.train._feed import Batch, Feed, MicroBatch
 
 
 class BatchedCells(NamedTuple):
-    """A micro-batch for `cellfm.nn.integration`: that of pretraining, and what is known of its cells."""
+    """A micro-batch for `cellfm.nn.integration`: the arrays of pretraining, and more about its cells."""
 
     gene_ids: np.ndarray
     values: np.ndarray
@@ -19,14 +19,14 @@ class BatchedCells(NamedTuple):
     cls_row: np.ndarray
     target: np.ndarray
     partner: np.ndarray
-    kind: np.ndarray
-    """(b,) int32: batch of each cell, -2 for what is no cell."""
-    one_by_targets: np.float32
+    label: np.ndarray
+    """(b,) int32: batch of each cell, -2 for empty slots."""
+    inv_targets: np.float32
     share: np.float32
     start: np.ndarray
     """(b, d) float32: embedding of each cell before fine-tuning."""
     weight: np.ndarray
-    """(b,) float32: what a cell counts for the discriminator, such that every batch counts the same; 0 for none."""
+    """(b,) float32: weight of a cell for the discriminator; batches count equally, empty slots 0."""
     grl_ramp: np.float32
     """Share of the full scale at which gradients are reversed."""
 
@@ -38,13 +38,13 @@ class IntegrationFeed:
     Parameters
     ----------
     cells
-        Batches whose field `kind` is the number of the cell.
+        Batches whose field `label` is the number of the cell.
     codes
         (n_cells,) int32: batch of each cell.
     start
         (n_cells, d) float32: embeddings; only those of cells that occur are read.
     n_masked
-        Chunks of a micro-batch whose masked values are asked for.
+        Number of chunks of a micro-batch whose masked values are predicted.
     grl_ramp
         Steps over which the scale of the reversed gradient grows.
     """
@@ -60,8 +60,8 @@ class IntegrationFeed:
         return self.cells.steps_per_epoch
 
     @property
-    def least_chunks(self) -> int:
-        return self.cells.least_chunks
+    def min_chunks(self) -> int:
+        return self.cells.min_chunks
 
     def batch(self, step: int) -> Batch[BatchedCells]:
         return self._with_batches(self.cells.batch(step), min(1.0, (step + 1) / max(1, self.grl_ramp)))
@@ -77,10 +77,10 @@ class IntegrationFeed:
         return Batch(micro, batch.n_cells, 0)
 
     def _lay_out(self, micro: MicroBatch, weight: np.ndarray, asked: int, grl_ramp: float) -> BatchedCells:
-        cells = micro.kind[micro.kind >= 0]
-        n, n_slots = len(cells), len(micro.kind)
+        cells = micro.label[micro.label >= 0]
+        n, n_slots = len(cells), len(micro.label)
         codes, weights = np.full(n_slots, -2, np.int32), np.zeros(n_slots, np.float32)
         start = np.zeros((n_slots, self.start.shape[1]), np.float32)
         codes[:n], weights[:n], start[:n] = self.codes[cells], weight[self.codes[cells]], self.start[cells]
-        ours = micro._replace(kind=codes, one_by_targets=np.float32(1 / max(1, asked)))
+        ours = micro._replace(label=codes, inv_targets=np.float32(1 / max(1, asked)))
         return BatchedCells(*ours, start, weights, np.float32(grl_ramp))

@@ -1,7 +1,7 @@
 """`cellfm pretrain --workers N`: processes of this machine that train together, started by MindSpore's msrun.
 
-This process computes nothing. It starts msrun, shows how far the run is, passes Ctrl-C and SIGTERM on as an orderly
-stop, and says in one message why a process died. It reads each process's log and the run's log.csv.
+This process computes nothing. It starts msrun, shows the progress of the run, forwards Ctrl-C and SIGTERM as an orderly
+stop, and reports in one message why a process died. It reads the log of each process and the log.csv of the run.
 """
 
 import csv
@@ -23,7 +23,7 @@ from cellfm.train._run import WORKER_LOGS, RunFolder
 from cellfm.train._workers import Workers
 
 _LOCAL = "127.0.0.1"
-_PATIENCE = {1: 120, 2: 600}  # seconds that processes wait for each other at the start: on one machine, on several
+_PATIENCE = {1: 120, 2: 600}  # seconds to wait for other processes at the start: on one machine, on several
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Job:
         ]
 
     def logs(self, folder: Path) -> list[Path]:
-        """The log of each process of this machine, where process i of all writes to ``worker_i.log``."""
+        """The log of each process of this machine, where process i writes to ``worker_i.log``."""
         first = self.node * self.n_local
         return [folder / f"worker_{i}.log" for i in range(first, first + self.n_local)]
 
@@ -82,7 +82,7 @@ def free_port() -> int:
 def require_free(port: int) -> None:
     """Check that nothing listens on a port of this machine."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was in use a moment ago is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ports in use a moment ago count as free
         try:
             probe.bind(("", port))
         except OSError as error:
@@ -118,15 +118,15 @@ def started(job: Job, arguments: Sequence[str], folder: Path) -> Iterator[tuple[
     folder.mkdir(parents=True, exist_ok=True)
     for log in job.logs(folder):
         log.unlink(missing_ok=True)
-    with (folder / f"msrun_{job.node}.log").open("w+") as said, stop_signals(lambda number, _: asked.append(number)):
+    with (folder / f"msrun_{job.node}.log").open("w+") as output, stop_signals(lambda number, _: asked.append(number)):
         msrun = subprocess.Popen(  # noqa: S603 (this interpreter)
             job.command(folder, arguments),
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             env=_environment(),
-            start_new_session=True,  # Ctrl-C reaches this process only, which passes it on
+            start_new_session=True,  # only this process receives Ctrl-C, and forwards it
         )
-        workers = Workers(msrun, Path(said.name), job.logs(folder))
+        workers = Workers(msrun, Path(output.name), job.logs(folder))
         try:
             yield workers, asked
         finally:
@@ -169,5 +169,5 @@ def _python() -> str:
 
 def _environment() -> dict[str, str]:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    # The bar of process 0 goes to its log, where a line a minute is enough.
+    # The progress bar of process 0 goes to its log, where one line per minute is enough.
     return os.environ | {"PATH": path, "TQDM_MININTERVAL": "60", "GLOG_v": os.environ.get("GLOG_v", "3")}  # noqa: SIM112

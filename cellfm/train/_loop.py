@@ -36,9 +36,9 @@ def train(
     Parameters
     ----------
     trainer
-        A checkpoint holds its weights, trained or not, and the moments of its optimiser, whatever the engine.
+        Its weights, trained or not, and the moments of its optimiser are saved in checkpoints, for any engine.
     validate
-        Facts of a validation, by column of the log.
+        Returns the results of a validation, by column of the log.
     is_writer
         Whether this process writes files; only one of several processes does.
 
@@ -58,17 +58,17 @@ def train(
         while not last:
             batch = feed.batch(done)
             asked = stopped.is_set()
-            with clear_memory_errors(config, feed.least_chunks, _last_good(run)):
+            with clear_memory_errors(config, feed.min_chunks, _last_good(run)):
                 result = trainer(batch.micro, done, weight=batch.n_targets or batch.n_cells, stop=asked)
             _require_finite(result, done, run)
             done, cells = done + 1, cells + batch.n_cells * feed.size
             bar.set_postfix(loss=f"{result.loss:.4g}", refresh=False)
             bar.update()
-            # Several processes end at the same step: that of which all have heard.
+            # Several processes end at the same step: one of which all have been notified.
             last = done == config.steps or result.stop or (feed.size == 1 and stopped.is_set())
             facts = {}
             if done % config.validate_every == 0 or done == config.steps:
-                with clear_memory_errors(config, feed.least_chunks, _last_good(run)):
+                with clear_memory_errors(config, feed.min_chunks, _last_good(run)):
                     facts = validate()
             if is_writer and (done % config.log_every == 0 or facts):
                 speed = cells / (time.perf_counter() - since)
@@ -123,7 +123,7 @@ def _require_shapes(trainer: Trainer, arrays: dict[str, np.ndarray], run: RunFol
 
 
 def _save(trainer: Trainer, run: RunFolder, done: int, keep: int, *, is_writer: bool) -> None:
-    arrays = trainer.weights() | trainer.moments()  # all processes take part where each has its share of them
+    arrays = trainer.weights() | trainer.moments()  # all processes take part if each has a share
     if not is_writer:
         return
     state = {"loss_scale": trainer.scale.value, "steps_since_overflow": trainer.scale.steps_since_overflow}
@@ -149,7 +149,7 @@ def _last_good(run: RunFolder) -> str:
 class _Stop(threading.Event):
     """Set by a signal, so that the current step is finished and saved; it stores the number of the signal.
 
-    Mostly SIGTERM, which MindSpore makes of Ctrl-C while it computes.
+    Often SIGTERM, into which MindSpore turns Ctrl-C while it computes.
     """
 
     number = 0

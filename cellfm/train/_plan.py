@@ -62,7 +62,7 @@ class Plan:
     def __repr__(self) -> str:
         m, t = self.model, self.train
         total, of = self.total_memory / GB, "" if self.capacity is None else f" of {self.capacity / GB:,.0f} GB"
-        least = "" if self.device == "CPU" else "at least "  # what MindSpore adds was measured there only
+        least = "" if self.device == "CPU" else "at least "  # the overhead of MindSpore was measured only there
         lines = [
             f"Plan: {counted(m.n_layers, 'layer')} of width {m.d_model}, {m.n_genes:,} genes, on "
             f"{self.devices} x {self.device}",
@@ -210,8 +210,8 @@ def memory_by_term(
 ) -> dict[str, float]:
     """Bytes on each device: ``weights``, ``gradients``, ``Adam moments``, ``activations``.
 
-    `activations` is how much is held of what the backward pass needs, as a multiple of the least. Of sharded weights,
-    those of the layer at hand, which are whole, are left out.
+    `activations` is the memory held for the backward pass, as a multiple of the minimum. The whole weights of the
+    current layer, where weights are sharded, are left out.
     """
     weights = _FLOAT * n_parameters(model)
     kept = weights / (devices if train.shard_weights else 1)
@@ -229,7 +229,7 @@ def memory_by_term(
 
 
 def _activations(model: ModelConfig, train: TrainConfig, *, half_casts: int) -> float:
-    """Bytes that are kept of a micro-batch for its backward pass."""
+    """Bytes kept for the backward pass of a micro-batch."""
     d, w = model.d_model, model.d_value
     length = CHUNK if model.retention == "linear" else (train.train_genes or model.max_genes) + model.n_special
     array = train.n_chunks * length * d * _FLOAT

@@ -77,7 +77,7 @@ def pretrain(
     >>> cf.tl.embed(adata, "run")
     """
     engine = start_engine(backend)
-    rank, size = engine.join_processes()  # first of all: MindSpore's scheduler, which runs this too, never returns
+    rank, size = engine.join_processes()  # first, because MindSpore's scheduler also runs this and never returns
     corpus = shards if isinstance(shards, Corpus) else Corpus.open(shards)
     model_fields, train_config = read_config(config)
     if start is None:

@@ -10,19 +10,19 @@ from cellfm.errors import InputError
 
 
 def wait_for_all(engine: Engine) -> None:
-    """Return when all processes have reached this point."""
+    """Wait until all processes have reached this point."""
     engine.total(np.ones(1))
 
 
 def require_well(engine: Engine, refused: Exception | None) -> None:
-    """Raise an error in all processes if one of them met one; all must call it.
+    """Raise an error in all processes if one of them has one; all must call it.
 
     Raises
     ------
     Exception
         `refused`, if there is one.
     InputError
-        Another process met an error.
+        Another process has an error.
     """
     failed = engine.total(np.array([refused is not None], np.float32))
     if refused is not None:

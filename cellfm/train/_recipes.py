@@ -77,7 +77,7 @@ def read_config(source: Source) -> tuple[dict[str, Any], TrainConfig]:
 
 
 def model_of(fields: dict[str, Any], *, n_genes: int) -> ModelConfig:
-    """The model of some fields; the number of genes counts unless the fields have one."""
+    """The model of some fields; `n_genes` is used unless the fields have one."""
     return ModelConfig.from_dict({"n_genes": n_genes} | fields)
 
 
@@ -111,7 +111,7 @@ def _hint(name: str) -> str:
 
 
 def _value(text: str) -> Any:
-    """A value as TOML writes it; what is none is text, so that quotes can be left out."""
+    """A value in TOML; anything else is text, so that quotes can be left out."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

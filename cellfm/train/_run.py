@@ -1,9 +1,9 @@
 """The folder of a training run: configuration, checkpoints, log, and the final model.
 
-run.json                what is trained on what, and how
-worker_logs/            what each process said, where several train together
-log.csv                 one line each `log_every` steps and at each validation
-checkpoints/step-N/     weights, optimizer, loss scale: enough to go on as if nothing had happened
+run.json                model, data and configuration of the training
+worker_logs/            the output of each process, if several train together
+log.csv                 a line every `log_every` steps and at each validation
+checkpoints/step-N/     weights, optimizer, loss scale: everything that continuing needs
 model/                  the model, for `cf.load_model`
 tensorboard/            the log again, if tensorboardX is installed
 """
@@ -97,8 +97,8 @@ class RunFolder:
         """Check that nothing but a run is in the folder."""
         if not self.path.exists() or (self.path / "run.json").exists():
             return
-        own = (WORKER_LOGS, LOCK, ".run.json-")  # the last is left by a process that was killed as it began
-        if not self.path.is_dir() or not all(path.name.startswith(own) for path in self.path.iterdir()):
+        known = (WORKER_LOGS, LOCK, ".run.json-")  # the last is left by a process that was killed at its start
+        if not self.path.is_dir() or not all(path.name.startswith(known) for path in self.path.iterdir()):
             raise InputError(f"{self.path} holds something other than a training run; choose another folder.")
 
     def steps(self) -> list[int]:
@@ -108,7 +108,7 @@ class RunFolder:
     def save(self, step: int, tensors: dict[str, np.ndarray], state: dict[str, Any], *, keep: int) -> Path:
         """Write a checkpoint and remove all but the last `keep`."""
         folder = self.checkpoints / f"step-{step:09d}"
-        for left in self.checkpoints.glob(".step-*"):  # by a process that was killed as it saved
+        for left in self.checkpoints.glob(".step-*"):  # by a process that was killed while saving
             shutil.rmtree(left)
         with whole_folder(folder, overwrite=True) as partial:
             try:
@@ -137,7 +137,7 @@ class RunFolder:
             ) from None
 
     def open_log(self, step: int) -> None:
-        """Make the log end where training goes on: lines of later steps were lost with their weights."""
+        """Cut the log where training continues: lines of later steps have lost their weights."""
         rows = []
         if self.log.exists():
             with self.log.open(newline="") as file:
@@ -151,7 +151,7 @@ class RunFolder:
         self._board = _tensorboard(self.path / TENSORBOARD)
 
     def append_log(self, row: dict[str, Any]) -> None:
-        """Add a line to the log, and its numbers to TensorBoard where that is installed."""
+        """Add a line to the log, and its numbers to TensorBoard if that is installed."""
         if self._board is not None:
             for name, value in row.items():
                 if name != "step" and value not in (None, ""):

@@ -1,4 +1,4 @@
-"""Validation: the loss of cells that training never sees, and how well the embedding tells their types."""
+"""Validation: the loss of cells that training never sees, and how well the embedding separates their types."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,16 +15,16 @@ from cellfm.nn.network import embed_cells
 from cellfm.train._feed import Batch, Feed
 
 N_NEIGHBORS = 15
-LEAST_LABELLED = 50
-"""Labelled validation cells below which nothing is said of types."""
+MIN_LABELLED = 50
+"""Minimum number of labelled validation cells for a score of types."""
 
 
 def mean_loss(
     trainer: Trainer, objective: Objective, batches: Sequence[Batch[Any]], engine: Engine
 ) -> Callable[[], float]:
-    """The loss over the batches of all processes, in which each target counts the same, as a function.
+    """A function that computes the loss over the batches of all processes, in which each target counts the same.
 
-    So the loss is the same however the cells are cut into batches, but for terms that compare cells.
+    So the loss does not depend on the division into batches, except for terms that compare cells.
     """
     loss = objective.loss
 
@@ -43,7 +43,7 @@ def mean_loss(
 
 
 class NetworkInTraining:
-    """CLS by the weights of the moment, for `Encoder`."""
+    """CLS by the current weights, for `Encoder`."""
 
     def __init__(self, config: ModelConfig, trainer: Trainer, engine: Engine) -> None:
         self.on_cpu = engine.on_cpu
@@ -55,14 +55,14 @@ class NetworkInTraining:
         self._cell = trainer.compile(of_cells)
 
     def prepare(self, n_tokens: int) -> None:
-        """Nothing is prepared."""
+        """There is nothing to prepare."""
 
     def cell(self, chunks: Chunks) -> Any:
         return self._cell(*arrays_of(chunks))
 
 
 class Validation:
-    """Facts of a validation, by column of the log."""
+    """Results of a validation, by column of the log."""
 
     def __init__(self, feed: Feed, objective: Objective, trainer: Trainer, engine: Engine) -> None:
         self.feed, self.trainer = feed, trainer
@@ -79,12 +79,12 @@ class Validation:
         return facts if knn is None else facts | {"validation_knn": knn}
 
     def _neighbours_of_a_type(self) -> float | None:
-        """Share of labelled validation cells that their nearest neighbours (cosine, 15, by vote) name rightly."""
+        """Share of labelled validation cells that a vote of their 15 nearest neighbours (cosine) labels correctly."""
         corpus, config = self.feed.corpus, self.feed.config
         if config.type_column not in corpus.columns:
             return None
         cells = np.flatnonzero(corpus.validation & (corpus.codes(config.type_column) >= 0))[: config.n_validation]
-        if len(cells) < LEAST_LABELLED:
+        if len(cells) < MIN_LABELLED:
             return None
         ids = np.arange(1, len(corpus.vocab) + 1, dtype=np.int32)
         tokens = tokenize(corpus.counts(cells), ids, max_genes=self.feed.model.max_genes)

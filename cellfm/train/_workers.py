@@ -1,4 +1,4 @@
-"""The processes that msrun started on this machine: how far they are, how to stop them, and why one died."""
+"""The processes that msrun started on this machine: their progress, how to stop them, and why one died."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-_TICK = 0.3  # seconds between two looks at the processes
+_TICK = 0.3  # seconds between checks of the processes
 _PID = re.compile(r"^process (\d+)$", re.MULTILINE)
 _DIED = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
 
@@ -20,33 +20,33 @@ _DIED = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\
 class Workers:
     """The processes of this machine, under msrun."""
 
-    def __init__(self, msrun: subprocess.Popen, said: Path, logs: list[Path]) -> None:
-        self.msrun, self.said, self.logs = msrun, said, logs
-        self.told = 0  # stops passed on
-        self.forwarded = 0  # bytes of the first log; below 0 when no more is to be told
+    def __init__(self, msrun: subprocess.Popen, output: Path, logs: list[Path]) -> None:
+        self.msrun, self.output, self.logs = msrun, output, logs
+        self.n_forwarded = 0  # number of stops that were forwarded
+        self.forwarded = 0  # bytes of the first log; negative when nothing more is to be forwarded
 
     def wait(self, asked: list[int], bar: tqdm, done: Callable[[], tuple[int, dict[str, str]]]) -> None:
-        """Return when they have ended or one of them has died; `done` tells how far they are, and more for the bar."""
+        """Wait until they have ended or one of them has died; `done` returns the progress and text for the bar."""
         while self.msrun.poll() is None and not self.died():
             time.sleep(_TICK)
             self._show(bar, *done())
-            if len(asked) > self.told:
-                self.told = len(asked)
-                self._stop(orderly=self.told == 1)
+            if len(asked) > self.n_forwarded:
+                self.n_forwarded = len(asked)
+                self._stop(orderly=self.n_forwarded == 1)
         self._show(bar, *done())
 
     def died(self) -> tuple[int, int] | None:
-        """Process id and exit code of the first that did not end well."""
-        found = _DIED.search(self.said.read_text(errors="replace"))
+        """Process id and exit code of the first that failed."""
+        found = _DIED.search(self.output.read_text(errors="replace"))
         return (int(found[1]), int(found[2])) if found else None
 
     def pids(self) -> dict[int, Path]:
-        """Log of each process that has begun, by process id."""
+        """Log of each process that has started, by process id."""
         texts = {log: log.read_text(errors="replace") for log in self.logs if log.exists()}
         return {int(found[1]): log for log, text in texts.items() if (found := _PID.search(text))}
 
     def kill(self) -> None:
-        """End whatever is left: msrun would wait for its scheduler, which waits for the dead."""
+        """End all remaining processes: msrun would wait for its scheduler, which waits for dead processes."""
         if self.msrun.poll() is not None:
             return
         for pid in (*self.pids(), self.msrun.pid):
@@ -55,19 +55,19 @@ class Workers:
         self.msrun.wait()
 
     def why(self) -> str | None:
-        """What went wrong, in words."""
+        """The cause of the failure, in words."""
         died = self.died()
         if died is None:
             ended_well = self.msrun.returncode == 0
-            return None if ended_well else f"The processes could not be started or did not end well; see {self.said}."
+            return None if ended_well else f"The processes could not be started or did not end well; see {self.output}."
         pid, code = died
         log = self.pids().get(pid)
         if log is None:
-            return f"A process ended with code {code}; see {self.said.parent}."
+            return f"A process ended with code {code}; see {self.output.parent}."
         return f"Process {log.stem.removeprefix('worker_')} ended: {_reason(log, code)} (see {log})."
 
     def _stop(self, *, orderly: bool) -> None:
-        """Ask each to end after its step, or kill them."""
+        """Ask each process to end after its step, or kill them."""
         pids = self.pids()
         if orderly and len(pids) == len(self.logs):
             for pid in pids:
@@ -85,7 +85,7 @@ class Workers:
             bar.update(done - bar.n)
 
     def _news(self) -> Iterator[str]:
-        """New lines of process 0, without its progress bar and what MindSpore says."""
+        """New lines of process 0, without its progress bar and the messages of MindSpore."""
         if self.forwarded < 0 or not self.logs[0].exists():
             return
         with self.logs[0].open("rb") as file:
@@ -96,7 +96,7 @@ class Workers:
         for line in whole.decode(errors="replace").split("\n"):
             line = line.rsplit("\r", 1)[-1].strip()
             if line.startswith(("Traceback", "cellfm: ")):
-                self.forwarded = -1  # the end is told by `why`
+                self.forwarded = -1  # `why` reports the end
                 return
             if line and not line.startswith("[") and not _PID.match(line):
                 yield line

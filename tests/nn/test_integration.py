@@ -27,7 +27,7 @@ MICRO = micro_batch(random_tokens([70, 30, 63, 40], 100), CONFIG, n_slots=6, n_c
 LABEL = np.array([0, 1, 0, 1, -2, -2], np.int32)
 START = np.random.default_rng(0).standard_normal((6, 16)).astype(np.float32)
 WEIGHT = np.array([0.2, 0.3, 0.2, 0.3, 0, 0], np.float32)
-ARRAYS = (*MICRO._replace(kind=LABEL), START, WEIGHT, np.float32(0.5))
+ARRAYS = (*MICRO._replace(label=LABEL), START, WEIGHT, np.float32(0.5))
 
 
 def terms(xp, p, cell, start, codes):

@@ -123,12 +123,12 @@ def test_contrast_and_types_add_their_terms(engine, train):
     gene, cell = masked_errors()
     logits = cosine_logits(outputs_of()[0][:N_CELLS])
     contrast = naive_partner_loss(logits, MICRO.partner[:N_CELLS])
-    of_type = naive_type_loss(logits, MICRO.kind[:N_CELLS])
+    of_type = naive_type_loss(logits, MICRO.label[:N_CELLS])
     loss, terms = loss_of(engine, **train)
     np.testing.assert_allclose(terms, [gene, cell, contrast, of_type], rtol=1e-4)
     expected = gene + cell + train.get("contrast_weight", 0) * contrast + train.get("type_weight", 0) * of_type
     assert loss == pytest.approx(expected, rel=1e-4)
-    half = MICRO._replace(share=np.float32(0.5), one_by_targets=MICRO.one_by_targets / 2)
+    half = MICRO._replace(share=np.float32(0.5), inv_targets=MICRO.inv_targets / 2)
     np.testing.assert_allclose(loss_of(engine, half, **train)[1], terms / 2, rtol=1e-5)
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from cellfm.tasks.annotation._calibrate import calibrated, fit_temperature, fit_thresholds
 from cellfm.tasks.annotation._hold_out import class_weights, hold_out
 from cellfm.tasks.annotation._mlp import MLP, PENALTY, LabelledCells, fit_mlp, softmax, weighted_loss
-from cellfm.tasks.annotation._reject import LEAST_CELLS_OF_A_CLASS, MOST_WIDENED, BatchShift, Reference
+from cellfm.tasks.annotation._reject import MAX_INFLATION, MIN_CELLS_OF_A_CLASS, BatchShift, Reference
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
 
@@ -207,13 +207,13 @@ def test_a_type_that_the_reference_lacks_is_rejected_in_this_study_and_in_anothe
         lost, widened = rejected(reference, cells, kind, threshold)
         assert lost[of_new].mean() > 0.95
         assert lost[~of_new].mean() < 0.05
-        assert widened.max() <= MOST_WIDENED
+        assert widened.max() <= MAX_INFLATION
 
 
 def test_one_class_alone_may_be_a_new_type():
     reference, query, kind, threshold = many_dimensions()
     moved = query + 6 * np.eye(64, dtype=np.float32)[10]
-    kept = np.concatenate((np.flatnonzero(kind == 0), np.flatnonzero(kind == 1)[: LEAST_CELLS_OF_A_CLASS - 1]))
+    kept = np.concatenate((np.flatnonzero(kind == 0), np.flatnonzero(kind == 1)[: MIN_CELLS_OF_A_CLASS - 1]))
     _, widened = rejected(reference, moved[kept], kind[kept], threshold)
     np.testing.assert_array_equal(widened, 1)
     _, widened = rejected(reference, moved, kind, threshold)
@@ -239,7 +239,7 @@ def test_thresholds_are_never_narrowed_and_never_widened_without_bound(displacem
     found = shift.thresholds(threshold)
     assert found.shape == (5,)
     assert (found >= threshold * (1 - 1e-12)).all()
-    assert (found <= MOST_WIDENED * threshold).all()
+    assert (found <= MAX_INFLATION * threshold).all()
     order = np.array([3, 1, 4, 0, 2])
     again = BatchShift(displacement[order], shift.spread[order]).thresholds(threshold)
     np.testing.assert_array_equal(again, found[order])

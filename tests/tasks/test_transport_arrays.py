@@ -9,7 +9,7 @@ from cellfm.tasks.transport._maps import LatentCells, Map, balanced_shift, mean_
 from cellfm.tasks.transport._metrics import WIDTHS, mmd, most_changed, score_cells
 from cellfm.tasks.transport._model import carry
 from cellfm.tasks.transport._recipe import Recipe
-from cellfm.tasks.transport._spaces import MOST_GENES, fit_space
+from cellfm.tasks.transport._spaces import MAX_GENES, fit_space
 from cellfm.tasks.transport._split import MIN_CELLS, split_cells
 
 RECIPE = Recipe(n_components=5)
@@ -114,7 +114,7 @@ def test_the_autoencoder_tells_expression_from_embeddings(monkeypatch):
 
 
 def test_too_many_genes_are_refused():
-    values = np.ones((5, MOST_GENES + 1), np.float32)
+    values = np.ones((5, MAX_GENES + 1), np.float32)
     with pytest.raises(InputError, match="space='genes' takes at most 2,000 genes, found 2,001"):
         fit_space("genes", values, values, np.arange(5) < 1, RECIPE)
 

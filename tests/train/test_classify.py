@@ -76,13 +76,13 @@ def test_each_epoch_shows_every_training_cell_once(model, tokens):
     feed = batches(model, tokens, np.arange(tokens.n_cells), n_chunks=12)  # the class tells which cell it is
 
     def seen(some) -> list[int]:
-        return sorted(int(cell) for batch in some for micro in batch.micro for cell in micro.kind[micro.weight > 0])
+        return sorted(int(cell) for batch in some for micro in batch.micro for cell in micro.label[micro.weight > 0])
 
     for epoch in range(2):
         steps = epoch * feed.steps_per_epoch + np.arange(feed.steps_per_epoch)
         assert seen(map(feed.batch, steps)) == list(np.flatnonzero(~feed.held_out))
     assert seen(feed.validation()) == list(np.flatnonzero(feed.held_out))
-    first, later = (feed.batch(step).micro[0].kind for step in (0, feed.steps_per_epoch))
+    first, later = (feed.batch(step).micro[0].label for step in (0, feed.steps_per_epoch))
     assert (first != later).any()
 
 

@@ -36,7 +36,7 @@ def feed_of(corpus, *, rank=0, size=1, model=None, **train) -> Feed:
 def cells_of(micro: MicroBatch) -> list[dict[int, tuple[float, float, float]]]:
     """Gene to value, visible and target of every slot that has a cell."""
     found = []
-    for slot in np.flatnonzero(micro.kind > -2):
+    for slot in np.flatnonzero(micro.label > -2):
         chunks = micro.chunk_cell == slot
         gene = (micro.gene_ids > 0) & (micro.mask > 0) & chunks[:, None]
         columns = (micro.gene_ids[gene], micro.values[gene], micro.visible[gene], micro.target[gene])
@@ -134,7 +134,7 @@ def test_masking_is_that_of_the_paper(corpus):
             assert (visible == 0).sum() == int(0.8 * int(0.2 * len(cell)))
             assert (target[visible == 0] == 1).all()
         assert batch.n_targets == sum(micro.target.sum() for micro in batch.micro)
-        assert all(micro.one_by_targets == np.float32(1 / batch.n_targets) for micro in batch.micro)
+        assert all(micro.inv_targets == np.float32(1 / batch.n_targets) for micro in batch.micro)
         assert not any((micro.target[micro.gene_ids <= 0]).any() for micro in batch.micro)
 
 
@@ -173,7 +173,7 @@ def test_accumulation_splits_the_batch_and_changes_nothing_else(corpus, options)
     assert sum(float(micro.share) for micro in split.micro) == pytest.approx(1, abs=1e-6)
     for micro in split.micro:
         assert micro.gene_ids.shape == (8, 64)
-        assert micro.one_by_targets == whole.micro[0].one_by_targets
+        assert micro.inv_targets == whole.micro[0].inv_targets
 
 
 @pytest.mark.parametrize("n_chunks", [8, 40])
@@ -203,7 +203,7 @@ def test_one_view_has_no_partner(corpus):
 def test_kind_is_the_type_within_its_source(corpus):
     feed = feed_of(corpus, type_weight=1.0)
     cells = feed.cells_of(0)
-    kind = feed.batch(0).micro[0].kind
+    kind = feed.batch(0).micro[0].label
     assert (kind[len(cells) :] == -2).all()
     kind = kind[: len(cells)]
     for i, one in enumerate(cells):
@@ -211,7 +211,7 @@ def test_kind_is_the_type_within_its_source(corpus):
         for j, other in enumerate(cells):
             if kind[i] >= 0 and kind[j] >= 0:
                 assert (kind[i] == kind[j]) == ((TYPE[one], SOURCE[one]) == (TYPE[other], SOURCE[other]))
-    assert (feed_of(corpus).batch(0).micro[0].kind[: len(cells)] == -1).all(), "types are not read if not asked for"
+    assert (feed_of(corpus).batch(0).micro[0].label[: len(cells)] == -1).all(), "types are not read if not asked for"
 
 
 @pytest.mark.parametrize("panel", [0.0, 1.0])

@@ -42,7 +42,7 @@ def feed(model, tiny_adata, tiny_vocab):
     cells = CellTable.from_counts(tiny_adata.X, ids, tiny_vocab, np.arange(40) % 4 == 0)
     start = np.random.default_rng(0).standard_normal((40, 16)).astype(np.float32)
     return IntegrationFeed(
-        Feed(cells, model.config, CONFIG, kinds=np.arange(40)), codes, start, n_masked=12, grl_ramp=2
+        Feed(cells, model.config, CONFIG, labels=np.arange(40)), codes, start, n_masked=12, grl_ramp=2
     )
 
 
@@ -87,10 +87,10 @@ def test_every_batch_counts_the_same_and_no_cell_loses_its_start(feed):
     batches = [feed.batch(step) for step in range(feed.steps_per_epoch)]
     weight = np.zeros(2)
     for micro in (micro for batch in batches for micro in batch.micro):
-        there = micro.kind >= 0
+        there = micro.label >= 0
         assert (micro.weight[~there] == 0).all()
-        np.testing.assert_allclose(micro.weight[there], 40 / (2 * np.bincount(feed.codes)[micro.kind[there]] * 8))
-        for code, start in zip(micro.kind[there], micro.start[there], strict=True):
+        np.testing.assert_allclose(micro.weight[there], 40 / (2 * np.bincount(feed.codes)[micro.label[there]] * 8))
+        for code, start in zip(micro.label[there], micro.start[there], strict=True):
             cell = np.flatnonzero((feed.start == start).all(1))
             assert feed.codes[cell] == [code]
     assert weight.sum() == 0
@@ -101,7 +101,7 @@ def test_every_batch_counts_the_same_and_no_cell_loses_its_start(feed):
 def test_masked_values_are_asked_of_the_first_chunks_alone(feed):
     batch = feed.batch(0)
     asked = sum(micro.target[:12].sum() for micro in batch.micro)
-    assert all(float(micro.one_by_targets) == pytest.approx(1 / asked) for micro in batch.micro)
+    assert all(float(micro.inv_targets) == pytest.approx(1 / asked) for micro in batch.micro)
 
 
 @pytest.mark.parametrize("adversary", [0.0, 0.5])

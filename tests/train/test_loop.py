@@ -32,7 +32,7 @@ def quadratic(xp, p, arrays, keys):
 class Draws:
     """Batches that follow from the step; at some steps something happens first."""
 
-    size, steps_per_epoch, least_chunks = 1, 6, 5
+    size, steps_per_epoch, min_chunks = 1, 6, 5
 
     def __init__(self, **at) -> None:
         self.at = {int(step.removeprefix("step_")): do for step, do in at.items()}
@@ -253,7 +253,7 @@ def test_a_device_without_memory_is_told_what_would_fit(tmp_path, monkeypatch, a
         run(Draws(step_9=crash))
     with monkeypatch.context() as patch:
         patch.setattr(devices, "default_device", Device)
-        patch.setattr(Draws, "least_chunks", 12)
+        patch.setattr(Draws, "min_chunks", 12)
         with pytest.raises(TrainingError) as told:
             run(prepare=lambda trainer: patch.setattr(trainer, "_gradients", exhausted))
         message = str(told.value)
@@ -262,7 +262,7 @@ def test_a_device_without_memory_is_told_what_would_fit(tmp_path, monkeypatch, a
         assert f"lower the batch size, to {min(128 * fitting // 96, fitting // 12)}." in message
         assert message.endswith(f"The last good checkpoint is step 8 in {run.folder.checkpoints}.")
 
-        patch.setattr(Draws, "least_chunks", 96)
+        patch.setattr(Draws, "min_chunks", 96)
         with pytest.raises(TrainingError, match="Lower train_genes, or set recompute = true or .*'bfloat16'. The last"):
             run(prepare=lambda trainer: patch.setattr(trainer, "_gradients", exhausted))
     assert run() == 12

@@ -55,6 +55,6 @@ class JaxEngine:
         return jax.device_put(weights, self.device)
 
     def compile(self, function: Callable[..., Any], weights: Any) -> Callable[..., Any]:
-        """``function(xp, weights, *arrays)`` as a function of the arrays; what it returns is computed meanwhile."""
+        """``function(xp, weights, *arrays)`` as a function of the arrays; it returns before they are computed."""
         compiled = jax.jit(lambda weights, *arrays: function(self.xp, weights, *arrays))
         return lambda *arrays: compiled(weights, *arrays)

@@ -22,9 +22,9 @@ _LAUNCHERS = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     ("PMI_SIZE", "PMI_RANK", "MPI_LOCALNRANKS"),
 )
-"""What launchers set in the processes that they start: how many, the number of this one, how many on each machine.
+"""Variables that launchers set in their processes: number of processes, of this process, and on each machine.
 
-SLURM_NTASKS would not do: a batch script and a shell have it too, whose processes srun did not start.
+SLURM_NTASKS cannot be used: batch scripts and shells, which srun did not start, have it, too.
 """
 _VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 
@@ -32,7 +32,7 @@ _VISIBLE = ("jax_cuda_visible_devices", "jax_rocm_visible_devices")
 def default_device(*, beside_ascend: bool = False) -> jax.Device:
     """The first device of this process on the platform that `cf.settings.device` asks for.
 
-    With `beside_ascend`, for what JAX computes where the network runs on an NPU, that is then the CPU.
+    With `beside_ascend`, for computations by JAX while the network runs on an NPU, this is the CPU.
     """
     require_threads()
     if settings.device == "Ascend" and not beside_ascend:
@@ -47,11 +47,11 @@ def training_mesh() -> Mesh:
 
 @cache
 def join_processes() -> tuple[int, int]:
-    """The number of this process and how many train together: (0, 1) unless a launcher started several.
+    """The number of this process and of all processes that train together: (0, 1) unless a launcher started several.
 
     Recognised are srun (SLURM), mpirun (Open MPI), and the variables ``JAX_COORDINATOR_ADDRESS``,
     ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``; with the first of them also other launchers that set ``PMI_SIZE``.
-    A process that is alone on its machine uses all devices there, others one each.
+    A process that is alone on its machine uses all its devices, others one each.
     """
     launched = _launched()
     if launched is None:
@@ -69,7 +69,7 @@ def join_processes() -> tuple[int, int]:
             f"This is process {rank} of {n_processes} ({launcher}), and they cannot find each other ({error}). Set "
             "JAX_COORDINATOR_ADDRESS to the machine of process 0 and a free port of it, such as node1:12345, for all."
         ) from error
-    if alone:  # JAX would take the first device alone
+    if alone:  # otherwise JAX would use only the first device
         for name in _VISIBLE:
             jax.config.update(name, "all")
     return jax.process_index(), jax.process_count()
@@ -110,7 +110,7 @@ def memory_checked() -> Iterator[None]:
 
 
 def _bytes_asked(message: str) -> int | None:
-    """How much XLA could not get, if it says so: "1073741824 bytes", "1.00GiB"."""
+    """The memory that XLA could not allocate, if it says so: "1073741824 bytes", "1.00GiB"."""
     asked = re.search(r"allocat\w+ (\d+(?:\.\d+)?) ?(bytes|[KMGT]i?B)", message)
     if asked is None:
         return None

@@ -13,27 +13,27 @@ from jax.ad_checkpoint import checkpoint_name
 from cellfm.engines.operations import LAYER_NORM_EPS, RMS_FLOOR, Array, Weights
 
 SCANNED_FROM = 5
-"""Layers from which on one is compiled and scanned over, in place of all."""
+"""Number of layers from which a single layer is compiled and scanned over."""
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["part"], meta_fields=["axis"])
 @dataclass(frozen=True)
 class Shard:
-    """A device's part of a matrix that the devices of a mesh share along an axis."""
+    """The part of one device of a matrix that is divided among the devices of a mesh along an axis."""
 
     part: Array
     axis: int
 
 
 def whole(weight: Array | Shard) -> Array:
-    """A matrix, gathered from all devices if it is shared among them."""
+    """The whole matrix, gathered from all devices if it is divided among them."""
     if not isinstance(weight, Shard):
         return weight
     return checkpoint_name(lax.all_gather(weight.part, "data", axis=weight.axis, tiled=True), "whole")
 
 
 def dtype_of(precision: str) -> Any:
-    """The NumPy type of a precision: JAX's own bfloat16, whose name MindSpore registers for a type of its own."""
+    """The NumPy type of a precision: JAX's bfloat16, because MindSpore registers another type under that name."""
     return jnp.dtype(getattr(jnp, precision))
 
 
@@ -112,7 +112,7 @@ class JaxOperations:
     relu, silu, sigmoid = (staticmethod(f) for f in (jax.nn.relu, jax.nn.silu, jax.nn.sigmoid))
 
     gradient = staticmethod(jax.grad)
-    """Of a function of one array that gives a number; for models that learn in JAX alone (`cellfm.engines.fit`)."""
+    """The gradient of a function of one array that returns a number, for models that only JAX trains."""
 
     def leaky_relu(self, x: Array, slope: float) -> Array:
         return jax.nn.leaky_relu(x, slope)
@@ -150,12 +150,12 @@ class JaxOperations:
         if self.recompute:
             one = jax.checkpoint(layer)
         elif any(isinstance(leaf, Shard) for leaf in jax.tree.leaves(weights, is_leaf=lambda x: isinstance(x, Shard))):
-            # For its gradient, too, a shared matrix is gathered anew: the whole ones are never all there at once.
+            # Divided matrices are gathered again for the gradient, so that the whole ones never all exist at once.
             one = jax.checkpoint(layer, policy=jax.checkpoint_policies.save_anything_except_these_names("whole"))
         if not isinstance(weights, dict):
             if len(weights) < SCANNED_FROM or not _alike(weights):
-                for own, extra in zip(weights, extras, strict=True):
-                    x = one(x, own, extra)
+                for p_layer, extra in zip(weights, extras, strict=True):
+                    x = one(x, p_layer, extra)
                 return x
             weights = self.stacked(weights)
         extras = _stack(list(extras))

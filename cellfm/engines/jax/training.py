@@ -30,16 +30,16 @@ Flat = dict[str, Any]
 
 
 class JaxTrainer:
-    """Updates weights on one device, or on all of a mesh, each of which takes its part of the micro-batches.
+    """Updates weights on one device, or on all devices of a mesh, each of which takes its part of the micro-batches.
 
     Parameters
     ----------
     weights
-        By flat name; `nest` makes of them what the objective takes.
+        By flat name; `nest` brings them into the form that the objective takes.
     trained
-        Names of those to update.
+        Names of the weights to update.
     mesh
-        Devices, all of them by default; a process gives its micro-batches to its own.
+        Devices, by default all; a process gives its micro-batches to its own devices.
     """
 
     @memory_checked()
@@ -92,22 +92,22 @@ class JaxTrainer:
         """See `cellfm.engines.training.Trainer`."""
         self._whole = None
         rounds = -(-len(micro_batches) // self.n_local)
-        if self.mesh.size > self.n_local:  # all processes must compute as many rounds
+        if self.mesh.size > self.n_local:  # all processes must compute equally many rounds
             rounds = int(np.max(multihost_utils.process_allgather(np.int32(rounds))))
         facts: Any = None
         for i in range(rounds):
             some = micro_batches[i * self.n_local : (i + 1) * self.n_local]
-            there = np.array([1.0] * len(some) + [0.0] * (self.n_local - len(some)), np.float32)
-            # A device for which none is left computes the first one again, which then counts nothing.
+            occupied = np.array([1.0] * len(some) + [0.0] * (self.n_local - len(some)), np.float32)
+            # A device without a micro-batch computes the first one again, with weight 0.
             some = [*some, *[micro_batches[0]] * (self.n_local - len(some))]
-            numbers = [i * self.n_local + j if there[j] else 0 for j in range(self.n_local)]
+            numbers = [i * self.n_local + j if occupied[j] else 0 for j in range(self.n_local)]
             keys = [dropout_keys(self.config, self.objective.n_keys, self.rank, step, number) for number in numbers]
             arrays = [self._spread(np.stack(parts)) for parts in zip(*some, strict=True)]
-            factor = self._spread(there * np.float32(weight * self.scale.value))
+            factor = self._spread(occupied * np.float32(weight * self.scale.value))
             found = self._gradients(self._trained, self._fixed, self._spread(np.stack(keys)), factor, arrays)
             facts = found if facts is None else self._add(facts, found)
         gradients, loss, terms, _ = facts
-        statistics = found[-1]  # of the last micro-batch; they are no sums
+        statistics = found[-1]  # of the last micro-batch, because they are not sums
         weights, stops = weight, float(stop)
         if self.mesh.size > self.n_local:
             weights, stops = np.sum(multihost_utils.process_allgather(np.array([weight, stops], np.float32)), 0)
@@ -140,7 +140,7 @@ class JaxTrainer:
         return run
 
     def gather(self) -> tuple[Flat, Flat]:
-        """See `cellfm.engines.training.Trainer`; what is trained and what is not, whole on every device."""
+        """See `cellfm.engines.training.Trainer`; trained and other weights, whole on every device."""
         if not self.config.shard_weights:
             return self._trained, self._fixed
         if self._whole is None:
@@ -192,12 +192,12 @@ class JaxTrainer:
             named = dict(zip(self.objective.statistics, statistics, strict=True))
             if self.mesh.size == 1:
                 return gradients, loss, terms, named
-            # Gradients of divided weights are sums over devices already, by what gathered these.
-            own = {name: gradient for name, gradient in gradients.items() if name not in self._axes}
-            # Of devices without a micro-batch nothing counts, not even a NaN.
-            counted = jax.tree.map(lambda x: jnp.where(factor > 0, x, 0), (own, loss, terms))
-            own, loss, terms = jax.lax.psum(counted, "data")
-            return gradients | own, loss, terms, jax.lax.pmean(named, "data")
+            # Gradients of divided weights have been summed over devices by the operation that gathered the weights.
+            whole = {name: gradient for name, gradient in gradients.items() if name not in self._axes}
+            # Devices without a micro-batch count nothing, not even a NaN.
+            counted = jax.tree.map(lambda x: jnp.where(factor > 0, x, 0), (whole, loss, terms))
+            whole, loss, terms = jax.lax.psum(counted, "data")
+            return gradients | whole, loss, terms, jax.lax.pmean(named, "data")
 
         if self.mesh.size == 1:
             return jax.jit(of_device)
@@ -232,7 +232,7 @@ class JaxTrainer:
         return max(even, key=lambda axis: array.shape[axis], default=None) if self.mesh.size > 1 else None
 
     def _sharding(self, axis: int | None) -> NamedSharding:
-        """On each device its part of an axis, or everything."""
+        """The sharding of a weight: along an axis, or whole on each device."""
         return self._everywhere if axis is None else NamedSharding(self.mesh, P(*[None] * axis, "data"))
 
     def _put(self, arrays: Mapping[str, np.ndarray]) -> Flat:
@@ -248,7 +248,7 @@ class JaxTrainer:
 def optimizer(weights: Flat, config: TrainConfig) -> optax.GradientTransformation:
     """Adam (Kingma 2015) or AdamW (Loshchilov 2019), with clipping, without decay of some weights, and rates by group.
 
-    Its updates are to be multiplied with the learning rate of the step.
+    The caller multiplies its updates by the learning rate of the step.
     """
     decay = optax.add_decayed_weights(config.weight_decay, mask={name: decays(name) for name in weights})
     adam = [optax.scale_by_adam(config.beta1, config.beta2, config.epsilon)]
@@ -261,7 +261,7 @@ def optimizer(weights: Flat, config: TrainConfig) -> optax.GradientTransformatio
 
 
 def _clip_each(limit: float) -> optax.GradientTransformation:
-    """Each tensor to the norm `limit` (paper, Methods, "Training")."""
+    """Clip each tensor to the norm `limit` (paper, Methods, "Training")."""
 
     def clipped(gradient: jax.Array, _: Any = None) -> jax.Array:
         return gradient * jnp.minimum(1.0, limit / (jnp.sqrt((gradient * gradient).sum()) + 1e-12))

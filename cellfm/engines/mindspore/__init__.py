@@ -50,7 +50,7 @@ class MindSporeEngine:
             logger.warning("recompute = true has no effect in MindSpore, which keeps the activations of all layers.")
 
     def place(self, weights: Any) -> Any:
-        """Weights as parameters, which the compiler takes for inputs and not for constants."""
+        """Weights as parameters, which the compiler treats as inputs and not as constants."""
         return parameters(weights)
 
     def compile(self, function: Callable[..., Any], weights: Any) -> Callable[..., Any]:
@@ -58,7 +58,7 @@ class MindSporeEngine:
         xp = self.xp
 
         def forward(*arrays):
-            # Bound first: a starred call packs what it gets, and weights would be nested deeper than is allowed.
+            # Bound first: a starred call packs its arguments, and would nest weights deeper than MindSpore allows.
             return ops.partial(function, xp, weights)(*arrays)
 
         return compiled(forward)

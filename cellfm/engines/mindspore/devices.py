@@ -42,8 +42,8 @@ def use_device() -> str:
 def computing() -> Iterator[None]:
     """Context manager and decorator in which MindSpore computes and Ctrl-C works as in Python.
 
-    Again and again MindSpore puts a handler of its own in the place of Python's: one that answers Ctrl-C with a SIGTERM
-    to its own process, which would end a notebook's kernel, and which stays in place when MindSpore is done.
+    MindSpore repeatedly replaces Python's handler of Ctrl-C by its own, which sends SIGTERM to the process. This would
+    end the kernel of a notebook, and the handler would stay after the computation.
     """
     require_threads()
     with _without_warnings():
@@ -53,20 +53,20 @@ def computing() -> Iterator[None]:
 def _with_interrupts() -> Iterator[None]:
     interrupt = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(interrupt):
-        yield  # only the main thread can say what signals do
+        yield  # only the main thread can set signal handlers
         return
 
     def heard(_: int, frame: Any) -> None:
         interrupt(signal.SIGINT, frame)
 
-    outermost = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # and nobody else has an answer to SIGTERM
+    outermost = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # and nobody else handles SIGTERM
     if outermost:
         signal.signal(signal.SIGTERM, heard)
     try:
         yield
     finally:
         if outermost:
-            ms.hal.synchronize()  # what still runs would take Ctrl-C once more
+            ms.hal.synchronize()  # operations that are still running would handle Ctrl-C again
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, interrupt)
 
@@ -75,8 +75,8 @@ def _with_interrupts() -> Iterator[None]:
 def _without_warnings() -> Iterator[None]:
     """A block in which MindSpore logs only errors, even if it was imported before cellfm.
 
-    What it warns of, such as a function that is compiled for another shape, tells users nothing. A level below that of
-    warnings was set by somebody who wants to see more, and stays.
+    Its warnings, for instance about a function that is compiled for another shape, do not help users. A level below
+    that of warnings was set by somebody who wants to see more, and is kept.
     """
     log = logging.getLogger(f"ME.mindspore.log.{os.getpid()}")
     level = log.level
@@ -90,5 +90,5 @@ def _without_warnings() -> Iterator[None]:
 
 def has_npu() -> bool:
     """Whether there is an Ascend NPU that MindSpore can use."""
-    # Asking MindSpore loads its NPU libraries and complains where they are not; without CANN there is no NPU.
+    # Asking MindSpore loads its NPU libraries, and logs errors if they are missing; without CANN there is no NPU.
     return "ASCEND_HOME_PATH" in os.environ and ms.hal.is_available("Ascend")

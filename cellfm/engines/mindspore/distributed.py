@@ -1,6 +1,6 @@
 """Several processes that train together: MindSpore's own engine, data parallel.
 
-Only sums of float32 and broadcasts are used: what MindSpore can do between processes on the CPU as well.
+Only sums of float32 and broadcasts are used, which MindSpore supports between processes on CPUs, too.
 """
 
 import os
@@ -16,7 +16,7 @@ _STARTED = False
 
 
 def join_processes() -> tuple[int, int]:
-    """The number of this process and how many there are: (0, 1) unless MindSpore's launcher started it."""
+    """The number of this process and of all processes: (0, 1) unless MindSpore's launcher started it."""
     if int(os.environ.get("MS_WORKER_NUM", 1)) < 2:
         return 0, 1
     from mindspore.communication import get_group_size, get_rank, init
@@ -25,7 +25,7 @@ def join_processes() -> tuple[int, int]:
 
     global _STARTED
     if not _STARTED:
-        # On a CPU they give each other 30 seconds, too little for one that writes a large checkpoint.
+        # On CPUs the default timeout is 30 seconds, too short while one process writes a large checkpoint.
         os.environ.setdefault("MS_NODE_TIMEOUT", "3600")
         use_device()
         try:
@@ -41,13 +41,13 @@ def join_processes() -> tuple[int, int]:
 
 
 def total(numbers: np.ndarray) -> np.ndarray:
-    """Sums over all processes, in float32. All must call it, with as many numbers."""
+    """Sums over all processes, in float32. All processes must call it, with equally many numbers."""
     _, size = join_processes()
     return numbers if size == 1 else ops.AllReduce()(ms.Tensor(numbers.astype(np.float32))).asnumpy()
 
 
 def share(parameters: Mapping[str, ms.Parameter]) -> None:
-    """Give all processes the numbers that process 0 has."""
+    """Send the numbers of process 0 to all processes."""
     _, size = join_processes()
     if size == 1:
         return

@@ -100,7 +100,7 @@ class MindSporeOperations:
         self.type = TYPES[precision]
         self.by_rows = ops.MatMul(transpose_b=True)
         self.by_columns = ops.MatMul()
-        self.batched = ops.BatchMatMul()  # these two do without copies of what they transpose
+        self.batched = ops.BatchMatMul()  # these two do not copy what they transpose
         self.batched_transposed = ops.BatchMatMul(transpose_a=True)
         self.layer_norm, self.rms_norm = Normalise(), RMSNorm()
         self.segment_sum, self.reverse_gradient = SegmentSum(), ReverseGradient()

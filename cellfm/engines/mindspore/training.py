@@ -26,11 +26,11 @@ _NUMBER = count()
 
 
 def parameters(tree: Any, *, trained: bool = False) -> Any:
-    """Arrays, nested in dicts and lists, as parameters with names of their own."""
+    """Arrays, nested in dicts and lists, as parameters with unique names."""
     if isinstance(tree, dict):
         return {name: parameters(part, trained=trained) for name, part in tree.items()}
     if isinstance(tree, list | tuple):
-        return tuple(parameters(part, trained=trained) for part in tree)  # a list would be left to Python
+        return tuple(parameters(part, trained=trained) for part in tree)  # MindSpore does not compile lists
     if isinstance(tree, ms.Parameter):
         return tree
     name = f"weight{next(_NUMBER)}"
@@ -101,7 +101,7 @@ class MindSporeTrainer:
             return each(plus, some, others)
 
         def finish(grads, factor):
-            """Undo the loss scale, sum over processes, and measure."""
+            """Undo the loss scale, sum over processes, and compute the norms."""
             grads = each(summed, each(ops.partial(times, factor), grads))
             norms = each(norm, grads)
             return grads, norms, ops.sqrt(sum_of_squares(norms))
@@ -173,7 +173,7 @@ class MindSporeTrainer:
         """See `cellfm.engines.training.Trainer`."""
         for name, parameter in (self._parameters | self._optimizer.state()).items():
             if name in arrays:
-                ops.assign(parameter, ms.Tensor(arrays[name]))  # compiled functions do not see what set_data does
+                ops.assign(parameter, ms.Tensor(arrays[name]))  # compiled functions ignore set_data
 
     def share(self) -> None:
         """See `cellfm.engines.training.Trainer`."""
@@ -183,8 +183,8 @@ class MindSporeTrainer:
 class Adam(nn.Cell):
     """Adam (Kingma 2015) or AdamW (Loshchilov 2019) over named parameters; its state is named after them.
 
-    With `shard_optimizer`, each of the processes keeps the moments of its own parameters, updates these, and gets the
-    others from the processes that own them (Rajbhandari 2020, stage 1).
+    With `shard_optimizer`, each process keeps the moments of its own parameters, updates these, and receives the
+    others from their owners (Rajbhandari 2020, stage 1).
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Adam(nn.Cell):
         self.sharded = config.shard_optimizer and n_processes > 1
         sizes = [parameter.size for parameter in parameters.values()]
         self.owners = owners(sizes, n_processes) if self.sharded else [rank] * len(sizes)
-        self.own = tuple(owner == rank for owner in self.owners)
+        self.owned = tuple(owner == rank for owner in self.owners)
         self.broadcast = [ops.Broadcast(owner) for owner in self.owners] if self.sharded else []
         self.names = list(parameters)
         self.trained = ms.ParameterTuple(list(parameters.values()))
@@ -219,14 +219,14 @@ class Adam(nn.Cell):
         # A map and no loop, which would not compile for the tensors of a deep network.
         update = ops.partial(self.update, shrink, rate, power1, power2, epsilon)
         return self.each(
-            update, gradients, norms, self.trained, self.moment1, self.moment2, self.own, self.decay, self.factor
+            update, gradients, norms, self.trained, self.moment1, self.moment2, self.owned, self.decay, self.factor
         )
 
     def update(
-        self, shrink, rate, power1, power2, epsilon, gradient, norm, weight, moment1, moment2, own, decay, factor
+        self, shrink, rate, power1, power2, epsilon, gradient, norm, weight, moment1, moment2, owned, decay, factor
     ) -> ms.Tensor:
         """Update one parameter."""
-        if not own:
+        if not owned:
             return rate
         rate = rate * factor
         if self.clip == "tensor":
@@ -241,37 +241,37 @@ class Adam(nn.Cell):
         return rate
 
     def exchange(self) -> None:
-        """Give each process the parameters that others have updated."""
+        """Send updated parameters from their owners to all processes."""
         for i in range(len(self.broadcast)):
             (weight,) = self.broadcast[i]((self.trained[i],))
             ops.assign(self.trained[i], weight)
 
     def state(self) -> dict[str, ms.Parameter]:
         """The moments that this process keeps, by name."""
-        named = zip(self.names * 2, [*self.moment1, *self.moment2], self.own * 2, strict=True)
+        named = zip(self.names * 2, [*self.moment1, *self.moment2], self.owned * 2, strict=True)
         prefixes = ["moment1"] * len(self.names) + ["moment2"] * len(self.names)
-        return {f"{prefix}.{n}": moment for prefix, (n, moment, own) in zip(prefixes, named, strict=True) if own}
+        return {f"{prefix}.{n}": moment for prefix, (n, moment, owned) in zip(prefixes, named, strict=True) if owned}
 
     def whole_state(self) -> dict[str, np.ndarray]:
-        """All moments by name; where they are sharded, all processes must ask at once."""
+        """All moments by name; if they are sharded, all processes must call this together."""
         if not self.sharded:
             return {name: parameter.asnumpy().copy() for name, parameter in self.state().items()}
         arrays = {}
         for prefix, moments in (("moment1", self.moment1), ("moment2", self.moment2)):
-            every = zip(self.names, moments, self.trained, self.own, self.broadcast, strict=True)
-            for name, moment, weight, own, broadcast in every:
-                mine = moment.value() if own else ms.Tensor(np.zeros(weight.shape, np.float32))
+            every = zip(self.names, moments, self.trained, self.owned, self.broadcast, strict=True)
+            for name, moment, weight, owned, broadcast in every:
+                mine = moment.value() if owned else ms.Tensor(np.zeros(weight.shape, np.float32))
                 arrays[f"{prefix}.{name}"] = broadcast((mine,))[0].asnumpy()
         return arrays
 
     def _zeros(self, trained: dict[str, ms.Parameter]) -> ms.ParameterTuple:
         whole = [parameter.shape for parameter in trained.values()]
-        shapes = [shape if own else (1,) for shape, own in zip(whole, self.own, strict=True)]
+        shapes = [shape if owned else (1,) for shape, owned in zip(whole, self.owned, strict=True)]
         return ms.ParameterTuple([parameters(np.zeros(shape, np.float32)) for shape in shapes])
 
 
 def owners(sizes: list[int], n_processes: int) -> list[int]:
-    """Which process owns each of some tensors: the largest first, each to the process that has least."""
+    """The owner of each tensor: the largest tensors first, each to the process with the smallest load."""
     load = [0] * n_processes
     chosen = [0] * len(sizes)
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -286,7 +286,7 @@ def sum_of_squares(norms: tuple[ms.Tensor, ...]) -> ms.Tensor:
 
 
 def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of tensors, as one of NumPy arrays to such."""
+    """A function of tensors as a function of NumPy arrays."""
     jitted = ms.jit(forward)
 
     @computing()

@@ -13,17 +13,17 @@ REJECTED = 0.05
 HOTTEST = 10.0
 
 
-def fit_temperature(logits: np.ndarray, kind: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
     """The temperature that calibrates probabilities (Guo 2017), with the lowest loss of ``softmax(logits / t)``.
 
     A few held-out cells that are all correct would lead to unlimited confidence; a term with the weight of one cell
     keeps the temperature near 1.
     """
-    if not len(kind):
+    if not len(codes):
         return 1.0
 
     def loss(log_t: float) -> float:
-        return weighted_loss(logits / np.exp(log_t), kind) + log_t**2 / len(kind)
+        return weighted_loss(logits / np.exp(log_t), codes) + log_t**2 / len(codes)
 
     bound = float(np.log(HOTTEST))
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))

@@ -85,11 +85,11 @@ def _try(annotator: Annotator) -> None:
 
 def _model(folder: Path, facts: dict[str, str], given: str | Path | CellFM | None) -> CellFM:
     """The model of an annotator, verified by its hashes."""
-    own = folder / MODEL_FOLDER
+    model_folder = folder / MODEL_FOLDER
     if given is not None:
         model = resolve_model(given)
-    elif own.exists():
-        model = load_model(own)
+    elif model_folder.exists():
+        model = load_model(model_folder)
     elif facts["name"] in NAMED_MODELS:
         model = load_model(facts["name"])
     else:

@@ -72,7 +72,7 @@ class MLPHead:
 
 @dataclass(frozen=True)
 class QueryHead:
-    """A head on all tokens; `cellfm.nn.heads.query_head` holds what it does."""
+    """A head on all tokens; `cellfm.nn.heads.query_head` computes it."""
 
     weights: Arrays
     kind: Kind = "query"
@@ -96,14 +96,14 @@ class QueryHead:
         with progress(n_cells, "annotating", "cells") as bar:
             for span, tokens in cells.tokens(model.config.max_genes, random_state):
                 of_queries, of_cls, embedding[span] = scorer(tokens)
-                # Both judge the same: the mean of what they say.
+                # Both score the same classes; their mean is used.
                 logits[span] = np.log((softmax(of_queries) + softmax(of_cls)) / 2 + 1e-12)
                 bar.update(tokens.n_cells)
         return logits, embedding
 
 
 def head_of(kind: str, arrays: Arrays) -> Head:
-    """A head of its arrays."""
+    """A head from its arrays."""
     if kind == "mlp":
         return MLPHead.from_arrays(arrays)
     if kind == "query":

@@ -35,12 +35,12 @@ class Labelling:
         thresholds
             Of confidence and of distance.
         inflate
-            Whether the distance threshold was chosen on the reference, and is to allow for a shift of the query.
+            Whether to raise the distance threshold by the shift of the query from the reference.
         """
         rejection = prediction.reject(*thresholds, inflate_distances=inflate)
         if n_empty := int(np.isnan(prediction.distance).sum()):
-            said = counted_of(n_empty, len(prediction.distance), "cell", "expresses", "express")
-            warn(f"{said} no gene that is used: labelled {UNKNOWN!r}.")
+            cells = counted_of(n_empty, len(prediction.distance), "cell", "expresses", "express")
+            warn(f"{cells} no gene that is used: labelled {UNKNOWN!r}.")
         rejection.warn(classes)
         return cls(prediction, rejection, classes, *map(float, thresholds))
 

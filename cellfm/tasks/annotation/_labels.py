@@ -1,4 +1,4 @@
-"""Read labels of cells from a column of `obs`, and refuse labels from which nothing can be learnt."""
+"""Read labels of cells from a column of `obs`, and refuse labels that cannot be used for training."""
 
 import numpy as np
 from anndata import AnnData
@@ -34,7 +34,7 @@ def read_labels(reference: AnnData, key: str) -> np.ndarray:
 
 
 def require_classes(labels: np.ndarray, key: str) -> None:
-    """Refuse labels that no classifier can be fitted to or judged by.
+    """Refuse labels to which no classifier can be fitted.
 
     Raises
     ------

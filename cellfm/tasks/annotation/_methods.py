@@ -1,4 +1,4 @@
-"""The methods that are compared: what a name such as ``"lora-16"`` stands for, and what it says of test cells."""
+"""The methods that are compared: the meaning of names such as ``"lora-16"``, and predictions for test cells."""
 
 import re
 from dataclasses import dataclass
@@ -28,28 +28,28 @@ _FITTED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a method says of test cells."""
+    """Predictions of a method for test cells."""
 
     labels: np.ndarray
     """(n_test,) str: the most probable class."""
     confidence: np.ndarray
     """(n_test,) float32."""
     distance: np.ndarray | None = None
-    """(n_test,) float32: from the reference; None for methods that know none."""
+    """(n_test,) float32: distance from the reference; None for methods without distances."""
     confidence_threshold: float = 0.0
     distance_threshold: float | np.ndarray = np.inf
-    """One for all, or (n_test,): that of the class of each cell, as `cf.tl.annotate` applies it to these cells."""
+    """One for all cells, or (n_test,): that of the class of each cell, as `cf.tl.annotate` applies it."""
     history: pd.DataFrame | None = None
     """A row for each epoch of training, for methods that are trained by epochs."""
 
 
 def require_methods(names: list[str]) -> None:
-    """Refuse names that stand for no method.
+    """Refuse names of methods that do not exist.
 
     Raises
     ------
     InputError
-        There are such names, or the same twice; the message lists the available ones.
+        A name is unknown or repeated; the message lists the available ones.
     """
     unknown = [name for name in names if fit_options(name) is None and name != NEIGHBORS]
     if unknown:
@@ -64,7 +64,7 @@ def require_methods(names: list[str]) -> None:
 
 
 def fit_options(name: str) -> dict[str, Any] | None:
-    """What `train_annotator` is told for a method; None where it is not asked."""
+    """Arguments of `train_annotator` for a method; None for methods that do not use it."""
     if rank := re.fullmatch(r"lora-([1-9]\d*)", name):
         return {"method": "lora", "lora_rank": int(rank[1])}
     return _FITTED.get(name)
@@ -74,7 +74,7 @@ def with_baselines(names: list[str], on: EvaluationSet) -> list[str]:
     """The methods, and what they are compared with.
 
     These are the same heads on principal components (``"frozen-pca"``) and on variable genes (``"frozen-hvg"``),
-    logistic regression, and celltypist, which takes nothing but what was made of counts.
+    logistic regression, and celltypist, which accepts only values computed from counts.
     """
     heads = dict.fromkeys(_head_of(name) for name in names)
     same = [f"{head}-{features}" for head in heads for features in (COMPONENTS, GENES)]
@@ -83,7 +83,7 @@ def with_baselines(names: list[str], on: EvaluationSet) -> list[str]:
 
 
 def features_of(name: str) -> str:
-    """What a method reads of the cells: ``"model"``, ``"pca"``, ``"hvg"``, or ``"genes"`` where it is all of them."""
+    """The input of a method: ``"model"``, ``"pca"``, ``"hvg"``, or ``"genes"`` for all genes."""
     if name == LOGISTIC_REGRESSION:
         return COMPONENTS
     if name.endswith((f"-{COMPONENTS}", f"-{GENES}")):
@@ -92,16 +92,16 @@ def features_of(name: str) -> str:
 
 
 def evaluate(name: str, on: EvaluationSet, fold: Fold, *, random_state: int = 0) -> Evaluation:
-    """Fit a method to the training cells of a fold and ask it about the test cells."""
+    """Fit a method to the training cells of a fold and predict the test cells."""
     labels = on.labels[fold.train]
     features = features_of(name)
     if features == "genes":
-        said = celltypist(on.values[fold.train], labels, on.values[fold.test], random_state=random_state)
-        return Evaluation(said.labels, said.confidence)
+        predicted = celltypist(on.values[fold.train], labels, on.values[fold.test], random_state=random_state)
+        return Evaluation(predicted.labels, predicted.confidence)
     seen = on.features(features, fold, random_state=random_state)
     if name == LOGISTIC_REGRESSION:
-        said = logistic_regression(seen, labels)
-        return Evaluation(said.labels, said.confidence)
+        predicted = logistic_regression(seen, labels)
+        return Evaluation(predicted.labels, predicted.confidence)
     head = name.removesuffix(f"-{features}")
     history = None
     if head == NEIGHBORS:
@@ -126,5 +126,5 @@ def evaluate(name: str, on: EvaluationSet, fold: Fold, *, random_state: int = 0)
 
 
 def _head_of(name: str) -> str:
-    """The head that can be put on other features: methods that train the model too start from ``"frozen"``."""
+    """The same head on other features; ``"frozen"`` for methods that also train the model."""
     return name if name == NEIGHBORS or name.startswith("frozen") else "frozen"

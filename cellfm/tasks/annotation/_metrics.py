@@ -1,4 +1,4 @@
-"""How good predicted labels are: shares, F1, tables by class, and how well unknown cells are told from known ones."""
+"""Scores of predicted labels: accuracy, F1, tables by class, and the detection of unknown cells."""
 
 import numpy as np
 import pandas as pd
@@ -42,11 +42,12 @@ def rejection_scores(
     confidence_threshold: float = 0.0,
     distance_threshold: float | np.ndarray = np.inf,
 ) -> dict[str, float]:
-    """How well cells of a kind that training has not seen are told from the others.
+    """How well cells of types that training has not seen are distinguished from the others.
 
     AUROC: the probability that an unknown cell looks more unknown than a known one (0.5 by chance), by low confidence,
-    by great distance, and by both: the larger of 1 - confidence and distance after dividing each by its threshold,
-    which is above 1 exactly where a cell is rejected. Then the shares of both kinds that the thresholds reject.
+    by large distance, and by both: the larger of 1 - confidence and distance after dividing each by its threshold,
+    which is above 1 exactly where a cell is rejected. Also the shares of unknown and known cells that the thresholds
+    reject.
 
     Parameters
     ----------

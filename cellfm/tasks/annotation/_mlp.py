@@ -1,6 +1,6 @@
-"""A small MLP on arrays: the head on embeddings that are there already, fitted in seconds.
+"""A small MLP on arrays: the head on precomputed embeddings, fitted in seconds.
 
-`cellfm.nn.heads.mlp_head` is the same function for when the network below learns too.
+`cellfm.nn.heads.mlp_head` is the same function for training together with the network.
 """
 
 import math
@@ -18,13 +18,13 @@ from sklearn.linear_model import LogisticRegression
 from cellfm.engines import fit
 
 PENALTY = 30.0
-"""The L2 penalty on weights is this over twice the number of cells: 1 / C of logistic regression."""
+"""The L2 penalty on weights is this divided by twice the number of cells: 1 / C of logistic regression."""
 N_ITERATIONS = 300
 LEARNING_RATE = 2e-2
-"""Of heads with hidden layers; it falls to 0 along a cosine."""
+"""Learning rate of heads with hidden layers; it falls to 0 along a cosine."""
 PAD = 128
-"""Cells are padded to multiples of this, so that fits to about as many share what was compiled."""
-_LEAST_SCALE = 1e-6
+"""Cells are padded to multiples of this, so that fits of similar size share compiled code."""
+_MIN_SCALE = 1e-6
 
 
 def spread_of(x: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ def spread_of(x: np.ndarray) -> np.ndarray:
     A gene that no training cell expresses must not outweigh all others in a cell that does.
     """
     spread = x.std(0)
-    return np.where(spread > _LEAST_SCALE, spread + _LEAST_SCALE, 1).astype(np.float32)
+    return np.where(spread > _MIN_SCALE, spread + _MIN_SCALE, 1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MLP:
     mean: np.ndarray
     """(d,) float32: mean of the input over the training cells."""
     scale: np.ndarray
-    """(d,) float32: their spread."""
+    """(d,) float32: standard deviation of the input over the training cells."""
     weights: tuple[np.ndarray, ...]
     """(out, in) float32 of each layer."""
     biases: tuple[np.ndarray, ...]
@@ -79,24 +79,24 @@ class MLP:
 
 @dataclass(frozen=True)
 class LabelledCells:
-    """Embeddings to learn from, or to judge by."""
+    """Embeddings for training or validation."""
 
     x: np.ndarray
     """(n, d) float32."""
-    kind: np.ndarray
+    label: np.ndarray
     """(n,) int: number of the class."""
     weight: np.ndarray
-    """(n,) float32: how much a cell counts, 0 for not at all."""
+    """(n,) float32: weight of a cell; 0 leaves it out."""
 
     def loss(self, mlp: MLP) -> float:
-        """The weighted mean of ``-log p(kind)``."""
-        return weighted_loss(mlp.logits(self.x), self.kind, self.weight)
+        """The weighted mean of ``-log p(label)``."""
+        return weighted_loss(mlp.logits(self.x), self.label, self.weight)
 
 
 def fit_mlp(
     start: MLP, cells: LabelledCells, *, n_iterations: int = N_ITERATIONS, validation: LabelledCells | None = None
 ) -> tuple[MLP, pd.DataFrame]:
-    """The MLP with the least weighted cross-entropy and L2 penalty.
+    """Minimise the weighted cross-entropy of an MLP with an L2 penalty.
 
     One layer is logistic regression; more start from `start` and take steps on all cells at once. The penalty keeps
     them from learning by heart. Stopping where the validation loss is least, as the heads on a network that learns do,
@@ -108,7 +108,7 @@ def fit_mlp(
     and ``validation_loss``, NaN without validation cells.
     """
     counted = cells.weight > 0
-    used = LabelledCells(cells.x[counted], cells.kind[counted], cells.weight[counted])
+    used = LabelledCells(cells.x[counted], cells.label[counted], cells.weight[counted])
     if len(start.weights) > 1:
         return _fit_layers(start, cells, PENALTY / len(used.x), n_iterations, validation)
     mlp, n_iterations = _fit_linear(start, used, n_iterations)
@@ -124,7 +124,7 @@ def _fit_linear(start: MLP, cells: LabelledCells, n_iterations: int) -> tuple[ML
     model = LogisticRegression(C=strength, max_iter=n_iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(start.standardise(cells.x), cells.kind, cells.weight * len(cells.x) / cells.weight.sum())
+        model.fit(start.standardise(cells.x), cells.label, cells.weight * len(cells.x) / cells.weight.sum())
     weight, bias = (array.astype(np.float32) for array in (model.coef_, model.intercept_))
     if n_classes == 2:
         weight, bias = np.concatenate((-weight, weight)) / 2, np.concatenate((-bias, bias)) / 2
@@ -146,7 +146,7 @@ def _fit_layers(
         lambda step: (),
         data=(
             np.pad(start.standardise(cells.x), ((0, n_more), (0, 0))),
-            np.pad(cells.kind, (0, n_more)),
+            np.pad(cells.label, (0, n_more)),
             np.pad(cells.weight / cells.weight.sum(), (0, n_more)).astype(np.float32),
             np.float32(penalty),
         ),
@@ -159,12 +159,12 @@ def _fit_layers(
     return of(arrays), history
 
 
-def _loss(xp: SimpleNamespace, arrays: dict[str, Any], x: Any, kind: Any, share: Any, penalty: Any) -> Any:
+def _loss(xp: SimpleNamespace, arrays: dict[str, Any], x: Any, label: Any, share: Any, penalty: Any) -> Any:
     """Cross-entropy, in which each cell has its `share`, with the penalty on weights."""
     h = x
     for i, (weight, bias) in enumerate(zip(arrays["weights"], arrays["biases"], strict=True)):
         h = (xp.relu(h) if i else h) @ weight.T + bias
-    entropy = ((xp.logsumexp(h) - xp.pick(h, kind)) * share).sum()
+    entropy = ((xp.logsumexp(h) - xp.pick(h, label)) * share).sum()
     return entropy + penalty / 2 * sum((weight**2).sum() for weight in arrays["weights"])
 
 
@@ -174,8 +174,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return odds / odds.sum(1, keepdims=True)
 
 
-def weighted_loss(logits: np.ndarray, kind: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """The weighted mean of ``-log p(kind)``."""
+def weighted_loss(logits: np.ndarray, label: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """The weighted mean of ``-log p(label)``."""
     logits = logits - logits.max(1, keepdims=True)
-    loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(kind)), kind]
+    loss = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(label)), label]
     return float(np.average(loss, weights=weight))

@@ -1,4 +1,4 @@
-"""Labels by vote of the nearest reference cells in the embedding; nothing is trained."""
+"""Label cells by a vote of the nearest reference cells in the embedding, without training."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from cellfm.tasks.annotation._reject import Reference
 
 N_NEIGHBORS = 15
 HELD_OUT = 0.15
-"""Share of the reference cells whose distance from the others sets the threshold."""
-_BLOCK = 1024  # cells compared with the whole reference at once
+"""Share of the reference cells whose distance from the others defines the threshold."""
+_BLOCK = 1024  # number of cells compared with the whole reference at once
 
 
 @dataclass(frozen=True)
 class NeighborVote:
-    """Reference cells that vote."""
+    """Reference cells that vote on the labels of other cells."""
 
     embedding: np.ndarray
     """(n_reference, d) float32, each of length 1."""
@@ -26,24 +26,24 @@ class NeighborVote:
     classes: tuple[str, ...]
     n_neighbors: int
     reference: Reference
-    """Where the classes lie, for the distance."""
+    """Position of each class, for the distance."""
     confidence_threshold: float
     distance_threshold: float
 
     def predict(self, embedding: np.ndarray) -> Prediction:
-        """What the neighbours of other cells say, by their embedding (n_cells, d).
+        """Predict the classes of cells from their embedding (n_cells, d).
 
-        Probability of a class: its share of the votes of the `n_neighbors` nearest reference cells by cosine, each
-        with the weight of its cosine. Distance: from the nearest class, as that of an annotator; it finds strangers
-        better than the cosine to the neighbours does. Both are NaN for cells without embedding.
+        The probability of a class is its share of the votes of the `n_neighbors` nearest reference cells by cosine,
+        each weighted by its cosine. The distance is that to the nearest class, as for an annotator; it detects unknown
+        types better than the cosine to the neighbours does. Both are NaN for cells without an embedding.
         """
         embedding = np.asarray(embedding, np.float32)
-        votes = _vote(embedding, self.embedding, self.codes, len(self.classes), self.n_neighbors, own=False)
+        votes = _vote(embedding, self.embedding, self.codes, len(self.classes), self.n_neighbors, leave_out_self=False)
         return Prediction.of(votes, embedding, self.reference)
 
 
 def fit_neighbor_vote(embedding: np.ndarray, labels: np.ndarray, n_neighbors: int = N_NEIGHBORS) -> NeighborVote:
-    """Choose the thresholds as for an annotator: reference cells vote on each other, some are kept from the classes.
+    """Choose the thresholds as for an annotator: reference cells vote on each other, and some are held out.
 
     Parameters
     ----------
@@ -52,16 +52,16 @@ def fit_neighbor_vote(embedding: np.ndarray, labels: np.ndarray, n_neighbors: in
     labels
         (n_reference,) str.
     n_neighbors
-        Cells that vote; at most all others.
+        Number of cells that vote; at most all others.
     """
     classes, codes = np.unique(labels, return_inverse=True)
     embedding = np.asarray(embedding, np.float32)
     unit = _unit(embedding)
     n_neighbors = min(n_neighbors, len(unit) - 1)
-    votes = _vote(embedding, unit, codes, len(classes), n_neighbors, own=True)
-    held = hold_out(codes, HELD_OUT)
-    others = Reference.of(embedding[~held], codes[~held], len(classes))
-    confidence, distance = fit_thresholds(votes.max(1)[held], others.distance(embedding[held]))
+    votes = _vote(embedding, unit, codes, len(classes), n_neighbors, leave_out_self=True)
+    held_out = hold_out(codes, HELD_OUT)
+    others = Reference.of(embedding[~held_out], codes[~held_out], len(classes))
+    confidence, distance = fit_thresholds(votes.max(1)[held_out], others.distance(embedding[held_out]))
     return NeighborVote(
         embedding=unit,
         codes=codes,
@@ -78,20 +78,25 @@ def _unit(embedding: np.ndarray) -> np.ndarray:
 
 
 def _vote(
-    embedding: np.ndarray, reference: np.ndarray, codes: np.ndarray, n_classes: int, n_neighbors: int, *, own: bool
+    embedding: np.ndarray,
+    reference: np.ndarray,
+    codes: np.ndarray,
+    n_classes: int,
+    n_neighbors: int,
+    *,
+    leave_out_self: bool,
 ) -> np.ndarray:
-    """(n_cells, n_classes) float32: shares of the votes; `own`: the cells are those of the reference themselves."""
+    """(n_cells, n_classes) float32: shares of the votes. `leave_out_self`: the cells are the reference."""
     cells = _unit(embedding)
     probabilities = np.zeros((len(cells), n_classes), np.float32)
     for start in range(0, len(cells), _BLOCK):
         block = slice(start, min(start + _BLOCK, len(cells)))
         cosine = cells[block] @ reference.T  # (block, n_reference)
         rows = np.arange(len(cosine))
-        if own:
+        if leave_out_self:
             cosine[rows, start + rows] = -np.inf
         nearest = np.argpartition(-cosine, n_neighbors - 1, axis=1)[:, :n_neighbors]
-        near = np.take_along_axis(cosine, nearest, 1)  # (block, n_neighbors)
-        weights = np.maximum(near, 1e-6)
+        weights = np.maximum(np.take_along_axis(cosine, nearest, 1), 1e-6)  # (block, n_neighbors)
         np.add.at(probabilities[block], (rows[:, None], codes[nearest]), weights / weights.sum(1, keepdims=True))
     probabilities[np.isnan(cells[:, 0])] = np.nan
     return np.minimum(probabilities, 1)

@@ -1,4 +1,4 @@
-"""Query and reference as a model reads them, on the same panel: genes that one has not measured are left out."""
+"""Read query and reference on the same panel: genes that only one of them has measured are left out."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from cellfm.io.messages import counted, of_reference, warn
 def read_query_and_reference(
     query: AnnData, reference: AnnData, vocab: Vocabulary, options: tuple[InputOptions, InputOptions], *, shared: bool
 ) -> tuple[CellInput, CellInput]:
-    """Both tables in terms of a model's genes, each by its own options; `shared` leaves out what one has not measured.
+    """Read both tables in terms of a model's genes, each by its own options; with `shared`, on their common genes.
 
     Warns
     -----
@@ -36,25 +36,25 @@ def read_query_and_reference(
     if not shared:
         return cells, source
     before = cells.match.n_distinct, source.match.n_distinct
-    cells, source = on_shared_genes(cells, source, least=options[0].min_known_genes)
+    cells, source = on_shared_genes(cells, source, min_genes=options[0].min_known_genes)
     if (n := cells.match.n_distinct) < max(before):
         logger.info("query and reference share %d genes (of %d and %d); the others are left out.", n, *before)
     return cells, source
 
 
-def on_shared_genes(query: CellInput, reference: CellInput, *, least: int) -> tuple[CellInput, CellInput]:
+def on_shared_genes(query: CellInput, reference: CellInput, *, min_genes: int) -> tuple[CellInput, CellInput]:
     """The same cells without the genes that only one of the two has measured.
 
     Raises
     ------
     InputError
-        They share fewer than `least` genes of the model.
+        They share fewer than `min_genes` genes of the model.
     """
     shared = np.intersect1d(query.match.ids[query.match.ids > 0], reference.match.ids[reference.match.ids > 0])
-    if len(shared) < least:
+    if len(shared) < min_genes:
         raise InputError(
             f"Query and reference share only {counted(len(shared), 'gene')} that the model knows (of "
-            f"{query.match.n_distinct:,} and {reference.match.n_distinct:,}); at least {least:,} are needed. Pass "
+            f"{query.match.n_distinct:,} and {reference.match.n_distinct:,}); at least {min_genes:,} are needed. Pass "
             "min_known_genes= for fewer, or shared_genes=False to use all genes of each."
         )
     return _only(query, shared), _only(reference, shared)

@@ -1,4 +1,4 @@
-"""What a classifier says of cells, and which of them are rejected: too little confidence, or too far off."""
+"""Predictions of a classifier, and the cells that are rejected for low confidence or large distance."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from cellfm.tasks.annotation._reject import BatchShift, Reference
 
 @dataclass(frozen=True)
 class Rejection:
-    """Which cells are unknown, and why."""
+    """Cells that are labelled as unknown, and why."""
 
     codes: np.ndarray
     """(n_cells,) int64: number of the most probable class; -1 for cells without any known gene."""
     unsure: np.ndarray
-    """(n_cells,) bool: below the threshold of confidence."""
+    """(n_cells,) bool: below the confidence threshold."""
     far: np.ndarray
     """(n_cells,) bool: above the distance threshold of the class."""
     distance_thresholds: np.ndarray
@@ -25,7 +25,7 @@ class Rejection:
 
     @property
     def rejected(self) -> np.ndarray:
-        """(n_cells,) bool: by either, or without any known gene."""
+        """(n_cells,) bool: rejected for either reason, or without any known gene."""
         return self.unsure | self.far | (self.codes < 0)
 
     def labels(self, classes: tuple[str, ...]) -> np.ndarray:
@@ -33,7 +33,7 @@ class Rejection:
         return np.where(self.rejected, UNKNOWN, np.array([*classes, UNKNOWN], object)[self.codes])
 
     def warn(self, classes: tuple[str, ...]) -> None:
-        """Name the classes that lose more than half of their cells, with numbers: another batch may do that too."""
+        """Name the classes that lose more than half of their cells, with numbers; a batch effect may be the cause."""
         n_classes = len(classes)
 
         def count(cells: np.ndarray) -> np.ndarray:
@@ -43,9 +43,9 @@ class Rejection:
         lost = np.flatnonzero(n_lost > n_cells / 2)
         if not len(lost):
             return
-        said = "; ".join(f"{classes[i]}: {n_lost[i]:,} of {n_cells[i]:,} ({n_far[i]:,} by distance)" for i in lost)
+        shown = "; ".join(f"{classes[i]}: {n_lost[i]:,} of {n_cells[i]:,} ({n_far[i]:,} by distance)" for i in lost)
         warn(
-            f"More than half of the cells with these labels are rejected and become {UNKNOWN!r}: {said}. They may be "
+            f"More than half of the cells with these labels are rejected and become {UNKNOWN!r}: {shown}. They may be "
             "of a type that the reference lacks, or of a known type in another technology or study. In the second case "
             "pass distance_threshold=numpy.inf, confidence_threshold=0 or values between, and look at the distance, "
             "the confidence and the raw label of each cell."
@@ -54,18 +54,18 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of some cells."""
+    """Predictions of a classifier for some cells."""
 
     probabilities: np.ndarray
     """(n_cells, n_classes) float32: calibrated; NaN for cells without any known gene."""
     distance: np.ndarray
     """(n_cells,) float32: how far the cell is from the reference."""
     shift: BatchShift
-    """How the cells lie to the classes that they look like."""
+    """How the cells are displaced from the classes that they resemble."""
 
     @classmethod
     def of(cls, probabilities: np.ndarray, embedding: np.ndarray, reference: Reference) -> "Prediction":
-        """From the probabilities and the embedding (n_cells, d), and where the classes of the reference lie."""
+        """From the probabilities, the embedding (n_cells, d), and the classes of the reference."""
         return cls(probabilities, *reference.place(embedding, _codes(probabilities)))
 
     @property
@@ -79,26 +79,26 @@ class Prediction:
         return _codes(self.probabilities)
 
     def reject(self, confidence_threshold: float, distance_threshold: float, *, inflate_distances: bool) -> Rejection:
-        """Which cells are unknown.
+        """Find the cells that are unknown.
 
         Parameters
         ----------
         inflate_distances
-            Whether the distance threshold was chosen on the reference, and is to allow for a shift of the query.
+            Whether to raise the distance threshold by the shift of the query from the reference.
         """
         n_classes = self.probabilities.shape[1]
-        most = (
+        thresholds = (
             self.shift.thresholds(distance_threshold)
             if inflate_distances
             else np.full(n_classes, float(distance_threshold))
         )
-        if (most > distance_threshold).any():
+        if (thresholds > distance_threshold).any():
             logger.info(
                 "the query is displaced from the reference: distance thresholds are %.2f to %.2f, not %.2f.",
-                *(most.min(), most.max(), distance_threshold),
+                *(thresholds.min(), thresholds.max(), distance_threshold),
             )
         unsure = self.confidence < confidence_threshold
-        return Rejection(self.codes, unsure, self.distance > most[self.codes], most)
+        return Rejection(self.codes, unsure, self.distance > thresholds[self.codes], thresholds)
 
 
 def _codes(probabilities: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which cells train and which test: random folds, one batch left out in turn, or a split that is given."""
+"""Split cells into training and test: random folds, each batch left out in turn, or a given split."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from cellfm.errors import InputError
 from cellfm.io.messages import counted, counted_of, warn
 
 MIN_TRAIN = 2
-"""Cells of a class that training needs, one of them for validation."""
+"""Minimum number of training cells of a class, one of them for validation."""
 MIN_TRAIN_OF_BATCHES = 11
-"""The same where a batch is left out: classes with more than 10 training cells (Zeng 2025, Methods)."""
+"""The same when batches are left out: more than 10 training cells (Zeng 2025, Methods)."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One way to part the cells; cells in neither part are left out."""
+    """One split of the cells; cells in neither part are left out."""
 
     name: str
-    """Number of a random fold, or the batch or value that is the test."""
+    """Number of a random fold, or the batch or value that is tested."""
     train: np.ndarray
     """(n_train,) int64: numbers of cells, ascending."""
     test: np.ndarray
@@ -26,19 +26,19 @@ class Fold:
 
 
 def random_folds(labels: np.ndarray, n_folds: int = 5, *, random_state: int = 0) -> list[Fold]:
-    """Stratified folds: each cell is tested once, and each class is spread as evenly as its size allows.
+    """Stratified folds: each cell is tested once, and the cells of each class are divided evenly among the folds.
 
     Parameters
     ----------
     labels
         (n_cells,) str.
     n_folds
-        How many; 2 or more.
+        Number of folds; 2 or more.
 
     Raises
     ------
     InputError
-        Fewer than two folds, or a class too small to train on in every fold.
+        There are fewer than two folds, or a class is too small for training in every fold.
     """
     if n_folds < 2:
         raise InputError(f"n_folds must be 2 or more, not {n_folds}.")
@@ -55,27 +55,27 @@ def random_folds(labels: np.ndarray, n_folds: int = 5, *, random_state: int = 0)
     generator = np.random.default_rng(random_state)
     order = np.lexsort((generator.random(len(codes)), codes))  # by class, shuffled within it
     of_fold = np.empty(len(codes), np.int64)
-    of_fold[order] = np.arange(len(codes)) % n_folds  # dealt out on, so that folds have the same size too
+    of_fold[order] = np.arange(len(codes)) % n_folds  # dealt round across classes, so that folds have equal sizes
     return [Fold(str(i + 1), np.flatnonzero(of_fold != i), np.flatnonzero(of_fold == i)) for i in range(n_folds)]
 
 
 def leave_one_out_folds(labels: np.ndarray, groups: np.ndarray, *, min_train: int = MIN_TRAIN_OF_BATCHES) -> list[Fold]:
-    """Each group of cells in turn is the test, all others the training part.
+    """Test each group of cells in turn, with all others for training.
 
-    A fold holds the classes with at least `min_train` training cells that also occur in the test. Groups that leave
-    fewer than two such classes are no test, and a warning names them.
+    A fold has the classes that occur in the test and have at least `min_train` training cells. Groups with fewer than
+    two such classes are not tested, and a warning names them.
 
     Parameters
     ----------
     labels
         (n_cells,) str.
     groups
-        (n_cells,) str: batches, donors, or the folds of a split of the user's own.
+        (n_cells,) str: batches, donors, or the folds of the user's split.
 
     Raises
     ------
     InputError
-        One group only, or none that can be a test.
+        There is only one group, or none can be tested.
     """
     names = np.unique(groups)
     if len(names) < 2:
@@ -101,7 +101,7 @@ def leave_one_out_folds(labels: np.ndarray, groups: np.ndarray, *, min_train: in
 
 
 def given_folds(labels: np.ndarray, values: np.ndarray) -> list[Fold]:
-    """The split of a column: one fold where it says ``"train"`` and ``"test"``, else each value in turn is the test.
+    """The split of a column: one fold if it has ``"train"`` and ``"test"``, otherwise each value in turn.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def given_folds(labels: np.ndarray, values: np.ndarray) -> list[Fold]:
     Raises
     ------
     InputError
-        The column makes no fold.
+        The column yields no fold.
     """
     if not {"train", "test"} <= set(values):
         return leave_one_out_folds(labels, values, min_train=MIN_TRAIN)
@@ -129,12 +129,12 @@ def given_folds(labels: np.ndarray, values: np.ndarray) -> list[Fold]:
 
 
 def without_label(labels: np.ndarray, fold: Fold, label: str, *, with_its_training_cells: bool) -> Fold | None:
-    """A fold whose training part lacks a label; None where nothing is left to compare.
+    """A fold whose training part lacks a label; None if nothing is left to compare.
 
     Parameters
     ----------
     with_its_training_cells
-        Whether these become test cells: yes where the parts are random, no where they are batches.
+        Whether the training cells of the label are tested, too: true for random folds, false for batches.
     """
     of_label = labels == label
     train = fold.train[~of_label[fold.train]]
@@ -146,12 +146,12 @@ def without_label(labels: np.ndarray, fold: Fold, label: str, *, with_its_traini
 
 
 def _left(size: int, n_folds: int) -> int:
-    """Cells of a class that train in the fold that tests most of them."""
+    """Number of training cells of a class, in the fold that tests most of its cells."""
     return size - -(-size // n_folds)
 
 
 def _part(labels: np.ndarray, train: np.ndarray, test: np.ndarray, name: str, min_train: int) -> Fold | None:
-    """The fold of the classes that both parts know; None where there are not two."""
+    """The fold of the classes that both parts have; None for fewer than two."""
     known, counts = np.unique(labels[train], return_counts=True)
     shared = np.intersect1d(known[counts >= min_train], labels[test])
     if len(shared) < 2:

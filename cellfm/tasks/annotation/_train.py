@@ -1,4 +1,4 @@
-"""Fits an annotator: reference cells with labels to a classifier on a model."""
+"""Fit an annotator: a classifier on a model, from reference cells with labels."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ from cellfm.tasks.annotation._reject import Reference
 
 Method = Literal["frozen", "lora", "full"]
 RATES = {"lora": 1e-3, "full": 3e-4, "frozen": 1e-3}
-"""Learning rates of what trains through the network."""
+"""Learning rates of training through the network."""
 EPOCHS = {"lora": 5, "full": 5, "frozen": 10}
 BATCH_SIZE = 64
 PATIENCE = 4
@@ -35,23 +35,23 @@ class _Reference:
     """The labelled cells that have an embedding."""
 
     rows: np.ndarray
-    """(n,) int64: which of the given cells they are."""
-    kind: np.ndarray
-    """(n,) int64: number of the class."""
+    """(n,) int64: their rows among the given cells."""
+    codes: np.ndarray
+    """(n,) int64: class of each cell."""
     classes: tuple[str, ...]
     embedding: np.ndarray
-    """(n, d): by the model as it came."""
+    """(n, d): by the model before fine-tuning."""
     held_out: np.ndarray
     """(n,) bool: cells for validation."""
     weight: np.ndarray
-    """(n,) float32: how much a cell counts."""
+    """(n,) float32: weight of each cell."""
 
     def cells(self, weight: np.ndarray) -> LabelledCells:
-        return LabelledCells(self.embedding, self.kind, weight)
+        return LabelledCells(self.embedding, self.codes, weight)
 
 
 class _Start(NamedTuple):
-    """How an MLP begins."""
+    """Shape and seed of a new MLP."""
 
     n_layers: int
     width: int
@@ -59,13 +59,13 @@ class _Start(NamedTuple):
 
 
 class _Fitted(NamedTuple):
-    """A head that was fitted, and what it says of the reference."""
+    """A fitted head, and its predictions for the reference."""
 
     model: CellFM
     head: Head
     history: pd.DataFrame
     logits: np.ndarray
-    """(n_held_out, n_classes) of the validation cells, by what has not learnt from them."""
+    """(n_held_out, n_classes) of the validation cells, by a head that has not seen them."""
     embedding: np.ndarray
     """(n, d) of all labelled cells, by the fitted model."""
 
@@ -96,14 +96,14 @@ def train_annotator(
     cells
         All reference cells.
     labels
-        (n_cells,) str; None or "" where unknown: these cells are left out.
+        (n_cells,) str; cells whose label is None or "" are left out.
     embedding
-        (n_cells, d_model) their embedding by `model`, if it is there already.
+        (n_cells, d_model) embedding of the cells by `model`, if it has been computed.
 
     Raises
     ------
     InputError
-        An option that is none, fewer than two classes, or a class of one cell.
+        An option is invalid, there are fewer than two classes, or a class has one cell.
     """
     check_options(method, head, n_layers, validation_fraction, class_weight, lora_rank)
     known = np.array([label is not None and label != "" for label in labels], bool)
@@ -112,7 +112,7 @@ def train_annotator(
         embedding = embed_cells(model, cells, random_state=random_state)
     of = _reference(labels, known, embedding, validation_fraction, class_weight, random_state)
 
-    start = _Start(n_layers, model.config.d_model, random_state)  # that width also on other features than embeddings
+    start = _Start(n_layers, model.config.d_model, random_state)  # the same width for features other than embeddings
     if head == "mlp" and method == "frozen":
         fitted = _fit_frozen(model, of, start, n_epochs or N_ITERATIONS)
     else:
@@ -141,12 +141,12 @@ def check_options(
     class_weight: str | None = "balanced",
     lora_rank: int = 16,
 ) -> None:
-    """Refuse options that are none, before any work.
+    """Refuse invalid options before any work.
 
     Raises
     ------
     InputError
-        There are such.
+        An option is invalid.
     """
     for name, value, choices in (
         ("method", method, ("frozen", "lora", "full")),
@@ -163,7 +163,7 @@ def check_options(
 
 
 def _fit_mlp(of: _Reference, used: np.ndarray, start: _Start, n_iterations: int) -> tuple[MLP, pd.DataFrame]:
-    """An MLP on the embeddings of the cells that are `used` (n,) bool; the others are for validation."""
+    """Fit an MLP to the embeddings of the cells that are `used` (n,) bool; the others are for validation."""
     mlp = MLP.start(of.embedding[used], len(of.classes), start.n_layers, start.random_state, width=start.width)
     validation = None if used.all() else of.cells(of.weight * ~used)
     return fit_mlp(mlp, of.cells(of.weight * used), n_iterations=n_iterations, validation=validation)
@@ -171,7 +171,7 @@ def _fit_mlp(of: _Reference, used: np.ndarray, start: _Start, n_iterations: int)
 
 def _fit_frozen(model: CellFM, of: _Reference, start: _Start, n_iterations: int) -> _Fitted:
     first, history = _fit_mlp(of, ~of.held_out, start, n_iterations)
-    # The held-out cells have served for calibration: the head that is kept learns from all cells.
+    # The held-out cells are needed only for calibration: the final head learns from all cells.
     final, _ = _fit_mlp(of, np.ones_like(of.held_out), start, n_iterations)
     return _Fitted(model, MLPHead(final), history, first.logits(of.embedding[of.held_out]), of.embedding)
 
@@ -179,7 +179,7 @@ def _fit_frozen(model: CellFM, of: _Reference, start: _Start, n_iterations: int)
 def _fit_network(
     model: CellFM, cells: CellInput, of: _Reference, start: MLPHead | None, *, method: Method, **options: Any
 ) -> _Fitted:
-    """A head trained with the network, as a query head where there is no MLP to start from."""
+    """Train a head with the network: an MLP from its start, or a new query head."""
     from cellfm.train._classify import train_classifier
 
     if not of.held_out.any():
@@ -188,7 +188,7 @@ def _fit_network(
     tuned, weights, history = train_classifier(
         model,
         _tokens(model, cells, of.rows, random_state),
-        of.kind,
+        of.codes,
         of.weight,
         of.held_out,
         len(of.classes),
@@ -204,29 +204,29 @@ def _fit_network(
 def _annotator(
     fitted: _Fitted, of: _Reference, *, method: Method, gene_ids: np.ndarray, random_state: int
 ) -> Annotator:
-    """The annotator with its temperature and thresholds, which follow from the validation cells."""
-    temperature = fit_temperature(fitted.logits, of.kind[of.held_out])
+    """The annotator, with temperature and thresholds from the validation cells."""
+    temperature = fit_temperature(fitted.logits, of.codes[of.held_out])
     n_classes = len(of.classes)
-    nearest = Reference.of(fitted.embedding[~of.held_out], of.kind[~of.held_out], n_classes)
+    nearest = Reference.of(fitted.embedding[~of.held_out], of.codes[~of.held_out], n_classes)
     confidence_threshold, distance_threshold = fit_thresholds(
         calibrated(fitted.logits, temperature).max(1), nearest.distance(fitted.embedding[of.held_out])
     )
     logger.info(
         "fitted %d classes to %d cells: temperature %.2f; unknown below confidence %.2f or above distance %.2f.",
-        *(n_classes, len(of.kind), temperature, confidence_threshold, distance_threshold),
+        *(n_classes, len(of.codes), temperature, confidence_threshold, distance_threshold),
     )
     return Annotator(
         model=fitted.model,
         classes=of.classes,
         method=method,
         head=fitted.head,
-        reference=Reference.of(fitted.embedding, of.kind, n_classes),
+        reference=Reference.of(fitted.embedding, of.codes, n_classes),
         gene_ids=np.unique(gene_ids[gene_ids > 0]),
         history=fitted.history,
         temperature=temperature,
         confidence_threshold=confidence_threshold,
         distance_threshold=distance_threshold,
-        n_cells=len(of.kind),
+        n_cells=len(of.codes),
         random_state=random_state,
     )
 
@@ -239,26 +239,26 @@ def _reference(
     class_weight: str | None,
     random_state: int,
 ) -> _Reference:
-    there = np.isfinite(embedding[:, 0])
-    if n_empty := int((known & ~there).sum()):
-        said = counted(n_empty, "labelled cell expresses", "labelled cells express")
-        warn(f"{said} no gene that the model knows; left out of the training.")
-    rows = np.flatnonzero(known & there)
+    embedded = np.isfinite(embedding[:, 0])
+    if n_empty := int((known & ~embedded).sum()):
+        cells = counted(n_empty, "labelled cell expresses", "labelled cells express")
+        warn(f"{cells} no gene that the model knows; left out of the training.")
+    rows = np.flatnonzero(known & embedded)
     names = np.asarray(labels, object)[rows].astype(str)
     require_classes(names, "labels")
-    classes, kind = np.unique(names, return_inverse=True)
-    held_out = hold_out(kind, validation_fraction, random_state=random_state)
-    weight = class_weights(kind, len(classes), balanced=class_weight == "balanced")
-    return _Reference(rows, kind, tuple(map(str, classes)), embedding[rows], held_out, weight)
+    classes, codes = np.unique(names, return_inverse=True)
+    held_out = hold_out(codes, validation_fraction, random_state=random_state)
+    weight = class_weights(codes, len(classes), balanced=class_weight == "balanced")
+    return _Reference(rows, codes, tuple(map(str, classes)), embedding[rows], held_out, weight)
 
 
 def _tokens(model: CellFM, cells: CellInput, rows: np.ndarray, random_state: int) -> TokenBatch:
-    """Tokens of some of the cells."""
+    """Tokens of the cells in `rows`."""
     indptr, ids, values, depth = [np.zeros(1, np.int64)], [], [], []
-    wanted = np.zeros(cells.counts.n_cells, bool)
-    wanted[rows] = True
+    chosen = np.zeros(cells.counts.n_cells, bool)
+    chosen[rows] = True
     for span, block in cells.tokens(model.config.max_genes, random_state):
-        kept = wanted[span]
+        kept = chosen[span]
         of_kept = np.repeat(kept, block.lengths)
         indptr.append(indptr[-1][-1] + np.cumsum(block.lengths[kept]))
         ids.append(block.gene_ids[of_kept])

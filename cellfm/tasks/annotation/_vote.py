@@ -11,14 +11,14 @@ _FINEST = 30
 
 
 def vote(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """The most frequent label of each cell's cluster, (n,) object; of two as frequent the first by name.
+    """The most frequent label of each cell's cluster, (n,) object; of equally frequent labels, the first by name.
 
     Parameters
     ----------
     labels
         (n,) str.
     clusters
-        (n,) str; None where a cell is in no cluster and keeps its label.
+        (n,) str; None for cells without a cluster, which keep their label.
     """
     table = pd.DataFrame({"label": labels, "cluster": clusters})
     winners = table.groupby("cluster")["label"].agg(_most_frequent)
@@ -33,21 +33,21 @@ def _most_frequent(labels: pd.Series) -> str:
 def find_clusters(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
     """Small clusters of a neighbour graph, (n,) str: Leiden at a resolution that grows with the number of cells.
 
-    Cells without embedding (NaN) are in none (None).
+    Cells without an embedding (NaN) get None.
     """
     import scanpy as sc  # slow to import
     from anndata import AnnData
 
     clusters = np.full(len(embedding), None, object)
-    there = np.flatnonzero(np.isfinite(embedding[:, 0]))
-    if len(there) < 3:
+    embedded = np.flatnonzero(np.isfinite(embedding[:, 0]))
+    if len(embedded) < 3:
         return clusters
-    graph = AnnData(np.asarray(embedding[there], np.float32))
-    n_neighbors = min(N_NEIGHBORS, len(there) - 1)
+    graph = AnnData(np.asarray(embedding[embedded], np.float32))
+    n_neighbors = min(N_NEIGHBORS, len(embedded) - 1)
     sc.pp.neighbors(graph, n_neighbors=n_neighbors, use_rep="X", random_state=random_state)
-    resolution = next((fine for n, fine in _RESOLUTIONS if len(there) < n), _FINEST)
+    resolution = next((fine for n, fine in _RESOLUTIONS if len(embedded) < n), _FINEST)
     sc.tl.leiden(
         graph, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=random_state
     )
-    clusters[there] = as_text(graph.obs["leiden"])
+    clusters[embedded] = as_text(graph.obs["leiden"])
     return clusters

@@ -20,8 +20,8 @@ from cellfm.nn.parameters import NEGLIGIBLE
 BLOCK_CELLS = 256
 """Number of cells whose queries and keys are held at once."""
 ATTENTION_SCORE, EXPRESSION_SCORE = 0, 1
-"""Columns of scores. The second is the control: the same statistic with a gene's expression in place of its score."""
-LEAST_GENES = 3
+"""Columns of scores. The second is the control: the same statistic with expression instead of the score."""
+MIN_GENES = 3
 """Minimum number of genes for a rank correlation."""
 
 Blocks = Iterator[tuple[slice, TokenBatch, np.ndarray]]
@@ -51,7 +51,7 @@ def ranked_scores(query: np.ndarray, key: np.ndarray, expression: np.ndarray) ->
 def scaled_ranks(values: np.ndarray) -> np.ndarray:
     """Ranks within each row of (m, n), from 0 to 1; equal values share theirs. Float32.
 
-    As `scipy.stats.rankdata` gives them, in a third of the time: it is most of what reading attention takes.
+    As `scipy.stats.rankdata` gives them, in a third of the time; it takes most of the time of reading attention.
     """
     m, n = values.shape
     order = (values.argsort(axis=1) + n * np.arange(m)[:, None]).ravel()
@@ -108,8 +108,8 @@ def cls_scores(
             query, key = _of_heads(heads, attended.cls_query, attended.key)
             scores = np.empty((len(batch.gene_ids), 2), np.float32)
             for i in np.flatnonzero(batch.lengths):
-                own = slice(batch.indptr[i], batch.indptr[i + 1])
-                scores[own] = ranked_scores(query[i], key[own], batch.values[own])
+                tokens = slice(batch.indptr[i], batch.indptr[i + 1])
+                scores[tokens] = ranked_scores(query[i], key[tokens], batch.values[tokens])
             yield span, batch, scores
             bar.update(batch.n_cells)
 
@@ -139,14 +139,14 @@ def gene_scores(
         for span, batch in cells.tokens(model.config.max_genes, random_state, n_cells=BLOCK_CELLS):
             attended = model.attend(batch, layer=layer, batch_size=batch_size)
             query, key = _of_heads(heads, attended.query, attended.key)
-            own, others = (query, key) if reads else (key, query)
+            ours, others = (query, key) if reads else (key, query)
             scores = np.full((len(batch.gene_ids), 2), np.nan, np.float32)
             for at in np.flatnonzero(batch.gene_ids == gene_id):
                 cell = int(np.searchsorted(batch.indptr, at, side="right")) - 1
                 rest = np.arange(batch.indptr[cell], batch.indptr[cell + 1])
                 rest = rest[rest != at]
                 if len(rest):
-                    scores[rest] = ranked_scores(own[at], others[rest], batch.values[rest])
+                    scores[rest] = ranked_scores(ours[at], others[rest], batch.values[rest])
             yield span, batch, scores
             bar.update(batch.n_cells)
 
@@ -198,16 +198,16 @@ def score_matrices(
 
 
 def n_shared_at_top(attention: np.ndarray, expression: np.ndarray, n_genes: int) -> int:
-    """How many of the `n_genes` with the highest scores by attention are among those with the highest by expression."""
+    """How many of the `n_genes` genes with the highest attention are among those with the highest expression."""
     known = np.flatnonzero(np.isfinite(attention) & np.isfinite(expression))
     tops = [known[np.argsort(-scores[known], kind="stable")[:n_genes]] for scores in (attention, expression)]
     return len(np.intersect1d(*tops))
 
 
 def rank_correlation(attention: np.ndarray, expression: np.ndarray) -> float:
-    """Spearman's correlation over the genes that have both; NaN for fewer than three, or where one does not vary."""
+    """Spearman's correlation over the genes that have both; NaN for fewer than three genes or constant values."""
     known = np.isfinite(attention) & np.isfinite(expression)
     one, other = attention[known], expression[known]
-    if len(one) < LEAST_GENES or np.ptp(one) == 0 or np.ptp(other) == 0:
+    if len(one) < MIN_GENES or np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(spearmanr(one, other).statistic)

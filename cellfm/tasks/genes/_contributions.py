@@ -51,14 +51,16 @@ def contrasts(
     groups = np.where(np.isfinite(embedding).all(1), groups, -1)
     found = []
     for name in chosen:
-        own = groups == names.index(name)
-        others = (groups >= 0) & ~own if reference is None else groups == names.index(reference)
-        if not own.any() or (direction is None and not others.any()):
+        members = groups == names.index(name)
+        others = (groups >= 0) & ~members if reference is None else groups == names.index(reference)
+        if not members.any() or (direction is None and not others.any()):
             raise InputError(f"{name!r}, or what it is compared with, has no cell with a gene that the model knows.")
-        along = unit[own].mean(0, dtype=float) - unit[others].mean(0, dtype=float) if direction is None else direction
+        along = direction
+        if along is None:
+            along = unit[members].mean(0, dtype=float) - unit[others].mean(0, dtype=float)
         if not (length := np.linalg.norm(along)):
             raise InputError(f"The embeddings of {name!r} equal those of the others on average: there is no direction.")
-        found.append(Contrast(name, own, others, (along / length).astype(np.float32)))
+        found.append(Contrast(name, members, others, (along / length).astype(np.float32)))
     return found
 
 
@@ -108,7 +110,7 @@ def deletion_effects(
     batch_size: int | None = None,
     random_state: int = 0,
 ) -> np.ndarray:
-    """How far along its direction each gene's token moves the embeddings of a contrast's group, (len(gene_ids),).
+    """How far the token of each gene moves the embeddings of a contrast's group along its direction, (len(gene_ids),).
 
     The embedding minus that without the token; mean over the cells of the group, where cells without it count as 0.
     """
@@ -120,13 +122,13 @@ def deletion_effects(
                 if len(chosen):
                     deleted = model.encode(rest, batch_size=batch_size).cell
                     moved = (embedding[span][chosen] - deleted) @ contrast.direction
-                    effects[i] += np.nansum(moved, dtype=float)  # nothing is left of cells that express nothing else
+                    effects[i] += np.nansum(moved, dtype=float)  # cells that express nothing else have no tokens left
             bar.update(batch.n_cells)
     return effects / contrast.cells.sum()
 
 
 def without_gene(batch: TokenBatch, chosen: np.ndarray, gene_id: int) -> tuple[np.ndarray, TokenBatch]:
-    """Those of the `chosen` cells, (n_cells,) bool, that express a gene, by number, and their other tokens."""
+    """The `chosen` cells, (n_cells,) bool, that express a gene, by number, and their other tokens."""
     of_token = np.repeat(np.arange(batch.n_cells), batch.lengths)
     is_gene = batch.gene_ids == gene_id
     cells = of_token[is_gene & chosen[of_token]]

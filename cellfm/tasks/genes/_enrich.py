@@ -1,4 +1,4 @@
-"""Gene sets, and which of them are over-represented in modules (hypergeometric, Benjamini-Hochberg)."""
+"""Gene sets, and their over-representation in modules (hypergeometric test, Benjamini-Hochberg)."""
 
 import contextlib
 import difflib
@@ -131,9 +131,9 @@ class Tests:
     module_size: np.ndarray
     term_size: np.ndarray
     p_value: np.ndarray
-    """As many shared genes or more, when the module is drawn at random from all genes of the graph."""
+    """Probability of as many shared genes or more, for a module drawn at random from all genes of the graph."""
     p_adjusted: np.ndarray
-    """Over all pairs of a module and a term, with shared genes or without (Benjamini and Hochberg 1995)."""
+    """Adjusted over all pairs of a module and a term, with or without shared genes (Benjamini and Hochberg 1995)."""
 
 
 def tests_of(modules: np.ndarray, members: sp.csr_matrix) -> Tests:
@@ -156,7 +156,7 @@ def tests_of(modules: np.ndarray, members: sp.csr_matrix) -> Tests:
     shared = np.rint(overlap.data).astype(int)
     module_size = np.asarray(of_module.sum(1)).ravel().astype(int)[overlap.row]
     term_size = np.asarray(members.sum(1)).ravel().astype(int)[overlap.col]
-    # Most pairs share their three sizes with others, and SciPy takes pairs one by one.
+    # Most pairs share their three sizes with others, and SciPy computes pairs one by one.
     sizes, which = np.unique(np.column_stack((shared, term_size, module_size)), axis=0, return_inverse=True)
     p = hypergeom.sf(sizes[:, 0] - 1, len(modules), sizes[:, 1], sizes[:, 2])[which.ravel()]
     every = np.ones(n_tests(modules, members))

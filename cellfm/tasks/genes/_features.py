@@ -18,7 +18,7 @@ from cellfm.tasks.genes._graph import standardised_expression
 MIN_GENES_OF_GRAPH = 50
 """Minimum number of genes for modules."""
 MAX_CELLS = 5000
-"""Cells that co-expression is computed over."""
+"""Number of cells for co-expression."""
 
 
 def gene_table(adata: AnnData, key: str) -> pd.DataFrame:
@@ -30,13 +30,13 @@ def gene_table(adata: AnnData, key: str) -> pd.DataFrame:
         There are none; the message lists the available ones.
     """
     if key not in adata.varm:
-        there = ", ".join(map(str, adata.varm)) or "nothing"
-        raise MissingKeyError(f"No varm[{key!r}]; available: {there}. Call cf.tl.embed_genes(adata) first.")
+        available = ", ".join(map(str, adata.varm)) or "nothing"
+        raise MissingKeyError(f"No varm[{key!r}]; available: {available}. Call cf.tl.embed_genes(adata) first.")
     return pd.DataFrame(np.asarray(adata.varm[key], np.float32), index=adata.var_names)
 
 
 def expression_summary(adata: AnnData, layer: str | None) -> pd.DataFrame:
-    """Mean, share of cells and dispersion of each gene's log-normalised expression: what is known without a model."""
+    """Mean, share of cells and dispersion of each gene's log-normalised expression: features without a model."""
     counts = require_counts(read_matrix(adata, layer), adata)
     total, squares, cells = np.zeros((3, adata.n_vars))
     for _, block in counts.blocks():

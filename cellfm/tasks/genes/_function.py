@@ -22,7 +22,7 @@ from cellfm.tasks.genes._mlp import Recipe, binary_recipe, multilabel_recipe, pr
 MLP: Final = "MLP"
 LOGISTIC: Final = "logistic regression"
 VALIDATION = 0.2
-"""Share of the training genes by which the epoch, or the penalty, is chosen."""
+"""Share of the training genes that choose the epoch or the penalty."""
 PENALTIES = (0.001, 0.01, 0.1, 1.0)  # sklearn's C
 
 
@@ -35,7 +35,7 @@ def cross_validate(
     recipe_options: dict[str, float],
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Scores of each fold for each kind of features, on the same folds.
+    """Scores of each fold for each set of features, on the same folds.
 
     Parameters
     ----------
@@ -78,18 +78,18 @@ def metrics(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     """For two classes AUROC, AUPRC, accuracy, macro F1; for many labels micro AUPRC, Fmax and macro AUROC."""
     if y.shape[1] == 1:
         truth, score = y[:, 0], p[:, 0]
-        said = score > 0.5
+        predicted = score > 0.5
         return {
             "auroc": roc_auc_score(truth, score),
             "auprc": average_precision_score(truth, score),
-            "accuracy": accuracy_score(truth, said),
-            "macro_f1": f1_score(truth, said, average="macro"),
+            "accuracy": accuracy_score(truth, predicted),
+            "macro_f1": f1_score(truth, predicted, average="macro"),
         }
-    there = (y.sum(0) > 0) & (y.sum(0) < len(y))
+    has_both = (y.sum(0) > 0) & (y.sum(0) < len(y))
     return {
         "auprc": average_precision_score(y.ravel(), p.ravel()),
         "fmax": fmax(y, p),
-        "auroc": roc_auc_score(y[:, there], p[:, there], average="macro"),
+        "auroc": roc_auc_score(y[:, has_both], p[:, has_both], average="macro"),
     }
 
 

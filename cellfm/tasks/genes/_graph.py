@@ -11,15 +11,15 @@ from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 
 Flavor = Literal["igraph", "leidenalg"]
-"""Which implementation of Leiden."""
+"""Implementation of Leiden."""
 EXACT_GENES = 20_000
 """Above this number of genes, neighbours are found approximately."""
 N_ITERATIONS = 10
-"""Iterations of Leiden; more change almost nothing."""
+"""Iterations of Leiden; more have almost no effect."""
 
 
 def neighbour_graph(features: np.ndarray, n_neighbors: int, random_state: int = 0) -> sp.csr_matrix:
-    """Symmetric graph of nearest neighbours by cosine, (n, n); weights are cosines, those of 0 and below are left out.
+    """Symmetric graph of nearest neighbours by cosine, (n, n); weights are cosines above 0.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def neighbour_graph(features: np.ndarray, n_neighbors: int, random_state: int = 
         index = NearestNeighbors(n_neighbors=n_neighbors, metric="euclidean", algorithm="brute").fit(unit)
         near = index.kneighbors(return_distance=False)  # without the gene itself
     else:
-        from pynndescent import NNDescent  # as umap does, which scanpy brings
+        from pynndescent import NNDescent  # the default of umap
 
         near = NNDescent(unit, n_neighbors=n_neighbors + 1, random_state=random_state).neighbor_graph[0][:, 1:]
     row = np.repeat(np.arange(n), n_neighbors)
@@ -92,7 +92,7 @@ def by_size(modules: np.ndarray, min_genes: int) -> np.ndarray:
     """Modules numbered from the largest, -1 for those with fewer than `min_genes` members and for negative ones."""
     known = modules >= 0
     names, first, inverse, sizes = np.unique(modules[known], return_index=True, return_inverse=True, return_counts=True)
-    order = np.lexsort((first, -sizes))  # of equal ones the one that comes first
+    order = np.lexsort((first, -sizes))  # of equal sizes the first
     number = np.empty(len(names), np.int32)
     number[order] = np.arange(len(names))
     number[sizes < min_genes] = -1
@@ -102,14 +102,14 @@ def by_size(modules: np.ndarray, min_genes: int) -> np.ndarray:
 
 
 def random_modules(modules: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """The same modules with their genes shuffled: as many, of the same sizes."""
+    """The same modules with shuffled genes: equal number and sizes."""
     return modules[generator.permutation(len(modules))]
 
 
 def spread(graph: sp.csr_matrix, places: np.ndarray, n: int) -> sp.csr_matrix:
     """The graph of some genes among all `n`, (n, n) float32."""
-    there = sp.csr_matrix((np.ones(len(places), np.float32), (places, np.arange(len(places)))), (n, len(places)))
-    return (there @ graph.astype(np.float32) @ there.T).tocsr()
+    placement = sp.csr_matrix((np.ones(len(places), np.float32), (places, np.arange(len(places)))), (n, len(places)))
+    return (placement @ graph.astype(np.float32) @ placement.T).tocsr()
 
 
 def standardised_expression(values: sp.csr_matrix) -> np.ndarray:
@@ -143,7 +143,7 @@ def strongest(similarity: list[np.ndarray], n_neighbors: int) -> list[tuple[int,
 
 @contextmanager
 def _seeded(random_state: int) -> Iterator[None]:
-    """Igraph takes its random numbers from Python's generator; give it one of our own."""
+    """Igraph takes its random numbers from Python's generator; give it a separate one."""
     import igraph as ig
 
     ig.set_random_number_generator(random.Random(random_state))  # noqa: S311

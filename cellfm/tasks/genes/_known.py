@@ -18,12 +18,12 @@ Features: TypeAlias = AnnData | MuData | pd.DataFrame | CellFM | str | Path
 
 
 def features_by_name(features: Features, key: str, modality: str) -> pd.DataFrame:
-    """Features of genes, finite and not all zero, (n_genes, d); one row a name.
+    """Features of genes, finite and not all zero, (n_genes, d); one row per name.
 
     Raises
     ------
     InputError
-        The table has text in it, or nothing is left.
+        The table contains text, or no gene is left.
     MissingKeyError
         There is no such embedding.
     """

@@ -10,7 +10,7 @@ from cellfm.errors import InputError
 from cellfm.tasks.genes._enrich import read_gene_sets
 
 Task = Literal["binary", "multilabel"]
-LEAST_OF_A_CLASS = 10
+MIN_OF_A_CLASS = 10
 
 
 def read_labels(
@@ -43,9 +43,9 @@ def read_labels(
     known = known[~known.index.duplicated()]
     counts = known.sum()
     for name, n in counts.items():
-        if min(n, len(known) - n) < LEAST_OF_A_CLASS:
+        if min(n, len(known) - n) < MIN_OF_A_CLASS:
             raise InputError(
-                f"{int(n)} of {len(known)} labelled genes with features are {name!r}; at least {LEAST_OF_A_CLASS} "
+                f"{int(n)} of {len(known)} labelled genes with features are {name!r}; at least {MIN_OF_A_CLASS} "
                 "must be, and as many must not."
             )
     return known.astype("float32")

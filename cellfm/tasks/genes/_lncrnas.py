@@ -1,4 +1,4 @@
-"""Genes that mark a group of cells: specificity of their scores, and its p-value."""
+"""Marker genes of groups of cells: specificity of their scores, and its p-value."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from scipy.stats import false_discovery_control
 
 _ROUNDING = 1e-9
-"""Sums of scores that differ by less are the same."""
+"""Sums of scores that differ by less count as equal."""
 
 
 def group_sums(scores: sp.csr_matrix, groups: np.ndarray, n_groups: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def permutation_p(
 
 
 def adjusted_over_all(p: np.ndarray) -> np.ndarray:
-    """P-values adjusted over all of them (Benjamini and Hochberg 1995), in their shape; NaN for tests not made."""
+    """Adjusted p-values (Benjamini and Hochberg 1995), in the same shape; NaN for tests that were not made."""
     adjusted = np.full(p.shape, np.nan)
     made = np.isfinite(p)
     if made.any():
@@ -67,8 +67,8 @@ def marker_table(
 ) -> pd.DataFrame:
     """A row for each group and gene that enough of its cells express, the most specific first within a group.
 
-    All pairs of a group and a gene are tested, and p-values adjusted over all of these: what a group expresses depends
-    on the groups, so a choice by `min_frac` before the adjustment would flatter.
+    All pairs of a group and a gene are tested, and p-values adjusted over all of these: the expressed genes of a group
+    depend on the groups, so a choice by `min_frac` before the adjustment would give too small p-values.
 
     Parameters
     ----------

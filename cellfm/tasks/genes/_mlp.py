@@ -17,12 +17,12 @@ from cellfm.engines import apply, fit, shuffled
 Hidden = tuple[int, ...]
 Weights = dict[str, Any]
 TIE = 1e-9
-"""What the validation loss counts beside the AUROC: less than any step of it."""
+"""Weight of the validation loss beside the AUROC: less than any step of the AUROC."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the networks are trained."""
+    """Configuration of the training."""
 
     hidden: Hidden
     dropout: float = 0.15
@@ -31,7 +31,7 @@ class Recipe:
     n_epochs: int = 200
     batch_size: int = 32
     patience: int = 20
-    """Epochs without a better validation after which training stops."""
+    """Number of epochs without improvement after which training stops."""
 
 
 def binary_recipe(d: int, **options: Any) -> Recipe:
@@ -52,9 +52,9 @@ def train_folds(
     recipe: Recipe,
     random_state: int = 0,
 ) -> Weights:
-    """Train one network a fold, all side by side; each keeps the weights of its best epoch by its validation genes.
+    """Train one network per fold, all in parallel; each keeps the weights of its best epoch by its validation genes.
 
-    That is the one with the largest macro AUROC. The loss decides only where this is equal, for it also rises while a
+    The best epoch has the largest macro AUROC. The loss decides only where this is equal, for it also rises while a
     network ranks genes better and better, when it grows too sure; it may even be least before the first step.
 
     Parameters
@@ -76,24 +76,24 @@ def train_folds(
         f"{i}": np.stack([g.standard_normal((a, b)) * np.sqrt(2 / (a + b)) for g in generators]).astype(np.float32)
         for i, (a, b) in enumerate(pairwise((x.shape[2], *recipe.hidden, y.shape[1])))
     }
-    # Labels are seldom balanced: the rarer value counts more.
+    # Labels are seldom balanced, so the rarer value gets more weight.
     positive = np.clip([[y[genes].mean(0)] for genes in train], 1e-3, 1 - 1e-3)  # (f, 1, k)
     balance = np.where(y > 0.5, 0.5 / positive, 0.5 / (1 - positive)).astype(np.float32)  # (f, n_genes, k)
-    # Folds differ by a gene or so in size; a batch takes as many of each.
+    # Folds differ slightly in size; a batch takes equally many genes of each.
     size = min(recipe.batch_size, *map(len, train))
     shuffles = [shuffled(len(genes), size, (random_state, fold)) for fold, genes in enumerate(train)]
     n_batches = min(n for _, n in shuffles)
     x = _normed(x) if recipe.layer_norm else x
-    # One shape for the validation genes of all folds; what stands behind the end of a fold is not looked at.
+    # One shape for the validation genes of all folds; what follows the last gene of a fold is ignored.
     n_validation = max(map(len, validation))
-    held_out = np.stack([own[np.resize(genes, n_validation)] for own, genes in zip(x, validation, strict=True)])
+    held_out = np.stack([fold[np.resize(genes, n_validation)] for fold, genes in zip(x, validation, strict=True)])
 
     def validate(weights: Weights) -> list[float]:
         scores = []
         for z, weight, genes in zip(apply(_logits, weights, held_out), balance, validation, strict=True):
-            own = z[: len(genes)]
-            loss = float(_entropy(np, own, y[genes], weight[genes]).mean())
-            scores.append(TIE * loss - macro_auroc(y[genes], own))
+            logits = z[: len(genes)]
+            loss = float(_entropy(np, logits, y[genes], weight[genes]).mean())
+            scores.append(TIE * loss - macro_auroc(y[genes], logits))
         return scores
 
     def batch(step: int) -> tuple[np.ndarray, ...]:
@@ -125,7 +125,7 @@ def probabilities(x: np.ndarray, weights: Weights, recipe: Recipe) -> np.ndarray
 
 
 def macro_auroc(y: np.ndarray, scores: np.ndarray) -> float:
-    """The mean over the labels, (n, k), that some genes have and others have not, by ranks; 0.5 where there is none."""
+    """The mean over the labels, (n, k), that some genes have and others do not, by ranks; 0.5 if there are none."""
     positive = y.sum(0, dtype=float)
     pairs = positive * (len(y) - positive)
     won = (rankdata(scores, axis=0) * y).sum(0) - positive * (positive + 1) / 2
@@ -133,14 +133,14 @@ def macro_auroc(y: np.ndarray, scores: np.ndarray) -> float:
 
 
 def _loss(xp: SimpleNamespace, weights: Weights, x: Any, y: Any, balance: Any, genes: Any, *masks: Any) -> Any:
-    """Summed over folds, whose weights do not meet: the mean over some genes of each, (n_folds, n)."""
+    """Summed over folds, which share no weights: the mean over some genes of each fold, (n_folds, n)."""
     fold = np.arange(len(x))[:, None]
     z = _logits(xp, weights, x[fold, genes], *masks)  # (f, n, k)
     return _entropy(xp, z, y[genes], balance[fold, genes]).mean((1, 2)).sum()
 
 
 def _entropy(xp: Any, z: Any, y: Any, balance: Any) -> Any:
-    """Binary cross-entropy of each label, which counts by `balance`."""
+    """Binary cross-entropy of each label, weighted by `balance`."""
     return balance * (xp.maximum(z, 0) - z * y + xp.log(1 + xp.exp(-xp.abs(z))))
 
 
@@ -153,6 +153,6 @@ def _logits(xp: SimpleNamespace, weights: Weights, x: Any, *masks: Any) -> Any:
 
 
 def _normed(x: np.ndarray) -> np.ndarray:
-    """The layer norm of the input, which learns nothing."""
+    """The layer norm of the input, without parameters."""
     centred = x - x.mean(-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)

@@ -10,7 +10,7 @@ MAX_VALIDATION = 300
 
 
 def require_batches(batches: np.ndarray, key: str) -> None:
-    """Refuse what cannot be integrated.
+    """Refuse batches that cannot be integrated.
 
     Raises
     ------
@@ -30,12 +30,12 @@ def require_batches(batches: np.ndarray, key: str) -> None:
         )
 
 
-def choose_cells(groups: np.ndarray, most: int, *, random_state: int = 0) -> np.ndarray:
-    """At most `most` cells, in order, the same share of each group; (n,) int.
+def choose_cells(groups: np.ndarray, n_max: int, *, random_state: int = 0) -> np.ndarray:
+    """At most `n_max` cells, in order, with the same share of each group; (n,) int.
 
-    Each group of (n_cells,) `groups` keeps a cell, as far as there is room.
+    Each group of (n_cells,) `groups` keeps a cell if possible.
     """
-    if len(groups) <= most:
+    if len(groups) <= n_max:
         return np.arange(len(groups))
     generator = np.random.default_rng(random_state)
     _, codes = np.unique(groups, return_inverse=True)
@@ -43,7 +43,7 @@ def choose_cells(groups: np.ndarray, most: int, *, random_state: int = 0) -> np.
     for code in range(codes.max() + 1):
         members = np.flatnonzero(codes == code)
         place[generator.permutation(members)] = np.arange(len(members)) / len(members)
-    return np.sort(np.argsort(place, kind="stable")[:most])
+    return np.sort(np.argsort(place, kind="stable")[:n_max])
 
 
 def hold_out(codes: np.ndarray, *, random_state: int = 0) -> np.ndarray:

@@ -25,7 +25,7 @@ from cellfm.train._integrate_criterion import IntegrationCriterion
 from cellfm.train._integrate_feed import IntegrationFeed
 
 MAX_CHUNKS = 256
-"""Chunks of 64 tokens computed at once, which limits the memory."""
+"""Number of chunks of 64 tokens computed at once, which limits the memory."""
 MASKED_PART = 4
 """Masked values are predicted in one of this many chunks."""
 GRL_RAMP = 0.1
@@ -93,7 +93,7 @@ def integrate_cells(
     start = _start(model, cells, config)
     n_parts = start_engine(model.backend if options.backend == "auto" else options.backend).n_local
     feed = IntegrationFeed(
-        Feed(cells, model.config, config, kinds=np.arange(cells.n_cells), n_parts=n_parts),
+        Feed(cells, model.config, config, labels=np.arange(cells.n_cells), n_parts=n_parts),
         codes.astype(np.int32),
         start,
         n_masked=-(-config.n_chunks // MASKED_PART),
@@ -133,7 +133,7 @@ def integrate_cells(
 
 
 def require_trainable(model: CellFM, options: IntegrationOptions) -> None:
-    """Refuse options out of their range, and what the model cannot do.
+    """Refuse options out of range, and those that the model does not support.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def require_trainable(model: CellFM, options: IntegrationOptions) -> None:
 
 
 def train_config(model: CellFM, cells: CellTable, options: IntegrationOptions) -> TrainConfig:
-    """The recipe: a network without momentum, so that it does not run past where the quick discriminator points."""
+    """The recipe: no momentum for the network, so that it does not overshoot the fast discriminator."""
     n_genes = min(options.train_genes, model.config.max_genes, len(model.vocab))
     length = CHUNK if model.config.retention == "linear" else n_genes + model.config.n_special
     shown = np.minimum(cells.lengths * (1 + options.zero_fraction), n_genes).astype(int)
@@ -188,7 +188,7 @@ def train_config(model: CellFM, cells: CellTable, options: IntegrationOptions) -
 
 
 def _start(model: CellFM, cells: CellTable, config: TrainConfig) -> np.ndarray:
-    """Embeddings by as many genes as training shows, (n_cells, d): what the structure term holds on to."""
+    """Embeddings by as many genes as in training, (n_cells, d), which the structure term preserves."""
     start = np.empty((cells.n_cells, model.config.d_model), np.float32)
     with progress(cells.n_cells, "embedding", "cells") as bar:
         for first in range(0, cells.n_cells, SOME_CELLS):

@@ -123,7 +123,7 @@ def harmony(components: np.ndarray, batches: np.ndarray, *, random_state: int = 
 
 
 def _neighbours(embedding: np.ndarray, n_neighbors: int) -> Any:
-    """Exact neighbours, each cell itself first; as many as there are where the data are small."""
+    """Exact neighbours, each cell itself first; all cells of small data."""
     from scib_metrics.nearest_neighbors import NeighborsResults
 
     class AtMost(NeighborsResults):  # type: ignore[misc]

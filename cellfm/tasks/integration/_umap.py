@@ -1,4 +1,4 @@
-"""Two dimensions of an embedding, for pictures."""
+"""UMAP of an embedding, for plots."""
 
 import warnings
 
@@ -14,13 +14,13 @@ def umap_of(embedding: np.ndarray, *, random_state: int = 0) -> np.ndarray:
     """UMAP (McInnes 2018) of the cosine neighbours, (n_cells, 2) float32; NaN for cells without an embedding."""
     import scanpy as sc  # slow to import
 
-    there = np.isfinite(embedding).all(axis=1)
+    embedded = np.isfinite(embedding).all(axis=1)
     found = np.full((len(embedding), 2), np.nan, np.float32)
-    adata = AnnData(shape=(int(there.sum()), 1), obsm={"X": embedding[there]})  # anndata 0.11 does not ask obsm
+    adata = AnnData(shape=(int(embedded.sum()), 1), obsm={"X": embedding[embedded]})  # anndata 0.11 ignores obsm
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         n_neighbors = min(N_NEIGHBORS, adata.n_obs - 1)
         sc.pp.neighbors(adata, n_neighbors, use_rep="X", metric="cosine", random_state=random_state)
         sc.tl.umap(adata, random_state=random_state)
-    found[there] = adata.obsm["X_umap"]
+    found[embedded] = adata.obsm["X_umap"]
     return found

@@ -10,7 +10,7 @@ from cellfm.tasks.perturbation._conditions import Condition
 
 RIDGE = 0.1
 TINY = 1e-12
-"""Share of the largest variance below which a component is none."""
+"""Share of the largest variance below which a component is dropped."""
 N_COMPONENTS = 10
 NO_CHANGE = "no change"
 MEAN = "mean change"
@@ -71,7 +71,7 @@ def bilinear(
     y = np.asarray(changes, np.float64).T  # (n_genes, n_train)
     b = y.mean(1, keepdims=True)
     n = y.shape[1]
-    # The components by the inner products of the conditions, which are far fewer than genes.
+    # Components from inner products of conditions, of which there are far fewer than genes.
     centred = y - b
     square, v = scipy.linalg.eigh(centred.T @ centred, subset_by_index=[max(n - n_components, 0), n - 1])
     g = centred @ v[:, square > TINY * max(square.max(), TINY)]  # (n_genes, n_kept)
@@ -90,7 +90,7 @@ def principal_vectors(features: np.ndarray, *, n_components: int = N_COMPONENTS)
     found = np.full((len(features), n), np.nan)
     if n:
         scores = PCA(n, random_state=0).fit_transform(x)
-        # As large as unit vectors on average, so that the ridge means the same whatever the features.
+        # As long as unit vectors on average, so that the ridge has the same effect for all features.
         found[usable] = scores / max(float(np.sqrt((scores**2).sum(1).mean())), 1e-12)
     return found
 

@@ -8,7 +8,7 @@ import pandas as pd
 from cellfm.tasks.perturbation._baselines import ADDITIVE, NO_CHANGE
 
 SLACK = 1 + 1e-9
-"""A difference of one standard error is none, whatever the last digits are."""
+"""Tolerance, so that a difference of exactly one standard error does not count."""
 
 
 def validation_errors(predicted: np.ndarray, observed: np.ndarray, top: Sequence[np.ndarray]) -> np.ndarray:
@@ -28,7 +28,7 @@ def validation_errors(predicted: np.ndarray, observed: np.ndarray, top: Sequence
 
 
 def choose_epoch(errors: np.ndarray) -> int:
-    """The earliest epoch whose error is no more than one standard error above the least.
+    """The earliest epoch whose error is at most one standard error above the lowest.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ def choose_epoch(errors: np.ndarray) -> int:
 
     Returns
     -------
-    The epoch. Differences to the epoch with the least mean error are taken unit by unit, and the standard error is
+    The epoch. Differences to the epoch with the lowest mean error are computed unit by unit, and the standard error is
     that of their mean (Breiman 1984, the one-standard-error rule, paired).
     """
-    least = int(errors.mean(1).argmin())
-    mean, error = _paired(errors - errors[least])
-    return int(np.argmax((mean <= error * SLACK)[: least + 1]))
+    best = int(errors.mean(1).argmin())
+    mean, error = _paired(errors - errors[best])
+    return int(np.argmax((mean <= error * SLACK)[: best + 1]))
 
 
 def choose_method(errors: Mapping[str, np.ndarray]) -> tuple[str, pd.DataFrame]:

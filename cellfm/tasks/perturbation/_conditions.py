@@ -15,7 +15,7 @@ from cellfm.io.messages import counted, warn
 from cellfm.tasks.perturbation._labels import (
     CONTROL,
     CONTROL_WORDS,
-    MOST_GENES,
+    MAX_GENES,
     Condition,
     LabelRule,
     Reading,
@@ -24,7 +24,7 @@ from cellfm.tasks.perturbation._labels import (
     read_label,
 )
 
-__all__ = ["CONTROL", "MOST_GENES", "Condition", "Conditions", "condition_column", "name_of", "read_conditions"]
+__all__ = ["CONTROL", "MAX_GENES", "Condition", "Conditions", "condition_column", "name_of", "read_conditions"]
 
 FEW_CELLS = 10
 """Minimum number of cells per condition without a warning."""
@@ -265,8 +265,8 @@ def condition_column(data: AnnData | MuData, adata: AnnData, key: str) -> pd.Ser
     for table in tables.values():
         if key in table:
             return table[key].reindex(adata.obs_names)
-    there = "; ".join(f"{where} has {', '.join(map(str, table)) or 'none'}" for where, table in tables.items())
-    raise MissingKeyError(f"No column {key!r} with conditions: {there}.")
+    available = "; ".join(f"{where} has {', '.join(map(str, table)) or 'none'}" for where, table in tables.items())
+    raise MissingKeyError(f"No column {key!r} with conditions: {available}.")
 
 
 def _some(names: Iterable[str]) -> str:

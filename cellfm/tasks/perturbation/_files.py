@@ -41,8 +41,8 @@ def write_predictor(predictor: PerturbationPredictor, folder: Path, *, overwrite
         **{name: list(getattr(predictor, name)) for name in _NAMES},
         **{name: table_facts(getattr(predictor, name)) for name in _TABLES},
     }
-    there = {name: array for name, array in arrays.items() if array is not None}
-    FILES.write(folder, facts, there, overwrite=overwrite)
+    present = {name: array for name, array in arrays.items() if array is not None}
+    FILES.write(folder, facts, present, overwrite=overwrite)
 
 
 def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> PerturbationPredictor:
@@ -80,12 +80,12 @@ def read_predictor(folder: Path, model: str | Path | CellFM | None = None) -> Pe
 
 
 def _older_choice() -> pd.DataFrame:
-    """What predicts by files from before there was a choice: the network, and what needs no vectors of genes."""
+    """Methods of files from before the choice of methods: the network, and those without vectors of genes."""
     return pd.DataFrame({"predictor": [NETWORK, NO_CHANGE, MEAN, ADDITIVE]})
 
 
 def _try(predictor: PerturbationPredictor) -> None:
-    """Look up and predict without the network, which parts that do not belong together cannot do."""
+    """Look up and predict without the network, which fails if the parts do not fit together."""
     n_genes, n_perturbable = len(predictor.genes), len(predictor.perturbable)
     profiles, shape = predictor.profiles, (len(predictor.profiles.conditions), n_genes)
     require_use(len(predictor.symbols) == n_genes, "the genes and their symbols")

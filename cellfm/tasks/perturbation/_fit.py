@@ -38,7 +38,7 @@ from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split
 
 N_CONTROLS = 300
-"""Control cells that a predictor keeps."""
+"""Number of control cells that a predictor keeps."""
 
 Source = Literal["static", "contextual", "learned"]
 
@@ -52,13 +52,13 @@ class Cells:
     conditions: Conditions
     genes: tuple[str, ...]
     symbols: tuple[str, ...]
-    """The genes by the names that the model has for them."""
+    """The genes by the model's names."""
     input: CellInput | None
-    """The same cells for the model, where contextual embeddings are asked for."""
+    """The same cells for the model, if contextual embeddings are needed."""
 
 
 def known_genes(labels: Iterable[str], vocab: Vocabulary, synonyms: Synonyms) -> frozenset[str]:
-    """The parts of labels that are genes of a vocabulary by whatever name, by which labels are taken apart.
+    """The parts of labels that name genes of a vocabulary in any form, which decide how labels are split.
 
     Names such as ``TBCE-1`` that are there beside ``TBCE`` are not among them: they are rows of a table that had a
     gene twice, and in a label the guide 1 of TBCE.
@@ -160,7 +160,7 @@ def _choose(
 
 
 def _judged(predictor: PerturbationPredictor) -> PerturbationPredictor:
-    """With `scores` and `evaluation`. Baselines need no validation conditions, and learn from them too."""
+    """With `scores` and `evaluation`. Baselines need no validation conditions and also learn from them."""
     test, profiles, chosen = predictor.split.test, predictor.profiles, predictor.chosen
     changes = {name: predictor.changes(test, name) for name in (NETWORK, *BASELINES)}
     observed = profiles.means(test)
@@ -192,7 +192,7 @@ def _judged(predictor: PerturbationPredictor) -> PerturbationPredictor:
 def _measured_vectors(
     model: CellFM, cells: Cells, source: Source, synonyms: Synonyms | None, random_state: int
 ) -> np.ndarray | None:
-    """(n_genes, d) embeddings of the measured genes; None where they are learnt."""
+    """(n_genes, d) embeddings of the measured genes; None if they are learnt."""
     if source == "learned":
         return None
     ids = find_genes(pd.DataFrame(index=list(cells.symbols)), model.vocab, synonyms=synonyms).ids
@@ -206,7 +206,7 @@ def _measured_vectors(
 
 
 def _standardised(vectors: np.ndarray) -> np.ndarray:
-    """Each dimension with mean 0 and spread 1 over genes; genes without vector at the mean."""
+    """Standardise each dimension over genes; genes without a vector are at the mean."""
     known = np.isfinite(vectors).all(1)
     if not known.any():
         raise InputError("The model knows none of the genes, so they have no vectors. Pass genes='learned'.")

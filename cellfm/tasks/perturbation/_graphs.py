@@ -1,4 +1,4 @@
-"""Graphs of genes: which are expressed together, and which share terms of Gene Ontology."""
+"""Graphs of genes: genes that are expressed together, and genes that share terms of Gene Ontology."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ import numpy as np
 import scipy.sparse as sp
 
 N_NEIGHBOURS = 20
-"""Neighbours of a gene beside itself."""
-LEAST_CORRELATION = 0.4
-LEAST_JACCARD = 0.1
+"""Neighbours of a gene, not counting itself."""
+MIN_CORRELATION = 0.4
+MIN_JACCARD = 0.1
 BLOCK = 1024
-"""Genes that are compared with all others at once."""
+"""Number of genes that are compared with all others at once."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Neighbours of each gene, itself first, as arrays of one shape: no neighbour is the gene itself with weight 0."""
+    """Neighbours of each gene, itself first. A gene with fewer neighbours has itself in their place, with weight 0."""
 
     neighbours: np.ndarray
     """(n_genes, k) int32."""
     weights: np.ndarray
-    """(n_genes, k) float32; those of a gene add up to 1."""
+    """(n_genes, k) float32; the weights of a gene add up to 1."""
 
     def hop(self, x: np.ndarray) -> np.ndarray:
         """Weighted means of the rows of `x` (n_genes, d) over the neighbours."""
@@ -29,9 +29,9 @@ class Graph:
 
 
 def coexpression_graph(
-    values: np.ndarray | sp.spmatrix, *, n_neighbours: int = N_NEIGHBOURS, least: float = LEAST_CORRELATION
+    values: np.ndarray | sp.spmatrix, *, n_neighbours: int = N_NEIGHBOURS, min_correlation: float = MIN_CORRELATION
 ) -> Graph:
-    """Genes with the largest absolute Pearson correlation above `least`.
+    """Genes with the largest absolute Pearson correlation above `min_correlation`.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def coexpression_graph(
     def block(span: slice) -> np.ndarray:
         return np.abs(z[:, span].T @ z)
 
-    return _nearest(block, z.shape[1], n_neighbours, least)
+    return _nearest(block, z.shape[1], n_neighbours, min_correlation)
 
 
 def term_graph(
@@ -55,9 +55,9 @@ def term_graph(
     embedding: np.ndarray | None = None,
     *,
     n_neighbours: int = N_NEIGHBOURS,
-    least: float = LEAST_JACCARD,
+    min_jaccard: float = MIN_JACCARD,
 ) -> Graph:
-    """Genes whose sets of terms overlap most, by Jaccard index above `least`.
+    """Genes whose sets of terms overlap most, by Jaccard index above `min_jaccard`.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def term_graph(
     genes
         The genes of the graph.
     embedding
-        (n_genes, d) vectors by which genes without any term find their neighbours (cosine above 0); NaN or zero for
-        those that have none either, which stay alone.
+        (n_genes, d) vectors from which genes without terms take their neighbours (cosine above 0). Genes whose vector
+        is NaN or zero have no neighbours.
     """
     place = {gene: i for i, gene in enumerate(genes)}
     pairs = [(place[gene], j) for j, members in enumerate(terms.values()) for gene in set(members) if gene in place]
@@ -79,7 +79,7 @@ def term_graph(
         shared = (member[span] @ member.T).toarray()
         return shared / np.maximum(size[span, None] + size[None] - shared, 1)
 
-    graph = _nearest(jaccard, len(genes), n_neighbours, least)
+    graph = _nearest(jaccard, len(genes), n_neighbours, min_jaccard)
     if embedding is None:
         return graph
     usable = np.isfinite(embedding).all(1)
@@ -90,26 +90,27 @@ def term_graph(
         return z[span] @ z.T
 
     by_embedding = _nearest(cosine, len(genes), n_neighbours, 0.0)
-    alone = size == 0
+    without_terms = size == 0
     neighbours, weights = graph.neighbours.copy(), graph.weights.copy()
-    neighbours[alone], weights[alone] = by_embedding.neighbours[alone], by_embedding.weights[alone]
+    neighbours[without_terms] = by_embedding.neighbours[without_terms]
+    weights[without_terms] = by_embedding.weights[without_terms]
     return Graph(neighbours, weights)
 
 
-def _nearest(similarity: Callable[[slice], np.ndarray], n_genes: int, n_neighbours: int, least: float) -> Graph:
-    """The graph of the most similar genes; `similarity` gives rows of the matrix for a slice of genes."""
+def _nearest(similarity: Callable[[slice], np.ndarray], n_genes: int, n_neighbours: int, threshold: float) -> Graph:
+    """The graph of the most similar genes; `similarity` returns the rows of the matrix for a slice of genes."""
     k = min(n_neighbours, n_genes - 1)
     neighbours = np.repeat(np.arange(n_genes, dtype=np.int32)[:, None], k + 1, axis=1)
     weights = np.zeros((n_genes, k + 1), np.float32)
     weights[:, 0] = 1
     for start in range(0, n_genes, BLOCK):
         span = slice(start, min(start + BLOCK, n_genes))
-        found = np.asarray(similarity(span), np.float64)
-        rows = np.arange(len(found))[:, None]
-        found[rows[:, 0], np.arange(n_genes)[span]] = -np.inf
-        order = np.argsort(-found, axis=1, kind="stable")[:, :k]
-        near = found[rows, order]
-        kept = near > least
+        block = np.asarray(similarity(span), np.float64)
+        rows = np.arange(len(block))[:, None]
+        block[rows[:, 0], np.arange(n_genes)[span]] = -np.inf
+        order = np.argsort(-block, axis=1, kind="stable")[:, :k]
+        nearest = block[rows, order]
+        kept = nearest > threshold
         neighbours[span, 1:] = np.where(kept, order, neighbours[span, :1])
-        weights[span, 1:] = np.where(kept, near, 0)
+        weights[span, 1:] = np.where(kept, nearest, 0)
     return Graph(neighbours, weights / weights.sum(1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Labels of conditions to perturbed genes: pairs, guides of a gene, words for control, and rules of the user."""
+"""Read the perturbed genes from the label of a condition: pairs, guides, words for control, rules of the user."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -8,15 +8,15 @@ from typing import Any
 from cellfm.errors import InputError
 
 Condition = tuple[str, ...]
-"""Perturbed genes, sorted; none for control."""
+"""Perturbed genes, sorted; empty for control."""
 
 CONTROL: Condition = ()
-MOST_GENES = 2
-"""Genes perturbed at once."""
+MAX_GENES = 2
+"""Maximum number of genes that are perturbed at once."""
 CONTROL_WORDS = ("ctrl", "control", "non-targeting", "NT", "NegCtrl", "safe-targeting", "scramble", "unperturbed")
-"""The usual labels of control, for messages; `is_control_word` has all."""
+"""Common labels of control, for messages; `is_control_word` knows more."""
 LabelRule = str | Mapping[str, Any] | Callable[[str], Any]
-"""How the user reads labels: a separator, some labels and what they mean, or a function of a label."""
+"""How to read labels: a separator, a mapping of labels to genes, or a function of a label."""
 
 _NUMBERED = (
     "non?target(?:t?ing)?(?:control)?|neg(?:ative)?(?:ctrl|control)|safe(?:target(?:t?ing)?|harbou?r)|scrambled?|"
@@ -25,9 +25,10 @@ _NUMBERED = (
 _WHOLE = "unperturbed|untransduced|unedited|wildtype|wt|mock"
 _CONTROL = re.compile(rf"(?:(?:sgrna|grna|sg|sh|si)?(?:{_NUMBERED})(?:sgrna|grna|guide|sg|g)?s?\d*)+|{_WHOLE}")
 _STRONG = re.compile(r"[+|,;&]|__+")
-"""What stands between two genes and is in the name of none."""
+"""Separators of two genes that no gene name contains."""
 _WEAK = re.compile(r"[_ /:]")
-"""What may stand between two genes, or within the name of one. A hyphen may not: readthrough genes are named A-B."""
+"""Characters that may separate two genes, or be part of a gene name. A hyphen never separates: readthrough genes are
+named A-B."""
 _PREFIX = re.compile(
     r"(?:(?:sgRNA|gRNA|shRNA|siRNA|crRNA|sg|sh|si|cr)[\s_.:-]*"
     r"|(?:sg|sh|si|cr|guide|KO|KD|OE|CRISPR(?:i|a|n|ko)?)[\s_.:-]+)"
@@ -47,33 +48,33 @@ class Reading:
 
     genes: Condition
     unknown: tuple[str, ...] = ()
-    """Names among them that are no known genes."""
+    """Those of `genes` that are not known genes."""
     guide: bool = False
-    """The label has more than the names of the genes: the guide, or how they were perturbed."""
+    """Whether the label also names a guide or a way of perturbing."""
 
 
 def is_control_word(text: str) -> bool:
-    """Whether a label is a usual word for control, in any case and with any number: ``NT-1``, ``NegCtrl0_NegCtrl3``."""
+    """Whether a label is a common word for control, with any case and number: ``NT-1``, ``NegCtrl0_NegCtrl3``."""
     return bool(_CONTROL.fullmatch(re.sub(r"[\s_.:+|-]", "", text.lower())))
 
 
 def is_guide_word(text: str) -> bool:
-    """Whether a text says which guide of a gene, or how it was perturbed: ``1``, ``sg2``, ``KO``, ``P1P2``."""
+    """Whether a text names a guide of a gene, or how the gene was perturbed: ``1``, ``sg2``, ``KO``, ``P1P2``."""
     tokens = [token for token in re.split(r"[\s_.:#()/-]+", text) if token]
     return bool(tokens) and all(map(_TOKEN.fullmatch, tokens))
 
 
 def name_parts(labels: Iterable[str]) -> list[str]:
-    """All parts of labels that may be the name of a gene, whatever stands between them."""
-    found: set[str] = set()
+    """All parts of labels that may be gene names, whatever separates them."""
+    names: set[str] = set()
     for label in labels:
         for part in (label.strip(), *_parts(label)):
             bare = part[match.end() :] if (match := _PREFIX.match(part)) else part
             for text in (part, bare):
                 ends = [len(text), *(match.start() for match in _REST.finditer(text))]
                 starts = [0, *(match.end() for match in _WEAK.finditer(text))]
-                found |= {text[start:end] for start in starts for end in ends if start < end}
-    return sorted(part for part in found if not is_guide_word(part) and not is_control_word(part))
+                names |= {text[start:end] for start in starts for end in ends if start < end}
+    return sorted(part for part in names if not is_guide_word(part) and not is_control_word(part))
 
 
 def read_label(label: str, known: Collection[str], control: Collection[str] = ()) -> Reading:
@@ -82,10 +83,10 @@ def read_label(label: str, known: Collection[str], control: Collection[str] = ()
     Parameters
     ----------
     known
-        Names of genes. A label is only taken apart at an underscore, space, slash or colon where both parts are among
-        them, and only where it is not among them itself.
+        Names of genes. A label is split at an underscore, space, slash or colon only if both parts are known genes
+        and the whole label is not.
     control
-        Labels of control beside the usual words.
+        Labels of control, in addition to the common words.
 
     Raises
     ------
@@ -97,11 +98,11 @@ def read_label(label: str, known: Collection[str], control: Collection[str] = ()
         return Reading(CONTROL)
     parts = _parts(label)
     readings = [_gene_or_pair(part, known, control) for part in parts]
-    if len(parts) > 1 and any(reading.unknown for reading in readings):  # as +, in the place of a guide
+    if len(parts) > 1 and any(reading.unknown for reading in readings):  # "+" before the number of a guide
         whole = _gene_or_pair(label, known, control)
         readings = readings if whole.unknown else [whole]
     together = _together(readings)
-    if not all(parts) or len(together.genes) > MOST_GENES:
+    if not all(parts) or len(together.genes) > MAX_GENES:
         raise InputError(
             f"The condition {label!r} names no one or two genes. Expected control ('ctrl', 'control' or control=), "
             "'A', 'A+ctrl', 'A+B' or 'A_B', or a rule: parse_labels=."
@@ -110,14 +111,14 @@ def read_label(label: str, known: Collection[str], control: Collection[str] = ()
 
 
 def apply_rule(rule: LabelRule, label: str, control: Collection[str] = ()) -> Reading | bool | None:
-    """What a label means by the rule of the user; None for cells to leave out, False where the rule says nothing.
+    """Read a label by the user's rule; None for cells to leave out, False if the rule does not cover the label.
 
-    Labels of `control` are control whatever the rule is, and name no gene where they stand beside one.
+    Labels in `control` mean control whatever the rule is, and add no gene when they occur beside one.
 
     Raises
     ------
     InputError
-        The rule gives something else than names of genes.
+        The rule returns something other than names of genes.
     """
     if label in control:
         return Reading(CONTROL)
@@ -142,12 +143,12 @@ def apply_rule(rule: LabelRule, label: str, control: Collection[str] = ()) -> Re
 
 
 def require_rule(rule: LabelRule | None) -> None:
-    """Check what the user reads labels by.
+    """Check the type of a rule.
 
     Raises
     ------
     InputError
-        It is no separator, no mapping and no function.
+        The rule is not a separator, mapping or function.
     """
     if rule == "" or not (rule is None or isinstance(rule, str | Mapping) or callable(rule)):
         raise InputError(
@@ -156,10 +157,12 @@ def require_rule(rule: LabelRule | None) -> None:
 
 
 def _condition(label: str, genes: Collection[str]) -> Condition:
-    found = tuple(sorted(set(genes)))
-    if len(found) > MOST_GENES or not all(found):
-        raise InputError(f"parse_labels= reads {label!r} as {', '.join(map(repr, found))}; expected one or two genes.")
-    return found
+    condition = tuple(sorted(set(genes)))
+    if len(condition) > MAX_GENES or not all(condition):
+        raise InputError(
+            f"parse_labels= reads {label!r} as {', '.join(map(repr, condition))}; expected one or two genes."
+        )
+    return condition
 
 
 def _without_control(parts: Iterable[str], control: Collection[str]) -> list[str]:
@@ -171,21 +174,21 @@ def _parts(label: str) -> list[str]:
 
 
 def _gene_or_pair(text: str, known: Collection[str], control: Collection[str]) -> Reading:
-    """What stands between stronger separators; unknown where it is neither a gene nor a pair."""
+    """Read a part of a label that has no strong separator; unknown if it is neither a gene nor a pair."""
     if text in known:
         return Reading((text,))
     return _pair(text, known, control) or _gene(text, known, control) or Reading((text,), (text,))
 
 
 def _gene(text: str, known: Collection[str], control: Collection[str]) -> Reading | None:
-    """One gene, or control, or a guide of a gene; None where the text is neither."""
+    """A gene, control, or a guide of a gene; None if the text is none of these."""
     if text in known:
         return Reading((text,))
     if text in control or is_control_word(text):
         return Reading(CONTROL)
     if prefix := _PREFIX.match(text):
-        found = _gene(text[prefix.end() :], known, control) if text[prefix.end() :] else None
-        return None if found is None else Reading(found.genes, guide=True)
+        gene = _gene(text[prefix.end() :], known, control) if text[prefix.end() :] else None
+        return None if gene is None else Reading(gene.genes, guide=True)
     for match in reversed(list(_REST.finditer(text))):  # the longest name first
         if text[: match.start()] in known and is_guide_word(text[match.start() :]):
             return Reading((text[: match.start()],), guide=True)
@@ -193,13 +196,13 @@ def _gene(text: str, known: Collection[str], control: Collection[str]) -> Readin
 
 
 def _pair(text: str, known: Collection[str], control: Collection[str]) -> Reading | None:
-    """Two parts that are both genes or control; None where there is no such split, or more than one."""
-    found: list[Reading] = []
+    """Two parts that are both genes or control; None if there is no such split, or more than one."""
+    splits: list[Reading] = []
     for match in _WEAK.finditer(text):
         sides = [_gene(side.strip(" _"), known, control) for side in (text[: match.start()], text[match.end() :])]
         if all(side is not None for side in sides):
-            found.append(_together([side for side in sides if side is not None]))
-    exact = [reading for reading in found if not reading.guide] or found
+            splits.append(_together([side for side in sides if side is not None]))
+    exact = [reading for reading in splits if not reading.guide] or splits
     return exact[0] if len({reading.genes for reading in exact}) == 1 else None
 
 

@@ -9,18 +9,18 @@ from cellfm.io.messages import warn
 from cellfm.tasks._expression import correlation
 
 N_EXPRESSED = 1000
-"""Most expressed genes that the distance of Ahlmann-Eltze is over."""
+"""Number of most expressed genes for the distance of Ahlmann-Eltze."""
 COLLAPSED = 0.1
 """Warn if predictions vary less between conditions than this share of the observed variation."""
 N_BOOTSTRAP = 1000
 JUDGED_BY = "pearson_delta"
-"""The number by which the best baseline is chosen."""
+"""Score by which the best baseline is chosen."""
 
 
 def score_conditions(
     predicted: np.ndarray, observed: np.ndarray, control: np.ndarray, top: Sequence[np.ndarray]
 ) -> pd.DataFrame:
-    """One row a condition.
+    """One row per condition.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ def _interval(values: np.ndarray, picks: np.ndarray) -> tuple[float, float, floa
 
 
 def spread_ratio(predicted: np.ndarray, observed: np.ndarray) -> float:
-    """How much predicted profiles vary between conditions, as a share of how much observed ones do."""
+    """Variation of predicted profiles between conditions, relative to that of observed profiles."""
     found, true = (float(np.sqrt(x.var(0, dtype=np.float64).mean())) for x in (predicted, observed))
     return found / true if true > 0 else 1.0
 
 
 def warn_of_collapse(predicted: np.ndarray, observed: np.ndarray) -> float:
-    """Warn where predictions hardly differ between conditions; returns the ratio of the spreads."""
+    """Warn if predictions hardly differ between conditions; returns the ratio of the variations."""
     ratio = spread_ratio(predicted, observed) if len(predicted) > 1 else 1.0
     if ratio < COLLAPSED:
         warn(

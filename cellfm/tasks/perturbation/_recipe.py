@@ -1,4 +1,4 @@
-"""How the network of perturbations is built and trained."""
+"""Configuration of the perturbation network and its training."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +8,10 @@ from cellfm.errors import InputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of a fit.
+    """Options of a fit.
 
     Departures from GEARS (Roohani 2023): that learns from single cells (`bag` 1) to depart from no change (`start`
-    ``"none"``), with `power` 4, `falling` 0.5 and `weight_decay` 5e-4, and keeps the epoch with the least error on
+    ``"none"``), with `power` 4, `falling` 0.5 and `weight_decay` 5e-4, and keeps the epoch with the lowest error on
     validation. Here the network departs from the additive prediction, learns from means of a few cells by the squared
     error, and keeps the earliest epoch that is not clearly worse on validation than the best. So with few conditions
     it stays near a baseline that is hard to beat. These numbers were chosen on validation conditions of the Norman
@@ -20,25 +20,25 @@ class Recipe:
 
     width: int = 64
     n_epochs: int = 20
-    """Passes over the cells."""
+    """Number of passes over the cells."""
     patience: int = 5
-    """Epochs without improvement after which training stops."""
+    """Number of epochs without improvement after which training stops."""
     batch_size: int = 32
-    """Conditions of a step; all where there are fewer."""
+    """Number of conditions per step; all if there are fewer."""
     start: Literal["additive", "mean", "none"] = "additive"
-    """What the network learns to depart from."""
+    """The prediction that the network corrects."""
     bag: int = 20
-    """Cells that are averaged on either side of a pair."""
+    """Number of cells that are averaged on either side of a pair."""
     learning_rate: float = 1e-3
     falling: float = 0.9
-    """The learning rate is multiplied with it after each epoch."""
+    """Factor of the learning rate after each epoch."""
     weight_decay: float = 0.0
     power: float = 2.0
-    """Of the absolute error."""
+    """Power of the absolute error in the loss."""
     direction: float = 0.1
     """Weight of the direction term."""
     sign: bool = False
-    """The direction by signs, which have no gradient, instead of tanh."""
+    """Use signs, which have no gradient, instead of tanh in the direction term."""
     uncertainty: bool = False
     uncertainty_weight: float = 0.1
     random_state: int = 0

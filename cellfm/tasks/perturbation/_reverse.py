@@ -1,4 +1,4 @@
-"""Which perturbation lies behind a state: candidates by how near their change comes, and how often one is hit."""
+"""Reverse prediction: rank candidate perturbations by the similarity of their change to a target."""
 
 import itertools
 import time
@@ -14,16 +14,16 @@ from cellfm.errors import InputError
 from cellfm.tasks.perturbation._conditions import Condition
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
-MOST_CANDIDATES = 1_000_000
+MAX_CANDIDATES = 1_000_000
 MIN_SHARE = 0.5
-"""Share of the perturbations of a cluster that has the gene it is named for."""
+"""Minimum share of the perturbations of a cluster that contain the gene after which it is named."""
 N_TIMED = 256
-"""Perturbations by which the time of too many is estimated."""
+"""Number of perturbations for estimating the time of all."""
 Distance = Literal["cosine", "euclidean"]
 
 
 def require_distance(by: str) -> None:
-    """Check how candidates are compared.
+    """Check the measure for comparing candidates.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def require_distance(by: str) -> None:
 
 
 def candidate_conditions(predictor: PerturbationPredictor, candidates: Sequence[str] | None) -> list[Condition]:
-    """Candidates by name, each once; where none are named, all singles and pairs of the perturbed genes.
+    """Candidates by name, without repetition; by default all singles and pairs of the perturbed genes.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def all_conditions(
     n = len(genes) * singles + comb(len(genes), 2) * pairs
     alone = [(gene,) for gene in genes] if singles else []
     both = itertools.combinations(genes, 2) if pairs else ()
-    if n <= MOST_CANDIDATES:
+    if n <= MAX_CANDIDATES:
         return [*alone, *both]
     some: list[Condition] = list(itertools.islice(itertools.chain(alone, both), N_TIMED))
     predict(some)  # compiles
@@ -79,7 +79,7 @@ def all_conditions(
     size = predict(some).nbytes / len(some)
     seconds = (time.perf_counter() - start) / len(some)
     raise InputError(
-        f"{len(genes):,} genes are {n:,} perturbations, more than {MOST_CANDIDATES:,}. By the time that {len(some)} of "
+        f"{len(genes):,} genes are {n:,} perturbations, more than {MAX_CANDIDATES:,}. By the time that {len(some)} of "
         f"them have just taken, all would take {n * seconds / 60:,.1f} minutes, and {n * size / 1e9:,.1f} GB. Choose "
         "fewer genes."
     )
@@ -131,9 +131,9 @@ def dominant_genes(
     """
     rows = []
     for cluster in range(int(clusters.max()) + 1):
-        own = [conditions[i] for i in np.flatnonzero(clusters == cluster)]
-        count = Counter(gene for condition in own for gene in condition)
+        members = [conditions[i] for i in np.flatnonzero(clusters == cluster)]
+        count = Counter(gene for condition in members for gene in condition)
         gene = min(count, key=lambda name: (-count[name], name))
-        share = count[gene] / len(own)
-        rows.append((str(cluster), len(own), gene if share >= min_share else "", share))
+        share = count[gene] / len(members)
+        rows.append((str(cluster), len(members), gene if share >= min_share else "", share))
     return pd.DataFrame(rows, columns=["cluster", "n", "gene", "share"])

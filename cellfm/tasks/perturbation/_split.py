@@ -1,4 +1,4 @@
-"""Which conditions are learnt from, which choose the epoch, and which are judged: whole conditions, never cells."""
+"""Split conditions into those for training, validation and test; a condition is never divided."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from cellfm.io.messages import counted
 from cellfm.tasks.perturbation._conditions import Condition, name_of
 
 SEEN_GENES = 0.75
-"""Share of the perturbed genes that training sees."""
+"""Share of the perturbed genes that training and validation contain."""
 SEEN_DOUBLES = 0.75
-"""Share of the pairs of seen genes that training sees."""
+"""Share of the pairs of such genes that training and validation contain."""
 VALIDATION_KEPT = (0.9, 0.8, 0.7, 0.6)
-"""The same two shares where validation is drawn from training, tried until it has enough conditions."""
+"""The same two shares for drawing validation from training, tried in turn until validation has enough conditions."""
 ENOUGH_TO_CHOOSE = 5
-"""Conditions that what predicts is chosen by, where they are no more than a quarter of those to draw from."""
+"""Number of validation conditions to aim at, unless it exceeds a quarter of the conditions to draw from."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Perturbed conditions of each part."""
+    """The perturbed conditions of each part."""
 
     train: tuple[Condition, ...]
     validation: tuple[Condition, ...]
@@ -29,27 +29,27 @@ class Split:
 
     @property
     def subgroups(self) -> dict[Condition, str]:
-        """What each test condition is called: pairs by their genes seen in training or validation, and singles."""
+        """The subgroup of each test condition: by how many of its genes training and validation contain."""
         seen = {gene for condition in (*self.train, *self.validation) for gene in condition}
         return {condition: _subgroup(condition, seen) for condition in self.test}
 
     def part_of(self, condition: Condition) -> str:
-        """``"train"``, ``"validation"`` or ``"test"``; empty for a condition that is not there."""
+        """``"train"``, ``"validation"`` or ``"test"``; empty for any other condition."""
         parts = (("train", self.train), ("validation", self.validation), ("test", self.test))
         return next((name for name, part in parts if condition in part), "")
 
 
 def simulation_split(conditions: Sequence[Condition], *, random_state: int = 0) -> Split:
-    """The split of GEARS (Roohani 2023): a quarter of the perturbed genes is never seen in training.
+    """The split of GEARS (Roohani 2023): a quarter of the perturbed genes never occurs in training.
 
-    Of the pairs of two seen genes three quarters are trained on; all other pairs and the unseen singles are tested.
-    Validation is drawn from the training part in the same way, with nine tenths or fewer kept, so that it has five
-    conditions where there are twenty to draw from, and one at least.
+    Three quarters of the pairs of the other genes are for training; all other pairs and the unseen singles are for
+    testing. Validation is drawn from the training part in the same way, with at most nine tenths kept: five conditions
+    if there are twenty or more to draw from, and at least one.
 
     Raises
     ------
     InputError
-        Too few conditions for all three parts.
+        There are too few conditions for three parts.
     """
     generator = np.random.default_rng(random_state)
     pool, test = _draw(_checked(conditions), SEEN_GENES, SEEN_DOUBLES, generator)
@@ -57,12 +57,12 @@ def simulation_split(conditions: Sequence[Condition], *, random_state: int = 0) 
 
 
 def single_split(conditions: Sequence[Condition], *, random_state: int = 0) -> Split:
-    """A quarter of the genes that are perturbed alone is tested; pairs are left out.
+    """Test a quarter of the genes that are perturbed alone; pairs are left out.
 
     Raises
     ------
     InputError
-        Too few singles for all three parts.
+        There are too few singles for three parts.
     """
     generator = np.random.default_rng(random_state)
     singles = [condition for condition in _checked(conditions) if len(condition) == 1]
@@ -71,12 +71,12 @@ def single_split(conditions: Sequence[Condition], *, random_state: int = 0) -> S
 
 
 def given_split(part_of: Mapping[Condition, str], *, random_state: int = 0) -> Split:
-    """The parts that the user names: ``"train"``, ``"test"`` and, if there are any, ``"validation"`` (``"val"``).
+    """The parts that the user names: ``"train"``, ``"test"`` and optionally ``"validation"`` (``"val"``).
 
     Raises
     ------
     InputError
-        Other names, or nothing to train on.
+        A part has another name, or no condition is left for training.
     """
     names = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
     unknown = sorted({part for part in part_of.values() if part not in names})
@@ -94,28 +94,28 @@ def given_split(part_of: Mapping[Condition, str], *, random_state: int = 0) -> S
 
 
 def whole_split(conditions: Sequence[Condition], *, random_state: int = 0) -> Split:
-    """All conditions to train on, but for those by which the epoch is chosen: nothing is tested.
+    """All conditions for training, except a few that choose the epoch; none for testing.
 
     Raises
     ------
     InputError
-        There is one condition only.
+        There is only one condition.
     """
-    return _with_validation(list(_checked(conditions, least=2)), [], np.random.default_rng(random_state))
+    return _with_validation(list(_checked(conditions, n_min=2)), [], np.random.default_rng(random_state))
 
 
-def _checked(conditions: Sequence[Condition], least: int = 3) -> list[Condition]:
+def _checked(conditions: Sequence[Condition], n_min: int = 3) -> list[Condition]:
     perturbed = sorted({condition for condition in conditions if condition})
-    if len(perturbed) < least:
+    if len(perturbed) < n_min:
         shown = ", ".join(map(name_of, perturbed)) or "none"
-        raise InputError(f"{len(perturbed)} perturbed conditions ({shown}) cannot be split; {least} are needed.")
+        raise InputError(f"{len(perturbed)} perturbed conditions ({shown}) cannot be split; {n_min} are needed.")
     return perturbed
 
 
 def _draw(
     conditions: Sequence[Condition], genes_kept: float, doubles_kept: float, generator: np.random.Generator
 ) -> tuple[list[Condition], list[Condition]]:
-    """Conditions kept, and those held out: of unseen genes, and a share of the pairs of seen ones."""
+    """Divide conditions: kept, and held out, which are those of unseen genes and a share of the pairs of seen genes."""
     genes = sorted({gene for condition in conditions for gene in condition})
     n_kept = min(len(genes) - 1, max(1, round(genes_kept * len(genes))))
     seen = set(generator.permutation(genes)[:n_kept])

@@ -1,4 +1,4 @@
-"""The state that a perturbation is looked for, in terms of a predictor's genes."""
+"""The target state of a reverse prediction, in terms of a predictor's genes."""
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,10 @@ from cellfm.keys import PERTURBATION
 from cellfm.tasks._expression import read_expression
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
-LEAST_GENES = 10
-"""Fewer common genes tell no two states apart."""
+MIN_GENES = 10
+"""With fewer common genes, states cannot be told apart."""
 FEW_COMMON = 0.5
-"""Share of common genes below which the user is told."""
+"""Share of common genes below which a warning is given."""
 
 
 def target_change(
@@ -23,34 +23,36 @@ def target_change(
     control: AnnData | pd.Series | None,
     layer: str | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The change of the target against control, and which genes of the predictor it has, (n_genes,) each.
+    """The change of the target from control, and which genes of the predictor the target has, (n_genes,) each.
 
     Raises
     ------
     InputError
-        Too few common genes, or something that is no profile.
+        There are too few common genes, or the values are not finite.
+    InputTypeError
+        The target is neither AnnData nor a Series.
     """
     profile = _profile(target, layer)
     names = pd.Index(predictor.genes)
     if profile.index.intersection(names).empty:
         names = pd.Index(predictor.symbols)
-    found = names.isin(profile.index)
-    if found.sum() < LEAST_GENES:
+    common = names.isin(profile.index)
+    if common.sum() < MIN_GENES:
         raise InputError(
-            f"The target has {int(found.sum())} of the predictor's {len(names):,} genes; {LEAST_GENES} are needed. It "
+            f"The target has {int(common.sum())} of the predictor's {len(names):,} genes; {MIN_GENES} are needed. It "
             f"has {', '.join(map(str, profile.index[:5]))} ..., the predictor {', '.join(predictor.genes[:5])} ..."
         )
-    if found.sum() < FEW_COMMON * len(names):
-        warn(f"The target has {int(found.sum()):,} of the predictor's {len(names):,} genes.")
+    if common.sum() < FEW_COMMON * len(names):
+        warn(f"The target has {int(common.sum()):,} of the predictor's {len(names):,} genes.")
     start = predictor.profiles.control
     if control is not None:
-        own = _profile(control, layer)
-        found &= names.isin(own.index)
-        if found.sum() < LEAST_GENES:
+        start_profile = _profile(control, layer)
+        common &= names.isin(start_profile.index)
+        if common.sum() < MIN_GENES:
             raise InputError("The control of the target shares too few genes with the target and the predictor.")
-        start = own.reindex(names).to_numpy(np.float32)
+        start = start_profile.reindex(names).to_numpy(np.float32)
     change = profile.reindex(names).to_numpy(np.float32) - start
-    return np.where(found, change, 0), np.asarray(found)
+    return np.where(common, change, 0), np.asarray(common)
 
 
 def _profile(given: AnnData | pd.Series, layer: str | None) -> pd.Series:
@@ -60,7 +62,7 @@ def _profile(given: AnnData | pd.Series, layer: str | None) -> pd.Series:
             raise InputError("The target profile has values that are not finite.")
     elif isinstance(given, AnnData):
         adata = select(given)
-        predicted = layer is None and PERTURBATION.change in adata.layers  # by cf.tl.perturb, where 0 is -1e-8 at times
+        predicted = layer is None and PERTURBATION.change in adata.layers  # of cf.tl.perturb; 0 may be -1e-8
         values = adata.X if predicted else read_expression(adata, layer)
         profile = pd.Series(np.asarray(values.mean(0)).ravel(), index=adata.var_names)
     else:

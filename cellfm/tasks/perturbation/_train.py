@@ -1,4 +1,4 @@
-"""Training of the network of perturbations: pairs of control and perturbed cells, and the best epoch by validation."""
+"""Train the perturbation network on pairs of control and perturbed cells, and keep the best epoch by validation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,33 +22,33 @@ from cellfm.nn.perturbation import (
 from cellfm.nn.weights import nest
 from cellfm.tasks.perturbation._baselines import start_changes
 from cellfm.tasks.perturbation._choice import choose_epoch, validation_errors
-from cellfm.tasks.perturbation._conditions import MOST_GENES, Condition, Conditions
+from cellfm.tasks.perturbation._conditions import MAX_GENES, Condition, Conditions
 from cellfm.tasks.perturbation._graphs import Graph
 from cellfm.tasks.perturbation._metrics import score_conditions
 from cellfm.tasks.perturbation._profiles import Profiles
 from cellfm.tasks.perturbation._recipe import Recipe
 from cellfm.tasks.perturbation._split import Split
 
-LEAST_STEPS = 5
-"""Steps of an epoch, which is otherwise one pass over the cells."""
+MIN_STEPS = 5
+"""Minimum number of steps per epoch, which is otherwise one pass over the cells."""
 CHUNK = 32
-"""Conditions predicted at once."""
+"""Number of conditions that are predicted at once."""
 
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What the network knows of genes before it learns."""
+    """What the network is given about genes before training."""
 
     coexpression: Graph
     relations: Graph
-    """Among the genes that can be perturbed."""
+    """Graph of the genes that can be perturbed."""
     genes: np.ndarray | None
-    """(n_genes, d) given vectors of the measured genes, None where they are learnt."""
+    """(n_genes, d) vectors of the measured genes; None if the network learns them."""
     perturbations: np.ndarray | None
-    """(n_perturbable, d) the same of the genes that can be perturbed."""
+    """(n_perturbable, d) vectors of the genes that can be perturbed; None as above."""
 
     def initial(self, recipe: Recipe) -> dict[str, np.ndarray]:
-        """Weights drawn for a network that predicts no change, by flat name."""
+        """Initial weights, with which the network predicts no change, by flat name."""
         return perturbation_weights(
             len(self.coexpression.neighbours),
             len(self.relations.neighbours),
@@ -60,7 +60,7 @@ class NetworkInput:
         )
 
     def fixed(self) -> dict[str, np.ndarray]:
-        """What the network reads and nothing trains, by flat name."""
+        """Arrays that the network reads and training does not change, by flat name."""
         arrays = {}
         for name, graph in (("coexpression", self.coexpression), ("relations", self.relations)):
             arrays[f"{FIXED}{name}.neighbours"] = graph.neighbours.astype(np.int32)
@@ -72,9 +72,9 @@ class NetworkInput:
 
 
 class Pairs:
-    """Batches of pairs: means of a few perturbed cells of a condition, and of as many control cells.
+    """Batches of pairs: the mean of a few perturbed cells of a condition, and of as many control cells.
 
-    The network is asked for what is left beside the changes that it starts from, `start` (n_train, n_genes).
+    The network learns what the changes that it starts from, `start` (n_train, n_genes), do not explain.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Pairs:
         self.start = start
         self.size = min(recipe.batch_size, len(train))
         self.mean = np.asarray(values[self.control].mean(0), np.float32).ravel()
-        self.steps_per_epoch = max(LEAST_STEPS, round(sum(map(len, self.cells)) / (self.size * recipe.bag)))
+        self.steps_per_epoch = max(MIN_STEPS, round(sum(map(len, self.cells)) / (self.size * recipe.bag)))
 
     def batch(self, step: int) -> tuple[np.ndarray, ...]:
-        """The arrays of a step; they follow from the seed and the number of the step alone."""
+        """The arrays of a step; they depend only on the seed and the step."""
         generator = np.random.default_rng((self.recipe.random_state, step))
         chosen = generator.permutation(len(self.cells))[: self.size]
         perturbed = self._means([generator.choice(self.cells[i], self.recipe.bag) for i in chosen])
@@ -114,7 +114,7 @@ class Pairs:
 
 
 class Forward:
-    """A network in use: conditions to changes, compiled for one number of conditions."""
+    """A network for prediction: conditions to changes, compiled for `CHUNK` conditions."""
 
     def __init__(self, run: Callable[..., tuple[np.ndarray, np.ndarray]]) -> None:
         self._run = run
@@ -125,16 +125,16 @@ class Forward:
         for start in range(0, len(codes), CHUNK):
             n = len(codes[start : start + CHUNK])
             padding = ((0, CHUNK - n), (0, 0))
-            given = (np.pad(x[start : start + CHUNK], padding) for x in (codes, present))
-            computed.append([np.asarray(part)[:n] for part in self._run(*given)])
+            padded = (np.pad(x[start : start + CHUNK], padding) for x in (codes, present))
+            computed.append([np.asarray(part)[:n] for part in self._run(*padded)])
         changes, log_variances = (np.concatenate(parts) for parts in zip(*computed, strict=True))
         return changes, np.exp(log_variances)
 
 
 def code_conditions(conditions: Sequence[Condition], places: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the perturbed genes (n, 2) int32, and 1 where there is one (n, 2) float32."""
-    codes = np.zeros((len(conditions), MOST_GENES), np.int32)
-    present = np.zeros((len(conditions), MOST_GENES), np.float32)
+    """Numbers of the perturbed genes, (n, 2) int32, and 1 for each gene that exists, (n, 2) float32."""
+    codes = np.zeros((len(conditions), MAX_GENES), np.int32)
+    present = np.zeros((len(conditions), MAX_GENES), np.float32)
     for i, condition in enumerate(conditions):
         for j, gene in enumerate(condition):
             codes[i, j], present[i, j] = places[gene], 1
@@ -151,15 +151,15 @@ def train_network(
     recipe: Recipe,
     backend: Backend = "auto",
 ) -> tuple[dict[str, np.ndarray], pd.DataFrame, np.ndarray]:
-    """Weights of one epoch, a row for each, and what that epoch predicts for the validation conditions.
+    """The weights of the best epoch, a row for each epoch, and what the best predicts for the validation conditions.
 
-    `choose_epoch` takes it, by the error on the most changed genes of the validation conditions. Epoch 0 is what the
-    network starts from.
+    `choose_epoch` chooses it, by the error on the most changed genes of the validation conditions. Epoch 0 is the
+    start of the network.
 
     Raises
     ------
     TrainingError
-        The loss is no number, or the device has too little memory.
+        The loss became NaN or infinite, or the device has too little memory.
     """
     train, changes = split.train, profiles.changes(split.train)
     start, validation_start = (start_changes(recipe.start, some, train, changes) for some in (train, split.validation))
@@ -174,7 +174,7 @@ def train_network(
 
 
 def _initial_weights(given: NetworkInput, pairs: Pairs, recipe: Recipe) -> dict[str, np.ndarray]:
-    """Weights of no change; where the network predicts variances, it starts from those of some pairs."""
+    """Weights with which no change is predicted; predicted variances start from those of a batch of pairs."""
     weights = given.initial(recipe)
     if recipe.uncertainty:
         variance = np.mean(pairs.batch(0)[2] ** 2, axis=0)
@@ -209,7 +209,7 @@ def _trainer(
 
 
 class _Validation:
-    """Scores of the validation conditions by the weights of the moment, which are kept with what they predict."""
+    """Scores the validation conditions by the current weights, and keeps these with their predictions."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class _Validation:
 
 
 def _train_epochs(trainer: Trainer, pairs: Pairs, validation: _Validation, recipe: Recipe) -> list[dict[str, float]]:
-    """A row for the start and each epoch, until all are done or the validation has not improved for long."""
+    """A row for the start and each epoch, until the last epoch or early stopping."""
     rows = [{"epoch": 0, "loss": np.nan} | validation()]
     with progress(trainer.config.steps, "fitting perturbations", "steps") as bar:
         for epoch in range(recipe.n_epochs):
@@ -272,7 +272,7 @@ def _step(trainer: Trainer, pairs: Pairs, step: int) -> float:
 
 
 def trained_network(given: NetworkInput, weights: dict[str, np.ndarray]) -> Forward:
-    """A network with weights that were trained."""
+    """The network with trained weights, for prediction."""
     engine = start_engine()
 
     def predict(xp: Any, p: Any, codes: Any, present: Any) -> Any:

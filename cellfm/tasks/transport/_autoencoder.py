@@ -11,7 +11,7 @@ from cellfm.engines import apply, fit, shuffled
 from cellfm.tasks.transport._recipe import Recipe
 
 WIDTH = 512
-"""Of the hidden layer on either side."""
+"""Width of the hidden layer on either side."""
 MAX_EPOCHS = 300
 PATIENCE = 20
 """Number of epochs without improvement on validation cells after which training stops."""

@@ -13,7 +13,7 @@ from cellfm.tasks.transport._recipe import Recipe
 
 BETAS = (0.5, 0.9)
 PAD = 1024
-"""Sets of cells are padded to multiples of this, so that fits of about the same size share what was compiled."""
+"""Sets of cells are padded to multiples of this, so that fits of similar size share compiled code."""
 
 
 def fit_potentials(
@@ -40,8 +40,8 @@ def fit_potentials(
     size, period = min(recipe.batch_size, len(source), len(target)), recipe.inner_steps + 1
 
     def batch(step: int) -> tuple[np.ndarray, ...]:
-        own = np.random.default_rng((recipe.random_state, step))
-        return tuple(own.integers(0, len(cells), size) for cells in (source, target))
+        generator = np.random.default_rng((recipe.random_state, step))
+        return tuple(generator.integers(0, len(cells), size) for cells in (source, target))
 
     weights, rows = fit(
         {"f": _loss_of_f, "g": _loss_of_g},
@@ -63,14 +63,14 @@ def fit_potentials(
 
 
 def _loss_of_g(xp: SimpleNamespace, weights: Weights, source: Any, target: Any, of_source: Any, of_target: Any) -> Any:
-    """That of g over source cells, whose gradient is the map: moved cells are where f is small, and near."""
+    """The loss of g over source cells, whose gradient is the map: moved cells are near, and where f is small."""
     x = source[of_source]
     moved = gradient(xp, weights["g"], x)
     return (potential(xp, weights["f"], moved) - (x * moved).sum(1)).mean()
 
 
 def _loss_of_f(xp: SimpleNamespace, weights: Weights, source: Any, target: Any, of_source: Any, of_target: Any) -> Any:
-    """That of f over target cells: large where cells are moved to and target cells are few."""
+    """The loss of f over target cells: f is large where cells are moved to and target cells are few."""
     moved = gradient(xp, weights["g"], source[of_source])
     return potential(xp, weights["f"], target[of_target]).mean() - potential(xp, weights["f"], moved).mean()
 

@@ -8,9 +8,9 @@ import numpy as np
 from cellfm.engines import apply
 
 SLOPE = 0.2
-"""Of LeakyReLU."""
+"""Slope of LeakyReLU."""
 START = 0.1
-"""Inner weights start between 0 and this over their number, so that the network starts flat."""
+"""Inner weights start between 0 and this divided by their number, so that the network starts flat."""
 
 Weights = dict[str, Any]
 
@@ -18,7 +18,7 @@ Weights = dict[str, Any]
 def draw_potential(shift: np.ndarray, widths: tuple[int, ...], generator: np.random.Generator) -> Weights:
     """Weights of a potential over n inputs that starts close to ``|x|^2 / 2 + <shift, x>``.
 
-    Its gradient is then to add `shift`, (n,), to each cell.
+    Its gradient then adds `shift`, (n,), to each cell.
     """
     n = len(shift)
     weights: Weights = {"square": np.ones(n, np.float32)}
@@ -59,7 +59,7 @@ def carry(weights: Weights, x: np.ndarray) -> np.ndarray:
 
 
 def convex(xp: SimpleNamespace, weights: Weights) -> Weights:
-    """The same weights with those set to 0 that must not be negative for the potential to be convex."""
+    """The same weights, with negative ones set to 0 where the potential would not be convex."""
     return {
         name: xp.maximum(array, 0) if name.startswith("inner.") or name == "square" else array
         for name, array in weights.items()

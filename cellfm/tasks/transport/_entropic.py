@@ -1,4 +1,4 @@
-"""Entropic optimal transport by ott-jax: a potential for each target cell, and the map that they give any cell."""
+"""Entropic optimal transport by ott-jax: a potential of each target cell, and the resulting map of any cell."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from scipy.special import softmax
 from cellfm.errors import InputError, MissingPackageError
 
 EPSILONS = (0.003, 0.01, 0.03, 0.1, 0.3)
-"""Tried strengths of the entropy, by the mean squared distance between source and target cells."""
+"""Strengths of entropy that are tried, relative to the mean squared distance between source and target cells."""
 MAX_ITERATIONS = 5000
 
 

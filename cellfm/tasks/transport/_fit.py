@@ -40,7 +40,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a fit comes to."""
+    """The result of a fit."""
 
     space: Space
     map: Map
@@ -54,7 +54,7 @@ def row_of(method: str) -> str:
 
 
 def variable_genes(values: sp.csr_matrix, n_genes: int | None) -> np.ndarray:
-    """The most variable genes of some cells, by number, in their order; those expressed in no cell never."""
+    """The most variable genes of some cells, by number, in their order; never those that no cell expresses."""
     expressed = np.flatnonzero(np.asarray((values > 0).sum(0)).ravel())
     if n_genes is None or len(expressed) <= n_genes:
         return expressed
@@ -99,16 +99,16 @@ def _judged(
     latent: list[LatentCells],
     recipe: Recipe,
 ) -> pd.DataFrame:
-    """The method and the baselines on the test cells; baselines learn from validation cells too."""
+    """The method and the baselines on the test cells; baselines also learn from validation cells."""
     x, values, observed = cells.x(source.test), cells.values[source.test], cells.values[target.test]
     maps = {
         row_of(by.kind): by,
         "identity": Map("identity", {}),
         SHIFT: Map("mean_shift", {"shift": mean_shift(*latent)}),
     }
-    moved = {name: carry(space, own, x, values, recipe) for name, own in maps.items()}
+    moved = {name: carry(space, by, x, values, recipe) for name, by in maps.items()}
     change = cells.values[target.train].mean(0) - cells.values[source.train].mean(0)
-    predicted = {name: own.values for name, own in moved.items()} | {MEAN_CHANGE: np.maximum(values + change, 0)}
+    predicted = {name: by.values for name, by in moved.items()} | {MEAN_CHANGE: np.maximum(values + change, 0)}
     table = evaluate(predicted, observed, values, random_state=recipe.random_state)
     wanted = space.encode(cells.x(target.test))
     table["mmd_latent"] = [

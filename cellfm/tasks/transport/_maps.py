@@ -46,7 +46,7 @@ class LatentCells:
     validation: np.ndarray
     """(k, d) float32."""
     groups: np.ndarray | None
-    """(n + k,) str: the group of each, those of fit first."""
+    """(n + k,) str: the group of each cell, those of fit first."""
 
     @property
     def all(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class LatentCells:
 
 
 def fit_map(method: Method, source: LatentCells, target: LatentCells, recipe: Recipe) -> tuple[Map, pd.DataFrame]:
-    """Learn a map; choices are made by the `mmd` of validation cells.
+    """Learn a map; choices use the `mmd` of validation cells.
 
     Returns
     -------

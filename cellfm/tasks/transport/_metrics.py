@@ -9,15 +9,15 @@ from cellfm.tasks._expression import correlation, top_changed
 N_TOP = 50
 """Number of most changed genes that are scored separately."""
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the kernels of `mmd`, by the median distance between observed cells."""
-MOST_CELLS = 1000
-"""Cells of either side that `mmd` compares."""
+"""Widths of the kernels of `mmd`, relative to the median distance between observed cells."""
+MAX_CELLS = 1000
+"""Maximum number of cells of either side that `mmd` compares."""
 
 
 def mmd(predicted: np.ndarray, observed: np.ndarray, *, random_state: int = 0) -> float:
     """Squared maximum mean discrepancy (Gretton 2012, eq. 3), the mean of Gaussian kernels of several widths.
 
-    0 in expectation where both come from one distribution (the estimate may fall below), 2 at most.
+    0 in expectation for equal distributions (the estimate may be negative), 2 at most.
     """
     x, y = (_some(cells, random_state) for cells in (predicted, observed))
     xx, yy, xy = cdist(x, x, "sqeuclidean"), cdist(y, y, "sqeuclidean"), cdist(x, y, "sqeuclidean")
@@ -25,8 +25,8 @@ def mmd(predicted: np.ndarray, observed: np.ndarray, *, random_state: int = 0) -
     found = 0.0
     for width in WIDTHS:
         kxx, kyy, kxy = (np.exp(-square / (2 * width**2 * median)) for square in (xx, yy, xy))
-        own = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kxx, kyy)]
-        found += own[0] + own[1] - 2 * kxy.mean()
+        within = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (kxx, kyy)]
+        found += within[0] + within[1] - 2 * kxy.mean()
     return float(found / len(WIDTHS))
 
 
@@ -79,6 +79,6 @@ def evaluate(
 
 
 def _some(cells: np.ndarray, random_state: int) -> np.ndarray:
-    if len(cells) <= MOST_CELLS:
+    if len(cells) <= MAX_CELLS:
         return cells
-    return cells[np.random.default_rng(random_state).choice(len(cells), MOST_CELLS, replace=False)]
+    return cells[np.random.default_rng(random_state).choice(len(cells), MAX_CELLS, replace=False)]

@@ -67,7 +67,7 @@ class TransportModel:
 
     @property
     def method(self) -> str:
-        """How the map was found."""
+        """Method of the map."""
         return self.map.kind
 
     def facts(self) -> dict[str, str | int]:

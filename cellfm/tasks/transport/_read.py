@@ -36,7 +36,7 @@ def read_given(
     Raises
     ------
     InputError
-        Genes of the fit are not measured, names of genes occur twice, or the values are not what the space takes.
+        Genes of the fit are not measured, names of genes occur twice, or the values do not suit the space.
     MissingKeyError
         No such layer or column.
     """

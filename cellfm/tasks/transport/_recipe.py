@@ -7,29 +7,29 @@ from cellfm.errors import InputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of a fit."""
+    """Options of a fit."""
 
     n_components: int = 50
     """Dimensions of the latent space."""
     n_genes: int | None = 1000
-    """Most variable genes that are predicted; None for all."""
+    """Number of most variable genes that are predicted; None for all."""
     n_steps: int = 2000
-    """Most steps of CellOT's f."""
+    """Maximum number of steps of CellOT's f."""
     inner_steps: int = 10
-    """Steps of CellOT's g for each."""
+    """Steps of CellOT's g per step of f."""
     batch_size: int = 256
     learning_rate: float = 1e-3
-    """Of CellOT, which is published with 1e-4 and 100,000 steps: too slow here."""
+    """Learning rate of CellOT. The published 1e-4 with 100,000 steps is too slow here."""
     widths: tuple[int, ...] = (64, 64, 64, 64)
-    """Of CellOT's networks."""
+    """Widths of CellOT's networks."""
     validate_every: int = 25
     """Steps of f between validations."""
     patience: int = 20
-    """Validations without improvement after which training stops."""
+    """Number of validations without improvement after which training stops."""
     start: str = "shift"
-    """What CellOT's map starts from: the ``shift`` between the means, or ``none``: no change."""
+    """Start of CellOT's map: the ``shift`` between the means, or ``none`` for no change."""
     decode: str = "change"
-    """What is read from the latent space: the ``change`` of a cell, or the ``whole`` cell."""
+    """What is decoded from the latent space: the ``change`` of a cell, or the ``whole`` cell."""
     random_state: int = 0
 
     def __post_init__(self) -> None:

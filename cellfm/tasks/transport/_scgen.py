@@ -27,7 +27,7 @@ _HISTORY = {"loss": "elbo_train", "validation": "elbo_validation"}  # as scvi-to
 
 
 def require_pertpy() -> tuple[ModuleType, ModuleType]:
-    """The packages pertpy and scvi, with what scGen needs beside them.
+    """The packages pertpy and scvi, with the other requirements of scGen.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def train_vae(values: np.ndarray, held_out: np.ndarray, recipe: Recipe) -> tuple
     values
         (n, n_genes) log-normalised expression.
     held_out
-        (n,) bool: cells of validation, which stop the training.
+        (n,) bool: validation cells, which decide when to stop.
 
     Returns
     -------

@@ -14,14 +14,14 @@ from cellfm.tasks.transport._recipe import Recipe
 
 SpaceName = Literal["cellfm", "pca", "genes", "scgen"]
 SPACES: tuple[SpaceName, ...] = ("cellfm", "pca", "genes", "scgen")
-MOST_GENES = 2000
+MAX_GENES = 2000
 """Maximum number of genes for potentials."""
 TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class Space:
-    """A fitted space: ``(x - mean) / scale`` into it, by what the arrays say."""
+    """A fitted space, whose encoded cells are standardised by ``(z - mean) / scale``."""
 
     kind: SpaceName
     arrays: dict[str, np.ndarray]
@@ -29,7 +29,7 @@ class Space:
 
     @property
     def reads_embeddings(self) -> bool:
-        """Whether cells come in by their CellFM embedding, and not by their expression."""
+        """Whether the input is the CellFM embedding of cells instead of their expression."""
         return self.kind == "cellfm"
 
     def encode(self, x: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def fit_space(
     values
         (n, n_genes) log-normalised expression.
     held_out
-        (n,) bool: cells of validation.
+        (n,) bool: validation cells.
 
     Returns
     -------
@@ -93,9 +93,9 @@ def fit_space(
         n = min(recipe.n_components, *(size - 1 for size in values[~held_out].shape))
         pca = PCA(n, svd_solver="randomized", random_state=recipe.random_state).fit(values[~held_out])
         arrays = {"gene_mean": pca.mean_, "components": pca.components_}
-    elif values.shape[1] > MOST_GENES:
+    elif values.shape[1] > MAX_GENES:
         raise InputError(
-            f"space='genes' takes at most {MOST_GENES:,} genes, found {values.shape[1]:,}. Pass n_genes=1000, or "
+            f"space='genes' takes at most {MAX_GENES:,} genes, found {values.shape[1]:,}. Pass n_genes=1000, or "
             "space='pca'."
         )
     arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}

@@ -8,14 +8,14 @@ from cellfm.errors import InputError
 from cellfm.io.messages import counted
 
 MIN_CELLS = 20
-"""Of each condition, in training and in test."""
+"""Minimum number of cells of each condition, in training and in test."""
 VALIDATION = 0.2
 """Share of the training cells used for validation."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Cells by number, of one condition."""
+    """The cells of one condition, by number."""
 
     fit: np.ndarray
     validation: np.ndarray
@@ -23,7 +23,7 @@ class Parts:
 
     @property
     def train(self) -> np.ndarray:
-        """Of fit and validation."""
+        """Cells of fit and validation."""
         return np.sort(np.concatenate([self.fit, self.validation]))
 
 
@@ -35,9 +35,9 @@ def split_cells(
     Parameters
     ----------
     conditions
-        The cells of each, by number.
+        The cells of each condition, by number.
     held_out
-        (n_cells,) bool: the cells to test by; None for a random `test_fraction`.
+        (n_cells,) bool: the test cells; None for a random `test_fraction`.
 
     Raises
     ------
@@ -51,11 +51,11 @@ def split_cells(
         n_test = round(test_fraction * len(cells))
         is_test = np.arange(len(cells)) < n_test if held_out is None else held_out[order]
         train, test = order[~is_test], order[is_test]
-        for part, own in (("training", train), ("test", test)):
-            if len(own) < MIN_CELLS:
-                said = counted(len(own), f"cell of {name!r} is", f"cells of {name!r} are")
+        for part, left in (("training", train), ("test", test)):
+            if len(left) < MIN_CELLS:
+                are_left = counted(len(left), f"cell of {name!r} is", f"cells of {name!r} are")
                 raise InputError(
-                    f"{said} left for {part}, and {MIN_CELLS} are needed: "
+                    f"{are_left} left for {part}, and {MIN_CELLS} are needed: "
                     + ("pass more cells or another test_fraction." if held_out is None else "leave another group out.")
                 )
         n_validation = max(2, round(VALIDATION * len(train)))
