@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 import cellfm as cf
-from benchmarks.annotation_tables import CHOSEN_ON, SEEN, TABLES, TESTED_ON, UNSEEN
+from benchmarks.annotation_tables import CHOSEN_ON, FEW, LABELLED, TABLES, TESTED_ON
 from cellfm.cells.input import read_input
 from cellfm.cells.input_options import InputOptions
 from cellfm.engines.jax.training import JaxTrainer
@@ -89,13 +89,13 @@ ON_GENES = ("knn-hvg", "frozen-hvg")
 QUICK = (LOGISTIC_REGRESSION, *HEADS)
 # Sets, methods, and whether only the first fold of each seed is run: what takes minutes a fit.
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], bool]] = {
-    "labels": ((*UNSEEN, *SEEN), QUICK, False),
-    "genes": ((*UNSEEN, *SEEN), ON_GENES, False),
-    "depth": ((*UNSEEN, *SEEN), ("frozen-2", "frozen-2-pca", "frozen-3", "frozen-3-pca"), True),
+    "labels": (LABELLED, QUICK, False),
+    "genes": (LABELLED, ON_GENES, False),
+    "depth": (LABELLED, ("frozen-2", "frozen-2-pca", "frozen-3", "frozen-3-pca"), True),
     "values": (STABILISED, ("knn", "frozen"), False),
-    "query": (UNSEEN, ("query",), True),
-    "adapters": (UNSEEN, ("lora-8", "lora-16", "lora-64", "full"), True),
-    "celltypist": ((*UNSEEN, *SEEN), ("celltypist",), True),
+    "query": (FEW, ("query",), True),
+    "adapters": (FEW, ("lora-8", "lora-16", "lora-64", "full"), True),
+    "celltypist": (LABELLED, ("celltypist",), True),
 }
 
 

@@ -61,7 +61,7 @@ class Attended:
     >>> from cellfm.cells import tokenize
     >>> cells = tokenize(counts, gene_ids, max_genes=model.config.max_genes)
     >>> model.attend(cells).cls_query.shape
-    (200, 2, 64)
+    (200, 2, 128)
     """
 
     cls_query: np.ndarray
@@ -113,7 +113,7 @@ class CellFM:
     --------
     >>> model = cf.load_model("mini")
     >>> model.config.d_model, len(model.vocab)
-    (128, 34354)
+    (256, 34354)
     >>> model.save("my-model")
     """
 

@@ -150,11 +150,11 @@ def write_10x(folder: Path, cells: AnnData) -> None:
         ("call cf.pp.harmonize_genes(adata, hgnc=...) first", "call cf.pp.harmonize_genes(adata, hgnc=...) first"),
         ("Pass overwrite=True.", "Pass --overwrite."),
         ("--layer='a' and --gene-key=\"b\" are no columns", "--layer a and --gene-key b are no columns"),
-        ("Pass random_state=3.", "Pass --seed 3."),
+        ("Pass random_state=3.", "Pass --random-state 3."),
         ("Pass other=3, empty_cells='nan'.", "Pass other=3, empty_cells='nan'."),
         ("It holds A==B and x=1.", "It holds A==B and x=1."),
     ],
 )
 def test_parameters_become_options(message: str, expected: str):
-    options = ("gene_key", "layer", "hgnc", "min_known_genes", "overwrite", "seed")
+    options = ("gene_key", "layer", "hgnc", "min_known_genes", "overwrite", "random_state")
     assert as_options(message, options) == expected

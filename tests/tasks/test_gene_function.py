@@ -205,7 +205,7 @@ def test_unlabelled_genes_are_scored_by_what_the_labels_say(told):
         ({f"GENE{i}": i < 3 for i in range(60)}, {}, "3 of 60 labelled genes with features are 'True'; at least 10"),
         ("nowhere.csv", {}, "No table of labels"),
         (LABELS, {"controls": ("luck",)}, "Unknown controls: 'luck'"),
-        (LABELS, {"n_folds": 1}, "n_folds must be 2"),
+        (LABELS, {"n_folds": 1}, "n_folds must be a whole number of 2"),
         (LABELS, {"task": "many"}, "task must be"),
     ],
 )

@@ -98,7 +98,7 @@ def test_the_folder_of_a_run_is_a_model(finished, corpus):
 
 
 def test_the_loss_falls_and_is_logged(finished):
-    found = rows(finished[1])
+    found = rows(finished[0])
     assert [int(row["step"]) for row in found] == list(range(1, 9))
     loss = [float(row["loss"]) for row in found]
     assert np.mean(loss[-3:]) < np.mean(loss[:3])
@@ -150,7 +150,7 @@ def test_killed_and_run_again_is_uninterrupted(tmp_path, finished, corpus):
         assert len(rows(out)) == n_lines, "lines of steps that are lost with their weights"
 
     model = pretrain(corpus.path, config_of(), out=out)
-    assert rows(out) == rows(finished[1])
+    assert rows(out) == rows(finished[0])
     for name, array in finished[1].weights.items():
         np.testing.assert_array_equal(model.weights[name], array, err_msg=name)
     assert not list((out / "checkpoints").glob(".*")), "what the killed process left is gone"
@@ -169,9 +169,9 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, corpus):
     with pytest.raises(
         InputError, match=r"another configuration; different: train\.learning_rate \(0\.005, now 0\.1\)"
     ):
-        pretrain(corpus, config_of(learning_rate=0.1), out=finished[1])
+        pretrain(corpus, config_of(learning_rate=0.1), out=finished[0])
     with pytest.raises(InputError, match=r"different: model\.d_model \(16, now 32\)"):
-        pretrain(corpus, config_of({"d_model": 32}), out=finished[1])
+        pretrain(corpus, config_of({"d_model": 32}), out=finished[0])
 
 
 @pytest.mark.parametrize(
