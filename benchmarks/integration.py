@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict] = {
     "without discrepancy": {"discrepancy": 0.0},
     "adapters in all layers": {"lora_layers": None},
     "all weights": {"method": "full", "learning_rate": 1e-4},
+    "harmony": {"method": "harmony"},
 }
 SHOWN = ["AvgBio", "Batch correction", "Total", "iLISI", "Graph connectivity", "PCR comparison", "seconds"]
 
@@ -47,6 +48,8 @@ def run(data: Path, name: str, variant: str, seed: int) -> pd.DataFrame:
     table = cf.tl.benchmark(adata, batch_key=batch_key, label_key="cell_type", profile="fast")
     table.loc["X_cellfm_integrated", "seconds"] = seconds
     record = adata.uns["cellfm"]["X_cellfm_integrated"]
+    if "history" not in record:
+        return table.reset_index()
     print(record["history"].round(4).to_string(index=False))
     return table.assign(best_step=record["best_step"]).reset_index()
 

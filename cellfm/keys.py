@@ -73,7 +73,7 @@ class IntegrationKeys:
     umap_before: str = "X_cellfm_umap"
     """`obsm`, float32, (n_obs, 2): UMAP of the embedding of the model before integration, with `umap`."""
     history: str = "history"
-    """`uns["cellfm"]["X_cellfm_integrated"]["history"]`, DataFrame: a row for each validation."""
+    """`uns["cellfm"]["X_cellfm_integrated"]["history"]`, DataFrame: a row for each validation of the training."""
 
 
 @dataclass(frozen=True)

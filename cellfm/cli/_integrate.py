@@ -11,14 +11,18 @@ from cellfm.keys import INTEGRATION
 
 
 def add_integrate_command(commands: Any) -> None:
-    integrate = commands.add_parser("integrate", help="fine-tune on cells of several batches, and embed them together")
+    integrate = commands.add_parser("integrate", help="embed cells of several batches without their differences")
     integrate.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
     integrate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
     integrate.add_argument("--batch-key", required=True, metavar="COLUMN", help="column of obs with the batches")
     integrate.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
     integrate.add_argument(
-        "--method", choices=("lora", "full"), default="lora", help="adapters (default) or all weights"
+        "--method",
+        choices=("lora", "full", "harmony"),
+        default="lora",
+        help="train adapters (default) or all weights, or correct the embedding by Harmony, which trains nothing",
     )
+    integrate.add_argument("--theta", type=float, metavar="X", help="of harmony: how strongly batches are mixed (2)")
     integrate.add_argument("--steps", type=int, metavar="N", help="updates of the weights; by default that of the tool")
     integrate.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
     add_gene_options(integrate)
@@ -67,7 +71,7 @@ def _integrate(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         random_state=args.random_state,
         modality=args.modality,
-        **({} if args.steps is None else {"steps": args.steps}),
+        **{name: value for name in ("steps", "theta") if (value := getattr(args, name)) is not None},
     )
     write_cells(data, args.output)
     print(f"{args.output}: {cells.n_obs:,} cells, integrated embedding in obsm[{args.key_added!r}]")

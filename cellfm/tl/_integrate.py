@@ -1,9 +1,11 @@
-"""`cf.tl.integrate`: embeddings without batch effects, by fine-tuning without labels."""
+"""`cf.tl.integrate`: embeddings without batch effects, by fine-tuning without labels or by Harmony."""
 
+from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
@@ -21,18 +23,14 @@ from cellfm.io.defer_interrupt import defer_interrupt
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted_of, warn
-from cellfm.keys import EMBED, INTEGRATION
+from cellfm.keys import INTEGRATION
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._checkpoint import check_model_folder
 from cellfm.model._embed import embed_cells, stored_or_new_embedding
 from cellfm.nn.integration import IntegrationWeights
 from cellfm.tasks.integration._batches import MAX_VALIDATION, choose_cells, require_batches
-from cellfm.tasks.integration._integrate import (
-    Integrated,
-    IntegrationOptions,
-    integrate_cells,
-    require_trainable,
-)
+from cellfm.tasks.integration._harmony import THETA, harmonize, require_harmonypy
+from cellfm.tasks.integration._integrate import IntegrationOptions, integrate_cells, require_trainable
 from cellfm.tasks.integration._umap import MIN_CELLS_OF_UMAP, umap_of
 
 
@@ -43,7 +41,8 @@ def integrate(
     model: str | Path | CellFM = "mini",
     *,
     batch_key: str,
-    method: Literal["lora", "full"] = "lora",
+    method: Literal["lora", "full", "harmony"] = "lora",
+    theta: float = THETA,
     lora_rank: int = 8,
     lora_layers: int | None = 1,
     adversary: float = 1.0,
@@ -71,7 +70,15 @@ def integrate(
     backend: Backend = "auto",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Fine-tune a model on cells of several batches, without labels, and embed the cells with it.
+    """Embed cells of several batches without the differences between the batches; labels are never read.
+
+    ``method="lora"`` and ``"full"`` fine-tune the model and embed the cells with it, which takes minutes.
+    ``method="harmony"`` corrects the embedding of the model as it is by Harmony (Korsunsky 2019), which takes seconds:
+    within each soft cluster of cells, batches are moved onto each other, again and again until the clusters are mixed.
+    Choose Harmony first. With the weights of `mini`, its AvgBio on five sets was 0.762, 0.862, 0.904, 0.870 and 0.692,
+    and its total score 0.787, 0.810, 0.760, 0.892 and 0.712. Fine-tuning had AvgBio 0.759, 0.850, 0.619, 0.631 and
+    0.638 and totals 0.788, 0.841, 0.633, 0.535 and 0.665, with the weights before; it was not measured again.
+    Fine-tune if the model is to embed further cells of these batches (`save_model`).
 
     Training minimises a sum of terms:
 
@@ -87,7 +94,7 @@ def integrate(
 
     A part of the cells (15 %, at most 300) is held out. The weights with the lowest score on these cells are kept. The
     score is the sum of the terms above, with `separability` instead of the adversary's loss: how much more often than
-    by chance the nearest neighbours of a cell come from its own batch. Labels are never read.
+    by chance the nearest neighbours of a cell come from its own batch.
 
     If batches contain different cell types, integration may wrongly merge these types. Check the result with
     `cf.tl.benchmark`.
@@ -101,7 +108,13 @@ def integrate(
     batch_key
         Column of `obs` with the batch of each cell; at least two batches, with at least two cells each.
     method
-        ``"lora"`` trains adapters and leaves the weights unchanged; ``"full"`` trains all weights.
+        ``"lora"`` trains adapters and leaves the weights unchanged; ``"full"`` trains all weights; ``"harmony"`` trains
+        nothing and corrects the embedding by harmonypy (``pip install 'cellfm[harmony]'``). It uses the embedding in
+        ``obsm["X_cellfm"]`` if that comes from this model and these cells, and it accepts no option of the training:
+        `lora_rank` to `train_genes`, `save_model` and `backend`.
+    theta
+        Only for ``"harmony"``: how strongly clusters of cells from few batches are penalised. Higher values mix batches
+        more; 0 does not ask for mixed clusters.
     lora_rank
         Rank of the adapters.
     lora_layers
@@ -137,7 +150,7 @@ def integrate(
     {batch_size}
     {min_known_genes}
     random_state
-        Seed of adapters, discriminator, batches, held-out cells and hidden values.
+        Seed of adapters, discriminator, batches, held-out cells and hidden values, or of Harmony's clusters.
     backend
         Engine that trains: ``"jax"``, ``"mindspore"`` or ``"auto"``; see `cf.train.pretrain`. By default that of the
         model.
@@ -150,9 +163,9 @@ def integrate(
     `obsm["X_cellfm_integrated"]`
         float32, (n_obs, d_model): the embeddings, in the order of the cells; NaN for cells without known genes.
     `uns["cellfm"]["X_cellfm_integrated"]`
-        dict: model, hashes of its weights before and after, genes matched, batch key, method, steps, the step whose
-        weights were kept (``best_step``), ``history`` (a DataFrame: step, loss, score, separability, structure, masked,
-        elastic, discrepancy at each validation), seed, version.
+        dict: model, hashes of its weights before and after, genes matched, batch key, method, seed, version; with
+        Harmony ``theta``, otherwise steps, the step whose weights were kept (``best_step``) and ``history`` (a
+        DataFrame: step, loss, score, separability, structure, masked, elastic, discrepancy at each validation).
     `obsm["X_cellfm_umap"]`, `obsm["X_cellfm_integrated_umap"]`
         float32, (n_obs, 2): with `umap`, the UMAPs before and after. The latter follows `key_added`.
 
@@ -160,7 +173,10 @@ def integrate(
     ------
     InputError
         No counts, too few known genes, a missing batch, only one batch, a batch with fewer than two cells, an option
-        out of range, or a model folder that cannot be written or that exists while `overwrite` is false.
+        out of range or of another method, or a model folder that cannot be written or that exists while `overwrite` is
+        false.
+    MissingPackageError
+        ``method="harmony"`` needs harmonypy, which is not installed.
     MissingKeyError
         There is no such column, layer or modality; the message lists the available ones.
 
@@ -171,8 +187,19 @@ def integrate(
     >>> adata.obsm["X_cellfm_integrated"].shape
     (200, 256)
     """
-    if method not in ("lora", "full"):
-        raise InputError(f"method must be 'lora' or 'full', not {method!r}.")
+    weights = IntegrationWeights(adversary, structure, masked, elastic, discrepancy)
+    training = {
+        "lora_rank": lora_rank,
+        "lora_layers": lora_layers,
+        "mask_ratio": mask_ratio,
+        "zero_fraction": zero_fraction,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "train_genes": train_genes,
+        "backend": backend,
+    }
+    saving = {"save_model": save_model, "overwrite": overwrite}
+    _check_options(method, theta, vars(weights) | training | {"train_batch_size": train_batch_size} | saving)
     require_engine(backend)
     if save_model is not None:
         check_model_folder(save_model, overwrite=overwrite)
@@ -186,49 +213,62 @@ def integrate(
     reading = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
     cells = read_input(adata, loaded.vocab, reading)
     usable = _usable(cells, batches, batch_key, MIN_CELLS_OF_UMAP if umap else 0)
-    options = IntegrationOptions(
-        method=method,
-        lora_rank=lora_rank,
-        lora_layers=lora_layers,
-        weights=IntegrationWeights(adversary, structure, masked, elastic, discrepancy),
-        zero_fraction=zero_fraction,
-        mask_ratio=mask_ratio,
-        steps=steps,
-        batch_size=train_batch_size,
-        train_genes=train_genes,
-        learning_rate=learning_rate,
-        random_state=random_state,
-        backend=backend,
-    )
-    require_trainable(loaded, options)
-    chosen = usable[choose_cells(batches[usable], steps * train_batch_size + MAX_VALIDATION, random_state=random_state)]
-    found = integrate_cells(loaded, _rows(cells, chosen), cells.match.ids, batches[chosen], options)
-    if save_model is not None:
-        found.model.save(save_model, overwrite=overwrite)
-    embedding = embed_cells(found.model, cells, batch_size=batch_size, random_state=random_state)
-    _report(found)
+    encoding: dict[str, Any] = {"batch_size": batch_size, "random_state": random_state}
+    if method == "harmony":
+        after, before = loaded, stored_or_new_embedding(adata, loaded, cells, **encoding)
+        embedding = _harmonized(before, batches, usable, theta, random_state)
+        facts: dict[str, Any] = {"theta": theta}
+    else:
+        how: dict[str, Any] = {"batch_size": train_batch_size, "random_state": random_state, **training}
+        options = IntegrationOptions(method=method, weights=weights, **how)
+        before, (after, facts) = None, _finetuned(loaded, cells, batches, usable, options)
+        if save_model is not None:
+            after.save(save_model, overwrite=overwrite)
+        embedding = embed_cells(after, cells, **encoding)
+        _report(**facts)
     with writing(data, modality=modality, copy=copy) as out:
         out.adata.obsm[key_added] = embedding
         out.record(
             key_added,
             "obsm",
-            **cells.facts(found.model, random_state),
+            **cells.facts(after, random_state),
             start_weights_sha256=loaded.weights_hash,
             batch_key=batch_key,
             method=method,
-            steps=steps,
-            best_step=found.best_step,
-            n_train_cells=len(chosen),
             n_empty_cells=adata.n_obs - len(usable),
-            **{INTEGRATION.history: found.history},
+            **facts,
         )
     if umap:
-        before = stored_or_new_embedding(
-            out.adata, loaded, cells, key=EMBED.obsm, batch_size=batch_size, random_state=random_state
-        )
+        if before is None:
+            before = stored_or_new_embedding(out.adata, loaded, cells, **encoding)
         _add_umaps(out.adata, {INTEGRATION.umap_before: before, f"{key_added}_umap": embedding}, random_state)
     logger.info("added obsm[%r] (%d x %d) and uns['cellfm'][%r].", key_added, *embedding.shape, key_added)
     return out.returned
+
+
+def _harmonized(
+    embedding: np.ndarray, batches: np.ndarray, usable: np.ndarray, theta: float, random_state: int
+) -> np.ndarray:
+    """Harmony of the cells that have an embedding; the others stay NaN."""
+    found = np.full_like(embedding, np.nan)
+    found[usable] = harmonize(embedding[usable], batches[usable], theta=theta, random_state=random_state)
+    return found
+
+
+def _finetuned(
+    model: CellFM, cells: CellInput, batches: np.ndarray, usable: np.ndarray, options: IntegrationOptions
+) -> tuple[CellFM, dict[str, Any]]:
+    """The fine-tuned model, and facts for the record of the run."""
+    require_trainable(model, options)
+    n_most = options.steps * options.batch_size + MAX_VALIDATION
+    chosen = usable[choose_cells(batches[usable], n_most, random_state=options.random_state)]
+    found = integrate_cells(model, _rows(cells, chosen), cells.match.ids, batches[chosen], options)
+    return found.model, {
+        "steps": options.steps,
+        "best_step": found.best_step,
+        "n_train_cells": len(chosen),
+        INTEGRATION.history: found.history,
+    }
 
 
 def _usable(cells: CellInput, batches: np.ndarray, batch_key: str, min_cells: int) -> np.ndarray:
@@ -244,10 +284,10 @@ def _usable(cells: CellInput, batches: np.ndarray, batch_key: str, min_cells: in
     return usable
 
 
-def _report(found: Integrated) -> None:
-    if not found.best_step:
+def _report(*, best_step: int, history: pd.DataFrame, **_: Any) -> None:
+    if not best_step:
         warn("No training step improved the score: the embedding is that of the original model.")
-    at_start, kept = found.history["separability"].iloc[[0, int(found.history["score"].argmin())]]
+    at_start, kept = history["separability"].iloc[[0, int(history["score"].argmin())]]
     logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
 
 
@@ -261,6 +301,23 @@ def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: 
     with defer_interrupt():
         for key, picture in pictures.items():
             adata.obsm[key] = picture
+
+
+def _check_options(method: str, theta: float, training: dict[str, Any]) -> None:
+    """Refuse an unknown method, options of the other methods, and options out of range."""
+    if method not in ("lora", "full", "harmony"):
+        raise InputError(f"method must be 'lora', 'full' or 'harmony', not {method!r}.")
+    defaults = signature(integrate).parameters
+    if method == "harmony":
+        if given := [name for name, value in training.items() if value != defaults[name].default]:
+            raise InputError(
+                f"method='harmony' trains nothing and has no {', '.join(f'{name}=' for name in given)}: leave out what "
+                "is only for training, or use method='lora' or 'full'."
+            )
+        require_harmonypy()
+        return
+    if theta != defaults["theta"].default:
+        raise InputError(f"theta= is for method='harmony', and method={method!r} has none: leave it out.")
 
 
 def _rows(cells: CellInput, chosen: np.ndarray) -> sp.csr_matrix:

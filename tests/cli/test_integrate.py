@@ -35,12 +35,25 @@ def test_writes_embedding_model_and_picture(paths, tiny_adata, capsys):
     assert "40 cells, integrated embedding in obsm['X_cellfm_integrated']" in capsys.readouterr().out
 
 
+def test_harmony_is_a_method(paths, capsys):
+    pytest.importorskip("harmonypy", reason="needs harmonypy: pip install 'cellfm[harmony]'")
+    assert integrate(paths, "--batch-key", "batch", "--method", "harmony", "--theta", "1") == 0
+    record = ad.read_h5ad(paths / "out.h5ad").uns["cellfm"]["X_cellfm_integrated"]
+    assert record["method"] == "harmony"
+    assert record["theta"] == 1
+    assert "40 cells, integrated embedding in obsm['X_cellfm_integrated']" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--batch-key", "donor"), "--batch-key donor is not a column of obs. Columns: label, batch."),
         (("--batch-key", "batch", "--label-key", "type"), "--label-key type is not a column of obs. Columns: label"),
         (("--batch-key", "batch", "--plot", "out.txt"), ".png"),
+        (
+            ("--batch-key", "batch", "--method", "harmony", "--steps", "9"),
+            "--method harmony trains nothing and has no --steps",
+        ),
         (("--batch-key", "batch", "--steps", "0"), "steps must be a whole number of 1 or more"),
     ],
 )

@@ -136,7 +136,8 @@ def test_a_warning_comes_before_the_work(tiny_adata, model, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "some"}, "method must be 'lora' or 'full', not 'some'"),
+        ({"method": "some"}, "method must be 'lora', 'full' or 'harmony', not 'some'"),
+        ({"theta": 1.0}, "theta= is for method='harmony', and method='lora' has none"),
         ({"steps": 0}, "steps must be a whole number of 1 or more, not 0"),
         ({"adversary": -1.0}, "adversary must be a number of 0 or more"),
         ({"adversary": 0.0, "structure": 0.0, "masked": 0.0, "discrepancy": 0.0}, "one of them above 0"),

@@ -1,1 +1,1 @@
-"""Integration of batches: label-free fine-tuning, and scores of the result."""
+"""Integration of batches: label-free fine-tuning, Harmony, and scores of the result."""

@@ -10,7 +10,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.neighbors import NearestNeighbors
 
-from cellfm.errors import InputError
+from cellfm.errors import InputError, MissingPackageError
+from cellfm.tasks.integration._harmony import harmonize
 
 Profile = Literal["fast", "full"]
 AVG_BIO = "AvgBio"
@@ -114,12 +115,9 @@ def principal_components(values: sp.csr_matrix, *, random_state: int = 0) -> np.
 def harmony(components: np.ndarray, batches: np.ndarray, *, random_state: int = 0) -> np.ndarray | None:
     """Components after Harmony (Korsunsky 2019), or None if harmonypy is not installed."""
     try:
-        import harmonypy
-    except ImportError:
+        return harmonize(components, batches, random_state=random_state)
+    except MissingPackageError:
         return None
-    table = pd.DataFrame({"batch": batches})
-    found = harmonypy.run_harmony(components, table, "batch", random_state=random_state, verbose=False).Z_corr
-    return np.asarray(found if found.shape[0] == len(batches) else found.T, np.float32)
 
 
 def _neighbours(embedding: np.ndarray, n_neighbors: int) -> Any:
