@@ -16,38 +16,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.record import machine, memory_gb, record
-from benchmarks.streaming import BLOCK, GENES_A_CELL, N_GENES
+from benchmarks.streaming import write_cells
 from cellfm.cells.matrix import BLOCK_CELLS
 
 CHUNK = 8192
-
-
-def write_store(path: Path, n_cells: int) -> None:
-    """Different cells of 500 genes, written in pieces."""
-    import numpy as np
-    import pandas as pd
-    import scipy.sparse as sp
-    import zarr
-    from anndata import AnnData
-    from anndata.io import sparse_dataset, write_elem
-
-    import cellfm as cf
-
-    generator = np.random.default_rng(0)
-    names = cf.load_model("mini").vocab.symbols[:N_GENES]
-    columns = np.sort(generator.random((BLOCK, N_GENES), np.float32).argpartition(GENES_A_CELL, 1)[:, :GENES_A_CELL], 1)
-    values = generator.geometric(0.4, columns.size).astype(np.float32)
-    indptr = np.arange(BLOCK + 1) * GENES_A_CELL
-    group = zarr.open_group(path, mode="w")
-    obs = pd.DataFrame(index=np.arange(n_cells).astype(str))
-    write_elem(group, "/", AnnData(obs=obs, var=pd.DataFrame(index=list(names))))
-    for first in range(0, n_cells, BLOCK):
-        data = np.roll(values, first // BLOCK)  # the same genes with other counts are other cells
-        part = sp.csr_matrix((data, columns.ravel(), indptr), (BLOCK, N_GENES))[: n_cells - first]
-        if first:
-            sparse_dataset(group["X"]).append(part)
-        else:
-            write_elem(group, "X", part)
 
 
 def on_core(dask_worker: object) -> None:
@@ -116,11 +88,13 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure, arguments.workers[0], narrow=arguments.narrow)))
         return
+    import zarr
+
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for n_cells in arguments.cells:
             path = Path(folder, "cells.zarr")
-            write_store(path, n_cells)
+            write_cells(zarr.open_group(path, mode="w"), n_cells)
             for n_workers in arguments.workers:
                 command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cluster"]
                 command += ["--measure", str(path), "--workers", str(n_workers), *["--narrow"] * arguments.narrow]

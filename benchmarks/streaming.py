@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,8 +55,15 @@ print(json.dumps({"seconds": seconds, "above_gb": memory("VmHWM") - before, "n":
 
 
 def write_input(path: Path, n_cells: int) -> None:
-    """Different cells, written in pieces."""
+    """Different cells in an .h5ad file."""
     import h5py
+
+    with h5py.File(path, "w") as file:
+        write_cells(file, n_cells)
+
+
+def write_cells(group: Any, n_cells: int) -> None:
+    """Different cells of 500 genes into a group of HDF5 or zarr, in pieces."""
     from anndata import AnnData
     from anndata.io import sparse_dataset, write_elem
 
@@ -65,16 +73,16 @@ def write_input(path: Path, n_cells: int) -> None:
     values = generator.geometric(0.4, columns.size).astype(np.float32)
     indptr = np.arange(BLOCK + 1) * GENES_A_CELL
     obs = pd.DataFrame(index=np.arange(n_cells).astype(str))
-    with h5py.File(path, "w") as file:
-        write_elem(file, "/", AnnData(obs=obs, var=pd.DataFrame(index=list(names))))
-        file.pop("raw", None)  # written empty, which is not read
-        for first in range(0, n_cells, BLOCK):
-            data = np.roll(values, first // BLOCK)  # the same genes with other counts are other cells
-            part = sp.csr_matrix((data, columns.ravel(), indptr), (BLOCK, N_GENES))[: n_cells - first]
-            if first:
-                sparse_dataset(file["X"]).append(part)
-            else:
-                write_elem(file, "X", part)
+    write_elem(group, "/", AnnData(obs=obs, var=pd.DataFrame(index=list(names))))
+    if "raw" in group:
+        del group["raw"]  # written empty, which is not read
+    for first in range(0, n_cells, BLOCK):
+        data = np.roll(values, first // BLOCK)  # the same genes with other counts are other cells
+        part = sp.csr_matrix((data, columns.ravel(), indptr), (BLOCK, N_GENES))[: n_cells - first]
+        if first:
+            sparse_dataset(group["X"]).append(part)
+        else:
+            write_elem(group, "X", part)
 
 
 def run(code: str, path: Path) -> dict[str, float]:
