@@ -152,7 +152,7 @@ def encode_cells(xp: Operations, config: ModelConfig, weights: Weights, values: 
     last = weights["last"]
     if "keys" in weights:
         seen = seen_by_learned_cls(xp, config, weights, values, layout)
-        cls = xp.float32(seen[:, :1] * 0) + weights["cls"]
+        cls = xp.broadcast_to(weights["cls"], (seen.shape[0], 1, seen.shape[2]))
         gate = xp.split(xp.product(cls, last["query_gate"]), 2)[1]
     else:
         x, scale = tokens_below(xp, config, weights, values, layout)

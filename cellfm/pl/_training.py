@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cellfm.errors import InputError, InputTypeError
+from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.pl._figure import finish
 from cellfm.train._run import read_log
@@ -23,6 +24,7 @@ _A_ROW = 3
 
 
 @shared_docs
+@checked
 def training(
     run: str | Path | Mapping[str, str | Path],
     *,
@@ -63,8 +65,6 @@ def training(
     >>> small = cf.train.pretrain("corpus", config, out="run")
     >>> axes = cf.pl.training("run")
     """
-    if isinstance(smooth, bool) or not isinstance(smooth, int) or smooth < 1:
-        raise InputError(f"smooth must be a whole number of at least 1, not {smooth!r}.")
     if not isinstance(run, str | Path | Mapping):
         raise InputTypeError(f"run must be a folder, or folders by name, not {type(run).__name__}.")
     runs = dict(run) if isinstance(run, Mapping) else {Path(run).name: run}
