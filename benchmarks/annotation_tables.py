@@ -46,7 +46,8 @@ def labels(rows: pd.DataFrame, of: tuple[str, ...]) -> str:
             called = group["called"].iloc[0].replace(LOGISTIC_REGRESSION, BASE)
             scores = [_percent(group[score]) for score in SCORES]
             lines.append([name, called, str(len(group)), *scores, beside, f"{group['seconds'].median():.1f}"])
-    header = ["set", "method", "fits", "accuracy", "macro F1", "weighted F1", f"over {SAME_HEAD} (points)", "s a fit"]
+    difference = f"difference to {SAME_HEAD} (points)"
+    header = ["set", "method", "fits", "accuracy", "macro F1", "weighted F1", difference, "seconds per fit"]
     return _markdown(header, lines)
 
 
@@ -133,7 +134,7 @@ def studies(rows: pd.DataFrame) -> str:
             lost = " / ".join(str(int(whole[f"lost_{by}"].sum())) for by in THRESHOLDS)
             means = [f"**{whole[f'known_{by}'].mean():.2f}**" for by in THRESHOLDS]
             found = [f"**{less[f'unknown_{by}'].mean():.2f}**" for by in THRESHOLDS]
-            called = f"**{features}: {len(whole)} pairs; {len(less)} with a kind left out**"
+            called = f"**{features}: {len(whole)} pairs; {len(less)} with a type left out**"
             lines.append([title, called, *means, *found, f"{lost} of {int(whole['n_classes'].sum())}"])
     header = [f"{who} rejected, {by}" for who in ("known", "unknown") for by in ("own", "one factor", "by class")]
     return _markdown(["", "reference -> query", *header, "classes lost"], lines)
