@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellfm.cli._genes import add_genome_option
-from cellfm.cli._trained import FITTED, fitted_lines, run_lines
+from cellfm.cli._trained import FITTED, fitted_lines, run_lines, version_of
 from cellfm.errors import InputError
 from cellfm.io.messages import counted
 from cellfm.settings import model_folder
@@ -53,11 +53,13 @@ def _info(args: argparse.Namespace) -> int:
 def _model_lines(folder: Path) -> Iterator[str]:
     from cellfm.config import PUBLISHED
     from cellfm.model import load_model
+    from cellfm.model._checkpoint import read_facts
     from cellfm.model._hub import LICENCE
 
     model = load_model(folder)
     yield repr(model)
     yield f"folder: {folder}"
+    yield f"written by: {version_of(read_facts(folder))}"
     yield f"weights: SHA-256 {model.weights_hash}, verified"
     yield f"vocabulary: SHA-256 {model.vocab.hash}, verified"
     yield f"config: {model.config.to_json()}"

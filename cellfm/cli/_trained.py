@@ -1,6 +1,5 @@
 """What ``cellfm info`` tells of what was trained: the folder of a run, and fitted objects that were saved."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -35,11 +34,23 @@ def run_lines(folder: Path) -> Iterator[str]:
     yield f"  start: {train.start if start is None else f'weights with SHA-256 {start}'}"
     yield f"  steps: {train.steps:,}, {train.batch_size:,} cells each"
     yield f"  size: {_megabytes(folder):,.1f} MB"
-    if run.log.exists() and (rows := list(csv.DictReader(run.log.read_text().splitlines()))):
-        yield f"  log: {_row(rows[-1])}"
-        if validated := [row for row in rows[:-1] if row.get("validation_loss")]:
-            yield f"  last validation: {_row(validated[-1])}"
+    yield f"  written by: {version_of(facts)}"
+    yield from _log_lines(folder)
     yield f"  settings: {_row(facts['train'])}"
+
+
+def _log_lines(folder: Path) -> Iterator[str]:
+    from cellfm.errors import InputError
+    from cellfm.train._run import read_log
+
+    try:
+        log = read_log(folder)
+    except InputError:  # no step has been logged yet
+        return
+    for what, rows in {"log": log, "last validation": log.dropna(subset="validation_loss")}.items():
+        if len(rows):
+            last = rows.iloc[-1].dropna().map("{:g}".format)
+            yield f"  {what}: {_row({'step': f'{rows.index[-1]:,}', **last})}"
 
 
 def fitted_lines(folder: Path, file: str) -> Iterator[str]:
@@ -49,13 +60,17 @@ def fitted_lines(folder: Path, file: str) -> Iterator[str]:
     fitted = getattr(import_module("cellfm.tl"), FITTED[file]).load(folder)
     facts = read_json(folder / file)
     yield repr(fitted)
-    yield f"folder: {folder}, format {facts['format']}, {_megabytes(folder):,.1f} MB"
+    yield f"folder: {folder}, format {facts['format']}, written by {version_of(facts)}, {_megabytes(folder):,.1f} MB"
     if facts["model"]:
         names = {"weights_sha256": "weights", "vocabulary_sha256": "vocabulary"}
         hashes = ", ".join(f"{what} SHA-256 {facts['model'][name]}" for name, what in names.items())
         yield f"model: {facts['model'].get('name') or facts['model']['model']!r}, {hashes}"
     settings = facts.get("recipe") or {"random_state": facts.get("random_state"), "temperature": facts["temperature"]}
     yield f"settings: {_row(settings)}"
+
+
+def version_of(facts: Mapping[str, Any]) -> str:
+    return f"cellfm {facts.get('cellfm_version', 'before 0.2.0')}"
 
 
 def _row(values: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def write_model(
         weights_hash = file_sha256(partial / WEIGHTS_FILE)
         facts = {
             "format": FORMAT,
+            "cellfm_version": version("cellfm"),
             "name": name,
             "vocabulary_sha256": vocab.hash,
             "weights_sha256": weights_hash,

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ class FittedFiles:
         """
         self.check_target(folder, overwrite=overwrite)
         content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        entries = {"format": self.format, self.checksum: hashlib.sha256(content).hexdigest(), **facts}
+        checksum = hashlib.sha256(content).hexdigest()
+        entries = {"format": self.format, "cellfm_version": version("cellfm"), self.checksum: checksum, **facts}
         entries[_FACTS_CHECKSUM] = _sha256_of(entries)
         with whole_folder(folder, overwrite=overwrite) as partial:
             (partial / self.arrays).write_bytes(content)

@@ -1,6 +1,6 @@
 """The folder of a training run: configuration, checkpoints, log, and the final model.
 
-run.json                model, data and configuration of the training
+run.json                model, data and configuration of the training, and the version of cellfm that began it
 worker_logs/            the output of each process, if several train together
 log.csv                 a line every `log_every` steps and at each validation
 checkpoints/step-N/     weights, optimizer, loss scale: everything that continuing needs
@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,11 @@ class RunFolder:
             self.require_own()
             self.path.mkdir(parents=True, exist_ok=True)
             with atomic_file(file) as partial:
-                partial.write_text(json.dumps(facts, indent=1) + "\n")
+                partial.write_text(json.dumps({"cellfm_version": version("cellfm")} | facts, indent=1) + "\n")
             return
         before = read_json(file)
-        differing = sorted(_differing(before, facts))
+        # Another version of cellfm may continue a run.
+        differing = sorted(name for name in _differing(before, facts) if not name.startswith("cellfm_version"))
         if differing:
             raise InputError(
                 f"{self.path} holds a run with another configuration; different: {', '.join(differing)}. Choose "

@@ -74,6 +74,7 @@ def test_info_tells_what_an_annotator_is(files, capsys):
     assert said.startswith("Annotator: 2 classes, fitted to 24 cells and 300 genes")
     assert "classes: A, B" in said
     assert f"weights SHA-256 {annotator.model.weights_hash}" in said
+    assert f"written by cellfm {cf.__version__}" in said
 
 
 @pytest.mark.parametrize("option", ["--random-state", "--seed"])

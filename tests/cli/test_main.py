@@ -13,6 +13,7 @@ import pytest
 from anndata import AnnData
 from mudata import MuData
 
+import cellfm
 import cellfm.cli._demo
 import cellfm.cli._diagnose
 import cellfm.cli._info
@@ -259,6 +260,7 @@ def test_info_of_a_model_gives_its_shape_and_hashes(model_dir: Path, capsys: pyt
     assert model.weights_hash in said
     assert model.vocab.hash in said
     assert '"n_layers": 2' in said
+    assert f"written by: cellfm {cellfm.__version__}" in said
     assert "licence" not in said
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,15 @@ def test_a_run_ends_with_0_and_a_model(corpus: Path, config: Path, tmp_path: Pat
     assert run("info", tmp_path / "run") == 0
     told = capsys.readouterr().out
     assert "training run, finished; last checkpoint: step 2" in told
-    for words in ("width 16", model.vocab.hash, "steps: 2, 6 cells each", "learning_rate", "trained on: "):
+    of_run = [
+        "width 16",
+        model.vocab.hash,
+        "steps: 2, 6 cells each",
+        "learning_rate",
+        "trained on: ",
+        "log: step 2, epoch",
+    ]
+    for words in (*of_run, f"written by: cellfm {version('cellfm')}"):
         assert words in told
     again = ("pretrain", corpus, "-o", tmp_path / "more", "--config", config, "--start", tmp_path / "run")
     assert run(*again, "--set", "train.steps=1", "--set", "train.learning_rate=1e-30", "--set", "train.dropout=0") == 0

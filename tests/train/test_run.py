@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -89,6 +90,15 @@ def test_what_a_killed_save_left_is_no_checkpoint(run):
     assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-000000005", "step-000000009"]
 
 
+def test_another_version_of_cellfm_may_go_on(run):
+    file = run.path / "run.json"
+    facts = json.loads(file.read_text())
+    assert facts.pop("cellfm_version") == version("cellfm")
+    file.write_text(json.dumps(facts | {"cellfm_version": "0.0.1"}))
+    run.start(facts)
+    assert json.loads(file.read_text())["cellfm_version"] == "0.0.1"
+
+
 def test_same_configuration_goes_on(run):
     run.start(json.loads(json.dumps(FACTS)))
     run.start(FACTS)
@@ -118,7 +128,7 @@ def test_other_folders_are_refused(tmp_path):
 def test_a_run_killed_as_it_began_begins_again(tmp_path):
     (tmp_path / ".run.json-abc").mkdir()
     RunFolder(tmp_path).start(FACTS)
-    assert json.loads((tmp_path / "run.json").read_text()) == FACTS
+    assert json.loads((tmp_path / "run.json").read_text()) == {"cellfm_version": version("cellfm")} | FACTS
 
 
 def test_one_process_a_folder(run):
