@@ -1,11 +1,13 @@
-"""All measures of speed and memory in one run: the rows, ``results.json`` and two figures.
+"""One benchmark, or all measures of speed and memory in one run: the rows, ``results.json`` and two figures.
 
+python -m benchmarks NAME [its options]               benchmarks of tasks write benchmarks/results/NAME.json
 python -m benchmarks -o FOLDER [--only NAME ...]      about 40 minutes on two cores
 """
 
 import argparse
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +33,12 @@ SUITE: dict[str, list[str]] = {
 
 
 def main() -> int:
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        name = sys.argv.pop(1)
+        if not Path(__file__).with_name(f"{name.replace('.', '/')}.py").exists():
+            raise SystemExit(f"There is no benchmarks/{name}.py.")
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__", alter_sys=True)
+        return 0
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--only", nargs="+", choices=SUITE, default=list(SUITE), metavar="NAME", help=", ".join(SUITE))

@@ -7,8 +7,6 @@ to be found among those that five control cells express.
 """
 
 import argparse
-import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import anndata as ad
@@ -16,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 import cellfm as cf
-from benchmarks.contributions import auroc, commit
-from benchmarks.record import machine
+from benchmarks.contributions import auroc
+from benchmarks.record import facts, save_results
 from cellfm.cells.input import CellInput, read_input
 from cellfm.model import CellFM
 from cellfm.tasks.genes import gene_scores, mean_scores
@@ -27,6 +25,14 @@ from cellfm.tl._attention_partners import _with_gene
 FILE = "perturb_norman19_sub.h5ad"
 N_AFFECTED = 20
 MIN_CELLS = 5
+SHOWN = {
+    "attention, reads, layer 0": "attention, the perturbed gene reads (`cf.tl.attention_partners`)",
+    "attention, is read by, layer 0": "attention, is read by",
+    "contribution along what the gene adds to CLS, layer 0": "contribution along what the perturbed gene adds to CLS",
+    "the same, its size, layer 0": "its size",
+    "change of what is decoded, its size": "change of what is decoded when the gene is added, its size",
+}
+"""What the page calls methods."""
 
 
 def scores_of(model: CellFM, with_gene: CellInput, gene_id: int) -> dict[str, np.ndarray]:
@@ -82,19 +88,26 @@ def judge(model: CellFM, adata: ad.AnnData) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["perturbed", "method", "auroc"])
 
 
+def table(results: dict) -> str:
+    """Mean and standard deviation over the perturbed genes; the best is bold."""
+    scores = pd.DataFrame(results["rows"]).groupby("method", sort=False)["auroc"].agg(["mean", "std"])
+    texts = [f"{mean:.3f} ± {std:.3f}" for mean, std in scores.to_numpy()]
+    best = scores["mean"].argmax()
+    texts[best] = f"**{texts[best]}**"
+    rows = [f"| {SHOWN.get(method, method)} | {text} |" for method, text in zip(scores.index, texts, strict=True)]
+    return "\n".join(["| score | AUROC |", "|---|---|", *rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("-o", "--output", type=Path, default=Path(__file__).parent / "results" / "affected_genes.json")
+    parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     model = cf.load_model(args.model)
+    known = facts(model) | {"file": FILE}
     rows = judge(model, ad.read_h5ad(args.data / FILE))
-    facts = {"commit": commit(), "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "file": FILE}
-    facts |= {"model": model.name, "weights_sha256": model.weights_hash, "rows": rows.to_dict("records")}
-    args.output.parent.mkdir(exist_ok=True)
-    args.output.write_text(json.dumps(facts, indent=1))
-    print(rows.groupby("method", sort=False)["auroc"].agg(["mean", "std", "size"]).round(3).to_string())
+    save_results("affected_genes", known | {"rows": rows.to_dict("records")}, args.output)
 
 
 if __name__ == "__main__":

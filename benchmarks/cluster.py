@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.record import machine, memory_gb, record
+from benchmarks.record import facts, memory_gb, save_results
 from benchmarks.streaming import write_cells
 from cellfm.cells.matrix import BLOCK_CELLS
 
@@ -78,6 +78,25 @@ def measure(path: Path, n_workers: int, *, narrow: bool) -> dict[str, float | li
     }
 
 
+def table(results: dict) -> str:
+    """A row for each run."""
+    lines = ["| cells | model | where | seconds | of the processor, each worker | peak memory, above the start |"]
+    lines.append("|---" * 6 + "|")
+    for row in results["rows"]:
+        workers = row["workers"]
+        grown = [late - early for early, late in zip(row["before_gb"], row["peak_gb"], strict=True)]
+        where = f"{workers} worker{'s' * (workers > 1)}" if workers else "one process, no cluster"
+        texts = [f"{row['cells']:,}", row["model"], where, f"{row['seconds']:.0f}"]
+        texts += [span(row["cpu_seconds"][1:], ".0f") if workers else "", f"{span(grown, '.2f')} GB"]
+        lines.append(f"| {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def span(values: list[float], digits: str) -> str:
+    """Least to most, or the one that both are when rounded."""
+    return " to ".join(dict.fromkeys(f"{value:{digits}}" for value in (min(values), max(values))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, nargs="*", default=[50_000, 200_000])
@@ -90,6 +109,10 @@ def main() -> None:
         return
     import zarr
 
+    import cellfm as cf
+
+    known = facts(cf.load_model("mini"))
+    del known["model"]  # each row says it
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for n_cells in arguments.cells:
@@ -99,9 +122,11 @@ def main() -> None:
                 command = [sys.executable, "-W", "ignore", "-m", "benchmarks.cluster"]
                 command += ["--measure", str(path), "--workers", str(n_workers), *["--narrow"] * arguments.narrow]
                 ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                rows.append({"cells": n_cells, "workers": n_workers} | json.loads(ran.stdout.splitlines()[-1]))
+                model = "random, width 8" if arguments.narrow else "mini"
+                found = json.loads(ran.stdout.splitlines()[-1])
+                rows.append({"model": model, "cells": n_cells, "workers": n_workers} | found)
                 print(json.dumps(rows[-1]), flush=True)
-    record("cluster", rows=rows, machine=machine())
+    save_results("cluster", known | {"rows": rows})
 
 
 if __name__ == "__main__":

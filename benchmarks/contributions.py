@@ -8,9 +8,6 @@ after what mean expression and its specificity explain of it (by ranks) is taken
 """
 
 import argparse
-import json
-import subprocess
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +17,7 @@ import pandas as pd
 from scipy.stats import rankdata, spearmanr
 
 import cellfm as cf
-from benchmarks.record import machine
+from benchmarks.record import facts, load_results, save_results
 from cellfm.cells.chunk import chunk_cells, fill_batches
 from cellfm.cells.input import CellInput, read_input
 from cellfm.cells.obs import cell_groups
@@ -32,7 +29,6 @@ from cellfm.nn.weights import nest
 from cellfm.tasks._expression import log_normalised
 from cellfm.tasks.genes import Contrast, cls_scores, contrasts, mean_contributions, mean_scores
 
-RESULTS = Path(__file__).parent / "results" / "contributions.json"
 CONTROLS = "expression", "expression, above that in the others"
 MEASURED, LNCRNAS = "differential expression", "differential lncRNAs"
 MIN_CELLS = 10
@@ -287,9 +283,9 @@ def judge(
     return rows
 
 
-def table(rows: pd.DataFrame, column: str) -> str:
+def table(runs: list[dict], column: str = "auroc") -> str:
     """Mean over groups, with least and most, in Markdown: a row for each method, a column for each set and truth."""
-    rows = rows.dropna(subset=[column])
+    rows = pd.DataFrame([{"set": run["set"]} | row for run in runs for row in run["rows"]]).dropna(subset=[column])
     rows["layer"] = rows["layer"].map(lambda layer: "" if pd.isna(layer) else f", layer {layer:.0f}")
     rows["column"] = rows["set"] + ": " + rows["truth"]
     grouped = rows.groupby(["method", "layer", "column"], sort=False)[column].agg(["mean", "min", "max", "size"])
@@ -301,42 +297,34 @@ def table(rows: pd.DataFrame, column: str) -> str:
     return "\n".join(lines)
 
 
-def commit() -> str:
-    """What the checkout is at."""
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+def table_left(runs: list[dict]) -> str:
+    """What is left after regressing on expression."""
+    return table(runs, "auroc_left")
+
+
+def table_deletion(runs: list[dict]) -> str:
+    """Rank correlation with deletion."""
+    return table(runs, "spearman_deletion")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="folder of the data sets; without it the tables of -o are printed")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--models", nargs="+", default=["mini"], metavar="MODEL")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET")
     parser.add_argument("--cells", type=int, default=MAX_CELLS, metavar="N", help="cells that scores are computed from")
-    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    runs = json.loads(args.output.read_text()) if args.output.exists() else []
-    for model in map(cf.load_model, args.models if args.data else ()):
+    runs = load_results("contributions", args.output)
+    for model in map(cf.load_model, args.models):
         for name in args.sets:
             file, groupby, kinds = SETS[name]
+            known = facts(model)
             rows = judge(model, ad.read_h5ad(args.data / file), groupby, kinds, published(args.data), args.cells)
-            commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-            facts = {
-                "commit": commit.stdout.strip(),
-                "date": datetime.now(UTC).date().isoformat(),
-                "machine": machine(),
-            }
-            facts |= {"model": model.name, "weights_sha256": model.weights_hash, "set": name, "file": file}
             runs = [run for run in runs if (run["model"], run["set"]) != (model.name, name)]
-            runs.append(facts | {"most_cells": args.cells, "rows": rows})
-            args.output.parent.mkdir(exist_ok=True)
-            args.output.write_text(json.dumps(runs, indent=1))
+            runs.append(known | {"set": name, "file": file, "most_cells": args.cells, "rows": rows})
+            save_results("contributions", runs, args.output)
             print(f"{model.name}, {name}: {len(rows)} rows", flush=True)
-    rows = pd.DataFrame([{"model": run["model"], "set": run["set"]} | row for run in runs for row in run["rows"]])
-    for model, own in rows.groupby("model", sort=False):
-        for column in own.columns.intersection(["auroc", "auroc_left", "spearman_deletion"]):
-            print(f"\n{model}, {column}\n\n{table(own, column)}")
 
 
 if __name__ == "__main__":

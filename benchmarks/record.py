@@ -1,14 +1,53 @@
-"""What benchmarks measured, as a JSON line each where ``CELLFM_BENCHMARKS`` names a file, and what machine it was."""
+"""What benchmarks measured, when, by which code and weights, on what machine: the files of `benchmarks/results`.
+
+A measure of speed also writes its row as a JSON line where ``CELLFM_BENCHMARKS`` names a file.
+"""
 
 import json
 import os
 import platform
 import re
+import subprocess
+from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cellfm.model import CellFM
 
 TARGET = "CELLFM_BENCHMARKS"
+RESULTS = Path(__file__).parent / "results"
+Results = dict | list[dict]
+"""One run with its facts, or several."""
+
+
+def facts(model: "CellFM | None" = None) -> dict[str, str | dict]:
+    """Facts of a run that starts now: commit, date and machine, and which model it was."""
+    known: dict[str, str | dict] = {"commit": commit(), "date": datetime.now(UTC).date().isoformat()}
+    known["machine"] = machine()
+    return known | ({"model": model.name, "weights_sha256": model.weights_hash} if model else {})
+
+
+def commit() -> str:
+    """What the checkout is at; ends in ``-dirty`` if tracked files have changed since."""
+    command = ("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*")
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def save_results(name: str, results: Results, path: Path | None = None) -> Path:
+    """Write `benchmarks/results/NAME.json`, or another file."""
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+    return path
+
+
+def load_results(name: str, path: Path | None = None) -> Results:
+    """What `save_results` wrote; an empty list where there is nothing yet."""
+    path = path or RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def record(name: str, **figures: float | str | list | dict) -> None:

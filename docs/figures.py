@@ -54,7 +54,8 @@ def rows(page: str, heading: str) -> list[list[str]]:
 
 def draw_unseen(ax: plt.Axes) -> None:
     """Both scores on sets that a training left out, mini (mean over seeds) and principal components of each set."""
-    results = json.loads((BENCHMARKS / "mini" / "left_out.json").read_text())
+    runs = json.loads((BENCHMARKS / "results" / "leave_out.json").read_text())
+    results = {run["way"]: run["folds"] for run in runs}
     seeds = [folds for way, folds in results.items() if way.startswith("mini")]
     places = [(fold, name) for fold, sets in results["PCA"].items() for name in sets]
     for score, color in (("knn", COLORS["mini"]), ("avg_bio", COLORS["other score"])):

@@ -124,6 +124,13 @@ def test_links_between_texts_lead_somewhere(text: str):
         assert (ROOT / text).parent.joinpath(target).exists(), target
 
 
+@pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs a checkout: it imports the benchmarks")
+def test_tables_of_results_are_those_of_their_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT)
+    outdated = importlib.import_module("benchmarks.render").outdated()
+    assert not outdated, "run python -m benchmarks.render"
+
+
 class Links(HTMLParser):
     """What a page of HTML points to, and the places in it that others can point to."""
 

@@ -1,15 +1,14 @@
 """The recipe of `mini` judged on sets that took no part in it: three trainings, each without some of the sets.
 
     python -m benchmarks.mini.leave_out --prepared FOLDER --work FOLDER [--config FILE.toml] [--seeds 0 1 2]
-        [--folds "groups A" ...] [--results FILE.json] [--whole]
+        [--folds "groups A" ...] [-o FILE.json] [--whole]
 
-Trains what is missing in `--work`, adds the scores to the results, and prints the tables: nearest-neighbour accuracy,
+Trains what is missing in `--work`, adds the scores to `benchmarks/results/leave_out.json`: nearest-neighbour accuracy,
 AvgBio and a linear probe of the model and of principal components fitted on the very set, mean and spread over seeds.
 Embeddings are those of the start; with --whole the model is trained to the end first.
 """
 
 import argparse
-import json
 import tomllib
 from collections.abc import Sequence
 from itertools import product
@@ -22,6 +21,7 @@ import scipy.sparse as sp
 from benchmarks.mini.scores import avg_bio, knn_accuracy, principal_components, probe_accuracy
 from benchmarks.mini.sets import FOLDS, JUDGED, type_of
 from benchmarks.mini.shards import write_corpus
+from benchmarks.record import facts, load_results, save_results
 from cellfm.cells.tokenize import tokenize
 from cellfm.model import CellFM, load_model
 from cellfm.train import pretrain
@@ -101,22 +101,22 @@ def means_of(folds: Folds, chosen: Sequence[str] = tuple(FOLDS)) -> dict[str, fl
     return {score: float(np.mean([scores[score] for scores in sets])) for score in SCORES}
 
 
-def by_way(results: dict[str, Folds]) -> dict[str, list[Folds]]:
+def by_way(runs: list[dict]) -> dict[str, list[Folds]]:
     """Finished results by way, a list over seeds."""
     ways: dict[str, list[Folds]] = {}
-    for name, folds in results.items():
-        if all(fold in folds for fold in FOLDS):
-            ways.setdefault(name.partition(", seed")[0], []).append(folds)
+    for run in runs:
+        if all(fold in run["folds"] for fold in FOLDS):
+            ways.setdefault(run["way"].partition(", seed")[0], []).append(run["folds"])
     return ways
 
 
-def table(results: dict[str, Folds]) -> str:
+def table(runs: list[dict]) -> str:
     """A row a way: means over the judged sets of each fold and of all, and of vote and AvgBio; over seeds mean ±
     standard deviation.
     """
     header = "".join(f" {fold}: vote, AvgBio, probe |" for fold in (*FOLDS, "all"))
     rows = [f"| way | seeds |{header} mean of vote and AvgBio |", "|---" * (len(FOLDS) + 4) + "|"]
-    for way, seeds in by_way(results).items():
+    for way, seeds in by_way(runs).items():
         cells = []
         for chosen in (*((fold,) for fold in FOLDS), tuple(FOLDS)):
             cells.append(", ".join(spread([means_of(folds, chosen)[score] for folds in seeds]) for score in SCORES))
@@ -125,9 +125,9 @@ def table(results: dict[str, Folds]) -> str:
     return "\n".join(rows)
 
 
-def table_of_sets(results: dict[str, Folds]) -> str:
+def table_of_sets(runs: list[dict]) -> str:
     """A row for each judged set of each fold: both scores of each way, means over seeds."""
-    ways = by_way(results)
+    ways = by_way(runs)
     rows = ["| group | set, left out with | " + " | ".join(f"{way}: vote, AvgBio, probe" for way in ways) + " |"]
     rows.append("|---" * (len(ways) + 2) + "|")
     for group, sets in JUDGED.items():
@@ -152,26 +152,30 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=HERE / "mini.toml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--folds", nargs="+", choices=FOLDS, default=list(FOLDS))
-    parser.add_argument("--results", type=Path, default=HERE / "left_out.json")
+    parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--whole", action="store_true", help="train to the end, not the start alone")
     arguments = parser.parse_args()
-    results = json.loads(arguments.results.read_text()) if arguments.results.exists() else {}
+    runs = load_results("leave_out", arguments.output)
     columns = {name: column for group in JUDGED.values() for name, column in group.items()}
 
+    def folds_of(way: str) -> Folds:
+        return next((run["folds"] for run in runs if run["way"] == way), {})
+
     def add(way: str, fold: str, embed) -> None:
-        if fold not in results.setdefault(way, {}):
+        if fold not in (folds := folds_of(way)):
+            known = facts()
             sets = {name: column for name, column in columns.items() if name in FOLDS[fold]}
-            results[way][fold] = judge(arguments.prepared, sets, embed)
-            arguments.results.write_text(json.dumps(results, indent=1))
+            folds |= {fold: judge(arguments.prepared, sets, embed)}
+            runs[:] = [run for run in runs if run["way"] != way] + [known | {"way": way, "folds": folds}]
+            save_results("leave_out", runs, arguments.output)
 
     for fold in arguments.folds:
         add("PCA", fold, lambda adata: principal_components(sp.csr_matrix(adata.X)))
         for seed in arguments.seeds:
             way = f"{arguments.config.stem}, seed {seed}" + (", whole" if arguments.whole else "")
-            if fold not in results.get(way, {}):
+            if fold not in folds_of(way):
                 model = trained(arguments.prepared, arguments.work, fold, arguments.config, seed, whole=arguments.whole)
                 add(way, fold, embedded_by(model))
-    print(table(results), table_of_sets(results), sep="\n\n")
 
 
 if __name__ == "__main__":
