@@ -7,18 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 
-from cellfm.errors import CheckpointError, InputError
+from cellfm.errors import CheckpointError, InputError, InputTypeError
 from cellfm.io.atomic_file import check_folder, whole_folder
 from cellfm.io.safe_read import parse_arrays, read_file, read_json
 from cellfm.model import CellFM
 
 Arrays = dict[str, np.ndarray]
+Fitted = TypeVar("Fitted", bound="Loadable")
 _FACTS_CHECKSUM = "facts_sha256"
 """Entry of the facts with the SHA-256 of the others; files from before it have none."""
 
@@ -123,6 +124,30 @@ class FittedFiles:
         if facts.get(_FACTS_CHECKSUM, own := _sha256_of(facts)) != own:
             raise CheckpointError(f"{path} is damaged or was changed: its entries are not those that were saved.")
         return facts
+
+
+class Loadable(Protocol):
+    """A type of fitted object that `load` reads from a folder."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self: ...
+
+
+def resolve_fitted(given: Fitted | str | Path, fitted: type[Fitted], tool: str) -> Fitted:
+    """The object, or the one loaded from a folder; `tool` is the function that fits such objects.
+
+    Raises
+    ------
+    InputTypeError
+        It is neither.
+    """
+    if isinstance(given, fitted):
+        return given
+    if isinstance(given, str | Path):
+        return fitted.load(given)
+    raise InputTypeError(
+        f"Expected the result of {tool} or the folder in which it was saved, found {type(given).__name__}."
+    )
 
 
 def require_same_model(

@@ -15,9 +15,10 @@ from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.keys import TRANSPORT
+from cellfm.tasks._fitted import resolve_fitted
 from cellfm.tasks.transport._fit import row_of
 from cellfm.tasks.transport._metrics import evaluate
-from cellfm.tasks.transport._model import TransportModel, resolve_transport
+from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._read import read_given
 
 STATES = ("before", "predicted", "observed")
@@ -90,7 +91,7 @@ def compare_transport(
     >>> compared = cf.tl.compare_transport(fitted, control, observed=treated)
     >>> compared
     """
-    model = resolve_transport(model)
+    model = resolve_fitted(model, TransportModel, "cf.tl.fit_transport")
     tables = [select(table, modality) for table in (cells, observed)]
     if few := [table.n_obs for table in tables if table.n_obs < MIN_CELLS]:
         raise InputError(f"Expected at least {MIN_CELLS} cells of each condition, found {few[0]}.")

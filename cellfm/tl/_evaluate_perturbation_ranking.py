@@ -10,8 +10,9 @@ import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.io.arguments import checked
+from cellfm.tasks._fitted import resolve_fitted
 from cellfm.tasks.perturbation._baselines import ADDITIVE
-from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
+from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
 from cellfm.tasks.perturbation._reverse import (
     candidate_conditions,
     chance_of_hits,
@@ -68,7 +69,7 @@ def evaluate_perturbation_ranking(
     >>> hits.pivot(index="k", columns="predictor", values="correct").head(3)
     """
     require_distance(by)
-    predictor = resolve_predictor(predictor)
+    predictor = resolve_fitted(predictor, PerturbationPredictor, "cf.tl.fit_perturbation")
     conditions = candidate_conditions(predictor, candidates)
     targets = [condition for condition in predictor.split.test if condition in set(conditions)]
     if not targets:

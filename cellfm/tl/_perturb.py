@@ -11,8 +11,9 @@ from cellfm.cells.outputs import record_run
 from cellfm.io.arguments import checked
 from cellfm.io.messages import warn
 from cellfm.keys import PERTURBATION
+from cellfm.tasks._fitted import resolve_fitted
 from cellfm.tasks.perturbation._conditions import Condition, name_of
-from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor, resolve_predictor
+from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
 
 
 @checked
@@ -73,7 +74,7 @@ def perturb(
     >>> predicted.obs_names.tolist()
     ['CD3D', 'CD3D+LYZ']
     """
-    predictor = resolve_predictor(predictor)
+    predictor = resolve_fitted(predictor, PerturbationPredictor, "cf.tl.fit_perturbation")
     conditions = predictor.conditions(perturbations)
     method = predictor.method(method)
     with_spread = predictor.recipe.uncertainty and method == NETWORK

@@ -10,8 +10,9 @@ from anndata import AnnData
 
 from cellfm.errors import InputError
 from cellfm.io.arguments import checked
+from cellfm.tasks._fitted import resolve_fitted
 from cellfm.tasks.perturbation._conditions import name_of
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 from cellfm.tasks.perturbation._reverse import candidate_conditions, order_of, require_distance, scores_of
 from cellfm.tasks.perturbation._target import MIN_GENES, target_change
 
@@ -78,7 +79,7 @@ def rank_perturbations(
     >>> cf.tl.rank_perturbations(predictor, cells, top_k=3)
     """
     require_distance(by)
-    predictor = resolve_predictor(predictor)
+    predictor = resolve_fitted(predictor, PerturbationPredictor, "cf.tl.fit_perturbation")
     method = predictor.method(method)
     conditions = candidate_conditions(predictor, candidates)
     change, used = target_change(predictor, target, control, layer)

@@ -15,9 +15,10 @@ from cellfm.io.arguments import checked
 from cellfm.io.logging import logger
 from cellfm.io.messages import counted
 from cellfm.keys import PERTURBATION
+from cellfm.tasks._fitted import resolve_fitted
 from cellfm.tasks.genes import leiden_modules, neighbour_graph, umap_of
 from cellfm.tasks.perturbation._conditions import name_of
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor, resolve_predictor
+from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 from cellfm.tasks.perturbation._reverse import MIN_SHARE, all_conditions, dominant_genes
 from cellfm.tasks.perturbation._target import MIN_GENES
 
@@ -98,7 +99,7 @@ def screen_perturbations(
     """
     if kind not in ("pairs", "singles", "both"):
         raise InputError(f"kind must be 'pairs', 'singles' or 'both', not {kind!r}.")
-    predictor = resolve_predictor(predictor)
+    predictor = resolve_fitted(predictor, PerturbationPredictor, "cf.tl.fit_perturbation")
     predictor.check_genes(set(genes))
     method = predictor.method(method)
     predict = partial(predictor.changes, method=method)

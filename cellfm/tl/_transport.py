@@ -14,7 +14,8 @@ from cellfm.io.arguments import checked
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.messages import counted_of, warn
 from cellfm.keys import TRANSPORT
-from cellfm.tasks.transport._model import TransportModel, resolve_transport
+from cellfm.tasks._fitted import resolve_fitted
+from cellfm.tasks.transport._model import TransportModel
 from cellfm.tasks.transport._read import read_given
 
 
@@ -77,7 +78,7 @@ def transport(
     >>> predicted.n_obs
     100
     """
-    model = resolve_transport(model)
+    model = resolve_fitted(model, TransportModel, "cf.tl.fit_transport")
     table = select(cells, modality)
     n_there = int((table.obs[model.condition_key] == model.target).sum()) if model.condition_key in table.obs else 0
     if n_there:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cellfm.errors import InputError, InputTypeError
+from cellfm.errors import InputError
 from cellfm.io.messages import counted
 from cellfm.model import CellFM
 from cellfm.tasks.perturbation._baselines import additive, baseline, start_changes, vectors_by_name
@@ -238,20 +238,3 @@ class PerturbationPredictor:
         from cellfm.tasks.perturbation._files import read_predictor
 
         return read_predictor(Path(path), model)
-
-
-def resolve_predictor(given: PerturbationPredictor | str | Path) -> PerturbationPredictor:
-    """The predictor, or one loaded from a folder.
-
-    Raises
-    ------
-    InputError
-        It is neither.
-    """
-    if isinstance(given, PerturbationPredictor):
-        return given
-    if isinstance(given, str | Path):
-        return PerturbationPredictor.load(given)
-    raise InputTypeError(
-        f"Expected what cf.tl.fit_perturbation returned, or a folder it was saved in, found {type(given).__name__}."
-    )

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cellfm.errors import InputTypeError
 from cellfm.io.messages import counted
 from cellfm.model import CellFM
 from cellfm.tasks.transport._maps import Map
@@ -133,23 +132,6 @@ def carry(space: Space, by: Map, x: np.ndarray, values: np.ndarray, recipe: Reci
     whole = space.decode(after)
     predicted = whole if recipe.decode == "whole" else values + whole - space.decode(before)
     return Moved(before, after, np.maximum(predicted, 0).astype(np.float32))
-
-
-def resolve_transport(given: TransportModel | str | Path) -> TransportModel:
-    """The model, or one loaded from a folder.
-
-    Raises
-    ------
-    InputTypeError
-        It is neither.
-    """
-    if isinstance(given, TransportModel):
-        return given
-    if isinstance(given, str | Path):
-        return TransportModel.load(given)
-    raise InputTypeError(
-        f"Expected the result of cf.tl.fit_transport or the folder in which it was saved, not {type(given).__name__}."
-    )
 
 
 def model_facts(model: CellFM) -> dict[str, str]:
