@@ -61,7 +61,7 @@ def draw_unseen(ax: plt.Axes) -> None:
     for score, color in (("knn", COLORS["mini"]), ("avg_bio", COLORS["other score"])):
         pca = [results["PCA"][fold][name][score] for fold, name in places]
         mini = [np.mean([folds[fold][name][score] for folds in seeds]) for fold, name in places]
-        label = {"knn": "vote of neighbours", "avg_bio": "AvgBio"}[score]
+        label = {"knn": "kNN", "avg_bio": "AvgBio"}[score]
         ax.scatter(pca, mini, s=18, color=color, label=f"{label}, mean {np.mean(mini):.2f} and {np.mean(pca):.2f}")
     ax.plot([0.3, 1], [0.3, 1], color="#c0c0c0", lw=0.8, zorder=0)
     ax.set(title="Sets left out of training", xlabel="principal components of the set", ylabel="mini")
@@ -69,12 +69,12 @@ def draw_unseen(ax: plt.Axes) -> None:
 
 
 def draw_labels(ax: plt.Axes) -> None:
-    """Accuracy of vote and head by set, each beside itself on principal components."""
+    """Accuracy of kNN and head by set, in the embedding and on principal components."""
     scores: dict[str, dict[str, tuple[float, float]]] = {}
     for name, method, _, accuracy, *_ in rows("annotation", "Labels of cells that it has not seen"):
         scores.setdefault(name.split(",")[0], {})[method] = tuple(float(part) for part in accuracy.split("±"))
     methods = {"knn-pca": "#c0c0c0", "frozen-pca": COLORS["baseline"], "knn": "#8fa9d6", "frozen": COLORS["mini"]}
-    shown = {"knn-pca": "PCA, vote", "frozen-pca": "PCA, head", "knn": "mini, vote", "frozen": "mini, head"}
+    shown = {"knn-pca": "PCA, kNN", "frozen-pca": "PCA, head", "knn": "mini, kNN", "frozen": "mini, head"}
     for i, (method, color) in enumerate(methods.items()):
         mean, spread = zip(*(of[method] for of in scores.values()), strict=True)
         places = [place + 0.2 * (i - 1.5) for place in range(len(scores))]
@@ -85,7 +85,7 @@ def draw_labels(ax: plt.Axes) -> None:
 
 
 def mean_and_range(cell: str) -> list[float]:
-    """Mean, least and most of a cell such as ``125 (122 to 128)``, or of a single number."""
+    """Mean, minimum and maximum of a cell such as ``125 (122 to 128)``, or of a single number."""
     numbers = [float(number) for number in re.findall(r"[\d.]+", cell)]
     return numbers if len(numbers) == 3 else numbers * 3
 
@@ -96,15 +96,15 @@ def draw_terms(ax: plt.Axes) -> None:
     resolution = [float(row[1]) for row in table]
     lines = (("mini, contextual", 3, COLORS["mini"]), ("mini, static", 2, "#8fa9d6"), ("co-expression", 4, "#808080"))
     for name, column, color in (*lines, ("random", 5, "#c0c0c0")):
-        mean, least, most = np.array([mean_and_range(row[column]) for row in table]).T
-        spread = (mean - least, most - mean)
+        mean, lowest, highest = np.array([mean_and_range(row[column]) for row in table]).T
+        spread = (mean - lowest, highest - mean)
         ax.errorbar(resolution, mean, spread, marker="o", ms=3, capsize=2, color=color, label=name)
     ax.set(title="Pathways in gene modules, pbmc_facs (seen)", xlabel="resolution", ylabel="KEGG terms", ylim=(-8, 360))
     ax.legend(frameon=False, ncols=2, loc="upper center")
 
 
 def draw_perturbations(ax: plt.Axes) -> None:
-    """Correlation of predicted and observed changes, beside the baselines."""
+    """Correlation of predicted and observed changes, compared with the baselines."""
     table = {row[0]: row[2] for row in rows("perturbation", "Forward")}
     names = ["no change", "mean change", "bilinear, CellFM genes", "additive", "network, CellFM genes"]
     mean, spread = zip(*((float(part) for part in table[name].split("±")) for name in names), strict=True)

@@ -111,11 +111,11 @@ def by_way(runs: list[dict]) -> dict[str, list[Folds]]:
 
 
 def table(runs: list[dict]) -> str:
-    """A row a way: means over the judged sets of each fold and of all, and of vote and AvgBio; over seeds mean ±
+    """A row per method: means over the judged sets of each fold and of all, and of kNN and AvgBio; over seeds mean ±
     standard deviation.
     """
-    header = "".join(f" {fold}: vote, AvgBio, probe |" for fold in (*FOLDS, "all"))
-    rows = [f"| way | seeds |{header} mean of vote and AvgBio |", "|---" * (len(FOLDS) + 4) + "|"]
+    header = "".join(f" {fold}: kNN, AvgBio, probe |" for fold in (*FOLDS, "all"))
+    rows = [f"| method | seeds |{header} mean of kNN and AvgBio |", "|---" * (len(FOLDS) + 4) + "|"]
     for way, seeds in by_way(runs).items():
         cells = []
         for chosen in (*((fold,) for fold in FOLDS), tuple(FOLDS)):
@@ -128,7 +128,7 @@ def table(runs: list[dict]) -> str:
 def table_of_sets(runs: list[dict]) -> str:
     """A row for each judged set of each fold: both scores of each way, means over seeds."""
     ways = by_way(runs)
-    rows = ["| group | set, left out with | " + " | ".join(f"{way}: vote, AvgBio, probe" for way in ways) + " |"]
+    rows = ["| group | set, left out with | " + " | ".join(f"{way}: kNN, AvgBio, probe" for way in ways) + " |"]
     rows.append("|---" * (len(ways) + 2) + "|")
     for group, sets in JUDGED.items():
         for fold, name in product(FOLDS, sets):
