@@ -28,7 +28,9 @@ MIN_CELLS = 5
 SHOWN = {
     "attention, reads, layer 0": "attention, the perturbed gene reads other genes (`cf.tl.attention_partners`)",
     "attention, is read by, layer 0": "attention, other genes read the perturbed gene",
-    "contribution along what the gene adds to CLS, layer 0": "contribution along the direction that the perturbed gene adds to CLS",
+    "contribution along what the gene adds to CLS, layer 0": (
+        "contribution along the direction that the perturbed gene adds to CLS"
+    ),
     "the same, its size, layer 0": "absolute value of the same",
     "change of what is decoded, its size": "absolute change of the decoded values when the gene is added",
 }
