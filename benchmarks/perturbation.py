@@ -1,6 +1,6 @@
-"""Genetic perturbations of the Norman subset, forward and reverse, beside the baselines: one CSV a run, resumable.
+"""Genetic perturbations of the Norman subset, forward and reverse, beside the baselines.
 
-python -m benchmarks.perturbation --data FOLDER --work FOLDER [--seeds 5] [--variants NAME ...] [--inner] [--table]
+    python -m benchmarks.perturbation --data FOLDER [--seeds 5] [--variants NAME ...] [--inner -o FILE.json]
 
 With `--inner` the test conditions of each split are taken away first, and the others are split again: what recipes are
 chosen by.
@@ -16,6 +16,15 @@ import pandas as pd
 import scipy.sparse as sp
 
 import cellfm as cf
+from benchmarks.record import facts, load_results, save_results
+from cellfm.tasks.perturbation._baselines import (
+    ADDITIVE,
+    BILINEAR_CELLFM,
+    BILINEAR_PCA,
+    GENE_EFFECTS,
+    MEAN,
+    NO_CHANGE,
+)
 from cellfm.tasks.perturbation._conditions import read_conditions
 from cellfm.tasks.perturbation._split import simulation_split
 
@@ -29,8 +38,19 @@ VARIANTS: dict[str, dict] = {
     "learned genes": {"genes": "learned", "perturbation": "learned"},
     "CellFM genes, as GEARS": {"start": "none", "cells_per_pair": 1, "power": 4.0, "weight_decay": 5e-4},
 }
-METRICS = ["pearson_delta", "pearson_delta_top20", "mse", "mse_top20", "wrong_direction"]
+METRICS = {
+    "pearson_delta": "PCC of the change",
+    "pearson_delta_top20": "PCC, top 20",
+    "mse": "MSE",
+    "mse_top20": "MSE, top 20",
+    "l2_top20": "L2, top 20",
+    "wrong_direction": "wrong direction",
+}
+"""Scores by condition, and what tables call them; the top 20 are the most changed genes."""
+N_TOP = 20
 JUDGED_BY = "pearson_delta"
+PUBLISHED = NO_CHANGE, MEAN, ADDITIVE, BILINEAR_PCA, BILINEAR_CELLFM
+TO_BEST = "to the best of no change, mean change, additive and bilinear in each split"
 
 
 def load(data: Path) -> ad.AnnData:
@@ -53,12 +73,15 @@ def without_test(adata: ad.AnnData, seed: int) -> ad.AnnData:
     return adata[kept].copy()
 
 
-def run(data: Path, work: Path, variant: str, seed: int, *, inner: bool = False) -> None:
-    """Fit one variant on one split, and write its scores, its hits and how long it took."""
+def run(data: Path, variant: str, seed: int, *, inner: bool = False) -> dict:
+    """One variant fitted on one split: its scores, its hits and how long it took."""
     adata = without_test(load(data), seed) if inner else load(data)
+    model = cf.load_model("mini")
+    known = facts(model)
     start, start_cpu = time.perf_counter(), time.process_time()
     predictor = cf.tl.fit_perturbation(
         adata,
+        model,
         condition_key="condition",
         gene_sets=data / TERMS,
         min_known_genes=50,
@@ -66,13 +89,13 @@ def run(data: Path, work: Path, variant: str, seed: int, *, inner: bool = False)
         **VARIANTS[variant],
     )
     took = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - start_cpu}
-    epoch = int(predictor.history["kept"].idxmax())
-    name = f"{variant}-{seed}.csv"
     hits = cf.tl.evaluate_perturbation_ranking(predictor)
-    hits.assign(variant=variant, seed=seed).to_csv(work / f"reverse-{name}", index=False)
-    facts = {"epoch": epoch, "chosen": predictor.chosen, "n_validation": len(predictor.split.validation)}
-    scores = predictor.scores.assign(variant=variant, seed=seed, **facts, **took)
-    scores.to_csv(work / f"scores-{name}", index=False)
+    scores = predictor.scores.assign(l2_top20=np.sqrt(N_TOP * predictor.scores["mse_top20"]))
+    sizes = {f"n_{part}": len(getattr(predictor.split, part)) for part in ("train", "validation", "test")}
+    known |= {"variant": variant, "seed": seed, "file": SET, "chosen": predictor.chosen} | sizes
+    known |= {"epoch": int(predictor.history["kept"].idxmax())} | {name: round(took[name], 1) for name in took}
+    named = ["predictor", "condition", "subgroup", *METRICS]
+    return known | {"scores": scores[named].round(5).to_dict("list"), "hits": hits.round(4).to_dict("list")}
 
 
 def spread(values: pd.Series, digits: int = 3) -> str:
@@ -85,73 +108,101 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
 
 
-def tabulate(work: Path) -> str:
-    """Means over the conditions of a split, then mean and spread over splits."""
-    table = pd.concat([pd.read_csv(path) for path in sorted(work.glob("scores-*.csv"))], ignore_index=True)
-    chosen = table[table["predictor"] == table["chosen"]].assign(predictor="chosen, " + table["variant"])
-    network = table["predictor"] == "network"
-    table["predictor"] = np.where(network, "network, " + table["variant"], table["predictor"])
-    table = pd.concat([chosen, table])
-    table = table.drop_duplicates(["predictor", "seed", "condition"])
-    parts = [table.assign(subgroup="all"), table.sort_values("subgroup", kind="stable")]
-    rows = []
-    for part in parts:
-        means = part.groupby(["subgroup", "predictor", "seed"], sort=False)[METRICS].mean()
-        for (subgroup, name), own in means.groupby(level=[0, 1], sort=False):
-            rows.append([str(subgroup), str(name), str(len(own)), *(spread(own[m], 4) for m in METRICS)])
-    lines = [markdown(["conditions", "predictor", "splits", *METRICS], rows), "", *_differences(table), ""]
-    fits = table[table["predictor"].str.startswith("network")].drop_duplicates(["predictor", "seed"])
-    columns = ["seconds", "cpu_seconds", "epoch", "n_validation"]
-    rows = [
-        [str(name), *(spread(own[c], 1) for c in columns), ", ".join(own.sort_values("seed")["chosen"])]
-        for name, own in fits.groupby("predictor")
+def scores_of(runs: list[dict]) -> pd.DataFrame:
+    """Scores of all conditions and splits, what is chosen first, then networks and baselines."""
+    tables: dict[str, list[pd.DataFrame]] = {"chosen": [], "network": [], "": []}
+    for run in runs:
+        scores = pd.DataFrame(run["scores"]).assign(seed=run["seed"])
+        network = scores["predictor"] == "network"
+        tables["chosen"].append(
+            scores[scores["predictor"] == run["chosen"]].assign(predictor=f"chosen, {run['variant']}")
+        )
+        tables["network"].append(scores[network].assign(predictor=f"network, {run['variant']}"))
+        tables[""].append(scores[~network])  # the same in all variants
+    joined = pd.concat([table for group in tables.values() for table in group])
+    return joined.drop_duplicates(["predictor", "seed", "condition"])
+
+
+def _means(part: pd.DataFrame, *named: str) -> list[list[str]]:
+    means = part.groupby([*named, "seed"], sort=False)[list(METRICS)].mean()
+    digits = [4 if name.startswith("mse") else 3 for name in METRICS]
+    return [
+        [*(key if isinstance(key, tuple) else (key,)), str(len(own)), *map(spread, own.to_numpy().T, digits)]
+        for key, own in means.groupby(level=list(range(len(named))), sort=False)
     ]
-    return "\n".join([*lines, markdown(["fit", *columns, "chosen in each split"], rows), "", *_hits(work)])
 
 
-def _differences(table: pd.DataFrame) -> list[str]:
-    """Of the network to additive, to the best baseline of each split, and to the one that is best over all splits."""
-    means = table.groupby(["predictor", "seed"])[JUDGED_BY].mean().unstack("predictor")
-    networks = [name for name in means if str(name).startswith(("network", "chosen"))]
-    others = means.drop(columns=networks)
-    best = str(others.mean().idxmax())
+def table(runs: list[dict]) -> str:
+    """Means over the conditions of a split, then mean and spread over splits."""
+    return markdown(["predictor", "splits", *METRICS.values()], _means(scores_of(runs), "predictor"))
+
+
+def table_seen(runs: list[dict]) -> str:
+    """The same by how many of the genes training has seen."""
+    scores = scores_of(runs)
+    order = [name for name in ("seen2", "seen1", "seen0", "unseen_single") if name in set(scores["subgroup"])]
+    scores["subgroup"] = pd.Categorical(scores["subgroup"], order)
+    rows = _means(scores.sort_values("subgroup", kind="stable").astype({"subgroup": str}), "subgroup", "predictor")
+    return markdown(["conditions", "predictor", "splits", *METRICS.values()], rows)
+
+
+def table_differences(runs: list[dict]) -> str:
+    """Of what is chosen and the networks to additive, and to the best baseline of each split; by split in brackets."""
+    means = scores_of(runs).groupby(["predictor", "seed"], sort=False)[JUDGED_BY].mean().unstack("predictor")
+    own = [name for name in means if name.startswith(("network", "chosen"))]
+    known = means[list(PUBLISHED)]
     rows = []
-    for name in networks:
-        own = means[name].dropna()
-        beside = {"additive": others["additive"], best: others[best], "best of each split": others.max(axis=1)}
-        rows += [[str(name), str(other), str(len(own)), spread(own - by[own.index])] for other, by in beside.items()]
-    return [markdown([f"difference of {JUDGED_BY}", "to", "splits", "difference"], rows)]
+    for name in [*own, GENE_EFFECTS]:
+        to_best = means[name] - known.max(axis=1)
+        by_split = ", ".join(f"{value:+.3f}" for value in to_best)
+        rows.append([name, str(len(to_best)), spread(means[name] - known[ADDITIVE]), f"{spread(to_best)} ({by_split})"])
+    return markdown([f"difference of the {METRICS[JUDGED_BY]}", "splits", "to additive", TO_BEST], rows)
 
 
-def _hits(work: Path) -> list[str]:
-    hits = pd.concat([pd.read_csv(path) for path in sorted(work.glob("reverse-*.csv"))])
-    hits["predictor"] = np.where(hits["predictor"] == "network", "network, " + hits["variant"], hits["predictor"])
-    hits = hits.drop_duplicates(["predictor", "seed", "k"])
+def table_fits(runs: list[dict]) -> str:
+    """Time, epochs and choices."""
+    rows = []
+    for variant, own in pd.DataFrame(runs).groupby("variant", sort=False):
+        sizes = [", ".join(own[f"n_{part}"].astype(str)) for part in ("train", "validation", "test")]
+        texts = [spread(own[column], 1) for column in ("seconds", "cpu_seconds", "epoch")]
+        rows.append([str(variant), *sizes, *texts, "; ".join(own["chosen"])])
+    parts = ["conditions to train on", "to validate", "to test"]
+    return markdown(["fit", *parts, "seconds", "of the processor", "epoch kept", "chosen in each split"], rows)
+
+
+def table_hits(runs: list[dict]) -> str:
+    """Hits of the reverse search among all singles and pairs."""
+    tables = []
+    for run in runs:
+        hits = pd.DataFrame(run["hits"]).assign(seed=run["seed"])
+        hits["predictor"] = hits["predictor"].replace("network", f"network, {run['variant']}")
+        tables.append(hits)
+    hits = pd.concat(tables).drop_duplicates(["predictor", "seed", "k"])
     shown = [1, 3, 5, 10]
     rows = []
     for kind in ("correct", "relevant"):
         for name, own in hits.groupby("predictor"):
             values = own.pivot(index="seed", columns="k", values=kind)[shown]
             rows.append([kind, str(name), str(len(values)), *(spread(values[k]) for k in shown)])
-    return [markdown(["hit", "predictor", "splits", *(f"k = {k}" for k in shown)], rows)]
+    return markdown(["hit", "predictor", "splits", *(f"k = {k}" for k in shown)], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["CellFM genes", "learned genes"])
     parser.add_argument("--inner", action="store_true", help="leave the test conditions out, and split the others")
-    parser.add_argument("--table", action="store_true", help="only print what was found")
+    parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
-    if not args.table:
-        for variant in args.variants:
-            for seed in range(args.seeds):
-                if not (args.work / f"scores-{variant}-{seed}.csv").exists():
-                    run(args.data, args.work, variant, seed, inner=args.inner)
-    print(tabulate(args.work))
+    if args.inner and not args.output:
+        parser.error("--inner needs -o: its numbers are not results")
+    runs = load_results("perturbation", args.output)
+    for variant in args.variants:
+        for seed in range(args.seeds):
+            runs = [run for run in runs if (run["variant"], run["seed"]) != (variant, seed)]
+            runs.append(run(args.data, variant, seed, inner=args.inner))
+            save_results("perturbation", runs, args.output)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def fit_perturbation(
     split: str = "simulation",
     genes: Literal["static", "contextual", "learned"] = "static",
     perturbation: Literal["cellfm", "learned"] = "cellfm",
-    start: Literal["additive", "mean", "none"] = Recipe.start,
+    start: Literal["effects", "additive", "mean", "none"] = Recipe.start,
     candidates: Sequence[str] = (),
     uncertainty: bool = False,
     layer: str | None = None,
@@ -69,16 +69,16 @@ def fit_perturbation(
 
     The network is that of GEARS (Roohani 2023) with gene embeddings of CellFM (Zeng 2025, "Perturbation"): a graph of
     co-expressed genes, a graph of genes that share Gene Ontology terms, and layers across genes. Its training differs
-    from GEARS by default: the network learns the residual of the additive prediction (`start`), from means of a few
-    cells (`cells_per_pair`), with the squared error (`power`) and without weight decay (`weight_decay`).
+    from GEARS by default: the network learns what the sum of the effects of the genes leaves (`start`), from means of a
+    few cells (`cells_per_pair`), with the squared error (`power`) and without weight decay (`weight_decay`).
 
     The validation conditions are used for two choices, by the squared error on their 20 most changed genes. First, the
     epoch: the earliest one, including the state before training, whose error is within one standard error of the
-    minimum. Second, the method, `predictor.chosen`: the additive model, unless the error of another method is lower by
-    more than one standard error. Differences are paired by condition, or, if there is only one validation condition, by
-    gene; this is weaker evidence, so keep several if you split by a column. All results are reported on test
-    conditions, which influence no choice. On published data no deep model has reliably beaten the baselines
-    (Ahlmann-Eltze 2025): look at `evaluation` before you trust a prediction.
+    minimum. Second, the method, `predictor.chosen`: the sum of the effects of the genes (``"gene effects"``), unless
+    the error of another method is lower by more than two standard errors. Differences are paired by condition, or, if
+    there is only one validation condition, by gene; this is weaker evidence, so keep several if you split by a column.
+    All results are reported on test conditions, which influence no choice. On published data no deep model has reliably
+    beaten the baselines (Ahlmann-Eltze 2025): look at `evaluation` before you trust a prediction.
 
     Parameters
     ----------
@@ -119,8 +119,10 @@ def fit_perturbation(
         Vectors of the perturbed genes: rows of the model's gene table, or learned. With learned vectors, labels need
         not be genes: labels that are not genes are used as they are, with a warning.
     start
-        Prediction to which the network learns a correction: the sum of the changes of the single genes (the mean change
-        for genes not seen alone), the mean change of the training conditions, or no change, as in GEARS.
+        Prediction to which the network learns a correction. ``"effects"``: the sum of the effects of the genes, which a
+        ridge regression finds in singles and pairs together. ``"additive"``: the sum of the changes of the single genes
+        (the mean change for genes not seen alone). ``"mean"``: the mean change of the training conditions. ``"none"``:
+        no change, as in GEARS.
     candidates
         Genes to be perturbed later that are neither measured nor perturbed here.
     uncertainty

@@ -33,7 +33,7 @@ def perturb(
     perturbations
         Perturbations such as ``["A", "A+B"]``; the order and spelling of a pair do not matter.
     method
-        The predictor to use: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or
+        The predictor to use: ``"network"``, ``"gene effects"``, ``"additive"``, ``"bilinear, CellFM genes"`` or
         another of `predictor.methods`; by default `predictor.chosen`, the best on the validation conditions.
     cells
         Return one row for each perturbation and each control cell that the predictor keeps (at most 300), instead of

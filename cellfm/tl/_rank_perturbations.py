@@ -49,7 +49,7 @@ def rank_perturbations(
         Control cells or profile from which the target's change is computed; by default the control of the predictor.
         Pass it if the target comes from another experiment.
     method
-        The predictor to use: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or
+        The predictor to use: ``"network"``, ``"gene effects"``, ``"additive"``, ``"bilinear, CellFM genes"`` or
         another of `predictor.methods`; by default `predictor.chosen`, the best on the validation conditions.
     measured
         For conditions that the predictor was trained on, use the measured change instead of the predicted one.

@@ -50,7 +50,7 @@ def screen_perturbations(
     kind
         Pairs, singles, or both.
     method
-        The predictor to use: ``"network"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"`` or
+        The predictor to use: ``"network"``, ``"gene effects"``, ``"additive"``, ``"bilinear, CellFM genes"`` or
         another of `predictor.methods`; by default `predictor.chosen`, the best on the validation conditions.
     min_share
         Minimum share of a cluster's perturbations that include a gene for it to be the dominant gene.

@@ -172,11 +172,38 @@ def test_additive_is_exact_on_additive_data_and_falls_back_on_the_mean():
     np.testing.assert_allclose(b.mean_change(DOUBLES[:2], changes), [changes.mean(0)] * 2, rtol=1e-6)
     assert not b.no_change(DOUBLES, 8).any()
     for kind, same in (
+        ("effects", b.gene_effects(DOUBLES, train, changes)),
         ("additive", b.additive(DOUBLES, train, changes)),
         ("mean", b.mean_change(DOUBLES, changes)),
         ("none", b.no_change(DOUBLES, 8)),
     ):
         np.testing.assert_array_equal(b.start_changes(kind, DOUBLES, train, changes), same)
+
+
+def test_effects_of_genes_are_those_of_a_ridge_regression_with_a_mean():
+    generator = np.random.default_rng(2)
+    train = [*SINGLES[:5], *DOUBLES[:6]]
+    genes = sorted({gene for condition in train for gene in condition})
+    y = generator.standard_normal((len(train), 4))
+    wanted = [("G1",), DOUBLES[7], ("G2", "never"), ("never", "too"), ()]
+    found = b.gene_effects(wanted, train, y, ridge=0.3)
+    # The same as penalised least squares: the mean effect is free, the own effects are not.
+    x = np.array([[len(condition), *(gene in condition for gene in genes)] for condition in train], float)
+    penalty = 0.3 * np.diag([0.0, *np.ones(len(genes))])
+    beta = np.linalg.solve(x.T @ x + penalty, x.T @ y)
+    q = np.array([[len(condition), *(gene in condition for gene in genes)] for condition in wanted], float)
+    np.testing.assert_allclose(found, q @ beta, rtol=1e-4, atol=1e-6)
+
+
+def test_effects_of_genes_find_a_gene_that_was_perturbed_in_pairs_alone():
+    generator = np.random.default_rng(3)
+    effect = dict(zip(GENES, generator.standard_normal((len(GENES), 8)), strict=True))
+    train = [*SINGLES[:5], ("G0", "G7"), ("G1", "G7"), ("G2", "G7")]
+    changes = np.array([sum(effect[gene] for gene in condition) for condition in train])
+    true = effect["G3"] + effect["G7"]
+    found, additive = (f([("G3", "G7")], train, changes)[0] for f in (b.gene_effects, b.additive))
+    assert np.linalg.norm(found - true) < 0.2 * np.linalg.norm(additive - true)
+    np.testing.assert_allclose(b.gene_effects([("G3", "G7")], train, changes, ridge=1e-9)[0], true, rtol=1e-4)
 
 
 def test_the_bilinear_fit_is_the_least_penalised_squares():

@@ -17,13 +17,13 @@ import cellfm as cf
 from cellfm.cells.mudata import without_pulling
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
-from cellfm.tasks.perturbation._baselines import additive
+from cellfm.tasks.perturbation._baselines import gene_effects
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
 
 N_GENES, N_CELLS = 60, 30
 PERTURBED = [f"GENE{i}" for i in range(8)]
 SMALL = {"condition_key": "condition", "min_known_genes": 10, "n_epochs": 2, "width": 8}
-BASELINES = ["no change", "mean change", "additive", "bilinear, PCA genes", "bilinear, CellFM genes"]
+BASELINES = ["no change", "mean change", "additive", "gene effects", "bilinear, PCA genes", "bilinear, CellFM genes"]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,9 @@ def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredicto
     assert predictor.history["kept"].sum() == 1
     best = predictor.history.set_index("kept").loc[True, "validation_mse_top20"]
     split, profiles = predictor.split, predictor.profiles
-    start = additive(split.validation, split.train, profiles.changes(split.train))
-    departure = predictor.changes(split.validation, "network") - predictor.additive_changes(split.validation)
+    start = gene_effects(split.validation, split.train, profiles.changes(split.train))
+    by_effects = predictor.changes(split.validation, "gene effects")
+    departure = predictor.changes(split.validation, "network") - by_effects
     found = profiles.control + start + departure
     observed, top = profiles.means(split.validation), profiles.top(split.validation)
     errors = [np.mean((f[t] - o[t]) ** 2) for f, o, t in zip(found, observed, top, strict=True)]
@@ -81,7 +82,7 @@ def test_the_epoch_is_chosen_on_validation_alone(predictor: PerturbationPredicto
     assert not set(split.train) & set(split.test)
 
 
-@pytest.mark.filterwarnings("ignore:'additive' predicts the same:cellfm.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore:'gene effects' predicts the same:cellfm.errors.DataWarning")
 def test_profiles_are_control_and_change(predictor: PerturbationPredictor, adata: AnnData):
     found = cf.tl.perturb(predictor, ["GENE1", "GENE2+GENE1", "GENE200", "ctrl"])
     assert found.shape == (4, N_GENES)
@@ -142,9 +143,9 @@ def test_one_validation_condition_that_shows_a_gain_chooses_the_network(adata: A
     found = cf.tl.fit_perturbation(cells, tiny_model, split="part", **options)
     assert found.split.validation == (("GENE2", "GENE3"),)
     assert found.history["kept"].idxmax() > 0
-    assert found.chosen != "additive"
+    assert found.chosen != "gene effects"
     error = found.scores.set_index("predictor")["mse"]
-    assert error[found.chosen] < error["additive"]
+    assert error[found.chosen] < error["gene effects"]
     assert found.choice.set_index("predictor").loc["network", "difference"] < 0
 
 
@@ -181,7 +182,7 @@ def test_cells_are_controls_moved_by_the_change(predictor: PerturbationPredictor
     np.testing.assert_allclose(own.X - own.layers["cellfm_change"], predictor.controls, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:'additive' predicts the same:cellfm.errors.DataWarning")
+@pytest.mark.filterwarnings("ignore:'gene effects' predicts the same:cellfm.errors.DataWarning")
 def test_what_is_saved_is_loaded(predictor: PerturbationPredictor, tiny_model: CellFM, tmp_path):
     predictor.save(tmp_path / "predictor")
     loaded = PerturbationPredictor.load(tmp_path / "predictor", tiny_model)
@@ -312,7 +313,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
         cf.tl.fit_perturbation(adata, tiny_model, genes="random", **SMALL)
     with pytest.raises(InputError, match="perturbation must be 'cellfm' or 'learned', not 'random'"):
         cf.tl.fit_perturbation(adata, tiny_model, perturbation="random", **SMALL)
-    with pytest.raises(InputError, match="start must be 'additive', 'mean' or 'none', not 'zero'"):
+    with pytest.raises(InputError, match="start must be 'effects', 'additive', 'mean' or 'none', not 'zero'"):
         cf.tl.fit_perturbation(adata, tiny_model, start="zero", **SMALL)
     with pytest.raises(InputError, match="learning_rate must be a number above 0, not 0"):
         cf.tl.fit_perturbation(adata, tiny_model, learning_rate=0, **SMALL)

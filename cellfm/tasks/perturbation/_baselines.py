@@ -1,9 +1,11 @@
-"""Baselines for the network: no change, the mean change, sums of single changes, and a bilinear ridge regression."""
+"""Baselines for the network: no change, the mean change, sums of single changes, and two ridge regressions."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
+import scipy.sparse.linalg
 from sklearn.decomposition import PCA
 
 from cellfm.tasks.perturbation._conditions import Condition
@@ -15,9 +17,10 @@ N_COMPONENTS = 10
 NO_CHANGE = "no change"
 MEAN = "mean change"
 ADDITIVE = "additive"
+GENE_EFFECTS = "gene effects"
 BILINEAR_PCA = "bilinear, PCA genes"
 BILINEAR_CELLFM = "bilinear, CellFM genes"
-BASELINES = (NO_CHANGE, MEAN, ADDITIVE, BILINEAR_PCA, BILINEAR_CELLFM)
+BASELINES = (NO_CHANGE, MEAN, ADDITIVE, GENE_EFFECTS, BILINEAR_PCA, BILINEAR_CELLFM)
 
 
 def no_change(wanted: Sequence[Condition], n_genes: int) -> np.ndarray:
@@ -38,12 +41,36 @@ def additive(wanted: Sequence[Condition], train: Sequence[Condition], changes: n
     return np.array(sums, np.float32).reshape(len(wanted), -1)
 
 
+def gene_effects(
+    wanted: Sequence[Condition], train: Sequence[Condition], changes: np.ndarray, *, ridge: float = RIDGE
+) -> np.ndarray:
+    """The sum of the effects of the genes, which singles and pairs give together by a ridge regression.
+
+    Change = sum over genes of (``mu`` + own effect) + noise, where own effects have variance 1 and noise has variance
+    `ridge`; ``mu``, the effect of a gene that training does not have, is the generalised least squares estimate.
+    So a gene that was perturbed only in pairs has an effect of its own, and with all genes alone and no pairs this is
+    nearly the additive model.
+    """
+    places = {gene: i for i, gene in enumerate(sorted({gene for condition in train for gene in condition}))}
+    x, q = _members(train, places), _members(wanted, places)
+    solve = scipy.sparse.linalg.splu(sp.csc_matrix(x @ x.T + ridge * sp.eye(len(train)))).solve
+    n_genes = np.array([len(condition) for condition in train], np.float64)
+    y = np.asarray(changes, np.float64)
+    weights = solve(n_genes)
+    mu = weights @ y / (weights @ n_genes)
+    own = x.T @ solve(y - n_genes[:, None] * mu)
+    n_wanted = np.array([len(condition) for condition in wanted], np.float64)
+    return (n_wanted[:, None] * mu + q @ own).astype(np.float32)
+
+
 def start_changes(
     kind: str, wanted: Sequence[Condition], train: Sequence[Condition], changes: np.ndarray
 ) -> np.ndarray:
-    """The prediction that the network corrects: ``"additive"``, ``"mean"`` change or ``"none"``, (n_wanted,
-    n_genes).
+    """The prediction that the network corrects: ``"effects"``, ``"additive"``, ``"mean"`` change or ``"none"``,
+    (n_wanted, n_genes).
     """
+    if kind == "effects":
+        return gene_effects(wanted, train, changes)
     if kind == "additive":
         return additive(wanted, train, changes)
     return mean_change(wanted, changes) if kind == "mean" else no_change(wanted, changes.shape[1])
@@ -124,6 +151,8 @@ def baseline(
         return mean_change(wanted, changes)
     if name == ADDITIVE:
         return additive(wanted, train, changes)
+    if name == GENE_EFFECTS:
+        return gene_effects(wanted, train, changes)
     return bilinear(wanted, train, changes, cellfm if name == BILINEAR_CELLFM else measured)
 
 
@@ -138,6 +167,13 @@ def baselines(
     """All of `BASELINES` by name; see `baseline`."""
     given = {"measured": measured, "cellfm": cellfm}
     return {name: baseline(name, wanted, train, changes, **given) for name in BASELINES}
+
+
+def _members(conditions: Sequence[Condition], places: Mapping[str, int]) -> sp.csr_matrix:
+    """(n_conditions, n_places): 1 for each gene of a condition; genes without a place are left out."""
+    members = [(i, places[gene]) for i, genes in enumerate(conditions) for gene in genes if gene in places]
+    rows, columns = np.array(members, int).reshape(-1, 2).T
+    return sp.csr_matrix((np.ones(len(rows)), (rows, columns)), (len(conditions), len(places)))
 
 
 def _summed(conditions: Sequence[Condition], vectors: Mapping[str, np.ndarray], d: int) -> np.ndarray:

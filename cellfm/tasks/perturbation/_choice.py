@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cellfm.tasks.perturbation._baselines import ADDITIVE, NO_CHANGE
+from cellfm.tasks.perturbation._baselines import GENE_EFFECTS, NO_CHANGE
 
 SLACK = 1 + 1e-9
 """Tolerance, so that a difference of exactly one standard error does not count."""
+CLEARLY = 2
+"""Standard errors by which a method must beat the effects of the genes."""
 
 
 def validation_errors(predicted: np.ndarray, observed: np.ndarray, top: Sequence[np.ndarray]) -> np.ndarray:
@@ -46,25 +48,25 @@ def choose_epoch(errors: np.ndarray) -> int:
 
 
 def choose_method(errors: Mapping[str, np.ndarray]) -> tuple[str, pd.DataFrame]:
-    """The default method: the one with the lowest error among those that clearly beat the additive model.
+    """The default method: the one with the lowest error among those that clearly beat the effects of the genes.
 
     Parameters
     ----------
     errors
-        (n_units,) of `validation_errors` by method, the additive model among them.
+        (n_units,) of `validation_errors` by method, `GENE_EFFECTS` among them.
 
     Returns
     -------
-    The method: the additive model, unless the mean error of another is lower by more than one standard error of the
+    The method: ``"gene effects"``, unless the mean error of another is lower by more than two standard errors of the
     paired differences; predicting no change is never chosen. And a row for each method: ``predictor``, ``mse_top20``
-    (mean error), ``difference`` to the additive model, its ``standard_error``, and whether it was ``chosen``.
+    (mean error), ``difference`` to the effects of the genes, its ``standard_error``, and whether it was ``chosen``.
     """
     names = list(errors)
     table = np.array([errors[name] for name in names])
-    mean, error = _paired(table - errors[ADDITIVE])
-    beats = (mean < -error * SLACK) & (np.array(names) != NO_CHANGE)
+    mean, error = _paired(table - errors[GENE_EFFECTS])
+    beats = (mean < -CLEARLY * error * SLACK) & (np.array(names) != NO_CHANGE)
     averages = table.mean(1)
-    chosen = names[int(np.where(beats, averages, np.inf).argmin())] if beats.any() else ADDITIVE
+    chosen = names[int(np.where(beats, averages, np.inf).argmin())] if beats.any() else GENE_EFFECTS
     found = pd.DataFrame({"predictor": names, "mse_top20": averages, "difference": mean, "standard_error": error})
     return chosen, found.assign(chosen=found["predictor"] == chosen)
 

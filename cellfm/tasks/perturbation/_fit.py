@@ -20,8 +20,8 @@ from cellfm.io.messages import counted
 from cellfm.model import CellFM
 from cellfm.tasks._gene_embedding import contextual_means, static_embedding
 from cellfm.tasks.perturbation._baselines import (
-    ADDITIVE,
     BASELINES,
+    GENE_EFFECTS,
     MEAN,
     baselines,
     principal_vectors,
@@ -150,11 +150,11 @@ def _choose(
     chosen, table = choose_method({name: validation_errors(mean, observed, top) for name, mean in means.items()})
     rows = table.set_index("predictor")
     logger.info(
-        "%r predicts by default: on %s its error is %.4g, that of the additive model %.4g and "
+        "%r predicts by default: on %s its error is %.4g, that of the effects of the genes %.4g and "
         "that of the network %.4g (predictor.choice).",
         chosen,
         counted(len(validation), "validation condition"),
-        *rows.loc[[chosen, ADDITIVE, NETWORK], "mse_top20"],
+        *rows.loc[[chosen, GENE_EFFECTS, NETWORK], "mse_top20"],
     )
     return chosen, table
 

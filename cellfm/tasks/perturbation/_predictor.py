@@ -59,10 +59,10 @@ class PerturbationPredictor:
     """Name and hashes of the model whose gene embeddings were used."""
     chosen: str
     """Default method, chosen on the validation conditions: ``"network"``, or a baseline of `evaluation`
-    (``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"``, ``"mean change"``)."""
+    (``"gene effects"``, ``"additive"``, ``"bilinear, PCA genes"``, ``"bilinear, CellFM genes"``, ``"mean change"``)."""
     choice: pd.DataFrame = field(repr=False)
-    """A row for each method: error on the validation conditions, difference to the additive model and its standard
-    error."""
+    """A row for each method: error on the validation conditions, difference to the effects of the genes and its
+    standard error."""
     recipe: Recipe = field(repr=False)
     given: "NetworkInput" = field(repr=False)
     weights: dict[str, np.ndarray] = field(repr=False)

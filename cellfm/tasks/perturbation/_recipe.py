@@ -12,10 +12,10 @@ class Recipe:
 
     Departures from GEARS (Roohani 2023): that learns from single cells (`bag` 1) to depart from no change (`start`
     ``"none"``), with `power` 4, `falling` 0.5 and `weight_decay` 5e-4, and keeps the epoch with the lowest error on
-    validation. Here the network departs from the additive prediction, learns from means of a few cells by the squared
-    error, and keeps the earliest epoch that is not clearly worse on validation than the best. So with few conditions
-    it stays near a baseline that is hard to beat. These numbers were chosen on validation conditions of the Norman
-    subset; ``benchmarks/perturbation.md`` has what they and those of GEARS reach on test conditions.
+    validation. Here the network departs from the sum of the effects of the genes, learns from means of a few cells by
+    the squared error, and keeps the earliest epoch that is not clearly worse on validation than the best. So with few
+    conditions it stays near a baseline that is hard to beat. These numbers were chosen on validation conditions of the
+    Norman subset; ``benchmarks/perturbation.md`` has what they reach on test conditions.
     """
 
     width: int = 64
@@ -25,7 +25,7 @@ class Recipe:
     """Number of epochs without improvement after which training stops."""
     batch_size: int = 32
     """Number of conditions per step; all if there are fewer."""
-    start: Literal["additive", "mean", "none"] = "additive"
+    start: Literal["effects", "additive", "mean", "none"] = "effects"
     """The prediction that the network corrects."""
     bag: int = 20
     """Number of cells that are averaged on either side of a pair."""
@@ -48,7 +48,7 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number above 0, not {value!r}.")
-        if self.start not in ("additive", "mean", "none"):
-            raise InputError(f"start must be 'additive', 'mean' or 'none', not {self.start!r}.")
+        if self.start not in ("effects", "additive", "mean", "none"):
+            raise InputError(f"start must be 'effects', 'additive', 'mean' or 'none', not {self.start!r}.")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, not {self.learning_rate!r}.")
