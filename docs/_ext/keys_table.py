@@ -56,7 +56,7 @@ def markdown(source: str) -> str:
             f"| {value_of(expression, constants)} | `{name}` | {one_line(text)} |"
             for name, expression, text in documented(result.body)
         ]
-        parts.append(table(ast.get_docstring(result) or result.name, "| key | field | what it holds |", rows))
+        parts.append(table(ast.get_docstring(result) or result.name, "| key | field | contents |", rows))
     parts.append(table("Names shared by all", "| key | what it is |", lone))
     return "\n\n".join(parts)
 
