@@ -26,8 +26,8 @@ from cellfm.engines.jax.training import JaxTrainer
 from cellfm.model import CellFM
 from cellfm.model._embed import embed_cells
 from cellfm.tasks.annotation._baselines import celltypist_name
-from cellfm.tasks.annotation._evaluation_set import COMPONENTS, MODEL, EvaluationSet
-from cellfm.tasks.annotation._features import log_normalised
+from cellfm.tasks.annotation._evaluation_set import EvaluationSet
+from cellfm.tasks.annotation._features import COMPONENTS, MODEL, log_normalised
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION, evaluate
 from cellfm.tasks.annotation._metrics import class_table, label_scores, rejection_scores
 from cellfm.tasks.annotation._neighbors import fit_neighbor_vote

@@ -15,6 +15,7 @@ _OF_FIT = (
     "model",
     "method",
     "head",
+    "groups-key",
     "reference-layer",
     "reference-genome",
     "reference-gene-key",
@@ -34,8 +35,10 @@ def add_annotate_command(commands: Any) -> None:
     source.add_argument("--annotator", type=Path, metavar="FOLDER", help="saved annotator")
     annotate.add_argument("--labels-key", metavar="COLUMN", help="column of obs of the reference with the labels")
     annotate.add_argument("--model", help="mini (default), 80M, 800M or a model folder")
-    annotate.add_argument("--method", choices=("frozen", "lora", "full"), help="what is trained (frozen)")
+    annotate.add_argument("--method", choices=("frozen", "lora", "full", "auto"), help="what is trained (frozen)")
     annotate.add_argument("--head", choices=("mlp", "query"), help="on CLS (default) or on all genes")
+    groups = "column of obs of the reference with donors or batches, for --method auto"
+    annotate.add_argument("--groups-key", metavar="COLUMN", help=groups)
     annotate.add_argument("--layer", help="layer of the query with the counts; raw means .raw; by default X")
     annotate.add_argument("--reference-layer", metavar="LAYER", help="the same for the reference")
     annotate.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
@@ -65,6 +68,14 @@ def _check_options(args: argparse.Namespace) -> None:
         )
 
 
+def _options_given(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of a fit and of genes that were given, by the parameter names of the tool."""
+    names = ("labels_key", "model", "method", "head", "groups_key", "reference_layer")
+    options = {name: getattr(args, name) for name in names} | gene_options(args)
+    given = {name: value for name, value in options.items() if value is not None}
+    return given | ({"shared_genes": False} if args.all_genes else {})
+
+
 def _annotate(args: argparse.Namespace) -> int:
     from cellfm.cells.read import read_cells
     from cellfm.cells.select import select
@@ -85,16 +96,10 @@ def _annotate(args: argparse.Namespace) -> int:
         data,
         args.annotator,
         reference=reference,
-        labels_key=args.labels_key,
-        model=args.model or "mini",
-        method=args.method or "frozen",
-        head=args.head or "mlp",
         layer=args.layer,
-        reference_layer=args.reference_layer,
         values_layer=args.values_layer,
-        **gene_options(args),
+        **_options_given(args),
         modality=args.modality,
-        shared_genes=not args.all_genes,
         save_annotator=args.save_annotator,
         overwrite=args.overwrite,
         confidence_threshold=args.confidence,

@@ -17,7 +17,7 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Check = Callable[[str, Any], Any]
 
-_CALL: ContextVar[tuple[Callable[..., Any], BoundArguments] | None] = ContextVar("call", default=None)
+_CALL: ContextVar[tuple[Callable[..., Any], BoundArguments, frozenset[str]] | None] = ContextVar("call", default=None)
 _NOT_RECORDED = {"copy", "modality", "overwrite"}
 _LARGEST_SEED = 2**32 - 1
 """NumPy, scanpy and scikit-learn take no larger ones."""
@@ -78,13 +78,19 @@ def checked(tool: Callable[P, Result]) -> Callable[P, Result]:
         for name, value in bound.arguments.items():
             if name in checks:
                 bound.arguments[name] = checks[name](name, value)
-        token = _CALL.set((tool, bound))
+        token = _CALL.set((tool, bound, frozenset(bound.arguments)))
         try:
             return tool(*bound.args, **bound.kwargs)
         finally:
             _CALL.reset(token)
 
     return checking
+
+
+def passed_arguments() -> frozenset[str]:
+    """Names of the arguments that the caller of the running tool passed; the others have their defaults."""
+    call = _CALL.get()
+    return frozenset() if call is None else call[2]
 
 
 def current_call() -> dict[str, Any]:
@@ -94,7 +100,7 @@ def current_call() -> dict[str, Any]:
     """
     if (call := _CALL.get()) is None:
         return {}
-    tool, bound = call
+    tool, bound, _ = call
     bound.apply_defaults()
     options: dict[str, Any] = {}
     for name, value in bound.arguments.items():

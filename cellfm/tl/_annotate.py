@@ -14,7 +14,7 @@ from cellfm.cells.outputs import writing
 from cellfm.cells.select import select
 from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
-from cellfm.io.arguments import checked
+from cellfm.io.arguments import checked, passed_arguments
 from cellfm.io.docstrings import shared_docs
 from cellfm.io.logging import logger
 from cellfm.io.messages import of_reference
@@ -24,10 +24,16 @@ from cellfm.model._embed import embed_cells, stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._files import FILES
 from cellfm.tasks.annotation._labelling import Labelling
-from cellfm.tasks.annotation._labels import label_colors, read_labels
+from cellfm.tasks.annotation._labels import label_colors, read_groups, read_labels
 from cellfm.tasks.annotation._panel import read_query_and_reference
 from cellfm.tasks.annotation._train import check_options, train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
+
+_OF_FIT = (
+    *("labels_key", "model", "method", "head", "groups_key"),
+    *("reference_layer", "reference_gene_key", "shared_genes"),
+)
+"""Arguments by which an annotator is fitted to a reference."""
 
 
 @shared_docs
@@ -39,8 +45,9 @@ def annotate(
     reference: AnnData | MuData | None = None,
     labels_key: str | None = None,
     model: str | Path | CellFM = "mini",
-    method: Literal["frozen", "lora", "full"] = "frozen",
+    method: Literal["frozen", "lora", "full", "auto"] = "frozen",
     head: Literal["mlp", "query"] = "mlp",
+    groups_key: str | None = None,
     layer: str | None = None,
     reference_layer: str | None = None,
     values_layer: str | None = None,
@@ -65,6 +72,9 @@ def annotate(
     if the two tables have different genes: the annotator is then fitted to the genes that both share, because a
     different gene panel alone moves cells in the embedding.
 
+    The options of the fit, from `labels_key` to `groups_key`, and `reference_layer`, `reference_gene_key` and
+    `shared_genes`, go with a `reference`; an annotator that is passed has been fitted, and they are refused.
+
     Parameters
     ----------
     data
@@ -78,9 +88,12 @@ def annotate(
     model
         The model to fit to the reference. An annotator has its own model.
     method
-        What to train on the reference: ``"frozen"``, ``"lora"`` or ``"full"``; see `cf.tl.fit_annotator`.
+        What to train on the reference: ``"frozen"``, ``"lora"``, ``"full"`` or ``"auto"``; see
+        `cf.tl.fit_annotator`.
     head
         ``"mlp"`` or ``"query"``; see `cf.tl.fit_annotator`.
+    groups_key
+        Column of `reference.obs` with donors or batches, for ``method="auto"``; see `cf.tl.fit_annotator`.
     layer
         Layer of `data` with the counts; ``"raw"`` means `adata.raw`; by default X.
     reference_layer
@@ -140,7 +153,8 @@ def annotate(
     `uns["cellfm"]["cellfm_proba"]`
         dict: the names of the classes (``"classes"``), the thresholds (``"confidence_threshold"``,
         ``"distance_threshold"``, and ``"distance_thresholds"``: the threshold of each class as applied to this query),
-        model, hashes, genes matched, seed, version.
+        model, hashes, genes matched, seed, version. With ``method="auto"`` also the choice in words (``"choice"``), the
+        candidates and their mean accuracy in cross-validation (``"candidates"``, ``"scores"``).
 
     Warns
     -----
@@ -151,9 +165,9 @@ def annotate(
     Raises
     ------
     InputError
-        Neither or both of annotator and reference are given; there are no counts or no common genes; a threshold is out
-        of range; `save_annotator` exists and `overwrite` is false, or it cannot be written; or `cf.tl.fit_annotator`
-        refuses the reference.
+        Neither or both of annotator and reference are given; an option of the fit is given for an annotator; there are
+        no counts or no common genes; a threshold is out of range; `save_annotator` exists and `overwrite` is false, or
+        it cannot be written; or `cf.tl.fit_annotator` refuses the reference.
     CheckpointError
         A saved annotator is damaged.
     MissingKeyError
@@ -191,6 +205,7 @@ def annotate(
             shared=shared_genes,
             method=method,
             head=head,
+            groups_key=groups_key,
             random_state=random_state,
         )
         if save_annotator is not None:
@@ -199,7 +214,7 @@ def annotate(
     thresholds = fitted.thresholds(confidence_threshold, distance_threshold)
 
     embedding, seed = None, fitted.random_state
-    if fitted.method == "frozen" and fitted.head.kind == "mlp":
+    if fitted.reads_embedding:
         embedding = stored_or_new_embedding(adata, fitted.model, cells, batch_size=batch_size, random_state=seed)
     found = fitted.predict_cells(cells, embedding=embedding, batch_size=batch_size)
     labelling = Labelling.of(found, fitted.classes, thresholds, inflate=distance_threshold is None)
@@ -215,6 +230,7 @@ def annotate(
             ANNOTATION.proba,
             "obsm",
             **labelling.facts(),
+            **fitted.selection_facts(),
             method=fitted.method,
             head=fitted.head.kind,
             labels_key=labels_key,
@@ -231,6 +247,11 @@ def _given(
 ) -> Annotator | str | Path | tuple[AnnData | MuData, str]:
     """Where labels come from: an annotator, or a reference and its column with the labels."""
     if annotator is not None and reference is None:
+        if refused := [name for name in _OF_FIT if name in passed_arguments()]:
+            raise InputError(
+                f"{refused[0]}= belongs to fitting an annotator, and this one is fitted already. Leave it out, or pass "
+                "it to cf.tl.fit_annotator, or fit to a reference=."
+            )
         return annotator
     if annotator is not None or reference is None:
         raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
@@ -247,18 +268,20 @@ def _fit(
     *,
     labels_key: str,
     shared: bool,
-    method: Literal["frozen", "lora", "full"],
+    method: Literal["frozen", "lora", "full", "auto"],
     head: Literal["mlp", "query"],
+    groups_key: str | None,
     random_state: int,
 ) -> tuple[CellInput, Annotator]:
     """The query as the model reads it, and an annotator for it that is fitted to the reference."""
     with of_reference():
         labels = read_labels(reference, labels_key)
+        groups = read_groups(reference, groups_key, labels, method)
     loaded = resolve_model(model)
     cells, source = read_query_and_reference(query, reference, loaded.vocab, options, shared=shared)
     with of_reference():
         embedding = stored_or_new_embedding(reference, loaded, source, random_state=random_state)
     annotator = train_annotator(
-        loaded, source, labels, embedding=embedding, method=method, head=head, random_state=random_state
+        loaded, source, labels, embedding=embedding, groups=groups, method=method, head=head, random_state=random_state
     )
     return cells, replace(annotator, colors=tuple(label_colors(reference, labels_key, list(annotator.classes))))

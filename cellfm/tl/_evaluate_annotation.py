@@ -68,7 +68,8 @@ def evaluate_annotation(
     labels_key
         Column of `obs` with the labels, for every cell.
     batch_key
-        Column of `obs` with the batches, for ``split="leave-one-batch-out"``.
+        Column of `obs` with the batches, for ``split="leave-one-batch-out"``. ``"auto"`` chooses by the batches that
+        are left for training.
     split
         ``"random"``: `n_folds` stratified folds. ``"leave-one-batch-out"``: each batch in turn is the test set; a fold
         uses the classes with more than 10 training cells that also occur in the test set. A column of `obs`: one fold
@@ -76,7 +77,8 @@ def evaluate_annotation(
     methods
         ``"frozen"``, ``"frozen-2"``, ``"frozen-3"``: the unchanged model, with a head of 1, 2 or 3 layers on the
         embedding; ``"query"``: a head that reads the gene tokens; ``"lora"`` (or ``"lora-8"`` and so on, with the rank
-        of the adapters) and ``"full"``: the model is fitted too; ``"knn"``: a vote of the nearest training cells.
+        of the adapters) and ``"full"``: the model is fitted too; ``"auto"``: what `cf.tl.fit_annotator` chooses on the
+        training cells; ``"knn"``: a vote of the nearest training cells.
     n_folds
         Number of random folds.
     {layer}
@@ -97,8 +99,8 @@ def evaluate_annotation(
     ``"pca"``, ``"hvg"``, or ``"genes"`` for all genes), ``n_train``, ``n_test`` (cells), ``accuracy``, ``macro_f1``
     (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds`` (fitting and predicting, without the
     embedding). ``"frozen-pca"`` and ``"frozen-hvg"`` are the head of ``"frozen"`` on principal components and on
-    variable genes; ``"knn"`` and deeper heads have the same baselines. Compare ``"query"``, ``"lora"`` and ``"full"``
-    with the baselines of ``"frozen"``. Its `attrs` hold:
+    variable genes; ``"knn"`` and deeper heads have the same baselines. Compare ``"query"``, ``"lora"``, ``"full"`` and
+    ``"auto"`` with the baselines of ``"frozen"``. Its `attrs` hold:
 
     ``"by_class"``
         list of dict, for `pandas.DataFrame`: ``fold``, ``method``, ``label``, ``precision``, ``recall``, ``f1``,
@@ -139,6 +141,7 @@ def evaluate_annotation(
         min_known_genes=min_known_genes,
         batch_size=batch_size,
         random_state=random_state,
+        groups=None if batch_key is None else read_complete_column(adata, batch_key, "batch_key"),
     )
     names = with_baselines(names, on)
     rows: list[dict] = []

@@ -17,7 +17,7 @@ from cellfm.io.docstrings import shared_docs
 from cellfm.model import CellFM, resolve_model
 from cellfm.model._embed import stored_or_new_embedding
 from cellfm.tasks.annotation._annotator import Annotator
-from cellfm.tasks.annotation._labels import label_colors, read_labels
+from cellfm.tasks.annotation._labels import label_colors, read_groups, read_labels
 from cellfm.tasks.annotation._train import check_options, train_annotator
 
 
@@ -28,8 +28,9 @@ def fit_annotator(
     model: str | Path | CellFM = "mini",
     *,
     labels_key: str,
-    method: Literal["frozen", "lora", "full"] = "frozen",
+    method: Literal["frozen", "lora", "full", "auto"] = "frozen",
     head: Literal["mlp", "query"] = "mlp",
+    groups_key: str | None = None,
     n_layers: int = 1,
     layer: str | None = None,
     values_layer: str | None = None,
@@ -54,6 +55,13 @@ def fit_annotator(
     `cf.tl.embed` wrote it with the same model, and fitting the head takes seconds. ``"lora"`` and ``"full"`` start from
     that head and also train the model, so that they are never worse on the validation cells.
 
+    ``"auto"`` fits the same head to the embedding, to 50 principal components of the 2,000 most variable genes of the
+    reference, and to these genes, and logistic regression to all genes that the model knows. Candidates are each of
+    them and averages of their probabilities. They are compared by their accuracy in three-fold cross-validation within
+    the reference, for which whole groups are left out if `groups_key` names them (donors, batches, studies). The
+    average of embedding, components and variable genes is chosen unless another candidate is better by more than 0.01.
+    The chosen candidate is then fitted to all cells. The distance is that in the embedding, whatever is chosen.
+
     A part of each class is held out for validation, for the temperature that calibrates the confidence (Guo 2017), and
     for the thresholds beyond which a cell becomes ``"Unknown"``: they reject at most 5 % of the held-out cells, half by
     confidence and half by distance. The distance is the Mahalanobis distance to the nearest class in the embedding (Lee
@@ -67,10 +75,14 @@ def fit_annotator(
     labels_key
         Column of `obs` with the labels. Cells without a label (missing or empty) are left out, with a warning.
     method
-        What to train: only the head (``"frozen"``), the head and adapters (``"lora"``), or everything (``"full"``).
+        What to train: only the head (``"frozen"``), the head and adapters (``"lora"``), or everything (``"full"``);
+        ``"auto"`` chooses among heads on the embedding, on genes and on both.
     head
         ``"mlp"`` on CLS, or ``"query"``: learned class queries read the gene tokens by cross-retention. A query head
-        runs the network in each step, even if the model is frozen.
+        runs the network in each step, even if the model is frozen. ``"auto"`` needs ``"mlp"``.
+    groups_key
+        Column of `obs` with donors, batches or studies, for the cross-validation of ``"auto"``. The choice is then made
+        by how well cells of other groups are labelled; without it, by cells of the same groups.
     n_layers
         Layers of the MLP, 1 to 3.
     {layer}
@@ -106,14 +118,16 @@ def fit_annotator(
 
     Returns
     -------
-    The annotator, for `cf.tl.annotate`. It has the methods `predict`, `save` and `load`. Nothing is written to
-    `reference`.
+    The annotator, for `cf.tl.annotate`. It has the methods `predict`, `save` and `load`. With ``"auto"``, its
+    `selection` is a DataFrame with a row for each candidate: ``candidate``, ``mean_score`` and ``sd_score`` (mean and
+    standard deviation of the accuracy over the folds), ``chosen`` (bool). Nothing is written to `reference`.
 
     Raises
     ------
     InputError
         `cf.tl.embed` would refuse the data; there is only one class, or a class of one cell, which the message names;
-        or an option has an invalid value.
+        an option has an invalid value; or `groups_key` is given for another method, or its column has missing values or
+        fewer than two groups.
     MissingKeyError
         There is no such layer, modality or column; the message lists the available ones.
 
@@ -127,6 +141,7 @@ def fit_annotator(
     require_engine(backend)
     adata = select(reference, modality)
     labels = read_labels(adata, labels_key)
+    groups = read_groups(adata, groups_key, labels, method)
     loaded = resolve_model(model)
     cells = read_input(
         adata,
@@ -141,6 +156,7 @@ def fit_annotator(
         labels,
         method=method,
         head=head,
+        groups=groups,
         n_layers=n_layers,
         embedding=stored_or_new_embedding(adata, loaded, cells, random_state=random_state),
         validation_fraction=validation_fraction,

@@ -1,5 +1,6 @@
 """`cf.tl.fit_annotator` and `cf.tl.annotate`: what may not change a label, what is kept, and what is refused."""
 
+import copy
 import json
 import pickle
 
@@ -15,6 +16,7 @@ from cellfm.config import ModelConfig
 from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._annotator import Annotator
+from cellfm.tasks.annotation._choose import CANDIDATES
 from cellfm.tasks.annotation._reject import BatchShift
 from cellfm.tasks.annotation._vote import find_clusters
 
@@ -135,6 +137,124 @@ def test_saved_is_loaded(reference, query, tiny_model, tmp_path, head):
     with pytest.raises(InputError, match="exists already"):
         annotator.save(tmp_path / "annotator")
     annotator.save(tmp_path / "annotator", overwrite=True)
+
+
+@pytest.fixture
+def auto(reference, tiny_model):
+    return cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto", groups_key="batch")
+
+
+def choosing(candidate, monkeypatch, reference, tiny_model):
+    """An annotator of one candidate, whatever the scores are."""
+    monkeypatch.setattr("cellfm.tasks.annotation._choose.PREFERRED", candidate)
+    monkeypatch.setattr("cellfm.tasks.annotation._choose.TOLERANCE", 1.0)
+    return cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto")
+
+
+def test_auto_says_what_it_chose(query, auto, caplog, reference, tiny_model):
+    selection = auto.selection
+    assert selection.columns.tolist() == ["candidate", "mean_score", "sd_score", "chosen"]
+    assert selection["chosen"].sum() == 1
+    name = selection["candidate"][selection["chosen"]].item()
+    assert f"chosen: {name!r}, accuracy" in repr(auto)
+    with caplog.at_level("INFO", "cellfm"):
+        cf.tl.annotate(query, reference=reference, model=tiny_model, labels_key="label", method="auto")
+    assert f"chosen: {name!r}" in caplog.text
+    record = query.uns["cellfm"]["cellfm_proba"]
+    assert record["choice"].startswith(f"chosen: {name!r}")
+    assert record["candidates"].tolist() == selection["candidate"].tolist()
+    assert (query.obs[RAW].astype(str) == query.obs["label"].astype(str)).mean() > 0.9
+
+
+@pytest.mark.parametrize("candidate", CANDIDATES)
+def test_each_candidate_is_saved_copied_and_reads_any_genes(
+    reference, query, tiny_model, tmp_path, monkeypatch, candidate
+):
+    annotator = choosing(candidate, monkeypatch, reference, tiny_model)
+    assert annotator.choice.startswith(f"chosen: {candidate!r}")
+    annotator.save(tmp_path / "annotator")
+    loaded = Annotator.load(tmp_path / "annotator")
+    expected = annotator.predict(query)
+    for other in (loaded, pickle.loads(pickle.dumps(annotator)), copy.deepcopy(annotator)):
+        pd.testing.assert_frame_equal(other.predict(query), expected)
+        pd.testing.assert_frame_equal(other.selection, annotator.selection)
+    shuffled = query[:, np.random.default_rng(0).permutation(query.n_vars)].copy()
+    pd.testing.assert_frame_equal(annotator.predict(shuffled), expected, check_exact=False, **SAME)
+    ensembl = query.copy()
+    known = tiny_model.vocab.genes.set_index("symbol")["ensembl_id"].reindex(ensembl.var_names)
+    ensembl.var_names = [i if isinstance(i, str) and i else name for name, i in known.items()]
+    pd.testing.assert_frame_equal(annotator.predict(ensembl), expected, check_exact=False, **SAME)
+    cf.tl.embed(query, tiny_model)
+    stored = annotated(query, loaded)
+    np.testing.assert_allclose(stored.obs[CONFIDENCE], expected["confidence"], **SAME)
+
+
+def test_auto_warns_of_missing_genes_and_takes_their_mean(query, reference, tiny_model, monkeypatch):
+    annotator = choosing("pca", monkeypatch, reference, tiny_model)
+    expected = annotator.predict(query)
+    for n_missing, warned in ((80, True), (70, False)):
+        with pytest.warns(DataWarning, match="genes of the reference") as caught:
+            found = annotator.predict(query[:, n_missing:].copy())
+        of_head = [str(one.message) for one in caught if "the head reads" in str(one.message)]
+        assert bool(of_head) == warned
+        assert (found["raw_label"] == expected["raw_label"]).mean() > 0.6
+        if warned:
+            assert of_head[0].startswith("The query lacks 80 of the 300 genes that the head reads")
+
+
+def test_auto_gives_cells_without_known_genes_no_label(query, reference, tiny_model, monkeypatch):
+    annotator = choosing("genes", monkeypatch, reference, tiny_model)
+    query.X = query.X.multiply(np.arange(16)[:, None] > 0).tocsr()
+    found = annotator.predict(query)
+    assert np.isnan(found["confidence"].iloc[0])
+    assert found["label"].iloc[0] == "Unknown"
+
+
+def test_options_of_auto_that_do_not_fit_are_refused_before_any_work(reference, tiny_model, monkeypatch):
+    monkeypatch.setattr("cellfm.model._embed.embed_cells", None)
+    reference.obs["study"] = "one"
+    reference.obs["donor"] = ["a", None] * 12
+    for options, message in (
+        ({"groups_key": "study"}, "same value in obs\\['study'\\] \\('one'\\)"),
+        ({"groups_key": "donor"}, "obs\\['donor'\\] is missing for 12 of 24 cells"),
+        (
+            {"groups_key": "batch", "method": "frozen"},
+            "groups_key='batch' is for the cross-validation of method='auto'",
+        ),
+        ({"head": "query"}, "head must be 'mlp', not 'query'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            cf.tl.fit_annotator(reference, tiny_model, labels_key="label", **{"method": "auto"} | options)
+    with pytest.raises(MissingKeyError, match="groups_key='sample'"):
+        cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto", groups_key="sample")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"method": "lora"},
+        {"method": "frozen"},  # the default, but said
+        {"head": "mlp"},
+        {"model": "mini"},
+        {"labels_key": "label"},
+        {"groups_key": "batch"},
+        {"shared_genes": True},
+        {"reference_layer": "counts"},
+    ],
+)
+def test_options_of_a_fit_are_refused_beside_a_fitted_annotator(query, annotator, option):
+    with pytest.raises(InputError, match=f"{next(iter(option))}= belongs to fitting an annotator"):
+        cf.tl.annotate(query, annotator, **option)
+    assert LABEL not in query.obs
+
+
+def test_annotators_from_before_auto_are_still_read(query, annotator, tmp_path):
+    annotator.save(tmp_path / "old")
+    path = tmp_path / "old" / "annotator.json"
+    facts = json.loads(path.read_text())
+    del facts["selection"], facts["facts_sha256"]
+    path.write_text(json.dumps(facts))
+    pd.testing.assert_frame_equal(Annotator.load(tmp_path / "old").predict(query), annotator.predict(query))
 
 
 def test_fine_tuning_keeps_the_model_it_made(reference, query, tiny_model, tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,15 @@ from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.io.messages import counted, warn
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._calibrate import calibrated, check_thresholds
-from cellfm.tasks.annotation._head import Head, MLPHead
+from cellfm.tasks.annotation._head import CombinedHead, Head
 from cellfm.tasks.annotation._prediction import Prediction
 from cellfm.tasks.annotation._reject import Reference
 
 FEW_SHARED = 0.8
 """Share of the reference's genes in the query below which the user is warned."""
+
+MANY_MISSING = 0.25
+"""Share of the genes that a head reads which the query may lack without a warning."""
 
 _SHOWN = 8  # classes in the repr
 
@@ -43,7 +47,7 @@ class Annotator:
     classes: tuple[str, ...]
     """Names of the classes, sorted."""
     method: str
-    """``"frozen"``, ``"lora"`` or ``"full"``."""
+    """``"frozen"``, ``"lora"``, ``"full"`` or ``"auto"``."""
     head: Head = field(repr=False)
     reference: Reference = field(repr=False)
     """Means and covariance of the classes, for the distance."""
@@ -63,16 +67,43 @@ class Annotator:
     """Seed of the sample of genes that is drawn from cells with more genes than the model takes."""
     colors: tuple[str, ...] = field(default=(), repr=False)
     """Colours of the classes, if there are any."""
+    selection: pd.DataFrame | None = field(default=None, repr=False)
+    """Of ``method="auto"``, a row for each candidate: ``candidate``, ``mean_score`` and ``sd_score`` (accuracy over the
+    folds of the reference), ``chosen``."""
 
     def __repr__(self) -> str:
         return (
             f"Annotator: {counted(len(self.classes), 'class')}, fitted to {counted(self.n_cells, 'cell')} and "
             f"{counted(len(self.gene_ids), 'gene')}\n"
             f"  head {self.head.kind!r} on the model {self.model.name!r} (method {self.method!r})\n"
+            f"{'' if self.selection is None else f'  {self.choice}{chr(10)}'}"
             f"  Unknown: confidence below {self.confidence_threshold:.2f} or distance above "
             f"{self.distance_threshold:.2f}\n"
             f"  classes: {', '.join(self.classes[:_SHOWN])}{', ...' if len(self.classes) > _SHOWN else ''}"
         )
+
+    @property
+    def choice(self) -> str:
+        """What ``method="auto"`` chose, and by how much; empty for the other methods."""
+        if self.selection is None:
+            return ""
+        scores = self.selection.set_index("candidate")["mean_score"]
+        chosen = str(self.selection["candidate"][self.selection["chosen"]].item())
+        others = (scores[chosen] - scores.drop(chosen)).items()
+        differences = ", ".join(f"{difference:+.3f} to {name!r}" for name, difference in others)
+        return f"chosen: {chosen!r}, accuracy {scores[chosen]:.3f} in cross-validation ({differences})"
+
+    def selection_facts(self) -> dict[str, Any]:
+        """The choice of ``method="auto"`` for the record of a run; empty for the other methods."""
+        if self.selection is None:
+            return {}
+        candidates = self.selection["candidate"].to_numpy(object)
+        return {"choice": self.choice, "candidates": candidates, "scores": self.selection["mean_score"].to_numpy()}
+
+    @property
+    def reads_embedding(self) -> bool:
+        """Whether the head reads the embedding by the unchanged model, so that a stored one can be used."""
+        return self.method in ("frozen", "auto") and self.head.kind != "query"
 
     def predict(
         self,
@@ -120,12 +151,13 @@ class Annotator:
             (n_cells, d_model) embedding of the cells by the annotator's model, if available. Only a head on the frozen
             model's CLS can use it.
         """
-        if embedding is not None and self.method == "frozen" and isinstance(self.head, MLPHead):
-            logits = self.head.mlp.logits(embedding)
-        else:
-            logits, embedding = self.head.judge(
-                self.model, cells, batch_size=batch_size, random_state=self.random_state
-            )
+        logits, embedding = self.head.judge(
+            self.model,
+            cells,
+            embedding=embedding if self.reads_embedding else None,
+            batch_size=batch_size,
+            random_state=self.random_state,
+        )
         return Prediction.of(calibrated(logits, self.temperature), embedding, self.reference)
 
     def thresholds(self, confidence: float | None, distance: float | None) -> tuple[float, float]:
@@ -159,6 +191,13 @@ class Annotator:
                 "through other genes lie elsewhere in the embedding; cf.tl.annotate(query, reference=...) fits the "
                 "annotator to the shared genes."
             )
+        if isinstance(self.head, CombinedHead):
+            missing = self.head.genes.missing(cells)[self.head.read]
+            if missing.mean() > MANY_MISSING:
+                warn(
+                    f"The query lacks {missing.sum():,} of the {len(missing):,} genes that the head reads; they are "
+                    "given the mean of the reference."
+                )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save a folder with ``annotator.json``, ``head.safetensors`` and, unless its name identifies it, the model.

@@ -13,11 +13,15 @@ from cellfm.errors import InputError
 from cellfm.genes.match import MIN_KNOWN_GENES
 from cellfm.model import CellFM
 from cellfm.model._embed import stored_or_new_embedding
-from cellfm.tasks.annotation._features import Features, component_features, gene_features, log_normalised
+from cellfm.tasks.annotation._features import (
+    GENES,
+    MODEL,
+    Features,
+    component_features,
+    gene_features,
+    log_normalised,
+)
 from cellfm.tasks.annotation._split import Fold
-
-MODEL, COMPONENTS, GENES = "model", "pca", "hvg"
-"""Possible inputs of a head: the embedding of the model, principal components, variable genes."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class EvaluationSet:
     """(n_cells, d_model) float32: by `model`."""
     values: sp.csr_matrix
     """(n_cells, n_genes): log-normalised, for the baselines."""
+    groups: np.ndarray | None = None
+    """(n_cells,) str: donors or batches, by which ``"auto"`` splits its training cells."""
     _last: dict[str, tuple[Fold, int, Features]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Features of the last fold, which several heads read."""
 
@@ -39,6 +45,11 @@ class EvaluationSet:
     def has_counts(self) -> bool:
         """Whether the values for the baselines were made of counts."""
         return self.cells.counts.describe().kind == "counts"
+
+    def groups_of(self, rows: np.ndarray) -> np.ndarray | None:
+        """The groups of some cells; None where there are no two of them."""
+        groups = None if self.groups is None else self.groups[rows]
+        return None if groups is None or len(np.unique(groups)) < 2 else groups
 
     def features(self, name: str, fold: Fold, *, random_state: int = 0) -> Features:
         """The input of heads for the cells of a fold; baselines are fitted to its training cells only.
@@ -72,6 +83,7 @@ def read_subjects(
     min_known_genes: int = MIN_KNOWN_GENES,
     batch_size: int | None = None,
     random_state: int = 0,
+    groups: np.ndarray | None = None,
 ) -> EvaluationSet:
     """Check the cells, and use their stored embedding or compute it.
 
@@ -93,4 +105,4 @@ def read_subjects(
     )
     refuse_empty(cells)
     embedding = stored_or_new_embedding(adata, model, cells, batch_size=batch_size, random_state=random_state)
-    return EvaluationSet(model, cells, labels, embedding, log_normalised(cells.counts))
+    return EvaluationSet(model, cells, labels, embedding, log_normalised(cells.counts), groups)

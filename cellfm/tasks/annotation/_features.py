@@ -10,6 +10,8 @@ from sklearn.decomposition import PCA
 
 from cellfm.cells.matrix import Matrix
 
+MODEL, COMPONENTS, GENES = "model", "pca", "hvg"
+"""Possible inputs of a head: the embedding of the model, principal components, variable genes."""
 TARGET_SUM = 1e4
 N_TOP_GENES = 2000
 N_COMPONENTS = 50
@@ -43,18 +45,23 @@ def gene_features(train: sp.csr_matrix, test: sp.csr_matrix) -> Features:
     train, test
         (n_train, n_genes) and (n_test, n_genes): log-normalised.
     """
-    genes = _variable_genes(train)
+    genes = variable_genes(train)
     return Features(train[:, genes].toarray(), test[:, genes].toarray())
 
 
 def component_features(genes: Features, *, random_state: int = 0) -> Features:
     """50 principal components of variable genes, fitted to the training cells and applied to the test cells."""
-    n_components = min(N_COMPONENTS, *(size - 1 for size in genes.train.shape))
-    pca = PCA(n_components, svd_solver="randomized", random_state=random_state).fit(genes.train)
+    pca = fit_components(genes.train, random_state)
     return Features(pca.transform(genes.train), pca.transform(genes.test))
 
 
-def _variable_genes(values: sp.csr_matrix) -> np.ndarray:
+def fit_components(genes: np.ndarray, random_state: int) -> PCA:
+    """50 principal components of variable genes (n_cells, n_genes), or fewer where there are fewer cells or genes."""
+    n_components = min(N_COMPONENTS, *(size - 1 for size in genes.shape))
+    return PCA(n_components, svd_solver="randomized", random_state=random_state).fit(genes)
+
+
+def variable_genes(values: sp.csr_matrix) -> np.ndarray:
     """(n_genes,) bool: the most variable genes, or all where there are no more."""
     expressed = np.asarray((values > 0).sum(0)).ravel() > 0
     if expressed.sum() <= N_TOP_GENES:

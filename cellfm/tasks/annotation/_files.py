@@ -11,7 +11,7 @@ from cellfm.model._checkpoint import read_facts
 from cellfm.settings import model_folder
 from cellfm.tasks._fitted import FittedFiles, part_of, require_same_model, require_use, table_facts, table_of, texts_of
 from cellfm.tasks.annotation._annotator import Annotator
-from cellfm.tasks.annotation._head import MLPHead, head_of
+from cellfm.tasks.annotation._head import CombinedHead, MLPHead, head_of
 from cellfm.tasks.annotation._reject import Reference
 from cellfm.tasks.annotation._train import Method
 
@@ -39,6 +39,7 @@ def write_annotator(annotator: Annotator, folder: Path, *, overwrite: bool = Fal
         "n_cells": annotator.n_cells,
         "random_state": annotator.random_state,
         "history": table_facts(annotator.history),
+        "selection": None if annotator.selection is None else table_facts(annotator.selection),
     }
 
     def add_model(partial: Path) -> None:
@@ -51,7 +52,7 @@ def write_annotator(annotator: Annotator, folder: Path, *, overwrite: bool = Fal
 def read_annotator(folder: Path, model: str | Path | CellFM | None = None) -> Annotator:
     """Read an annotator; see `Annotator.load`."""
     with FILES.read(folder) as (facts, arrays):
-        found = Annotator(
+        annotator = Annotator(
             model=_model(folder, facts["model"], model),
             classes=texts_of(facts["classes"]),
             method=facts["method"],
@@ -62,10 +63,11 @@ def read_annotator(folder: Path, model: str | Path | CellFM | None = None) -> An
             n_cells=facts["n_cells"],
             random_state=facts["random_state"],
             colors=texts_of(facts["colors"]),
+            selection=table_of(found) if (found := facts.get("selection")) else None,
             **{name: float(facts[name]) for name in _NUMBERS},
         )
-        _try(found)
-        return found
+        _try(annotator)
+        return annotator
 
 
 def _try(annotator: Annotator) -> None:
@@ -79,6 +81,12 @@ def _try(annotator: Annotator) -> None:
     require_use(annotator.gene_ids.ndim == 1 and annotator.gene_ids.dtype.kind in "iu", "the genes")
     for number in (annotator.n_cells, annotator.random_state):
         require_use(isinstance(number, int) and not isinstance(number, bool), "the numbers")
+    require_use((annotator.selection is None) == (annotator.method != "auto"), "the candidates")
+    if annotator.selection is not None:
+        require_use(annotator.choice != "", "the candidates")
+    if isinstance(annotator.head, CombinedHead):
+        genes = np.zeros((1, len(annotator.head.genes.ids)), np.float32)
+        require_use(annotator.head.logits(genes, cell).shape == (1, n_classes), "the arrays of the head")
     if isinstance(annotator.head, MLPHead):
         require_use(annotator.head.mlp.logits(cell).shape == (1, n_classes), "the arrays of the head")
 

@@ -4,15 +4,19 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 
 from cellfm.cells.input import CellInput
 from cellfm.errors import InputError
 from cellfm.io.progress import progress
 from cellfm.model import CellFM
 from cellfm.model._embed import embed_cells
+from cellfm.tasks._fitted import part_of
+from cellfm.tasks.annotation._features import MODEL
+from cellfm.tasks.annotation._gene_space import ALL_GENES, BLOCK, INPUTS, GeneSpace
 from cellfm.tasks.annotation._mlp import MLP, softmax
 
-Kind = Literal["mlp", "query"]
+Kind = Literal["mlp", "query", "combined"]
 Arrays = dict[str, np.ndarray]
 
 
@@ -28,9 +32,18 @@ class Head(Protocol):
         ...
 
     def judge(
-        self, model: CellFM, cells: CellInput, *, batch_size: int | None = None, random_state: int = 0
+        self,
+        model: CellFM,
+        cells: CellInput,
+        *,
+        embedding: np.ndarray | None = None,
+        batch_size: int | None = None,
+        random_state: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (n_cells, n_classes) and embeddings (n_cells, d); NaN for cells without any known gene."""
+        """Logits (n_cells, n_classes) and embeddings (n_cells, d); NaN for cells without any known gene.
+
+        An `embedding` that is given is not computed again; a query head needs the tokens and computes it in any case.
+        """
         ...
 
 
@@ -46,9 +59,16 @@ class MLPHead:
         return len(self.mlp.biases[-1])
 
     def judge(
-        self, model: CellFM, cells: CellInput, *, batch_size: int | None = None, random_state: int = 0
+        self,
+        model: CellFM,
+        cells: CellInput,
+        *,
+        embedding: np.ndarray | None = None,
+        batch_size: int | None = None,
+        random_state: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        embedding = embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
+        if embedding is None:
+            embedding = embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
         return self.mlp.logits(embedding), embedding
 
     def arrays(self) -> Arrays:
@@ -85,7 +105,13 @@ class QueryHead:
         return self.weights
 
     def judge(
-        self, model: CellFM, cells: CellInput, *, batch_size: int | None = None, random_state: int = 0
+        self,
+        model: CellFM,
+        cells: CellInput,
+        *,
+        embedding: np.ndarray | None = None,
+        batch_size: int | None = None,
+        random_state: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
         from cellfm.train._classify_score import TokenScorer
 
@@ -96,10 +122,70 @@ class QueryHead:
         with progress(n_cells, "annotating", "cells") as bar:
             for span, tokens in cells.tokens(model.config.max_genes, random_state):
                 of_queries, of_cls, embedding[span] = scorer(tokens)
-                # Both score the same classes; their mean is used.
-                logits[span] = np.log((softmax(of_queries) + softmax(of_cls)) / 2 + 1e-12)
+                logits[span] = mean_logits([of_queries, of_cls])
                 bar.update(tokens.n_cells)
         return logits, embedding
+
+
+@dataclass(frozen=True)
+class CombinedHead:
+    """The mean probability of heads on several descriptions of a cell: its embedding, and its genes."""
+
+    parts: dict[str, MLPHead]
+    """Heads by the description that they read."""
+    genes: GeneSpace
+    kind: Kind = "combined"
+
+    @property
+    def n_classes(self) -> int:
+        return next(iter(self.parts.values())).n_classes
+
+    @property
+    def read(self) -> np.ndarray:
+        """Places of the genes that it reads."""
+        return np.arange(len(self.genes.ids)) if ALL_GENES in self.parts else self.genes.variable
+
+    def logits(self, genes: np.ndarray | sp.csr_matrix, embedding: np.ndarray) -> np.ndarray:
+        """(n_cells, n_classes), from the genes (n_cells, n_genes) of the space and the embedding (n_cells, d)."""
+        if sp.issparse(genes):
+            spans = [slice(i, i + BLOCK) for i in range(0, max(len(embedding), 1), BLOCK)]
+            return np.vstack([self.logits(genes[span].toarray(), embedding[span]) for span in spans])
+        described = {name: embedding if name == MODEL else self.genes.describe(name, genes) for name in self.parts}
+        return mean_logits([head.mlp.logits(described[name]) for name, head in self.parts.items()])
+
+    def judge(
+        self,
+        model: CellFM,
+        cells: CellInput,
+        *,
+        embedding: np.ndarray | None = None,
+        batch_size: int | None = None,
+        random_state: int = 0,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if embedding is None:
+            embedding = embed_cells(model, cells, batch_size=batch_size, random_state=random_state)
+        logits = np.empty((len(embedding), self.n_classes), np.float32)
+        for span, genes in self.genes.blocks(cells):
+            logits[span] = self.logits(genes, embedding[span])
+        logits[np.isnan(embedding[:, 0])] = np.nan
+        return logits, embedding
+
+    def arrays(self) -> Arrays:
+        found = {f"space.{name}": array for name, array in vars(self.genes).items()}
+        for name, head in self.parts.items():
+            found |= {f"{name}.{key}": array for key, array in head.arrays().items()}
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> "CombinedHead":
+        names = [name for name in INPUTS if f"{name}.mean" in arrays]
+        parts = {name: MLPHead.from_arrays(part_of(arrays, f"{name}.")) for name in names}
+        return cls(parts, GeneSpace(**part_of(arrays, "space.")))
+
+
+def mean_logits(logits: list[np.ndarray]) -> np.ndarray:
+    """Logits of the mean probability of heads that score the same classes, (n, n_classes)."""
+    return logits[0] if len(logits) == 1 else np.log(sum(map(softmax, logits)) / len(logits) + 1e-12)
 
 
 def head_of(kind: str, arrays: Arrays) -> Head:
@@ -108,4 +194,6 @@ def head_of(kind: str, arrays: Arrays) -> Head:
         return MLPHead.from_arrays(arrays)
     if kind == "query":
         return QueryHead(arrays)
-    raise InputError(f"head must be 'mlp' or 'query', not {kind!r}.")
+    if kind == "combined":
+        return CombinedHead.from_arrays(arrays)
+    raise InputError(f"head must be 'mlp', 'query' or 'combined', not {kind!r}.")

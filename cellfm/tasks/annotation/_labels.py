@@ -3,7 +3,7 @@
 import numpy as np
 from anndata import AnnData
 
-from cellfm.cells.obs import read_column, tell_missing
+from cellfm.cells.obs import read_column, read_complete_column, tell_missing
 from cellfm.errors import InputError
 from cellfm.io.messages import warn
 from cellfm.keys import UNKNOWN
@@ -31,6 +31,32 @@ def read_labels(reference: AnnData, key: str) -> np.ndarray:
     if not known.all():
         warn(f"{tell_missing(reference.obs[key], key, 'label')}: left out.")
     return labels
+
+
+def read_groups(reference: AnnData, key: str | None, labels: np.ndarray, method: str) -> np.ndarray | None:
+    """Donors or batches of the cells for the cross-validation of ``method="auto"``, (n_obs,) str; None without a key.
+
+    Raises
+    ------
+    MissingKeyError
+        There is no such column; the message lists the available ones.
+    InputError
+        The method is another one, values are missing, or the labelled cells are of one group.
+    """
+    if key is None:
+        return None
+    if method != "auto":
+        raise InputError(
+            f"groups_key={key!r} is for the cross-validation of method='auto'; with method={method!r} leave it out."
+        )
+    groups = read_complete_column(reference, key, "groups_key")
+    known = np.unique(groups[[label is not None for label in labels]])
+    if len(known) < 2:
+        raise InputError(
+            f"All labelled cells have the same value in obs[{key!r}] ({str(known[0])!r}); groups_key= needs two groups "
+            "or more. Leave it out for random folds."
+        )
+    return groups
 
 
 def require_classes(labels: np.ndarray, key: str) -> None:

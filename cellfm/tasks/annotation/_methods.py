@@ -9,7 +9,8 @@ import pandas as pd
 
 from cellfm.errors import InputError
 from cellfm.tasks.annotation._baselines import celltypist, celltypist_name, logistic_regression
-from cellfm.tasks.annotation._evaluation_set import COMPONENTS, GENES, MODEL, EvaluationSet
+from cellfm.tasks.annotation._evaluation_set import EvaluationSet
+from cellfm.tasks.annotation._features import COMPONENTS, GENES, MODEL
 from cellfm.tasks.annotation._neighbors import fit_neighbor_vote
 from cellfm.tasks.annotation._split import Fold
 from cellfm.tasks.annotation._train import train_annotator
@@ -23,6 +24,7 @@ _FITTED: dict[str, dict[str, Any]] = {
     "query": {"method": "frozen", "head": "query"},
     "lora": {"method": "lora"},
     "full": {"method": "full"},
+    "auto": {"method": "auto"},
 }
 
 
@@ -114,6 +116,7 @@ def evaluate(name: str, on: EvaluationSet, fold: Fold, *, random_state: int = 0)
             on.cells.take(fold.train),
             labels,
             embedding=seen.train,
+            groups=on.groups_of(fold.train) if head == "auto" else None,
             random_state=random_state,
             **(fit_options(head) or {}),
         )

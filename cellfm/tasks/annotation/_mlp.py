@@ -118,17 +118,40 @@ def fit_mlp(
 
 
 def _fit_linear(start: MLP, cells: LabelledCells, n_iterations: int) -> tuple[MLP, int]:
-    n_classes = len(start.biases[0])
+    x = start.standardise(cells.x)
+    weight, bias, n_iterations = logistic_layer(x, cells.label, cells.weight, PENALTY, n_iterations)
+    return replace(start, weights=(weight,), biases=(bias,)), n_iterations
+
+
+def logistic_layer(
+    x: Any, label: np.ndarray, weight: np.ndarray, penalty: float, n_iterations: int = N_ITERATIONS
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Logistic regression with an L2 penalty as a layer of a head.
+
+    Parameters
+    ----------
+    x
+        (n, d): dense or sparse.
+    label
+        (n,) int: number of the class, each of which occurs.
+    weight
+        (n,) float32: weight of each cell.
+
+    Returns
+    -------
+    (n_classes, d) weights, (n_classes,) biases, and the number of iterations.
+    """
+    n_classes = len(np.unique(label))
     # Of two classes scikit-learn learns the difference w of both rows; -w/2 and w/2 have half the penalty of w.
-    strength = (2 if n_classes == 2 else 1) / PENALTY
+    strength = (2 if n_classes == 2 else 1) / penalty
     model = LogisticRegression(C=strength, max_iter=n_iterations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(start.standardise(cells.x), cells.label, cells.weight * len(cells.x) / cells.weight.sum())
-    weight, bias = (array.astype(np.float32) for array in (model.coef_, model.intercept_))
+        model.fit(x, label, weight * len(label) / weight.sum())
+    w, b = (array.astype(np.float32) for array in (model.coef_, model.intercept_))
     if n_classes == 2:
-        weight, bias = np.concatenate((-weight, weight)) / 2, np.concatenate((-bias, bias)) / 2
-    return replace(start, weights=(weight,), biases=(bias,)), int(model.n_iter_.max())
+        w, b = np.concatenate((-w, w)) / 2, np.concatenate((-b, b)) / 2
+    return w, b, int(model.n_iter_.max())
 
 
 def _fit_layers(

@@ -1,10 +1,11 @@
 """Fit an annotator: a classifier on a model, from reference cells with labels."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from cellfm.cells.input import CellInput
 from cellfm.cells.tokenize import TokenBatch
@@ -16,13 +17,15 @@ from cellfm.model import CellFM
 from cellfm.model._embed import embed_cells
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._calibrate import calibrated, fit_temperature, fit_thresholds
+from cellfm.tasks.annotation._choose import CANDIDATES, Described, choose, chosen_head
+from cellfm.tasks.annotation._gene_space import log_values
 from cellfm.tasks.annotation._head import Head, Kind, MLPHead, QueryHead
 from cellfm.tasks.annotation._hold_out import class_weights, hold_out
 from cellfm.tasks.annotation._labels import require_classes
 from cellfm.tasks.annotation._mlp import MLP, N_ITERATIONS, LabelledCells, fit_mlp
 from cellfm.tasks.annotation._reject import Reference
 
-Method = Literal["frozen", "lora", "full"]
+Method = Literal["frozen", "lora", "full", "auto"]
 RATES = {"lora": 1e-3, "full": 3e-4, "frozen": 1e-3}
 """Learning rates of training through the network."""
 EPOCHS = {"lora": 5, "full": 5, "frozen": 10}
@@ -68,6 +71,8 @@ class _Fitted(NamedTuple):
     """(n_held_out, n_classes) of the validation cells, by a head that has not seen them."""
     embedding: np.ndarray
     """(n, d) of all labelled cells, by the fitted model."""
+    selection: pd.DataFrame | None = None
+    """The candidates of ``"auto"``."""
 
 
 def train_annotator(
@@ -79,6 +84,7 @@ def train_annotator(
     head: Kind = "mlp",
     n_layers: int = 1,
     embedding: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
     validation_fraction: float = 0.15,
     class_weight: Literal["balanced"] | None = "balanced",
     lora_rank: int = 16,
@@ -99,6 +105,8 @@ def train_annotator(
         (n_cells,) str; cells whose label is None or "" are left out.
     embedding
         (n_cells, d_model) embedding of the cells by `model`, if it has been computed.
+    groups
+        (n_cells,) str: donors or batches of the cells, by which ``"auto"`` splits them.
 
     Raises
     ------
@@ -113,7 +121,10 @@ def train_annotator(
     of = _reference(labels, known, embedding, validation_fraction, class_weight, random_state)
 
     start = _Start(n_layers, model.config.d_model, random_state)  # the same width for features other than embeddings
-    if head == "mlp" and method == "frozen":
+    if method == "auto":
+        groups = None if groups is None else groups[of.rows]
+        fitted = _fit_auto(model, cells, of, start, groups, n_epochs or N_ITERATIONS)
+    elif head == "mlp" and method == "frozen":
         fitted = _fit_frozen(model, of, start, n_epochs or N_ITERATIONS)
     else:
         fitted = _fit_network(
@@ -149,13 +160,15 @@ def check_options(
         An option is invalid.
     """
     for name, value, choices in (
-        ("method", method, ("frozen", "lora", "full")),
+        ("method", method, get_args(Method)),
         ("head", head, ("mlp", "query")),
         ("n_layers", n_layers, (1, 2, 3)),
         ("class_weight", class_weight, ("balanced", None)),
     ):
         if value not in choices:
             raise InputError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
+    if method == "auto" and head != "mlp":
+        raise InputError(f"method='auto' chooses among heads of the type 'mlp'; head must be 'mlp', not {head!r}.")
     if not 0 < validation_fraction < 1:
         raise InputError(f"validation_fraction must be above 0 and below 1, not {validation_fraction}.")
     if lora_rank < 1:
@@ -176,8 +189,30 @@ def _fit_frozen(model: CellFM, of: _Reference, start: _Start, n_iterations: int)
     return _Fitted(model, MLPHead(final), history, first.logits(of.embedding[of.held_out]), of.embedding)
 
 
+def _fit_auto(
+    model: CellFM, cells: CellInput, of: _Reference, start: _Start, groups: np.ndarray | None, n_iterations: int
+) -> _Fitted:
+    """The best of several heads on the embedding and on genes; see `cellfm.tasks.annotation._choose`."""
+    ids = np.unique(cells.match.ids[cells.match.ids > 0])
+    values = sp.vstack([block for _, block in log_values(cells, ids)], format="csr")[of.rows]
+    options = start.n_layers, start.random_state, n_iterations
+    described = Described(of.codes, of.weight, of.embedding, ids, values, *options)
+    selection = choose(described, groups)
+    inputs = CANDIDATES[selection["candidate"][selection["chosen"]].item()]
+    first, history = described.fit(inputs, np.flatnonzero(~of.held_out))
+    logits = first.logits(values[of.held_out], of.embedding[of.held_out])
+    final, _ = described.fit(inputs, np.arange(len(of.codes)))
+    return _Fitted(model, chosen_head(final), history, logits, of.embedding, selection)
+
+
 def _fit_network(
-    model: CellFM, cells: CellInput, of: _Reference, start: MLPHead | None, *, method: Method, **options: Any
+    model: CellFM,
+    cells: CellInput,
+    of: _Reference,
+    start: MLPHead | None,
+    *,
+    method: Literal["frozen", "lora", "full"],
+    **options: Any,
 ) -> _Fitted:
     """Train a head with the network: an MLP from its start, or a new query head."""
     from cellfm.train._classify import train_classifier
@@ -215,7 +250,7 @@ def _annotator(
         "fitted %d classes to %d cells: temperature %.2f; unknown below confidence %.2f or above distance %.2f.",
         *(n_classes, len(of.codes), temperature, confidence_threshold, distance_threshold),
     )
-    return Annotator(
+    annotator = Annotator(
         model=fitted.model,
         classes=of.classes,
         method=method,
@@ -228,7 +263,11 @@ def _annotator(
         distance_threshold=distance_threshold,
         n_cells=len(of.codes),
         random_state=random_state,
+        selection=fitted.selection,
     )
+    if annotator.choice:
+        logger.info(annotator.choice)
+    return annotator
 
 
 def _reference(
