@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.annotation`, from the rows that it has measured."""
+"""The tables of `benchmarks.annotation_heads`, from the rows that it has measured."""
 
 from collections.abc import Callable
 from functools import partial

@@ -41,6 +41,15 @@ def test_annotates_from_a_reference_and_again_from_what_was_kept(files, capsys):
     assert expected.obs["cellfm_label_raw"].tolist() == second.obs["cellfm_label_raw"].tolist()
 
 
+def test_auto_takes_groups(files):
+    learn = ("--reference", str(files / "reference.h5ad"), "--labels-key", "label", "--model", str(files / "model"))
+    assert run(files, *learn, "--method", "auto", "--groups-key", "batch") == 0
+    record = ad.read_h5ad(files / "out.h5ad").uns["cellfm"]["cellfm_proba"]
+    assert record["method"] == "auto"
+    assert record["options"]["groups_key"] == "batch"
+    assert len(record["candidates"]) == len(record["scores"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -52,6 +61,7 @@ def test_annotates_from_a_reference_and_again_from_what_was_kept(files, capsys):
         (["--annotator", "model", "--method", "lora"], "--annotator model is fitted already, and --method is for"),
         (["--annotator", "model", "--labels-key", "label"], "--labels-key is for fitting one to a --reference"),
         (["--annotator", "model", "--all-genes"], "--all-genes is for fitting"),
+        (["--annotator", "model", "--groups-key", "batch"], "--groups-key is for fitting"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(files, options, message, capsys, monkeypatch):

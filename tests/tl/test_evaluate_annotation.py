@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import cellfm as cf
 from cellfm.errors import InputError, MissingKeyError
 from cellfm.tasks.annotation import _methods
+from cellfm.tasks.annotation._choose import choose
 from cellfm.tasks.annotation._methods import LOGISTIC_REGRESSION
 from cellfm.tasks.annotation._split import leave_one_out_folds
 from cellfm.tl import _evaluate_unknowns
@@ -90,6 +91,25 @@ def test_all_other_methods_run(labelled, tiny_model):
     assert table["n_test"].eq(12).all()
     assert table["macro_f1"].between(0, 1).all()
     assert tiny_model.weights_hash == before
+
+
+def test_auto_chooses_by_the_batches_that_are_left(labelled, tiny_model, monkeypatch):
+    seen = []
+
+    def choosing(of, groups):
+        seen.append(None if groups is None else sorted(set(groups)))
+        return choose(of, groups)
+
+    monkeypatch.setattr("cellfm.tasks.annotation._train.choose", choosing)
+    labelled.obs["label"] = np.where(np.arange(40) % 2, "A", "B")
+    labelled.obs["batch"] = np.arange(40) // 14
+    options = {"split": "leave-one-batch-out", "batch_key": "batch", "methods": ["auto"]}
+    table = evaluate(labelled, tiny_model, **options)
+    assert seen == [["1", "2"], ["0", "2"], ["0", "1"]]
+    assert table["method"].unique().tolist()[:3] == ["auto", "frozen-pca", "frozen-hvg"]
+    labelled.obs["batch"] = np.arange(40) // 20
+    evaluate(labelled, tiny_model, **options)
+    assert seen[3:] == [None, None]  # one batch is left
 
 
 def test_batches_in_turn(labelled, tiny_model):
