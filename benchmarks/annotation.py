@@ -110,8 +110,8 @@ def read(data: Path, cells: Cells, most: int = MOST_CELLS) -> ad.AnnData:
     adata = ad.read_h5ad(data / f"{cells.file}.h5ad")
     labels = adata.obs["cell_type"].astype(str)
     kept = ~labels.isin(NO_LABEL) & (labels.map(labels.value_counts()) >= MIN_CELLS)
-    if cells.column:
-        kept &= adata.obs[cells.column].notna()
+    for column in filter(None, (cells.column, cells.groups)):
+        kept &= adata.obs[column].notna()
     rows = np.flatnonzero(kept)
     adata = adata[np.sort(np.random.default_rng(0).permutation(rows)[:most])].copy()
     if cells.values and adata.X.max() > 50:

@@ -230,12 +230,8 @@ def annotate(
             ANNOTATION.proba,
             "obsm",
             **labelling.facts(),
-            **fitted.selection_facts(),
-            method=fitted.method,
-            head=fitted.head.kind,
+            **fitted.facts(),
             labels_key=labels_key,
-            n_reference_cells=fitted.n_cells,
-            temperature=fitted.temperature,
             **cells.facts(fitted.model, seed),
         )
     logger.info("labelled %d cells, %d of them %s.", adata.n_obs, int((label == UNKNOWN).sum()), UNKNOWN)

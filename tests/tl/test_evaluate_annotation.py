@@ -108,7 +108,7 @@ def test_auto_chooses_by_the_batches_that_are_left(labelled, tiny_model, monkeyp
     assert seen == [["1", "2"], ["0", "2"], ["0", "1"]]
     assert table["method"].unique().tolist()[:3] == ["auto", "frozen-pca", "frozen-hvg"]
     labelled.obs["batch"] = np.arange(40) // 20
-    evaluate(labelled, tiny_model, **options)
+    evaluate(labelled, tiny_model, **options | {"split": "batch"})
     assert seen[3:] == [None, None]  # one batch is left
 
 

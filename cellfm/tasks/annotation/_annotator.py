@@ -93,12 +93,14 @@ class Annotator:
         differences = ", ".join(f"{difference:+.3f} to {name!r}" for name, difference in others)
         return f"chosen: {chosen!r}, accuracy {scores[chosen]:.3f} in cross-validation ({differences})"
 
-    def selection_facts(self) -> dict[str, Any]:
-        """The choice of ``method="auto"`` for the record of a run; empty for the other methods."""
-        if self.selection is None:
-            return {}
-        candidates = self.selection["candidate"].to_numpy(object)
-        return {"choice": self.choice, "candidates": candidates, "scores": self.selection["mean_score"].to_numpy()}
+    def facts(self) -> dict[str, Any]:
+        """The facts about the fit for the record of a run, with the candidates and the choice of ``method="auto"``."""
+        facts: dict[str, Any] = {"method": self.method, "head": self.head.kind, "n_reference_cells": self.n_cells}
+        facts["temperature"] = self.temperature
+        if self.selection is not None:
+            candidates, scores = (self.selection[name].to_numpy() for name in ("candidate", "mean_score"))
+            facts |= {"choice": self.choice, "candidates": candidates.astype(object), "scores": scores}
+        return facts
 
     @property
     def reads_embedding(self) -> bool:

@@ -52,7 +52,7 @@ class GeneSpace:
         if name == ALL_GENES:
             return genes
         seen = genes[:, self.variable]
-        seen = seen.toarray() if sp.issparse(seen) else seen
+        seen = seen if isinstance(seen, np.ndarray) else seen.toarray()
         return seen if name == GENES else (seen - self.mean[self.variable]) @ self.components.T
 
     def missing(self, cells: CellInput) -> np.ndarray:

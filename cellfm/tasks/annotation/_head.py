@@ -147,7 +147,7 @@ class CombinedHead:
 
     def logits(self, genes: np.ndarray | sp.csr_matrix, embedding: np.ndarray) -> np.ndarray:
         """(n_cells, n_classes), from the genes (n_cells, n_genes) of the space and the embedding (n_cells, d)."""
-        if sp.issparse(genes):
+        if not isinstance(genes, np.ndarray):
             spans = [slice(i, i + BLOCK) for i in range(0, max(len(embedding), 1), BLOCK)]
             return np.vstack([self.logits(genes[span].toarray(), embedding[span]) for span in spans])
         described = {name: embedding if name == MODEL else self.genes.describe(name, genes) for name in self.parts}
