@@ -33,6 +33,9 @@ class Operations(Protocol):
     def take(self, x: Array, index: Array) -> Array:
         """Rows of `x`: (n, ...) and int32 (...) to (..., ...)."""
 
+    def weighted_rows(self, x: Array, index: Array, weight: Array) -> Array:
+        """Sums of rows of `x`, each head with its own weights: (n, h k), int32 (c, s) and (c, s, h) to (c, h, k)."""
+
     def pick(self, x: Array, index: Array) -> Array:
         """One entry of each row: (n, m) and int32 (n,) to (n,)."""
 

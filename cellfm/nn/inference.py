@@ -58,8 +58,8 @@ def arrange(config: ModelConfig, weights: FlatWeights, dtype: Any = np.float32, 
         return {to: matrix(*(f"{name}.{part}" for part in parts)) for to, parts in joined.items()} | norms
 
     layers = [of_layer(i) for i in range(config.n_layers)]
-    keys = only_keys(config, weights) if n_active_layers(config, weights) == 1 else None
-    return ({} if keys is None else {"keys": keys}) | {
+    learned = tables_of_learned_cls(config, weights) if n_active_layers(config, weights) == 1 else None
+    return ({} if learned is None else {"learned_cls": learned}) | {
         "gene": weights["embed.gene"],
         "cls": weights["embed.cls"].reshape(-1),
         "value": weights["embed.value.mix.weight"] @ expanded + weights["embed.value.skip"][0, 0] * expanded,
@@ -84,17 +84,18 @@ def for_cells(config: ModelConfig, weights: FlatWeights, arranged: Weights) -> W
     for layer in layers[1:]:
         inactive += [layer["norm1"], layer["norm2"]]
     names = ("gene", "cls", "value", "value_table")
-    kept = {name: arranged[name] for name in (*names, "keys") if name in arranged}
+    kept = {name: arranged[name] for name in (*names, "learned_cls") if name in arranged}
     return kept | {"below": below, "last": layers[0], "inactive": tuple(inactive)}
 
 
-def only_keys(config: ModelConfig, weights: FlatWeights) -> Weights | None:
-    """Keys of the only active layer as tables over genes, values and CLS, and how strongly each head reads them.
+def tables_of_learned_cls(config: ModelConfig, weights: FlatWeights) -> Weights | None:
+    """Keys and values of the only active layer as tables over genes, values and CLS, and how strongly each head reads.
 
-    All cells ask with the same query, that of the learned CLS vector: what it does not read is left out, and equal
-    keys are one. None where so many are left that tables save no time.
+    The query of all cells is that of the learned CLS vector: keys that it does not read are left out, and equal keys
+    are one. None where so many are left that tables save no time.
     """
     name, cls = "backbone.layers.0.attention", weights["embed.cls"].reshape(-1)
+    by_head = (-1, config.n_heads, config.d_head)
     query = np.maximum(weights[f"{name}.query.weight"].astype(float) @ cls, 0)
     asked = np.flatnonzero(query)
     distinct, which = np.unique(weights[f"{name}.key.weight"][asked], axis=0, return_inverse=True)
@@ -102,11 +103,16 @@ def only_keys(config: ModelConfig, weights: FlatWeights) -> Weights | None:
         return None
     strength = np.zeros((len(distinct), config.n_heads))
     np.add.at(strength, (which.reshape(-1), asked // config.d_head), query[asked])
+    value = weights[f"{name}.value.weight"].T
+    table = weights["embed.value.table.weight"].T
     return {
-        "gene": weights["embed.gene"] @ distinct.T,
-        "value": weights["embed.value.table.weight"].T @ distinct.T,
-        "cls": distinct @ cls,
         "strength": strength.astype(distinct.dtype),
+        "keys": {"gene": weights["embed.gene"] @ distinct.T, "value": table @ distinct.T, "cls": distinct @ cls},
+        "values": {
+            "gene": weights["embed.gene"] @ value,
+            "value": np.ascontiguousarray((table @ value).reshape(by_head).swapaxes(0, 1)),  # (h, w, k)
+            "cls": (cls @ value).reshape(by_head)[0],
+        },
     }
 
 
@@ -150,16 +156,18 @@ def with_tables(weights: Weights, tables: Weights) -> Weights:
 def encode_cells(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
     """CLS of each cell, (b, d): in the last layer it reads all tokens, but nothing else is computed."""
     last = weights["last"]
-    if "keys" in weights:
-        seen = seen_by_learned_cls(xp, config, weights, values, layout)
-        cls = xp.broadcast_to(weights["cls"], (seen.shape[0], 1, seen.shape[2]))
+    if "learned_cls" in weights:
+        read = read_by_learned_cls(xp, config, weights, values, layout)
+        cls = xp.broadcast_to(weights["cls"], (read.shape[0], 1, config.d_model))
         gate = xp.split(xp.product(cls, last["query_gate"]), 2)[1]
     else:
         x, scale = tokens_below(xp, config, weights, values, layout)
         cls = cls_of(xp, x, layout)[:, None]
         query, gate = xp.split(xp.product(cls, last["query_gate"]), 2)
-        seen = seen_by_cls(xp, config, last["key_value"], x, query, scale, layout)
-    cls = join(xp, config, last, cls, values_of(xp, config, last["key_value"], seen), gate)
+        read = values_of(
+            xp, config, last["key_value"], seen_by_cls(xp, config, last["key_value"], x, query, scale, layout)
+        )
+    cls = join(xp, config, last, cls, read, gate)
     for norm in weights["inactive"]:
         cls = xp.layer_norm(alpha(config) * cls, norm["gamma"], norm["beta"])
     return cls[:, 0]
@@ -285,18 +293,20 @@ def seen_by_cls(
     return sum_by_cell(xp, xp.matmul(weight, x, transpose_a=True), layout)
 
 
-def seen_by_learned_cls(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
-    """`seen_by_cls` in a network of one active layer, (b, h, d), by the tables of `only_keys`."""
+def read_by_learned_cls(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
+    """``q K^T V`` of CLS, (b, h, 1, k), by the tables of `tables_of_learned_cls`."""
     gene_ids, mask, _, _ = layout
-    keys, is_cls = weights["keys"], mask * (gene_ids == 0)
+    of_key, of_value = weights["learned_cls"]["keys"], weights["learned_cls"]["values"]
+    is_cls = mask * (gene_ids == 0)
     choice = xp.softmax(values[..., None] * weights["value"]) * is_gene(xp, layout)[..., None]  # (c, s, w)
-    key = xp.take(keys["gene"], gene_ids) + exact_product(xp, choice, keys["value"]) + is_cls[..., None] * keys["cls"]
-    scale = mask[..., None] * chunk_scale(xp, config, layout)
-    weight = exact_product(xp, xp.relu(key), keys["strength"]) * scale  # (c, s, h)
-    genes = xp.matmul(weight, xp.take(weights["gene"], gene_ids), transpose_a=True)  # (c, h, d); row 0 is zero
-    chosen = exact_product(xp, xp.matmul(weight, choice, transpose_a=True), xp.float32(weights["value_table"]))
-    of_cls = (weight * is_cls[..., None]).sum(1)[..., None] * weights["cls"]
-    return sum_by_cell(xp, genes + chosen + of_cls, layout)
+    key = exact_product(xp, choice, of_key["value"]) + is_cls[..., None] * of_key["cls"]
+    key = xp.relu(key + xp.take(of_key["gene"], gene_ids)) * (mask[..., None] * chunk_scale(xp, config, layout))
+    weight = exact_product(xp, key, weights["learned_cls"]["strength"])  # (c, s, h)
+    chosen = sum_by_cell(xp, xp.matmul(weight, choice, transpose_a=True), layout)  # (b, h, w)
+    chosen = xp.matmul(chosen.swapaxes(0, 1), of_value["value"]).swapaxes(0, 1)
+    genes = xp.weighted_rows(of_value["gene"], gene_ids, weight)  # (c, h, k); row 0 is zero
+    of_cls = (weight * is_cls[..., None]).sum(1)[..., None] * of_value["cls"]
+    return (chosen + sum_by_cell(xp, genes + of_cls, layout))[:, :, None]
 
 
 def exact_product(xp: Operations, x: Array, weight: Array) -> Array:

@@ -27,6 +27,7 @@ def results(xp, p, index, segment):
         "matmul of four axes": xp.matmul(p["x"].reshape((2, 1, 3, 4)), p["a"].reshape((2, 1, 4, 3))),
         "take": xp.take(p["rows"], index),
         "take of many axes": xp.take(p["a"], index[:, 0] - 1),
+        "weighted_rows": xp.weighted_rows(p["rows"], index, p["x"][..., :2]),
         "pick": xp.pick(p["rows"], index[0, 0] - segment),
         "segment_sum": xp.segment_sum(p["rows"], segment, p["positive"]),
         "segment_sum of many axes": xp.segment_sum(p["a"], segment[:2] - 1, p["gamma"]),

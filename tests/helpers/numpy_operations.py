@@ -33,6 +33,10 @@ class NumpyOperations:
     def take(self, x, index):
         return x[index]
 
+    def weighted_rows(self, x, index, weight):
+        rows = x[index].reshape(*index.shape, weight.shape[2], -1)
+        return (rows * weight[..., None]).sum(1)
+
     def pick(self, x, index):
         return x[np.arange(len(x)), index]
 

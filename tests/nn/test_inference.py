@@ -122,10 +122,10 @@ def test_keys_of_the_only_active_layer_are_tables(engine, n_layers):
     config = with_options(n_layers=n_layers)
     many = without_gates(random_weights(config, noise=0.05), *range(1, n_layers))
     few = with_few_keys(config, many, 3)
-    assert "keys" not in CompiledNetwork(config, many, engine)._of_cells
+    assert "learned_cls" not in CompiledNetwork(config, many, engine)._of_cells
     expected, _ = exact(config, few)
     compiled = CompiledNetwork(config, few, engine)
-    assert compiled._of_cells["keys"]["gene"].shape == (config.n_gene_rows, 3)
+    assert compiled._of_cells["learned_cls"]["keys"]["gene"].shape == (config.n_gene_rows, 3)
     np.testing.assert_allclose(np.asarray(compiled.cell(inputs(config)[0]))[:4], expected[0][:4], atol=1e-5, rtol=0)
 
     flat = {name: array.astype(float) for name, array in few.items()}

@@ -74,6 +74,21 @@ class JaxOperations:
     def take(self, x: Array, index: Array) -> Array:
         return x[index]
 
+    def weighted_rows(self, x: Array, index: Array, weight: Array) -> Array:
+        heads = (weight.shape[0], weight.shape[2], x.shape[1] // weight.shape[2])
+
+        def one_by_one() -> Array:  # on CPUs, reading rows costs more than adding them up: they are read once
+            def add(i: Array, sums: Array) -> Array:
+                return sums + weight[:, i, :, None] * x[index[:, i]].reshape(heads)
+
+            return lax.fori_loop(0, index.shape[1], add, jnp.zeros(heads, x.dtype), unroll=4)
+
+        def at_once() -> Array:
+            rows = x[index].reshape((*index.shape, *heads[1:]))
+            return jnp.einsum("csh,cshk->chk", weight, rows, precision=lax.Precision.HIGHEST)
+
+        return lax.platform_dependent(cpu=one_by_one, default=at_once)
+
     def pick(self, x: Array, index: Array) -> Array:
         return jnp.take_along_axis(x, index[:, None], 1)[:, 0]
 

@@ -134,6 +134,11 @@ class MindSporeOperations:
     def take(self, x, index):
         return ops.gather(x, index, 0)
 
+    def weighted_rows(self, x, index, weight):
+        c, s, h = weight.shape
+        rows = ops.gather(x, index, 0).reshape((c, s, h, x.shape[1] // h))
+        return (rows * weight.expand_dims(-1)).sum(1)
+
     def pick(self, x, index):
         return ops.gather_elements(x, 1, index.expand_dims(-1)).squeeze(-1)
 
