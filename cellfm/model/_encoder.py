@@ -160,7 +160,16 @@ class Encoder:
         n_chunks = min((shape for shape in self._shapes if enough <= shape <= n_chunks), default=enough)
         self._shapes.add(n_chunks)
         self.n_chunks = n_chunks
-        return n_chunks, min(n_chunks, batch_size or n_chunks)
+        return n_chunks, min(n_slots_of(n_chunks, needed), batch_size or n_chunks)
+
+
+def n_slots_of(n_chunks: int, needed: np.ndarray) -> int:
+    """Cells in a batch of `n_chunks` chunks: up to four times as many as fit on average, in steps of a factor of two.
+
+    The last layer computes the CLS of every slot, used or not.
+    """
+    mean = max(2.0, float(needed.mean()) if len(needed) else 0.0)
+    return max(1, n_chunks >> (int(mean).bit_length() - 2))
 
 
 def depth_tokens(batch: TokenBatch, cells: np.ndarray, config: ModelConfig) -> np.ndarray | None:
