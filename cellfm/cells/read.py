@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from cellfm.cells.collection import tables_of_collection
 from cellfm.cells.compressed import compression, first_bytes, unpacked
 from cellfm.cells.find_10x import is_zarr, locate, matrices
 from cellfm.cells.mudata import without_pulling
@@ -20,7 +21,7 @@ from cellfm.cells.storable import why_unreadable
 from cellfm.errors import InputError
 from cellfm.genes.features import genomes_of
 from cellfm.genes.text import as_text
-from cellfm.io.messages import reason_of
+from cellfm.io.messages import counted, reason_of
 
 if TYPE_CHECKING:
     import h5py
@@ -217,6 +218,11 @@ def _format_of_hdf5(file: "h5py.File", path: Path) -> CellFormat:
 
 
 def _format_of_folder(path: Path) -> CellFormat:
+    if tables := tables_of_collection(path):
+        raise InputError(
+            f"{path} is a collection of annbatch with {counted(len(tables), 'table')}: pass it to "
+            f"cf.train.write_shards (cellfm shard), or pass one of its tables, such as {tables[0]}."
+        )
     if is_zarr(path):
         return "zarr"
     found = matrices(path)

@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from mudata import MuData
 
+from cellfm.cells.collection import tables_of_collection
 from cellfm.cells.find_10x import locate
 from cellfm.cells.matrix import Matrix, read_matrix
 from cellfm.cells.read import cell_format, read_cells
@@ -46,7 +47,10 @@ class Table:
 
 
 def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
-    """Give every input a name: the file name without ending, with its folders if two would be equal."""
+    """Give every input a name: the file name without ending, with its folders if two would be equal.
+
+    A collection of annbatch is as many inputs as it has tables.
+    """
     given = [inputs] if isinstance(inputs, str | Path | AnnData | MuData) else list(inputs)
     if not given:
         raise InputError("No inputs: pass paths of files of cells, or AnnData objects.")
@@ -54,7 +58,9 @@ def name_sources(inputs: Input | Sequence[Input]) -> list[Source]:
     for number, one in enumerate(given, start=1):
         if isinstance(one, str | Path):
             path = Path(one).expanduser()
-            sources.append(Source(_SUFFIX.sub("", path.name) or path.name, path))
+            name = _SUFFIX.sub("", path.name) or path.name
+            tables = tables_of_collection(path)
+            sources += [Source(f"{name}/{table.name}", table) for table in tables] or [Source(name, path)]
         elif isinstance(one, AnnData | MuData):
             sources.append(Source(f"input {number}", one))
         else:

@@ -50,7 +50,7 @@ def write_shards(
     inputs
         Paths of files that `cf.cells.read_cells` reads, or AnnData and MuData objects, with counts of human cells.
         ``.h5ad``, ``.zarr``, 10x ``.h5`` files and 10x folders are read block by block if their matrix is stored by
-        cells; all other inputs are loaded completely.
+        cells; all other inputs are loaded completely. A collection of annbatch is read table by table.
     out
         Folder to write.
     model

@@ -21,6 +21,7 @@ from mudata import MuData
 
 from cellfm.cells.matrix import Matrix
 from cellfm.cells.mudata import without_pulling
+from cellfm.cells.read import read_cells
 from cellfm.cli import _main as cli
 from cellfm.corpus import _shard_files, _shard_writer
 from cellfm.corpus._corpus import Corpus
@@ -121,6 +122,24 @@ def test_layers_and_raw_of_files(layer, form, tiny_adata, write, tmp_path):
     with pytest.raises(InputError, match=rf"cells: No counts found: adata.X .* pass layer='{layer}'"):
         write(path)
     np.testing.assert_array_equal(write(path, layer=layer).counts(np.arange(40)).toarray(), expected)
+
+
+def test_a_collection_of_annbatch_is_read_table_by_table(tiny_adata, write, tmp_path):
+    adata = AnnData(tiny_adata.X, obs=tiny_adata.obs[[]], var=tiny_adata.var)
+    collection = tmp_path / "all.zarr"
+    collection.mkdir()
+    attributes = {"encoding-type": "annbatch-preshuffled", "encoding-version": "0.1.0"}
+    (collection / "zarr.json").write_text(
+        json.dumps({"attributes": attributes, "zarr_format": 3, "node_type": "group"})
+    )
+    order = [*range(10, 40), *range(10)]  # dataset_2 comes before dataset_10
+    for name, cells in (("dataset_10", order[30:]), ("dataset_2", order[:30])):
+        write_as("zarr", adata[cells].copy(), tmp_path).rename(collection / name)
+    found = write(collection)
+    assert found.categories("source") == ["all/dataset_2", "all/dataset_10"]
+    np.testing.assert_array_equal(found.counts(np.arange(40)).toarray(), adata.X[order, :N_GENES].toarray())
+    with pytest.raises(InputError, match="is a collection of annbatch with 2 tables: pass it to cf.train.write_shards"):
+        read_cells(collection)
 
 
 HEAD = "%%MatrixMarket matrix coordinate integer general\n% a comment\n320 40 {}\n"
