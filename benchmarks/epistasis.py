@@ -16,8 +16,10 @@ from anndata import AnnData
 
 import cellfm as cf
 from benchmarks.perturbation import markdown, spread
+from benchmarks.record import facts, save_results
+from cellfm.tasks.perturbation._baselines import ADDITIVE, GENE_EFFECTS, MEAN
 from cellfm.tasks.perturbation._conditions import Condition, name_of
-from cellfm.tasks.perturbation._predictor import PerturbationPredictor
+from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
 
 KINDS = (
     ("CD2", "CD3D", "CD3E", "CD7", "IL7R", "LCK", "TRAC"),
@@ -65,18 +67,26 @@ def judge(predictor: PerturbationPredictor, truth: pd.DataFrame) -> dict[str, fl
     """Errors of the test conditions against the truth, and how much of what is not additive was found."""
     tested = list(predictor.split.test)
     true = truth.loc[[name_of(pair) for pair in tested]].to_numpy()
-    network, additive, chosen = (predictor.changes(tested, method) for method in ("network", "additive", None))
+    changes = {method: predictor.changes(tested, method) for method in (MEAN, ADDITIVE, GENE_EFFECTS, NETWORK)}
+    errors = {method: float(((change - true) ** 2).mean()) for method, change in changes.items()}
     shifted = [alike(pair) for pair in tested]
-    found, missing = (network - additive)[shifted].ravel(), (true - additive)[shifted].ravel()
-    return {
-        "additive": float(((additive - true) ** 2).mean()),
-        "network": float(((network - true) ** 2).mean()),
-        "chosen": float(((chosen - true) ** 2).mean()),
-        "is network": float(predictor.chosen == "network"),
-        "mean change": float(((predictor.profiles.changes(predictor.learnt).mean(0) - true) ** 2).mean()),
+    found, missing = ((change - changes[ADDITIVE])[shifted].ravel() for change in (changes[NETWORK], true))
+    return errors | {
+        "chosen": predictor.chosen,
         "departure": float(np.corrcoef(found, missing)[0, 1]) if found.any() else 0.0,
-        "epoch": float(predictor.history["kept"].idxmax()),
+        "epoch": int(predictor.history["kept"].idxmax()),
     }
+
+
+def table(results: dict) -> str:
+    """Mean squared errors, mean and standard deviation over seeds."""
+    shown = (MEAN, ADDITIVE, GENE_EFFECTS, NETWORK)
+    rows = []
+    for (data, variant), own in pd.DataFrame(results["rows"]).groupby(["data", "variant"], sort=False):
+        counts = ", ".join(f"{name} {n}" for name, n in own["chosen"].value_counts().items())
+        numbers = [*(spread(own[name], 4) for name in shown), spread(own["departure"], 2), spread(own["epoch"], 1)]
+        rows.append([data, variant, *numbers, counts])
+    return markdown(["data", "network with", *shown, "departure found", "epoch kept", "chosen how often"], rows)
 
 
 def main() -> None:
@@ -85,22 +95,16 @@ def main() -> None:
     arguments = parser.parse_args()
     cf.settings.verbosity = "error"
     rows = []
+    known = facts(cf.load_model("mini"))
     for name, epistasis in (("additive", 0.0), ("epistasis", SHIFT)):
         for variant, options in VARIANTS.items():
-            found = []
             for seed in range(arguments.seeds):
                 adata, truth = synthetic(epistasis, seed)
                 predictor = cf.tl.fit_perturbation(
                     adata, condition_key="condition", split="part", min_known_genes=50, random_state=seed, **options
                 )
-                found.append(judge(predictor, truth))
-            table = pd.DataFrame(found)
-            errors = [spread(table[column], 4) for column in ("mean change", "additive", "network", "chosen")]
-            chosen = f"{table['is network'].sum():.0f} of {len(table)}"
-            rows.append([name, variant, *errors, chosen, spread(table["departure"], 2), spread(table["epoch"], 1)])
-    header = ["data", "network with", "error: mean change", "additive", "network", "chosen"]
-    header += ["network is chosen", "departure found", "epoch"]
-    print(markdown(header, rows))
+                rows.append({"data": name, "variant": variant, "seed": seed} | judge(predictor, truth))
+    save_results("epistasis", known | {"rows": rows})
 
 
 if __name__ == "__main__":

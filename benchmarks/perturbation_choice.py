@@ -8,12 +8,13 @@ leaves them, takes no part.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import scipy.stats
 
 import cellfm as cf
 from benchmarks.perturbation import SET, load, markdown
@@ -29,19 +30,23 @@ from cellfm.tasks.perturbation._baselines import (
     principal_vectors,
     vectors_by_name,
 )
-from cellfm.tasks.perturbation._choice import SLACK, validation_errors
+from cellfm.tasks.perturbation._choice import CONFIDENCE, SLACK, validation_errors
 from cellfm.tasks.perturbation._conditions import Condition, read_conditions
 from cellfm.tasks.perturbation._metrics import score_conditions
 from cellfm.tasks.perturbation._profiles import Profiles, mean_profiles
 from cellfm.tasks.perturbation._split import _draw, _with_validation, simulation_split
 
 METHODS = MEAN, ADDITIVE, BILINEAR_CELLFM, GENE_EFFECTS
-RULES = {"the least error": (GENE_EFFECTS, 0)} | {
-    f"{name}, unless another is better by {number} standard error{'s' * (errors > 1)}": (name, errors)
+RULES: dict[str, tuple[str, Callable[[int], float]]] = {"the least error": (GENE_EFFECTS, lambda n: 0.0)} | {
+    f"{name}, unless another is better {how}": (name, n_errors)
     for name in (ADDITIVE, GENE_EFFECTS)
-    for errors, number in ((1, "one"), (2, "two"))
+    for how, n_errors in (
+        ("by one standard error", lambda n: 1.0),
+        ("by two standard errors", lambda n: 2.0),
+        ("by a t-test at 95 %", lambda n: float(scipy.stats.t.ppf(CONFIDENCE, n - 1))),
+    )
 }
-"""A method, and by how many standard errors of paired differences another must be better."""
+"""A method, and by how many standard errors of `n` paired differences another must be better."""
 N_SEEDS, N_DRAWS, KEPT = 10, 5, 0.75
 
 
@@ -55,13 +60,13 @@ def predictions(
     }
 
 
-def chosen(errors: Mapping[str, np.ndarray], reference: str, n_errors: float) -> str:
+def chosen(errors: Mapping[str, np.ndarray], reference: str, n_errors: Callable[[int], float]) -> str:
     """The method that a rule chooses."""
     beaten = {}
     for name, own in errors.items():
         difference = own - errors[reference]
         error = difference.std(ddof=1) / np.sqrt(len(difference))
-        if difference.mean() < -n_errors * error * SLACK:
+        if difference.mean() < -n_errors(len(difference)) * error * SLACK:
             beaten[name] = own.mean()
     return min(beaten, key=beaten.__getitem__, default=reference)
 

@@ -31,9 +31,14 @@ def facts(model: "CellFM | None" = None) -> dict[str, str | dict]:
 
 
 def commit() -> str:
-    """What the checkout is at; ends in ``-dirty`` if tracked files have changed since."""
-    command = ("git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*")
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """What the checkout is at; ends in ``-dirty`` if code has changed since, other than results and pages."""
+
+    def git(*arguments: str) -> str:
+        command = ("git", "-C", str(RESULTS.parent.parent), *arguments)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "cellfm/*.py", "benchmarks/*.py")
+    return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
 
 
 def save_results(name: str, results: Results, path: Path | None = None) -> Path:

@@ -75,7 +75,7 @@ def fit_perturbation(
     The validation conditions are used for two choices, by the squared error on their 20 most changed genes. First, the
     epoch: the earliest one, including the state before training, whose error is within one standard error of the
     minimum. Second, the method, `predictor.chosen`: the sum of the effects of the genes (``"gene effects"``), unless
-    the error of another method is lower by more than two standard errors. Differences are paired by condition, or, if
+    the error of another method is lower by a one-sided t-test at 95 %. Differences are paired by condition, or, if
     there is only one validation condition, by gene; this is weaker evidence, so keep several if you split by a column.
     All results are reported on test conditions, which influence no choice. On published data no deep model has reliably
     beaten the baselines (Ahlmann-Eltze 2025): look at `evaluation` before you trust a prediction.

@@ -72,9 +72,16 @@ def test_the_effects_of_genes_predict_unless_another_is_clearly_better():
     assert table["predictor"].tolist() == list(errors)
     assert table["chosen"].tolist() == [False, False, True, False]
     np.testing.assert_allclose(table["difference"][:3], [-0.2, 0, -0.3])
-    worse = start - [2.0, 0, 0, 0], start - [0.4, 0.4, 0, 0], start, start + 1  # of 4, 1.7 and no standard errors
+    worse = start - [2.0, 0, 0, 0], start - [0.4, 0.4, 0.1, 0], start, start + 1
     for errors_of_network in worse:
         assert choose_method({"network": errors_of_network, GENE_EFFECTS: start})[0] == GENE_EFFECTS
+
+
+def test_two_conditions_that_happen_to_agree_are_no_proof():
+    start = np.array([1.0, 1.2, 0.8, 1.1])
+    gain = np.array([0.2, 0.1, 0.2, 0.1])
+    for n, expected in ((2, GENE_EFFECTS), (4, "network")):
+        assert choose_method({"network": (start - gain)[:n], GENE_EFFECTS: start[:n]})[0] == expected
 
 
 def screen(kind: str):

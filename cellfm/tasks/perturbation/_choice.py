@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from cellfm.tasks.perturbation._baselines import GENE_EFFECTS, NO_CHANGE
 
 SLACK = 1 + 1e-9
 """Tolerance, so that a difference of exactly one standard error does not count."""
-CLEARLY = 2
-"""Standard errors by which a method must beat the effects of the genes."""
+CONFIDENCE = 0.95
+"""With which a method must beat the effects of the genes, by a one-sided paired t-test."""
 
 
 def validation_errors(predicted: np.ndarray, observed: np.ndarray, top: Sequence[np.ndarray]) -> np.ndarray:
@@ -57,14 +58,16 @@ def choose_method(errors: Mapping[str, np.ndarray]) -> tuple[str, pd.DataFrame]:
 
     Returns
     -------
-    The method: ``"gene effects"``, unless the mean error of another is lower by more than two standard errors of the
-    paired differences; predicting no change is never chosen. And a row for each method: ``predictor``, ``mse_top20``
-    (mean error), ``difference`` to the effects of the genes, its ``standard_error``, and whether it was ``chosen``.
+    The method: ``"gene effects"``, unless the mean error of another is lower by a one-sided paired t-test at 95 %,
+    which asks for more if there are few units; predicting no change is never chosen. And a row for each method:
+    ``predictor``, ``mse_top20`` (mean error), ``difference`` to the effects of the genes, its ``standard_error``, and
+    whether it was ``chosen``.
     """
     names = list(errors)
     table = np.array([errors[name] for name in names])
     mean, error = _paired(table - errors[GENE_EFFECTS])
-    beats = (mean < -CLEARLY * error * SLACK) & (np.array(names) != NO_CHANGE)
+    n_errors = scipy.stats.t.ppf(CONFIDENCE, max(table.shape[1] - 1, 1))
+    beats = (mean < -n_errors * error * SLACK) & (np.array(names) != NO_CHANGE)
     averages = table.mean(1)
     chosen = names[int(np.where(beats, averages, np.inf).argmin())] if beats.any() else GENE_EFFECTS
     found = pd.DataFrame({"predictor": names, "mse_top20": averages, "difference": mean, "standard_error": error})
