@@ -113,7 +113,9 @@ def read(data: Path, cells: Cells, most: int = MOST_CELLS) -> ad.AnnData:
     for column in filter(None, (cells.column, cells.groups)):
         kept &= adata.obs[column].notna()
     rows = np.flatnonzero(kept)
-    adata = adata[np.sort(np.random.default_rng(0).permutation(rows)[:most])].copy()
+    rows = np.sort(np.random.default_rng(0).permutation(rows)[:most])
+    left = labels.iloc[rows]
+    adata = adata[rows[left.map(left.value_counts()) >= N_FOLDS]].copy()
     if cells.values and adata.X.max() > 50:
         adata.X = sp.csr_matrix(adata.X, dtype=np.float32)
         adata.X = sp.csr_matrix(sp.diags(1e4 / np.maximum(np.asarray(adata.X.sum(1)).ravel(), 1)) @ adata.X).log1p()

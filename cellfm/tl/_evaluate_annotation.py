@@ -96,11 +96,11 @@ def evaluate_annotation(
     Returns
     -------
     DataFrame, a row for each fold and method: ``fold``, ``method``, ``features`` (the input of the method: ``"model"``,
-    ``"pca"``, ``"hvg"``, or ``"genes"`` for all genes), ``n_train``, ``n_test`` (cells), ``accuracy``, ``macro_f1``
-    (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds`` (fitting and predicting, without the
-    embedding). ``"frozen-pca"`` and ``"frozen-hvg"`` are the head of ``"frozen"`` on principal components and on
-    variable genes; ``"knn"`` and deeper heads have the same baselines. Compare ``"query"``, ``"lora"``, ``"full"`` and
-    ``"auto"`` with the baselines of ``"frozen"``. Its `attrs` hold:
+    ``"pca"``, ``"hvg"``, or ``"genes"`` for all genes; ``"auto"`` may read all of them), ``n_train``, ``n_test``
+    (cells), ``accuracy``, ``macro_f1`` (the mean over classes), ``weighted_f1`` (weighted by their cells), ``seconds``
+    (fitting and predicting, without the embedding). ``"frozen-pca"`` and ``"frozen-hvg"`` are the head of ``"frozen"``
+    on principal components and on variable genes; ``"knn"`` and deeper heads have the same baselines. Compare
+    ``"query"``, ``"lora"``, ``"full"`` and ``"auto"`` with the baselines of ``"frozen"``. Its `attrs` hold:
 
     ``"by_class"``
         list of dict, for `pandas.DataFrame`: ``fold``, ``method``, ``label``, ``precision``, ``recall``, ``f1``,
