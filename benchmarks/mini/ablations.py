@@ -1,15 +1,13 @@
 """The paper's questions on the corpus of `mini`: ablations of ERetNet, depth and the share of hidden values.
 
-    python -m benchmarks.mini.ablations --corpus FOLDER --prepared FOLDER --work FOLDER [--steps N] [--table]
+    python -m benchmarks.mini.ablations --corpus FOLDER --prepared FOLDER --work FOLDER [--steps N]
 
 Trains small networks from random weights by the paper's masked losses, one change each, on a corpus without the sets of
 the fold "sets" (`leave_out.py` writes it), and judges each on those sets. Adds to the results and prints a table.
 """
 
 import argparse
-import json
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ import pandas as pd
 
 from benchmarks.mini.leave_out import SCORES, embedded_by, judge
 from benchmarks.mini.sets import FOLDS, JUDGED
-from benchmarks.record import machine
+from benchmarks.record import facts, load_results, save_results
 from cellfm.corpus import Corpus
 from cellfm.model import CellFM
 from cellfm.train import pretrain
@@ -50,7 +48,6 @@ VARIANTS: dict[str, tuple[dict, dict]] = {
     "targets 40 % of the genes": ({}, {"target_fraction": 0.4}),
     "decay for linear attention": ({"retention": "decay"}, {}),
 }
-RESULTS = Path(__file__).parents[1] / "results" / "ablations.json"
 
 
 def measure(corpus: Corpus, prepared: Path, work: Path, name: str, steps: int) -> dict[str, float]:
@@ -76,36 +73,40 @@ def scores_of(model: CellFM, prepared: Path) -> dict[str, float]:
     return {score: float(np.mean([of_set[score] for of_set in found.values()])) for score in SCORES}
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    rows = ["| network | loss: gene, cell | cells a second of a core | vote | AvgBio |", "|---" * 5 + "|"]
-    for name, found in results.items():
-        losses = f"{found['gene']:.2f}, {found['cell']:.2f}" if "gene" in found else ""
-        speed = f"{found['cells_per_core_second']:.0f}" if "cells_per_core_second" in found else ""
-        rows.append(f"| {name} | {losses} | {speed} | {found['knn']:.3f} | {found['avg_bio']:.3f} |")
+def table(runs: list[dict]) -> str:
+    rows = [
+        "| network | loss: gene, cell | cells a second of a core | kNN | AvgBio | probe |",
+        "|---" * 6 + "|",
+    ]
+    for run in runs:
+        losses = f"{run['gene']:.3f}, {run['cell']:.3f}" if "gene" in run else ""
+        speed = f"{run['cells_per_core_second']:.0f}" if "cells_per_core_second" in run else ""
+        scores = " | ".join(f"{run[score]:.3f}" for score in SCORES)
+        rows.append(f"| {run['network']} | {losses} | {speed} | {scores} |")
     return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--prepared", type=Path)
-    parser.add_argument("--work", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="only print what was found")
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    stored = json.loads(arguments.results.read_text()) if arguments.results.exists() else {"results": {}}
-    if not arguments.table:
-        corpus = Corpus.open(arguments.corpus)
-        if "random weights" not in stored["results"]:
-            shape = model_of(MODEL, n_genes=len(corpus.vocab))
-            stored["results"]["random weights"] = scores_of(CellFM(shape, corpus.vocab), arguments.prepared)
-        for name in VARIANTS:
-            if name not in stored["results"]:
-                stored["results"][name] = measure(corpus, arguments.prepared, arguments.work, name, arguments.steps)
-                stored |= {"date": str(date.today()), "machine": machine(), "steps": arguments.steps, "seed": 0}
-                arguments.results.write_text(json.dumps(stored, indent=1) + "\n")
-    print(table(stored["results"]))
+    runs = load_results("ablations", arguments.output)
+    corpus = Corpus.open(arguments.corpus)
+    for name in ("random weights", *VARIANTS):
+        if name not in [run["network"] for run in runs]:
+            known = facts()
+            if name in VARIANTS:
+                found = measure(corpus, arguments.prepared, arguments.work, name, arguments.steps)
+            else:
+                shape = model_of(MODEL, n_genes=len(corpus.vocab))
+                found = scores_of(CellFM(shape, corpus.vocab), arguments.prepared)
+            runs.append(known | {"network": name, "steps": arguments.steps, "seed": 0} | found)
+            save_results("ablations", runs, arguments.output)
+    print(table(runs))
 
 
 if __name__ == "__main__":

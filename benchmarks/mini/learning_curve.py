@@ -3,14 +3,11 @@
     python -m benchmarks.mini.learning_curve --corpus FOLDER --prepared FOLDER [--seeds 0 1]
 
 The corpus is one without the sets of the fold "sets" (`leave_out.py` writes it). One thing is changed at a time; each
-model is judged on the sets that were left out. Adds to the results, and draws them.
+model is judged on the sets that were left out. Adds to the results and prints tables.
 """
 
 import argparse
-import json
 import tomllib
-from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +15,12 @@ import pandas as pd
 
 from benchmarks.mini.ablations import scores_of
 from benchmarks.mini.leave_out import HERE, SCORES, spread
-from benchmarks.record import machine
+from benchmarks.record import facts, load_results, save_results
 from cellfm.corpus import Corpus
 from cellfm.model import CellFM
 from cellfm.train._recipes import model_of, read_config
 from cellfm.train._start import coexpression_start
 
-RESULTS = Path(__file__).parents[1] / "results" / "learning_curve.json"
 SHARES = (0.125, 0.25, 0.5)
 VARIED: dict[str, tuple[float, ...]] = {
     "share of the data sets": SHARES,
@@ -32,8 +28,17 @@ VARIED: dict[str, tuple[float, ...]] = {
     "steps of contrast": (0, 75, 150, 600),
     "width": (128, 512),
 }
-"""What is changed, and its values; those of the recipe (1, 1, 300 and 256) are measured once."""
-RECIPE = {"share of the data sets": 1.0, "share of the cells of each data set": 1.0}
+RECIPE = {
+    "share of the data sets": 1.0,
+    "share of the cells of each data set": 1.0,
+    "steps of contrast": 300.0,
+    "width": 256.0,
+}
+CHANGES: list[tuple[str | None, float]] = [
+    (None, 1.0),
+    *((varied, value) for varied, values in VARIED.items() for value in values),
+]
+"""What is changed, to which value: nothing (the recipe), then one thing at a time."""
 LEAST_CELLS = 30
 """Cells that are left of a data set at least."""
 
@@ -87,66 +92,50 @@ def measure(corpus: Corpus, prepared: Path, varied: str | None, value: float, se
     }
 
 
-def runs(seeds: list[int]) -> Iterator[tuple[str | None, float, int]]:
-    for seed in seeds:
-        yield None, 1.0, seed
-        for varied, values in VARIED.items():
-            for value in values:
-                yield varied, value, seed
-
-
-def as_table(results: list[dict]) -> pd.DataFrame:
-    """A row for each change and value, the recipe among the values of each change; scores as mean ± sd over seeds."""
+def as_table(runs: list[dict]) -> pd.DataFrame:
+    """A row for each change, value and seed; the recipe is among the values of each change."""
     rows = []
-    of_recipe = {**RECIPE, "steps of contrast": 300.0, "width": 256.0}
-    for result in results:
-        for varied in [result["varied"]] if result["varied"] else of_recipe:
-            value = result["value"] if result["varied"] else of_recipe[varied]
-            rows.append({**result, "varied": varied, "value": value})
+    for run in runs:
+        for varied in [run["varied"]] if run["varied"] else RECIPE:
+            rows.append(run | {"varied": varied, "value": run["value"] if run["varied"] else RECIPE[varied]})
     return pd.DataFrame(rows).sort_values(["varied", "value"], kind="stable")
 
 
-def per_doubling(results: list[dict]) -> pd.DataFrame:
-    """Gain of each score for twice the data, steps or width: slope over log2 of all runs (steps from 75 on)."""
-    found = as_table(results).query("value > 0")
-    slopes = {}
-    for varied, rows in found.groupby("varied"):
-        log = np.log2(rows["value"])
-        slopes[varied] = {score: np.polyfit(log, rows[score], 1)[0] for score in SCORES}
-    return pd.DataFrame(slopes).T
-
-
-def table(results: dict) -> str:
-    rows = ["| changed | value | data sets | cells | vote | AvgBio | probe |", "|---" * 7 + "|"]
-    for (varied, value), found in as_table(results["results"]).groupby(["varied", "value"]):
+def table(runs: list[dict]) -> str:
+    rows = ["| changed | value | data sets | cells | seeds | kNN | AvgBio | probe |", "|---" * 8 + "|"]
+    for (varied, value), found in as_table(runs).groupby(["varied", "value"]):
         scores = " | ".join(spread(found[score].tolist()) for score in SCORES)
         cells, sets = found[["n_cells", "n_sets"]].mean()
-        rows.append(f"| {varied} | {value:g} | {sets:.0f} | {cells:,.0f} | {scores} |")
-    rows += ["", "| twice the | vote | AvgBio | probe |", "|---" * 4 + "|"]
-    for varied, slopes in per_doubling(results["results"]).iterrows():
-        rows.append(f"| {varied} | " + " | ".join(f"{slopes[score]:+.3f}" for score in SCORES) + " |")
+        rows.append(f"| {varied} | {value:g} | {sets:.0f} | {cells:,.0f} | {len(found)} | {scores} |")
+    return "\n".join(rows)
+
+
+def table_of_slopes(runs: list[dict]) -> str:
+    """Gain of each score for twice the data, steps or width: the slope over log2 of all runs but those of no steps."""
+    rows = ["| twice the | kNN | AvgBio | probe |", "|---" * 4 + "|"]
+    for varied, found in as_table(runs).query("value > 0").groupby("varied"):
+        slopes = [np.polyfit(np.log2(found["value"]), found[score], 1)[0] for score in SCORES]
+        rows.append(f"| {varied} | " + " | ".join(f"{slope:+.3f}" for slope in slopes) + " |")
     return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--prepared", type=Path)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--table", action="store_true", help="only print what was found")
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
-    stored = json.loads(arguments.results.read_text()) if arguments.results.exists() else {"results": []}
-    if not arguments.table:
-        corpus = Corpus.open(arguments.corpus)
-        done = {(result["varied"], result["value"], result["seed"]) for result in stored["results"]}
-        for varied, value, seed in runs(arguments.seeds):
-            if (varied, value, seed) not in done:
-                found = measure(corpus, arguments.prepared, varied, value, seed)
-                stored["results"].append({"varied": varied, "value": value, "seed": seed, **found})
-                stored |= {"date": str(date.today()), "machine": machine()}
-                arguments.results.write_text(json.dumps(stored, indent=1) + "\n")
-    print(table(stored))
+    runs = load_results("learning_curve", arguments.output)
+    corpus = Corpus.open(arguments.corpus)
+    for seed in arguments.seeds:
+        for varied, value in CHANGES:
+            run = {"varied": varied, "value": value, "seed": seed}
+            if run not in [{key: done[key] for key in run} for done in runs]:
+                known = facts()
+                runs.append(known | run | measure(corpus, arguments.prepared, varied, value, seed))
+                save_results("learning_curve", runs, arguments.output)
+    print(table(runs), table_of_slopes(runs), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,9 @@ class Encoder:
         results = {name: np.empty(shapes[name], np.float32) for name in outputs}
 
         def compute(chunks: Chunks) -> dict[str, Any]:
-            return {"cell": self.network.cell(chunks)} if outputs == ("cell",) else self.network.all(chunks)
+            if outputs == ("cell",):
+                return {"cell": self.network.cell(chunks)}
+            return self.network.outputs(chunks, outputs)
 
         for cells, chunks, computed in self.computed(batch, batch_size, compute):
             for name, result in results.items():

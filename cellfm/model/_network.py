@@ -38,7 +38,7 @@ class CompiledNetwork:
         else:
             self._weights = self._of_cells = engine.place(nest(merged_weights(weights)))
         self._cell: Callable[..., Any] | None = None
-        self._all: Callable[..., Any] | None = None
+        self._outputs: dict[tuple[str, ...], Callable[..., Any]] = {}
         self._attention: dict[int, Callable[..., Any]] = {}
         self._contributions: dict[int, Callable[..., Any]] = {}
 
@@ -60,16 +60,21 @@ class CompiledNetwork:
             self._cell = self.engine.compile(of_cells, self._of_cells)
         return self._cell(*arrays_of(chunks))
 
-    def all(self, chunks: Chunks) -> dict[str, Any]:
-        """CLS, all tokens, and the output of both decoders, by name."""
-        if self._all is None:
+    def outputs(self, chunks: Chunks, names: tuple[str, ...] = OUTPUTS) -> dict[str, Any]:
+        """Some of CLS, all tokens, and the output of both decoders, by name; what nobody asks for is not computed."""
+        if names not in self._outputs:
             encode, config = inference.encode_all if self.short else _whole, self.config
+            places = tuple(OUTPUTS.index(name) for name in names)
 
-            def of_all(xp, weights, values, gene_ids, mask, chunk_cell, cls_row):
-                return encode(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
+            def of_tokens(xp, weights, values, gene_ids, mask, chunk_cell, cls_row):
+                everything = encode(xp, config, weights, values, (gene_ids, mask, chunk_cell, cls_row))
+                chosen = ()
+                for place in places:
+                    chosen = chosen + (everything[place],)  # type: ignore[assignment]  # noqa: RUF005 (jit has no *)
+                return chosen
 
-            self._all = self.engine.compile(of_all, self._weights)
-        return dict(zip(OUTPUTS, self._all(*arrays_of(chunks)), strict=True))
+            self._outputs[names] = self.engine.compile(of_tokens, self._weights)
+        return dict(zip(names, self._outputs[names](*arrays_of(chunks)), strict=True))
 
     def attend(self, chunks: Chunks, layer: int) -> tuple[Any, ...]:
         """Queries of CLS (b, d), queries and keys of tokens (c, s, d)."""

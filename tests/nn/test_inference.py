@@ -62,8 +62,21 @@ def compiled_outputs(engine, config, weights, *, folded=False):
         compiled._min_tokens = 0
         compiled.prepare(1)
         assert "tables" in compiled._of_cells
-    everything = compiled.all(chunks)
+    everything = compiled.outputs(chunks)
     return [np.asarray(everything[name]) for name in OUTPUTS], np.asarray(compiled.cell(chunks))
+
+
+@pytest.mark.parametrize("retention", ["linear", "decay"])
+def test_outputs_are_the_same_alone(engine, retention):
+    config = with_options(n_layers=2, retention=retention)
+    compiled = CompiledNetwork(config, random_weights(config, noise=0.05), engine)
+    chunks, _ = inputs(config)
+    together = compiled.outputs(chunks)
+    for names in (("tokens",), ("cell_wise", "cell")):
+        alone = compiled.outputs(chunks, names)
+        assert tuple(alone) == names
+        for name in names:
+            np.testing.assert_allclose(alone[name], together[name], atol=1e-5, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize("n_layers", [1, 3, DEEP])
