@@ -184,15 +184,15 @@ class TrainConfig(_Config):
     recompute
         Compute the activations of each layer again in the backward pass instead of keeping them (JAX only).
     target_fraction, hide_fraction
-        Share of a cell's genes that are targets, and share of the targets whose values are hidden.
+        Fraction of a cell's genes that are targets, and fraction of the targets whose values are hidden.
     gene_weight, cell_weight
         Weights of the masked losses of the gene-wise and the cell-wise decoder; 0 turns one off (an ablation).
     zero_fraction
         Zero modelling: number of unexpressed genes shown for each expressed gene, 0 for none.
     thin_probability
-        Share of the cells whose counts are thinned.
+        Fraction of the cells whose counts are thinned.
     panel_probability, panel_least
-        Share of the cells that are restricted to a random gene panel, and the minimum share of genes in a panel.
+        Fraction of the cells that are restricted to a random gene panel, and the minimum fraction of genes in a panel.
     train_genes
         Maximum number of genes of a cell in training, sampled as for `max_genes`; None for `max_genes`.
     contrast_weight, contrast_temperature

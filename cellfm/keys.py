@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 RUN = "cellfm"
-"""`uns` entry that holds the facts of every run."""
+"""`uns` entry with the records of all runs."""
 
 
 @dataclass(frozen=True)

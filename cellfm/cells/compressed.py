@@ -72,7 +72,7 @@ def unpacked(path: Path) -> Iterator[Path]:
                     if shutil.disk_usage(folder).free - len(piece) < _KEPT_FREE:
                         raise InputError(
                             f"{path} does not fit on the disk when unpacked ({folder}). Set TMPDIR to a folder with "
-                            "more room."
+                            "more space."
                         )
                     target.write(piece)
         except UNREADABLE as error:

@@ -39,13 +39,13 @@ def counts_remarks(found: Values, matrix: str) -> list[str]:
     elsewhere = "Pass layer= with the counts, or load the raw data."
     if found.form == "binary":
         remarks.append(
-            f"{matrix} holds nothing but 0 and 1, as after binarisation or in accessibility data: the levels of genes "
-            f"and the depth of cells are lost, and embeddings are poorer. {elsewhere}"
+            f"{matrix} contains nothing but 0 and 1, as after binarisation or in accessibility data: the levels of "
+            f"genes and the depth of cells are lost, and embeddings are poorer. {elsewhere}"
         )
     elif found.form == "added":
         remarks.append(
             f"{matrix} has no zeros, and its smallest value, {found.number:g}, is a frequent one: {found.number:g} "
-            f"seems to have been added to all counts (a pseudocount), by which every gene counts as "
+            f"seems to have been added to all counts (a pseudocount), so that every gene looks "
             f"expressed. {_subtract(found, matrix, 'counts')}"
         )
     elif found.form == "no ones":
@@ -94,7 +94,7 @@ def _way_on(found: Values, matrix: str, adata: AnnData) -> str:
     if found.kind == "negative":
         return "Counts cannot be recovered from these: pass layer= with the counts, or load the raw data."
     return (
-        "Counts cannot be recovered from these: pass layer= with the counts, or load the raw data. Where there are "
+        "Counts cannot be recovered from these: pass layer= with the counts, or load the raw data. If there are "
         f"none, {VALUES_ADVICE}"
     )
 

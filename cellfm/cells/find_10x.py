@@ -79,7 +79,7 @@ def _below(folder: Path, genome: str | None) -> tuple[Path | None, str]:
     raw = [there for pattern in _RAW for there in sorted(folder.glob(pattern))]
     if raw:
         raise InputError(
-            f"{folder} holds only a matrix of all barcodes, those of empty droplets included. Pass "
+            f"{folder} contains only a matrix of all barcodes, including those of empty droplets. Pass "
             f"{raw[0]} itself if that is what you want."
         )
     inside = [there for there in sorted(folder.iterdir()) if there.is_dir() and matrices(there)]
@@ -89,4 +89,4 @@ def _below(folder: Path, genome: str | None) -> tuple[Path | None, str]:
     if len(chosen) == 1:
         return chosen[0], ", ".join(there.name for there in inside if there != chosen[0])
     names = ", ".join(str(there) for there in inside)
-    raise InputError(f"{folder} holds several matrices, in separate folders: pass one of {names}.")
+    raise InputError(f"{folder} contains several matrices, in separate folders: pass one of {names}.")

@@ -130,7 +130,7 @@ def merge_columns(
     found = describe(looked_at.data if sp.issparse(values) else looked_at)
     if found.kind in ("negative", "not finite"):
         raise InputError(
-            f"Genes that go by several names have to be added up, and {name} has {found}: such values cannot be added. "
+            f"Several rows of the same gene have to be added up, and {name} has {found}: such values cannot be added. "
             f"Remove that matrix, or start from the counts."
         )
     work = _wide(values)

@@ -190,7 +190,7 @@ def _check_genes(match: GeneMatch, vocab: Vocabulary, counts: Matrix, least: int
     if match.n_matched < n_genes / 2:
         warn(
             f"The model knows {match.n_matched:,} of {counted(n_genes, 'gene')} ({match.n_matched / n_genes:.0%}); the "
-            "others are left out. cf.pp.check(adata) shows which they are and how many counts they hold."
+            "others are left out. cf.pp.check(adata) shows which they are and how many counts they contain."
         )
     repeated = match.repeated()
     if repeated.any():

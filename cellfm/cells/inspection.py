@@ -151,8 +151,8 @@ def _advice(
         yield f"{naming.match.contradictions} Those of {naming.match.contradictions.first} are used."
     if naming.ambiguous.any():
         yield (
-            f"{counted(int(naming.ambiguous.sum()), 'name stands', 'names stand')} for several genes: left out. "
-            "Ensembl ids of their own in a column of var would tell which they are."
+            f"{counted(int(naming.ambiguous.sum()), 'name belongs', 'names belong')} to several genes: left out. "
+            "A column of var with their Ensembl ids would identify them."
         )
     if naming.n_merged:
         yield (

@@ -47,8 +47,8 @@ def what_it_is(path: Path, head: bytes) -> str:
         return _r_advice(path, image=False)
     if head.startswith(b"%%MatrixMarket"):
         return (
-            "a matrix in Matrix Market format, without the names of its genes and cells; pass the folder that holds it "
-            f"together with features.tsv (or genes.tsv) and barcodes.tsv: {path.parent}"
+            "a matrix in Matrix Market format, without the names of its genes and cells; pass the folder that contains "
+            f"it together with features.tsv (or genes.tsv) and barcodes.tsv: {path.parent}"
         )
     if head.startswith(b"PK\x03\x04"):
         return _zip_advice(path, head)
@@ -64,9 +64,9 @@ def what_it_is(path: Path, head: bytes) -> str:
         return _r_advice(path, image=not path.name.lower().removesuffix(".gz").endswith((".rds", ".qs", ".qs2")))
     text = decoded(head)
     if text is None:
-        return "binary data of an unknown kind, or damaged"
+        return "binary data of an unknown format, or damaged"
     if re.match(r"\s*<(!doctype )?html", text, re.IGNORECASE):
-        return "a web page (it begins with '<!DOCTYPE html>' or '<html>'), as a download that failed leaves it"
+        return "a web page (it begins with '<!DOCTYPE html>' or '<html>'), as after a failed download"
     line = text.lstrip().split("\n", 1)[0][:60]
     table = "\t" in line or "," in line
     return f"text{', perhaps a table' if table else ''}, and begins with {line!r}"
@@ -78,15 +78,15 @@ def what_hdf5_it_is(path: Path, names: Collection[str]) -> str:
         stem = path.name.rsplit(".", 1)[0]
         return (
             f'an h5Seurat file. In R, SeuratDisk::Convert("{path.name}", dest = "h5ad") writes {stem}.h5ad; pass that. '
-            'Its counts lie in raw: pass layer="raw"'
+            'Its counts are in raw: pass layer="raw"'
         )
     if {"barcode_idx", "umi"} & set(names):
         return (
-            "a molecule_info.h5 of Cell Ranger, which holds molecules; pass filtered_feature_bc_matrix.h5 of the same "
-            "run"
+            "a molecule_info.h5 of Cell Ranger, which contains molecules; pass filtered_feature_bc_matrix.h5 of the "
+            "same run"
         )
     shown = ", ".join(map(repr, list(names)[:5])) or "nothing"
-    return f"an HDF5 file of another kind, with {shown} in it"
+    return f"an HDF5 file with other contents: {shown}"
 
 
 def decoded(head: bytes) -> str | None:
@@ -107,7 +107,7 @@ def _r_advice(path: Path, *, image: bool) -> str:
     stem = name.split(".")[0] or name
     if image:
         kind = "R data (objects that save() wrote, as in .RData and .rda)"
-        read = f'load("{name}", verbose = TRUE) names the objects; with x for the one that holds the cells: '
+        read = f'load("{name}", verbose = TRUE) names the objects; with x for the one that contains the cells: '
     else:
         kind = "R data (an object that saveRDS() wrote, as in .rds)"
         reader = "qs::qread" if name.lower().endswith(".qs") else "readRDS"
@@ -132,9 +132,9 @@ def _zip_advice(path: Path, head: bytes) -> str:
     if first in _ZARR_FILES or _ZARR_ENTRY.search(_end_of(path)):
         folder = f"{path.name.split('.')[0]}.zarr"
         return f"a zipped zarr: extract it into a folder with `unzip {path.name} -d {folder}`, and pass {folder}"
-    holds = f" that holds {first!r}" if first else ""
+    inside = f" that contains {first!r}" if first else ""
     return (
-        f"a zip archive{holds}: extract it with `unzip {path.name}` (or `python -m zipfile -e {path.name} .`), and "
+        f"a zip archive{inside}: extract it with `unzip {path.name}` (or `python -m zipfile -e {path.name} .`), and "
         f"pass {first.split('/')[0] if first else 'the file of cells in it'}"
     )
 

@@ -100,6 +100,6 @@ def _refusal(name: str, dtype: np.dtype, example: str = "") -> str:
     convertible = dtype.kind in "OSUT" and not name.startswith("adata.raw")
     convert = "" if not convertible else f"convert it by {name} = {name}.astype('float32'), or "
     return (
-        f"{name} holds something other than numbers: its dtype is {dtype}{what}. Expected counts as integers or "
+        f"{name} contains something other than numbers: its dtype is {dtype}{what}. Expected counts as integers or "
         f"floats: {convert}pass layer= with another matrix."
     )

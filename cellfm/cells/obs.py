@@ -105,7 +105,7 @@ def cell_groups(adata: AnnData, groupby: str) -> tuple[list[str], np.ndarray]:
         groups = "1 group" if len(column.categories) else "no groups"
         raise InputError(f"obs[{groupby!r}] has {groups}; groupby= needs two or more.")
     if missing.any():
-        warn(f"{tell_missing(adata.obs[groupby], groupby, 'value')}, and so no group.")
+        warn(f"{tell_missing(adata.obs[groupby], groupby, 'value')}, and these cells have no group.")
     return [str(name) for name in column.categories], np.asarray(column.codes)
 
 

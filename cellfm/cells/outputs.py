@@ -46,13 +46,15 @@ def require_keys(adata: AnnData, argument: str, **slots: str | list[str]) -> Non
         for key in keys if isinstance(keys, list) else [keys]:
             require_key(key, argument, table=slot in _TABLES)
             if slot == "uns" and key == RUN:
-                raise InputError(f"{argument}={key!r} is where cellfm keeps the facts of its runs: choose another key.")
+                raise InputError(
+                    f"{argument}={key!r} is where cellfm stores the records of its runs: choose another key."
+                )
             if slot == "layers" and key in ("X", "raw"):
-                raise InputError(f"{argument}={key!r} is what layer= calls another matrix: choose another key.")
+                raise InputError(f"{argument}={key!r} has another meaning for layer=: choose another key.")
             if slot in _TABLES and key == getattr(adata, slot).index.name:
                 raise InputError(
-                    f"{argument}={key!r} is the name of the index of {slot}, which a file keeps under it: choose "
-                    "another key."
+                    f"{argument}={key!r} is the name of the index of {slot}, which files store under this "
+                    "name: choose another key."
                 )
             if key in getattr(adata, slot) and not _is_ours(adata, slot, key):
                 warn(f"{slot}[{key!r}] exists already and is not a result of cellfm; it is replaced.")
@@ -67,7 +69,7 @@ def require_key(key: object, argument: str, *, table: bool = False) -> None:
         It cannot be written or read again.
     """
     if problem := name_problem(key, table=table):
-        raise InputError(f"{argument}={key!r} {problem}, so files (.h5ad, .zarr) cannot hold it: choose another key.")
+        raise InputError(f"{argument}={key!r} {problem}, so files (.h5ad, .zarr) cannot store it: choose another key.")
 
 
 def as_keys(names: Iterable[str]) -> list[str]:
@@ -172,7 +174,7 @@ def _set_aside(adata: AnnData, value: object, place: str) -> None:
         name, n = f"{_FOREIGN}_{n}", n + 1
     adata.uns[name] = value
     warn(
-        f"{place} holds {type(value).__name__} that does not come from cellfm, which keeps the facts of its runs "
+        f"{place} contains {type(value).__name__} that does not come from cellfm, which stores records of runs "
         f"there: it was moved to uns[{name!r}]."
     )
 

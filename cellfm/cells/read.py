@@ -187,7 +187,7 @@ def _is_of_genome(data: "AnnData", genome: str, path: Path) -> np.ndarray:
         return np.ones(data.n_vars, bool)
     there = sorted({str(one) for one in genomes if one is not None})
     if genome not in there:
-        raise InputError(f"{path} holds no genome {genome!r}; available: {', '.join(there)}.")
+        raise InputError(f"{path} contains no genome {genome!r}; available: {', '.join(there)}.")
     return np.asarray(pd.isna(genomes)) | (genomes == genome)
 
 
@@ -200,7 +200,9 @@ def _format_of_other(path: Path) -> CellFormat:
         return "table of text"
     found, name = what_it_is(path, head), compression(path)
     if name and not found.startswith("R data"):  # which R compresses by itself
-        raise InputError(f"{path} is not a file of cells: it is compressed by {name}, and inside is {found}. {READ}")
+        raise InputError(
+            f"{path} is not a file of cells: it is compressed by {name}, and its content is {found}. {READ}"
+        )
     raise InputError(f"{path} is not a file of cells: it is {found}. {READ}")
 
 
@@ -230,9 +232,9 @@ def _format_of_folder(path: Path) -> CellFormat:
         return "10x mtx"
     if found:
         names = ", ".join(matrix.name for matrix in found)
-        raise InputError(f"{path} holds several matrices ({names}); put each sample into a separate folder.")
+        raise InputError(f"{path} contains several matrices ({names}); put each sample into a separate folder.")
     inside = sorted(file.name for file in path.iterdir())
-    there = f"it holds {', '.join(inside[:5])}{' ...' if len(inside) > 5 else ''}" if inside else "it is empty"
+    there = f"it contains {', '.join(inside[:5])}{' ...' if len(inside) > 5 else ''}" if inside else "it is empty"
     raise InputError(f"{path} is a folder without matrix.mtx and not a .zarr; {there}. {READ}")
 
 
@@ -242,7 +244,7 @@ def _damaged(path: Path, kind: str, error: Exception) -> InputError:
     while cause is not None:
         if type(cause).__name__ == "IORegistryError":  # of anndata: a kind of element that it has no reader for
             return InputError(
-                f"{path} is {kind}, but the installed anndata does not know how to read a part of it: {reason}. It may "
+                f"{path} is {kind}, but the installed anndata cannot read a part of it: {reason}. It may "
                 "come from a newer anndata or another program: pip install -U anndata, or write the file again."
             )
         cause = cause.__cause__

@@ -49,7 +49,7 @@ class TenXRows:
         indptr = self.indptr[start : stop + 1] - first
         data, indices = np.asarray(self.data[first:last]), np.asarray(self.indices[first:last])
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.shape[1]:
-            raise OSError(f"an entry lies outside of {self.shape[1]:,} genes")
+            raise OSError(f"an entry is outside the {self.shape[1]:,} genes")
         return sp.csr_matrix((data, indices, indptr), shape=(stop - start, self.shape[1]))
 
     def skeleton(self) -> "AnnData":
@@ -87,7 +87,7 @@ def open_10x_h5(path: Path, stack: ExitStack, genome: str | None = None) -> TenX
         expected, found = (shape[1], shape[0], shape[0] + 1), (len(var), len(obs), len(indptr))
         if expected != found or len(group["data"]) != len(group["indices"]) or indptr[-1] > len(group["data"]):
             raise OSError(
-                f"its parts do not fit together: {shape[1]:,} genes x {shape[0]:,} cells with {len(var):,} names of "
+                f"its parts do not match: {shape[1]:,} genes x {shape[0]:,} cells with {len(var):,} names of "
                 f"genes and {len(obs):,} barcodes"
             )
         if "filtered_barcodes" in group and len(group["filtered_barcodes"]) == len(obs):
@@ -107,11 +107,11 @@ def _chosen(groups: list[str], path: Path, genome: str | None) -> str:
     if "matrix" in groups:
         return "matrix"
     if genome is not None and genome not in groups:
-        raise InputError(f"{path} holds no genome {genome!r}; available: {', '.join(groups)}.")
+        raise InputError(f"{path} contains no genome {genome!r}; available: {', '.join(groups)}.")
     human = [genome] if genome is not None else [name for name in groups if is_human(name)]
     if len(groups) > 1 and len(human) != 1:
         raise InputError(
-            f"{path} holds several genomes ({', '.join(groups)}), and it is unclear which one to read. Choose "
+            f"{path} contains several genomes ({', '.join(groups)}), and it is unclear which one to read. Choose "
             f"one with genome={groups[0]!r}, or another of them."
         )
     chosen = human[0] if len(groups) > 1 else groups[0]
@@ -124,7 +124,7 @@ def _chosen(groups: list[str], path: Path, genome: str | None) -> str:
 def _genes(features: Any, n: int) -> pd.DataFrame:
     names = next(name for name in ("name", "gene_names", "id", "genes", "") if name in features or not name)
     if not names:
-        raise KeyError("there are no names of genes")
+        raise KeyError("there are no gene names")
     var = pd.DataFrame(index=_text(features[names]))
     ids = next((name for name in ("gene_id", "id", "genes") if name in features), None)
     if ids is not None:
@@ -240,7 +240,7 @@ def _beside(folder: Path, prefix: str, names: tuple[str, ...], what: str) -> Pat
     wanted = " or ".join(prefix + name for name in names)
     there = ", ".join(sorted(file.name for file in folder.iterdir())[:10])
     raise InputError(
-        f"{folder} has no {wanted} (compressed or not) beside its matrix, which would name the {what}; available: "
+        f"{folder} has no {wanted} (compressed or not) next to its matrix, with the names of the {what}; available: "
         f"{there}."
     )
 

@@ -46,7 +46,7 @@ def read_loom(path: Path) -> "AnnData":
         if names is None:
             there = ", ".join(map(str, var)) or "nothing"
             raise InputError(
-                f"{path} is a loom file whose genes have no names: row_attrs holds {there}; expected 'Gene' or "
+                f"{path} is a loom file whose genes have no names: row_attrs contains {there}; expected 'Gene' or "
                 "'Accession'."
             )
         ids = next((name for name in _GENE_IDS if name in var), None)

@@ -117,7 +117,7 @@ def read_table(path: Path) -> "AnnData":
     raise InputError(
         f"{path} is a table of {table.shape[0]:,} rows (such as {', '.join(rows)}) and {len(numbers):,} columns of "
         f"numbers (such as {', '.join(map(str, numbers[:3]))}), and {carry} names of human genes: expected symbols or "
-        "Ensembl ids in the first column or the first line, and counts beside them."
+        "Ensembl ids in the first column or the first line, and counts in the rest."
     )
 
 
@@ -217,7 +217,7 @@ def _layout(path: Path) -> Layout:
         fields = [row[i] for row in data if len(row) > i]
         if sum(map(_is_number, fields)) > _MOSTLY * len(fields):
             text = next(field for field in fields if not _is_number(field))
-            raise InputError(f"{path}: column {i + 1} holds {text!r} among numbers; expected counts.")
+            raise InputError(f"{path}: column {i + 1} contains {text!r} among numbers; expected counts.")
     return Layout(separator, n_skipped, header, width, is_number, encoding)
 
 

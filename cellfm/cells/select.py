@@ -50,7 +50,7 @@ def size_problem(adata: AnnData) -> str | None:
     """The error for a table without cells or genes; None if there are both."""
     for size, what in ((adata.n_obs, "cells"), (adata.n_vars, "genes")):
         if not size:
-            return f"The data hold no {what}: their shape is {adata.n_obs} cells x {adata.n_vars} genes."
+            return f"The data contain no {what}: their shape is {adata.n_obs} cells x {adata.n_vars} genes."
     return None
 
 

@@ -180,7 +180,7 @@ def _write_problem(value: Any, suffix: str) -> str | None:
             warnings.simplefilter("ignore")
             write_elem(_in_memory(suffix), "element", value)
     except Exception as error:  # noqa: BLE001
-        return f"holds {_what_is_in(value)} ({reason_of(error)})"
+        return f"contains {_what_is_in(value)} ({reason_of(error)})"
     return None
 
 
@@ -258,7 +258,7 @@ def why_unreadable(path: Path) -> str | None:
     moves = "".join(f"file.move({old!r}, {new!r}); " for old, new in new_names)
     tops = "; ".join(f"del file[{top!r}]" for top in sorted({f"{slot}/{name.split('/')[0]}" for slot, name in found}))
     return (
-        f"{path} holds names with slashes, which anndata writes and cannot read again: {listed}. Rename them in the "
+        f"{path} contains names with slashes, which anndata writes and cannot read again: {listed}. Rename them in the "
         f"file first, in Python: import h5py; file = h5py.File({str(path)!r}, 'r+'); {moves}{tops}; file.close()"
     )
 

@@ -62,15 +62,15 @@ class Values:
         total = f"about {_total_name(self.number, 3)}" if self.about else _total_name(self.number, 6)
         special = {
             "fractional": f"fractions like {self.example:.4g} among values that are otherwise like counts: estimates, "
-            "as after the removal of ambient RNA (SoupX, DecontX) or the sharing out of ambiguous reads (RSEM, "
+            "as after the removal of ambient RNA (SoupX, DecontX) or the distribution of ambiguous reads (RSEM, "
             "salmon, alevin, kallisto)",
-            "mixed": f"whole numbers in part, and in part fractions like {self.example:.4g}: counts and other values "
+            "mixed": f"partly whole numbers, and partly fractions like {self.example:.4g}: counts and other values "
             "are mixed",
             "total": f"fractions like {self.example:.4g} that add up to {total} in every cell, as after normalisation",
             "log total": f"values like {self.example:.3g}, {self.words} of values that add up to "
             f"{total} in every cell, as after log-normalisation",
             "multiples": usual.replace(", as", f", multiples of one unit in every cell ({self.words}), as", 1),
-            "log of fractions": f"values like {self.example:.3g}, {self.words} of what is like counts with fractions, "
+            "log of fractions": f"values like {self.example:.3g}, {self.words} of values like counts with fractions, "
             "as after log-normalisation",
             "transformed": f"values like {self.example:.3g}, which are {self.words}",
             "negative whole": f"negative values like {self.example:.3g}, as after scaling or subtraction, though all "

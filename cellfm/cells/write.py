@@ -124,8 +124,8 @@ def _write(data: "AnnData | MuData", path: Path, suffix: str) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             getattr(storable_part(data, suffix), f"write_{suffix[1:]}")(path)
             warnings.warn(
-                f"anndata could not write all of the cells: {reason}. The file holds X, layers, embeddings, the "
-                "columns that could be written and the records of runs, and nothing else.",
+                f"anndata could not write all of the cells: {reason}. The file contains X, layers, embeddings, the "
+                "columns that could be written and the records of runs, but nothing else.",
                 DataWarning,
                 stacklevel=4,
             )

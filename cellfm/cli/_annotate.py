@@ -41,7 +41,7 @@ def add_annotate_command(commands: Any) -> None:
     annotate.add_argument("--groups-key", metavar="COLUMN", help=groups)
     annotate.add_argument("--layer", help="layer of the query with the counts; raw means .raw; by default X")
     annotate.add_argument("--reference-layer", metavar="LAYER", help="the same for the reference")
-    annotate.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
+    annotate.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, instead of counts")
     add_gene_options(annotate, reference=True)
     annotate.add_argument("--save-annotator", type=Path, metavar="FOLDER", help="save the fitted annotator")
     annotate.add_argument("--overwrite", action="store_true", help="replace the annotator in --save-annotator")
@@ -50,9 +50,9 @@ def add_annotate_command(commands: Any) -> None:
     annotate.add_argument("--distance", type=float, metavar="D", help="distance above which cells are Unknown")
     clusters = "one label per cluster: of a column of obs, or of small clusters of the embedding"
     annotate.add_argument("--majority-voting", nargs="?", const=True, default=False, metavar="COLUMN", help=clusters)
-    annotate.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once")
+    annotate.add_argument("--batch-size", type=int, metavar="N", help="number of cells computed at once")
     annotate.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
-    annotate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="seed of everything (0)")
+    annotate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="random seed (0)")
     annotate.add_argument("--seed", type=int, dest="random_state", default=SUPPRESS, help=SUPPRESS)  # its old name
     add_backend(annotate)
     annotate.set_defaults(run=_annotate)
@@ -63,8 +63,8 @@ def _check_options(args: argparse.Namespace) -> None:
     given = [name for name in _OF_FIT if getattr(args, name.replace("-", "_"))]
     if args.annotator and given:
         raise InputError(
-            f"--annotator {args.annotator} is fitted already, and --{given[0]} is for fitting one to a --reference: "
-            "leave out one of the two."
+            f"--annotator {args.annotator} is already fitted, and --{given[0]} is only for fitting to a "
+            "--reference: leave out one of the two."
         )
 
 
@@ -86,7 +86,7 @@ def _annotate(args: argparse.Namespace) -> int:
     _check_options(args)
     check_writable(args.output)
     if args.reference and not args.labels_key:
-        raise InputError("--reference needs --labels-key with the column of obs that holds the labels.")
+        raise InputError("--reference needs --labels-key with the column of obs that contains the labels.")
     data = read_cells(args.query, genome=args.genome)
     if args.output.suffix == ".h5ad":
         data = select(data, args.modality)  # one table of a .h5mu

@@ -11,7 +11,7 @@ _PRESETS = ("mini", "80M", "800M")
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
     """Add ``--backend`` to a command."""
-    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="what computes (auto)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto", help="engine that computes (auto)")
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,10 @@ def add_convert_command(commands: Any) -> None:
     convert.add_argument("source", type=Path, metavar="SOURCE", help=".ckpt file or model folder")
     convert.add_argument("-o", "--output", type=Path, required=True, metavar="TARGET", help="folder or .ckpt file")
     convert.add_argument("--vocabulary", type=Path, metavar="TABLE", help="gene table of a .ckpt file (.csv or .tsv)")
-    convert.add_argument("--n-heads", type=int, metavar="N", help="heads, where the width is not a published one")
-    convert.add_argument("--overwrite", action="store_true", help="replace what is there")
+    convert.add_argument(
+        "--n-heads", type=int, metavar="N", help="number of heads, if the width is not a published one"
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace an existing target")
     convert.set_defaults(run=_convert)
 
 

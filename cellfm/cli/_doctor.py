@@ -10,7 +10,7 @@ from cellfm.io.messages import counted
 
 
 def add_doctor_command(commands: Any) -> None:
-    doctor = commands.add_parser("doctor", help="look for what is wrong with the installation, or with a file")
+    doctor = commands.add_parser("doctor", help="check the installation, or a file, for problems")
     doctor.add_argument("cells", type=Path, nargs="?", metavar="FILE", help="also look at a file of cells")
     doctor.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
     doctor.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")

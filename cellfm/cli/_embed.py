@@ -25,16 +25,22 @@ def add_embed_command(commands: Any) -> None:
     embed.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write")
     embed.add_argument("--model", default="mini", help="mini (default), 80M, 800M or a model folder")
     embed.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
-    embed.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, in place of counts")
+    embed.add_argument("--values-layer", metavar="LAYER", help="values that you normalised, instead of counts")
     add_gene_options(embed)
     embed.add_argument("--key-added", default=EMBED.obsm, metavar="KEY", help="name of the embedding in obsm")
     embed.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
     add_backend(embed)
-    embed.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of products (float32)")
-    embed.add_argument("--batch-size", type=int, metavar="N", help="cells computed at once; fewer need less memory")
+    embed.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="precision of matrix products (float32)"
+    )
+    embed.add_argument(
+        "--batch-size", type=int, metavar="N", help="number of cells computed at once; fewer need less memory"
+    )
     embed.add_argument("--plot", type=Path, metavar="FILE", help="also draw a UMAP of the embedding (png, pdf, svg)")
     embed.add_argument("--color", metavar="COLUMN", help="column of obs to colour the plot by")
-    embed.add_argument("--resume", action="store_true", help="keep finished cells in OUT.pieces, and go on from them")
+    embed.add_argument(
+        "--resume", action="store_true", help="save finished cells in OUT.pieces, and continue from them"
+    )
     embed.add_argument(
         "--part",
         metavar="I/N",

@@ -23,7 +23,7 @@ def add_gene_options(parser: argparse.ArgumentParser, *, reference: bool = False
 
 def add_genome_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--genome`` to a command."""
-    parser.add_argument("--genome", metavar="NAME", help="genome of the genes to read, where there are several")
+    parser.add_argument("--genome", metavar="NAME", help="genome of the genes to read, if there are several")
 
 
 def add_gene_key_option(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_info_command(commands: Any) -> None:
     info = commands.add_parser(
-        "info", help="tell what a file of cells, a corpus, a model, a run, an annotator or a .ckpt file holds"
+        "info", help="describe a file of cells, a corpus, a model, a run, an annotator or a .ckpt file"
     )
     info.add_argument("what", metavar="FILE|FOLDER|MODEL")
     add_genome_option(info)

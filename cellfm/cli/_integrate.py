@@ -11,7 +11,9 @@ from cellfm.keys import INTEGRATION
 
 
 def add_integrate_command(commands: Any) -> None:
-    integrate = commands.add_parser("integrate", help="embed cells of several batches without their differences")
+    integrate = commands.add_parser(
+        "integrate", help="embed cells of several batches, without the differences between batches"
+    )
     integrate.add_argument("input", type=Path, metavar="IN", help=FILES_OF_CELLS)
     integrate.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu")
     integrate.add_argument("--batch-key", required=True, metavar="COLUMN", help="column of obs with the batches")
@@ -22,16 +24,18 @@ def add_integrate_command(commands: Any) -> None:
         default="lora",
         help="train adapters (default) or all weights, or correct the embedding by Harmony, which trains nothing",
     )
-    integrate.add_argument("--theta", type=float, metavar="X", help="of harmony: how strongly batches are mixed (2)")
-    integrate.add_argument("--steps", type=int, metavar="N", help="updates of the weights; by default that of the tool")
+    integrate.add_argument("--theta", type=float, metavar="X", help="how strongly harmony mixes batches (2)")
+    integrate.add_argument(
+        "--steps", type=int, metavar="N", help="number of updates of the weights; by default that of cf.tl.integrate"
+    )
     integrate.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
     add_gene_options(integrate)
     integrate.add_argument("--save-model", type=Path, metavar="FOLDER", help="also keep the fine-tuned model")
     integrate.add_argument("--overwrite", action="store_true", help="replace the model in --save-model")
     integrate.add_argument("--key-added", default=INTEGRATION.obsm, metavar="KEY", help="name of the embedding in obsm")
-    integrate.add_argument("--plot", type=Path, metavar="FILE", help="also draw UMAPs of before and after")
+    integrate.add_argument("--plot", type=Path, metavar="FILE", help="also draw UMAPs before and after integration")
     integrate.add_argument("--label-key", metavar="COLUMN", help="column of obs with cell types, for the plot")
-    integrate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="seed of everything (0)")
+    integrate.add_argument("--random-state", type=int, default=0, metavar="SEED", help="random seed (0)")
     integrate.add_argument("--modality", default="rna", help="table of a .h5mu file (default rna)")
     add_backend(integrate)
     integrate.set_defaults(run=_integrate)

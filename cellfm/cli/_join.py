@@ -9,7 +9,7 @@ from cellfm.cli._files import FILES_OF_CELLS
 
 
 def add_join_command(commands: Any) -> None:
-    join = commands.add_parser("join", help="put together what cellfm embed --part has made")
+    join = commands.add_parser("join", help="combine the parts that cellfm embed --part wrote")
     join.add_argument("input", type=Path, metavar="IN", help=f"the file that was embedded: {FILES_OF_CELLS}")
     join.add_argument("parts", type=Path, nargs="+", metavar="PART", help="all parts, in any order")
     join.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".h5ad, .zarr or .h5mu to write")

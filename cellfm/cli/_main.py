@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("cellfm", description="CellFM, a foundation model of single cells.")
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and stop")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing but warnings and errors")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show only warnings and errors")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add_command in _COMMANDS:
         add_command(commands)

@@ -12,14 +12,18 @@ from cellfm.io.logging import logger
 
 
 def add_pretrain_command(commands: Any) -> None:
-    pretrain = commands.add_parser("pretrain", help="train a model on a corpus, or go on with it")
+    pretrain = commands.add_parser("pretrain", help="train a model on a corpus, or continue a run")
     pretrain.add_argument("corpus", type=Path, metavar="CORPUS", help="folder that cellfm shard wrote")
-    pretrain.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="run to begin or go on with")
+    pretrain.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="RUN", help="folder of the run to start or continue"
+    )
     add_configuration(pretrain)
     add_backend(pretrain)
     pretrain.add_argument("--start", metavar="MODEL", help="model to start from; by default new weights are drawn")
     pretrain.add_argument("--workers", type=int, default=1, metavar="N", help="processes of this machine (1)")
-    pretrain.add_argument("--port", type=int, metavar="P", help="port where they meet; by default one that is free")
+    pretrain.add_argument(
+        "--port", type=int, metavar="P", help="port over which processes connect; by default a free one"
+    )
     pretrain.add_argument("--node", type=int, metavar="K", help="which machine of [cluster] this is, from 0")
     pretrain.set_defaults(run=_pretrain)
 
@@ -30,7 +34,7 @@ def _pretrain(args: argparse.Namespace) -> int:
     if args.backend == "jax" and (args.workers != 1 or args.node is not None):
         raise InputError(
             "--workers and --node start processes of MindSpore (msrun). With --backend jax one process uses all "
-            "devices of a machine; start one a machine by srun or mpirun."
+            "devices of a machine; start one process per machine with srun or mpirun."
         )
     if is_worker():
         announce()
@@ -66,7 +70,9 @@ def _launch(args: argparse.Namespace) -> int:
         if cluster is None:
             raise InputError("--node needs the table [cluster] with the nodes in the configuration (--config).")
         if args.workers != 1 or args.port is not None:
-            raise InputError("With --node, workers_per_node and port are set in [cluster], for all machines alike.")
+            raise InputError(
+                "With --node, set workers_per_node and port in [cluster], where they are the same for all machines."
+            )
         job = Job.of_node(cluster, args.node)
     else:
         if args.workers < 1:

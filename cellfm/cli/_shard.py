@@ -16,13 +16,26 @@ def add_shard_command(commands: Any) -> None:
     shard.add_argument("--layer", help="layer with the counts; raw means the matrix in .raw; by default X")
     add_gene_key_option(shard)
     add_hgnc_option(shard)
-    shard.add_argument("--min-genes", type=int, metavar="N", help="known genes a cell must express (200)")
-    shard.add_argument("--max-genes", type=int, metavar="N", help="known genes a cell may express; no limit by default")
+    shard.add_argument(
+        "--min-genes", type=int, metavar="N", help="minimum number of known genes that a cell expresses (200)"
+    )
+    shard.add_argument(
+        "--max-genes",
+        type=int,
+        metavar="N",
+        help="maximum number of known genes that a cell expresses; no limit by default",
+    )
     shard.add_argument("--column", action="append", metavar="NAME", help="column of obs to keep; may be repeated")
-    shard.add_argument("--validation-fraction", type=float, default=0.01, metavar="P", help="share left out (0.01)")
+    shard.add_argument(
+        "--validation-fraction",
+        type=float,
+        default=0.01,
+        metavar="P",
+        help="fraction of cells left out for validation (0.01)",
+    )
     shard.add_argument("--keep-duplicates", action="store_true", help="keep cells with equal counts")
     shard.add_argument("--cells-per-shard", type=int, default=16_384, metavar="N")
-    shard.add_argument("--overwrite", action="store_true", help="start again where a corpus is there")
+    shard.add_argument("--overwrite", action="store_true", help="start again if there is a corpus")
     shard.add_argument("--modality", default="rna", help="table of .h5mu files (default rna)")
     add_genome_option(shard)
     shard.set_defaults(run=_shard)

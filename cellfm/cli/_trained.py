@@ -23,7 +23,9 @@ def run_lines(folder: Path) -> Iterator[str]:
         model, train = ModelConfig(**facts["model"]), TrainConfig(**facts["train"])
         corpus, vocabulary, start = facts["corpus"], facts["vocabulary_sha256"], facts["start"]
     except (LookupError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'run.json'} lacks entries, or is of another version: {error}.") from error
+        raise CheckpointError(
+            f"{folder / 'run.json'} lacks entries, or belongs to another version: {error}."
+        ) from error
     steps = run.steps()
     state = "finished" if (run.model / "config.json").exists() else "not finished"
     yield f"{folder}: training run, {state}; last checkpoint: {f'step {steps[-1]:,}' if steps else 'none'}"

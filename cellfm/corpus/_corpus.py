@@ -203,7 +203,7 @@ class Corpus:
         cells = np.asarray(cells, np.int64)
         if cells.size and not (cells.min() >= 0 and cells.max() < self.n_cells):
             raise InputError(
-                f"The corpus holds cells 0 to {self.n_cells - 1:,}, not {cells.min():,} to {cells.max():,}."
+                f"The corpus contains cells 0 to {self.n_cells - 1:,}, not {cells.min():,} to {cells.max():,}."
             )
         return cells
 
@@ -236,7 +236,7 @@ class Corpus:
         length = {"indptr.npy": n_cells + 1, "gene_ids.npy": n_tokens, "counts.npy": n_tokens}.get(name, n_cells)
         if array.shape != (length,) or array.dtype.kind not in _KINDS.get(name, "i"):
             raise CheckpointError(
-                f"{path} is damaged: it holds {array.dtype} of shape {array.shape}, which are not the {length:,} "
+                f"{path} is damaged: it contains {array.dtype} of shape {array.shape}, which are not the {length:,} "
                 f"numbers that belong there. {ANEW}"
             )
         if name == "indptr.npy" and (array[0] or array[-1] != shard["n_tokens"] or (np.diff(array) < 0).any()):

@@ -60,7 +60,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for name in ("n_cells", "n_tokens"):
         total = sum(shard[name] for shard in shards)
         if not _is_size(manifest[name]) or manifest[name] != total:
-            raise _damaged(path, f"{name} is {manifest[name]!r}, and the shards hold {total:,}")
+            raise _damaged(path, f"{name} is {manifest[name]!r}, and the shards contain {total:,}")
     return manifest
 
 

@@ -153,7 +153,7 @@ def _categories(found: Sequence[Surveyed], wanted: Sequence[str]) -> dict[str, l
     for column, categories in kept.items():
         if len(categories) > _MAX_CATEGORIES:
             raise InputError(
-                f"The column {column!r} has {len(categories):,} different values, which is no label of groups of cells "
+                f"The column {column!r} has {len(categories):,} different values, too many for groups of cells "
                 f"(at most {_MAX_CATEGORIES:,}). Leave it out of columns=."
             )
     return kept

@@ -54,7 +54,7 @@ def _store(
     with (scratch / names[0]).open("wb") as data, (scratch / names[1]).open("wb") as indices:
         for chunk in _chunks(file):
             if chunk.shape[1] != 3 or chunk[2].isna().any():
-                raise ValueError("a line does not hold gene, cell and count")
+                raise ValueError("a line does not contain gene, cell and count")
             cells, genes = chunk[1].to_numpy(np.int64), chunk[0].to_numpy(np.int32) - 1
             if not len(cells):
                 continue

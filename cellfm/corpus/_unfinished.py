@@ -54,7 +54,7 @@ class Unfinished:
         if not lines:
             if lost := self._shard_folders():
                 raise InputError(
-                    f"{self.folder} holds {counted(len(lost), 'shard')} without a manifest: pass overwrite=True "
+                    f"{self.folder} contains {counted(len(lost), 'shard')} without a manifest: pass overwrite=True "
                     "to write the corpus again, or choose another folder."
                 )
             vocab.save(self.folder)
@@ -95,7 +95,7 @@ class Unfinished:
         known = (LOCK, MANIFEST, PARTIAL, FILE_NAME)
         foreign = sorted(p.name for p in self.folder.iterdir() if p.name not in known and not _is_own(p))
         if foreign:
-            raise InputError(f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new folder.")
+            raise InputError(f"{self.folder} contains other files ({', '.join(foreign[:3])}): choose a new folder.")
 
     def _plan_of(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """The plan that a finished corpus was written by."""

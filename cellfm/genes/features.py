@@ -112,15 +112,15 @@ class Features:
             rows = f"adata.var_names.str.startswith({first!r})"
             rows = f"adata.var[{self.genome_column!r}] == {first!r}" if self.genome_column is not None else rows
             return (
-                f"{where} holds genes of several genomes ({', '.join(self.genomes)}), and which of them is meant "
-                "cannot be told. Choose one with genome= when the file is read (in Python by cf.cells.read_cells), or "
-                f"in memory by adata = adata[:, {rows}].copy()."
+                f"{where} contains genes of several genomes ({', '.join(self.genomes)}), and it is unclear which one "
+                "to read. Choose one with genome= when the file is read (in Python by cf.cells.read_cells), or "
+                f"in memory with adata = adata[:, {rows}].copy()."
             )
         if len(self.is_gene) and not self.is_gene.any():
-            head = f"{where} holds no human gene expression, only {self._listed()}. "
+            head = f"{where} contains no human gene expression, only {self._listed()}. "
             if any(name.endswith(_MOUSE_NOTE) for name in self.left_out):
                 return head + "The model knows human genes: map the genes to their human orthologues first."
-            return head + "CellFM reads gene expression: pass the data, or the modality, that holds it."
+            return head + "CellFM reads gene expression: pass the data, or the modality, that contains it."
         return None
 
     def _listed(self) -> str:

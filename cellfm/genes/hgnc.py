@@ -176,7 +176,7 @@ def _download() -> Path:
     header = content.partition(b"\n")[0].decode(errors="replace").split()
     if not set(_REQUIRED) <= set(header):
         shown = " ".join(header)[:60]
-        raise DownloadError(f"What came from {URL} is not a table of genes: it begins with {shown!r}. {_BY_HAND}")
+        raise DownloadError(f"The answer of {URL} is not a table of genes: it begins with {shown!r}. {_BY_HAND}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

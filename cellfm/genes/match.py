@@ -69,8 +69,8 @@ class GeneMatch:
         if not self.guessed:
             return None
         return (
-            f"Gene names are taken from var[{self.column!r}], since the usual places hold none; gene_key= chooses "
-            "another column."
+            f"Gene names are taken from var[{self.column!r}], because the usual places contain none; gene_key= "
+            "chooses another column."
         )
 
     def repeated(self) -> np.ndarray:
@@ -159,11 +159,11 @@ def genes_problem(match: GeneMatch, vocab: Vocabulary, least: int, where: str) -
     shown = ", ".join(repr(name) for name in match.names[:5])
     message = (
         f"Only {match.n_distinct:,} of the {match.n_genes:,} genes in {where} are known to the model "
-        f"(at least {least:,} are needed). {match.column} holds names like {shown}; expected human gene symbols such "
-        "as 'CD3E' or Ensembl ids such as 'ENSG00000198851'. "
+        f"(at least {least:,} are needed). {match.column} contains names like {shown}; expected human gene symbols "
+        "such as 'CD3E' or Ensembl ids such as 'ENSG00000198851'. "
     )
     if match.n_matched > match.n_genes / 2:  # the names are right, and there are few of them
-        return f"{message}For a small panel pass min_known_genes={match.n_distinct}, or a smaller number."
+        return f"{message}For a small panel pass min_known_genes={match.n_distinct} or a smaller number."
     return message + advice_on_names(match.names, vocab, match.n_matched, match.others)
 
 

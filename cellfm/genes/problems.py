@@ -57,21 +57,21 @@ def advice_on_names(names: np.ndarray, vocab: Vocabulary, n_known: int, columns:
     others = f" Other columns of var: {', '.join(columns[:_SHOWN])}." if columns else ""
     if species := species_of(names, vocab, n_known):
         message = (
-            f"These look like {species} genes, and the model knows human ones. Map them to their human orthologues "
-            "first, and pass gene_key= with the column of var that holds those"
+            f"These look like {species} genes, and the model knows only human genes. First map them to human "
+            "orthologues, and pass gene_key= with the column of var that contains these"
         )
-        capitals = "; for human genes in other capitals, set adata.var_names = adata.var_names.str.upper()"
+        capitals = "; if they are human genes, set adata.var_names = adata.var_names.str.upper()"
         return message + (capitals if species == "mouse" else "") + "."
     text = [str(name) for name in names]
     numbers = [int(float(name)) for name in text if _NUMBER.fullmatch(name)]
     if text and len(numbers) > len(text) / 2:
         entrez = len(numbers) > 1 and max(numbers) >= max(_ENTREZ, 2 * len(text))
         kind = "numbers, perhaps Entrez ids, which the model does not know" if entrez else "numbers, not names"
-        return f"These are {kind}: pass gene_key= with the column of var that holds the gene names.{others}"
+        return f"These are {kind}: pass gene_key= with the column of var that contains the gene names.{others}"
     for pattern, kind in _OTHER_IDS:
         if text and sum(bool(pattern.fullmatch(name.split(".")[0])) for name in text) > len(text) / 2:
-            return f"These look like {kind}: pass gene_key= with the column of var that holds gene names.{others}"
-    return f"Pass gene_key= with the column of var that holds gene names; min_known_genes= lowers the minimum.{others}"
+            return f"These look like {kind}: pass gene_key= with the column of var that contains gene names.{others}"
+    return f"Pass gene_key= with the column of var that has gene names; min_known_genes= lowers the minimum.{others}"
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,10 @@ class Contradictions:
         """What is wrong where there are so many that one of the two places must be wrong; None where there are few."""
         if len(self) < _MIN_CONTRADICTIONS or len(self) <= MAX_CONTRADICTIONS * self.n_both:
             return None
-        message = f"{self} One of the two is wrong, perhaps shifted by some rows or sorted by itself. Put it right"
+        message = f"{self} One of the two is wrong, perhaps shifted by some rows or sorted by itself. Correct it"
         if self.first == self.second:
             return f"{message}."
-        return (
-            f"{message}, or pass gene_key={self.first!r} or gene_key={self.second!r}, whichever holds the right ones."
-        )
+        return f"{message}, or pass gene_key={self.first!r} or gene_key={self.second!r}, whichever is right."
 
 
 def _place(column: str) -> str:

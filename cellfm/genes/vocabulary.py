@@ -36,7 +36,7 @@ class Vocabulary:
             raise InputError(f"A vocabulary needs a column 'symbol'; found {', '.join(map(str, genes.columns))}.")
         table = genes.reindex(columns=list(_COLUMNS)).astype(object).fillna("").astype(str).reset_index(drop=True)
         if not len(table):
-            raise InputError("The vocabulary holds no genes.")
+            raise InputError("The vocabulary contains no genes.")
         twice = table["symbol"][table["symbol"].duplicated() | (table["symbol"] == "")]
         if len(twice):
             raise InputError(
@@ -146,7 +146,7 @@ def resolve_vocabulary(model: str | Path | Vocabulary | HasVocabulary) -> Vocabu
         return Vocabulary.load(folder)
     path = Path(model).expanduser()
     if path.suffix == ".ckpt":
-        raise InputError(f"{path.name} holds weights without gene names: pass the .csv table that belongs to it.")
+        raise InputError(f"{path.name} contains weights without gene names: pass the .csv table that belongs to it.")
     if not path.exists():
         raise InputError(
             f"No model {str(model)!r}: expected 'mini', '80M', '800M', a model folder or a vocabulary table."

@@ -174,7 +174,7 @@ def _part(
     """The rows that have these values in these columns, and an adjusted p-value up to `alpha`."""
     table = select(data, modality).uns.get(key)
     if not isinstance(table, pd.DataFrame):
-        raise MissingKeyError(f"uns[{key!r}] holds no table: call {tool} first.")
+        raise MissingKeyError(f"uns[{key!r}] contains no table: call {tool} first.")
     table = table.rename(columns={"perturbed": "chosen_gene"})  # its name in version 0.1
     for column, value in chosen.items():
         if value is not None:

@@ -258,7 +258,7 @@ class CellFM:
         if layer is not None and not -n_layers <= layer < n_layers:
             raise InputError(f"The layer of attention must be from {-n_layers} to {n_layers - 1}, not {layer}.")
         if self.config.retention != "linear":
-            raise InputError("Scores are read from linear attention, which this model does not have.")
+            raise InputError("Attention scores need linear attention, which this model does not have.")
         if not active:
             raise InputError(
                 f"Attention of {self.name!r} cannot be read: all of its {n_layers} layers are inactive. Their "
@@ -270,7 +270,7 @@ class CellFM:
         if chosen not in active:
             raise InputError(
                 f"Layer {chosen} of {self.name!r} is inactive: its attention adds nothing to any token, because gates "
-                "or other weights are zero, and its queries and keys mean nothing. Active layers: "
+                "or other weights are zero, and its queries and keys have no meaning. Active layers: "
                 f"{', '.join(map(str, active))} (of 0 to {n_layers - 1})."
             )
         return chosen

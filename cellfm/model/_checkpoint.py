@@ -107,7 +107,7 @@ def read_model(folder: Path) -> tuple[ModelConfig, Vocabulary, Weights, dict[str
     shapes = parameter_shapes(config)
     if tensors.keys() != shapes.keys():
         odd = sorted(tensors.keys() ^ shapes.keys())[:5]
-        raise CheckpointError(f"{path}: missing or surplus parameters: {', '.join(odd)}.")
+        raise CheckpointError(f"{path}: missing or unexpected parameters: {', '.join(odd)}.")
     weights = {name: check_parameter(tensors.pop(name), name, shape, path) for name, shape in shapes.items()}
     return config, vocab, weights, facts
 
@@ -116,7 +116,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """The content of ``config.json``."""
     path = folder / CONFIG_FILE
     if not path.exists():
-        raise InputError(f"{folder} is not a model folder: it holds no {CONFIG_FILE}.")
+        raise InputError(f"{folder} is not a model folder: it contains no {CONFIG_FILE}.")
     facts = read_json(path)
     needed = {"format", "name", "vocabulary_sha256", "weights_sha256", "model"}
     if not isinstance(facts, dict) or not needed <= facts.keys() or not isinstance(facts["model"], dict):
@@ -124,5 +124,5 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if facts["format"] != FORMAT:
         raise CheckpointError(f"{path} has format {facts['format']!r}; this version of cellfm reads format {FORMAT}.")
     if odd := [name for name in ("name", "vocabulary_sha256", "weights_sha256") if not isinstance(facts[name], str)]:
-        raise CheckpointError(f"{path} is damaged: {', '.join(odd)} should be text.")
+        raise CheckpointError(f"{path} is damaged: {', '.join(odd)} must be text.")
     return facts

@@ -123,8 +123,8 @@ def _list(file: BinaryIO, path: Path) -> list[Entry]:
         return _entries(file, path.stat().st_size)
     except _FormatError as error:
         raise CheckpointError(
-            f"{path} is not a whole MindSpore checkpoint: {error}. "
-            "It may be cut short by a broken download, damaged, or another kind of file."
+            f"{path} is not a complete MindSpore checkpoint: {error}. "
+            "It may be cut short by a broken download, damaged, or another type of file."
         ) from None
 
 
@@ -153,7 +153,7 @@ def _entries(file: BinaryIO, size: int) -> list[Entry]:
             known.pieces += entry.pieces
         position = start + length
     if not found:
-        raise _FormatError("it holds no tensors")
+        raise _FormatError("it contains no tensors")
     return list(found.values())
 
 
@@ -187,7 +187,7 @@ def _tensor(file: BinaryIO, end: int, entry: Entry) -> None:
         else:
             raise _FormatError(f"unexpected field {number} in a tensor")
     if len(shape) > _MAX_DIMENSIONS or max(shape, default=0) > _MAX_EXTENT:
-        raise _FormatError(f"a tensor of {len(shape)} dimensions, up to {max(shape):,}, cannot be")
+        raise _FormatError(f"a tensor of {len(shape)} dimensions, up to {max(shape):,}, is impossible")
     entry.shape = tuple(shape)
 
 
@@ -208,7 +208,7 @@ def _length(file: BinaryIO, wire: int, end: int) -> int:
         raise _FormatError(f"unexpected wire type {wire}")
     length = _varint(file)
     if length > end - file.tell():
-        raise _FormatError("a field is longer than the entry that holds it")
+        raise _FormatError("a field is longer than the entry that contains it")
     return length
 
 
@@ -235,7 +235,7 @@ def _text(file: BinaryIO, length: int) -> str:
 
 def _read_tensor(file: BinaryIO, entry: Entry, path: Path) -> np.ndarray:
     if entry.type_name not in _DTYPES:
-        raise CheckpointError(f"{path}: {entry.name!r} has the type {entry.type_name!r}, which is not read here.")
+        raise CheckpointError(f"{path}: {entry.name!r} has the type {entry.type_name!r}, which cannot be read.")
     dtype = np.dtype(_DTYPES[entry.type_name])
     held = entry.n_bytes
     expected = dtype.itemsize
@@ -243,7 +243,7 @@ def _read_tensor(file: BinaryIO, entry: Entry, path: Path) -> np.ndarray:
         expected *= extent
     if held != expected:
         raise CheckpointError(
-            f"{path}: {entry.name!r} of shape {entry.shape} needs {expected:,} bytes but holds {held:,}; "
+            f"{path}: {entry.name!r} of shape {entry.shape} needs {expected:,} bytes but has {held:,}; "
             "the file is damaged."
         )
     content = bytearray(held)

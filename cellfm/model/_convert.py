@@ -70,7 +70,9 @@ def _to_file(source: Path, target: Path, vocabulary: object, n_heads: int | None
     if target.suffix != SUFFIX or target.is_dir():
         raise InputError(f"{source} is a model folder and becomes a {SUFFIX} file; {target} is not the name of one.")
     if vocabulary is not None or n_heads is not None:
-        raise InputError(f"{source} is a model folder, which knows its vocabulary and heads: leave both out.")
+        raise InputError(
+            f"{source} is a model folder, which contains its vocabulary and number of heads: leave both out."
+        )
     _, _, weights, _ = read_model(source)
     write_published(target, weights)
 

@@ -80,7 +80,7 @@ def embed_on_workers(
     except (KilledWorker, CancelledError) as error:
         raise InputError(
             f"The workers of the cluster died while they embedded cells ({reason_of(error)}). Give them more memory, "
-            "or pass a smaller batch_size=; with checkpoint= the same call goes on from what is done."
+            "or pass a smaller batch_size=; with checkpoint= the same call continues from the finished cells."
         ) from error
     finally:
         client.cancel(list(waiting))

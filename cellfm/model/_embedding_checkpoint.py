@@ -116,9 +116,9 @@ class EmbeddingCheckpoint:
         found = np.concatenate([block for _, block in self.cells.fingerprints(span)])
         if n_other := int((self._read(self._known_path(piece), found) != found).sum()):
             raise InputError(
-                f"{self.folder} holds pieces of other cells: the counts of {n_other:,} of the cells {span.start:,} to "
-                f"{span.stop - 1:,} have changed since they were embedded. Remove the folder to start again, or choose "
-                "another."
+                f"{self.folder} contains pieces of other cells: the counts of {n_other:,} of the cells {span.start:,} "
+                f"to {span.stop - 1:,} have changed since they were embedded. Remove the folder to start again, or "
+                "choose another."
             )
         self._verified.add(piece)
 
@@ -128,7 +128,7 @@ class EmbeddingCheckpoint:
         except CheckpointError as error:
             raise CheckpointError(f"{error} Remove the piece and run again.") from None
         if array.shape != like.shape or array.dtype != like.dtype:
-            raise InputError(f"{path} holds {array.dtype} of shape {array.shape}. Remove the piece and run again.")
+            raise InputError(f"{path} contains {array.dtype} of shape {array.shape}. Remove the piece and run again.")
         return array
 
     def _path(self, piece: int) -> Path:
@@ -150,7 +150,7 @@ class EmbeddingCheckpoint:
             raise CheckpointError(f"{path} is damaged. Remove {self.folder} to start again.")
         if other := sorted(name for name in facts.keys() | found.keys() if facts.get(name) != found.get(name)):
             raise InputError(
-                f"{self.folder} holds pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
+                f"{self.folder} contains pieces of another embedding: {', '.join(other)} differ. Remove the folder to "
                 "start again, or choose another."
             )
 
@@ -159,11 +159,11 @@ class EmbeddingCheckpoint:
         if path.exists():  # another job has started meanwhile
             return
         if filled:
-            raise InputError(f"{self.folder} holds something else; choose a new or empty folder.")
+            raise InputError(f"{self.folder} contains something else; choose a new or empty folder.")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.folder} cannot be made: {error.strerror or error}.") from error
+            raise InputError(f"{self.folder} cannot be created: {error.strerror or error}.") from error
         with atomic_file(path) as partial:
             partial.write_text(json.dumps(facts, indent=1))
 

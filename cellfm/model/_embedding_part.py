@@ -115,7 +115,7 @@ class EmbeddingPart:
             described, checksum = _description(file, self.path)
             embedding, fingerprints = file.get_tensor("embedding"), file.get_tensor("fingerprints")
         if checksum != _sha256(described, embedding, fingerprints):
-            raise CheckpointError(f"{self.path} is damaged: its checksum is another. {_AGAIN}")
+            raise CheckpointError(f"{self.path} is damaged: its checksum differs. {_AGAIN}")
         return embedding, fingerprints
 
 
@@ -160,11 +160,11 @@ def join_parts(parts: Sequence[EmbeddingPart]) -> tuple[np.ndarray, np.ndarray]:
     by_number: dict[int, EmbeddingPart] = {}
     for found in sorted(parts, key=lambda found: found.part.number):
         if (same := by_number.setdefault(found.part.number, found)) is not found:
-            raise InputError(f"Part {found.part} is there twice: {same.path} and {found.path}. Give each part once.")
+            raise InputError(f"Part {found.part} was given twice: {same.path} and {found.path}. Give each part once.")
     if missing := [f"{number}/{first.part.of}" for number in range(1, first.part.of + 1) if number not in by_number]:
         raise InputError(
             f"{counted(len(missing), 'part is', 'parts are')} missing of {first.part.of:,}: {_listed(missing)}. Make "
-            "what is missing with cellfm embed --part, and join all of them."
+            "the missing parts with cellfm embed --part, and join all of them."
         )
     embedding = np.empty((first.origin["table"]["n_cells"], first.d_model), np.float32)
     fingerprints = np.empty(len(embedding), np.uint64)
@@ -188,7 +188,7 @@ def require_table(part: EmbeddingPart, table: Mapping[str, Any], name: object) -
 def _require_same(one: EmbeddingPart, other: EmbeddingPart) -> None:
     if one.part.of != other.part.of:
         raise InputError(
-            f"{one.path} is part {one.part}, and {other.path} is part {other.part}: join parts of one set."
+            f"{one.path} is part {one.part}, and {other.path} is part {other.part}; all parts must be of one set."
         )
     groups = {
         "other cells": "table",
@@ -199,7 +199,7 @@ def _require_same(one: EmbeddingPart, other: EmbeddingPart) -> None:
         if differing := _differing(one.origin[group], other.origin[group]):
             raise InputError(f"{other.path} was made from {words} than {one.path}: {differing}.")
     if one.d_model != other.d_model:
-        raise CheckpointError(f"{other.path} is damaged: its embeddings are as wide as none of the others. {_AGAIN}")
+        raise CheckpointError(f"{other.path} is damaged: its embeddings have another width than the others. {_AGAIN}")
 
 
 def _description(file: Any, path: Path) -> tuple[str, str]:

@@ -155,11 +155,11 @@ def _check_table(path: Path, name: str) -> Vocabulary:
     except InputError as error:
         raise DownloadError(f"{path.name} is not a table of genes: {error}") from error
     if len(vocab) != expected:
-        raise DownloadError(f"{path.name} holds {len(vocab):,} genes; the {name} model has {expected:,}.")
+        raise DownloadError(f"{path.name} contains {len(vocab):,} genes; the {name} model has {expected:,}.")
     if vocab.hash != _SOURCES[name].vocabulary_sha256:
         raise CheckpointError(
-            f"{path.name} lists other genes, or in another order, than the {name} model was trained with: every gene "
-            "could be taken for another one."
+            f"{path.name} lists other genes than the {name} model was trained with, or in another order: genes "
+            "would be mistaken for each other."
         )
     return vocab
 

@@ -70,7 +70,7 @@ def read_with_vocabulary(
     """
     if vocabulary is None:
         raise InputError(
-            f"{path.name} holds weights without gene names: give the table that belongs to them (vocabulary=, "
+            f"{path.name} contains weights without gene names: give the table that belongs to them (vocabulary=, "
             "--vocabulary), which is expand_gene_info.csv for the 80M checkpoint, gene_info.csv for the 800M one."
         )
     vocab = vocabulary if isinstance(vocabulary, Vocabulary) else Vocabulary.load(vocabulary)
@@ -112,7 +112,7 @@ def check_parameter(tensor: np.ndarray, name: str, shape: tuple[int, ...], path:
     if tensor.shape != shape:
         raise CheckpointError(f"{path}: {name!r} has shape {tensor.shape}, expected {shape}.")
     if tensor.dtype.kind != "f":
-        raise CheckpointError(f"{path}: {name!r} holds {tensor.dtype}, expected floating-point numbers.")
+        raise CheckpointError(f"{path}: {name!r} has the type {tensor.dtype}, expected floating-point numbers.")
     return tensor.astype(np.float32, copy=False)
 
 

@@ -69,7 +69,7 @@ def training(
         raise InputTypeError(f"run must be a folder, or folders by name, not {type(run).__name__}.")
     runs = dict(run) if isinstance(run, Mapping) else {Path(run).name: run}
     if not runs:
-        raise InputError("run names no folder: pass one, or several by name.")
+        raise InputError("run is empty: pass a folder, or several by name.")
     logs = {name: read_log(folder) for name, folder in runs.items()}
     terms = [term for term in _TERMS if any(term in log and log[term].fillna(0).any() for log in logs.values())]
     shown = ["loss", *(terms if len(terms) > 1 else []), *([_KNN] if _any(logs, _KNN) else [])]

@@ -113,7 +113,7 @@ class FittedFiles:
     def _read_facts(self, folder: Path) -> dict[str, Any]:
         path = folder / self.facts
         if not path.exists():
-            raise InputError(f"{folder} is not {self.kind}: it holds no {self.facts}.")
+            raise InputError(f"{folder} is not {self.kind}: it contains no {self.facts}.")
         facts = read_json(path)
         if not isinstance(facts, dict) or not {"format", self.checksum, "model"} <= facts.keys():
             raise CheckpointError(f"{path} lacks entries: it was not written by cellfm, or is incomplete.")

@@ -252,7 +252,7 @@ def _given(
     if annotator is not None or reference is None:
         raise InputError("Pass either an annotator (see cf.tl.fit_annotator) or reference= with labels_key=.")
     if labels_key is None:
-        raise InputError("Pass labels_key= with the column of reference.obs that holds the labels.")
+        raise InputError("Pass labels_key= with the column of reference.obs that contains the labels.")
     return reference, labels_key
 
 

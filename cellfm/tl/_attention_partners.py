@@ -125,7 +125,7 @@ def attention_partners(
     >>> adata.uns["cellfm_attention_partners"]["gene"].tolist()
     """
     if (groupby is None) != (control is None):
-        raise InputError("groupby= and control= belong together: a column and its value for control cells.")
+        raise InputError("Pass groupby= and control= together: a column and its value for control cells.")
     if layer == "raw":
         raise InputError("adata.raw has other genes than adata: call adata.raw.to_adata() first.")
     adata = select(data, modality, copy=copy)
@@ -192,7 +192,7 @@ def _controls(adata: AnnData, groupby: str, control: str) -> np.ndarray:
 def _ids(genes: Sequence[str], vocab: Vocabulary) -> dict[str, int]:
     names = np.array(genes, object)
     if not len(names):
-        raise InputError("genes= names no gene.")
+        raise InputError("genes= is empty; pass one or more genes.")
     ids = np.maximum(vocab.find_symbols(names), vocab.find_ensembl(names))
     unknown = [str(name) for name in names[ids == 0]]
     if unknown:

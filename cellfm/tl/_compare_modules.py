@@ -105,7 +105,7 @@ def compare_modules(
     if not wanted:
         raise InputError("resolutions= is empty; pass one or more numbers above 0.")
     if not embedding_keys:
-        raise InputError("embedding_keys names no embedding.")
+        raise InputError("embedding_keys is empty; pass one or more keys.")
     adata = select(data, modality, copy=copy)
     require_keys(adata, "key_added", uns=key_added)
     sets = read_gene_sets(gene_sets)

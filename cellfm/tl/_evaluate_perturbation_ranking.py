@@ -78,7 +78,7 @@ def evaluate_perturbation_ranking(
     if used.sum() < MIN_GENES:
         raise InputError(
             f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {MIN_GENES} are needed. "
-            "Name fewer candidates."
+            "Pass fewer candidates."
         )
     observed = predictor.profiles.changes(tuple(targets))[:, used]
     methods = dict.fromkeys((NETWORK, ADDITIVE, predictor.chosen))

@@ -124,7 +124,7 @@ def evaluate_unknowns(
     ]
     if not parted:
         raise InputError(
-            f"No batch of obs[{batch_key!r}] has one of these labels beside two others of the other batches."
+            f"No batch of obs[{batch_key!r}] has one of these labels and two others that the other batches have."
         )
     on = read_subjects(
         adata,

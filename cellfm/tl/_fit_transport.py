@@ -216,8 +216,8 @@ def _check(method: str, space: str, n_genes: int | None, test_fraction: float, h
         require_ott()
     if method == "scgen" and space != "scgen":
         raise InputError(
-            f"method='scgen' is scGen in its own latent space, and space={space!r} is another: leave space= out, or "
-            "use method='latent_shift' for the same shift there."
+            f"method='scgen' works in scGen's own latent space, not in space={space!r}: leave space= out, or "
+            "use method='latent_shift' for the same shift in that space."
         )
     if space == "scgen":
         require_pertpy()
@@ -236,7 +236,7 @@ def _check_groupby(method: str, groupby: str | None) -> None:
             "the cell type, or use method='mean_shift', which is the same without groups."
         )
     if method not in BALANCED and groupby is not None:
-        raise InputError(f"groupby= is for {' and '.join(map(repr, BALANCED))}; method={method!r} reads no groups.")
+        raise InputError(f"groupby= is for {' and '.join(map(repr, BALANCED))}; method={method!r} uses no groups.")
 
 
 def _check_conditions(names: np.ndarray, condition_key: str, source: str, target: str) -> None:
@@ -245,7 +245,7 @@ def _check_conditions(names: np.ndarray, condition_key: str, source: str, target
         if label not in there:
             raise InputError(f"obs[{condition_key!r}] has no {label!r}; available: {', '.join(there[:20])}.")
     if source == target:
-        raise InputError(f"source and target are both {source!r}; they must differ. There are {', '.join(there[:20])}.")
+        raise InputError(f"source and target are both {source!r}; they must differ. Found {', '.join(there[:20])}.")
 
 
 def _embedding(table: AnnData, model: CellFM, options: InputOptions) -> np.ndarray:

@@ -288,7 +288,7 @@ def _report(*, best_step: int, history: pd.DataFrame, **_: Any) -> None:
     if not best_step:
         warn("No training step improved the score: the embedding is that of the original model.")
     at_start, kept = history["separability"].iloc[[0, int(history["score"].argmin())]]
-    logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 apart).", at_start, kept)
+    logger.info("separability of the batches: %.2f before, %.2f after (0 mixed, 1 separate).", at_start, kept)
 
 
 def _add_umaps(adata: AnnData, embeddings: dict[str, np.ndarray], random_state: int) -> None:
@@ -311,13 +311,13 @@ def _check_options(method: str, theta: float, training: dict[str, Any]) -> None:
     if method == "harmony":
         if given := [name for name, value in training.items() if value != defaults[name].default]:
             raise InputError(
-                f"method='harmony' trains nothing and has no {', '.join(f'{name}=' for name in given)}: leave out what "
-                "is only for training, or use method='lora' or 'full'."
+                f"method='harmony' trains nothing and does not use {', '.join(f'{name}=' for name in given)}: leave "
+                "out the options of training, or use method='lora' or 'full'."
             )
         require_harmonypy()
         return
     if theta != defaults["theta"].default:
-        raise InputError(f"theta= is for method='harmony', and method={method!r} has none: leave it out.")
+        raise InputError(f"theta= is only for method='harmony', not for method={method!r}: leave it out.")
 
 
 def _rows(cells: CellInput, chosen: np.ndarray) -> sp.csr_matrix:

@@ -117,6 +117,6 @@ def _warn_of_equal(conditions: list[Condition], changes: np.ndarray, method: str
     for names in of_change.values():
         if len(names) > 1:
             warn(
-                f"{method!r} predicts the same for {', '.join(names[:10])}: it learned nothing that tells these "
-                "perturbations apart, such as the effects of their genes. Another method= may."
+                f"{method!r} predicts the same change for {', '.join(names[:10])}: it learned nothing that "
+                "distinguishes these perturbations, such as the effects of their genes. Try another method=."
             )

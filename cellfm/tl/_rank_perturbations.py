@@ -88,7 +88,7 @@ def rank_perturbations(
         if used.sum() < MIN_GENES:
             raise InputError(
                 f"Without the candidates' own genes {int(used.sum())} genes are left to compare; {MIN_GENES} are "
-                "needed. Name fewer candidates, or pass own_genes=True, which gives their expression away."
+                "needed. Pass fewer candidates, or own_genes=True, which gives their expression away."
             )
     changes = predictor.changes(conditions, method)
     taken = np.array([measured and condition in predictor.learnt for condition in conditions])

@@ -106,7 +106,7 @@ def screen_perturbations(
     conditions = all_conditions(genes, predict, pairs=kind != "singles", singles=kind != "pairs")
     if len(conditions) < 3:
         genes_give = counted(len(set(genes)), "gene gives", "genes give")
-        raise InputError(f"{genes_give} {counted(len(conditions), 'perturbation')}; a screen needs three.")
+        raise InputError(f"{genes_give} {counted(len(conditions), 'perturbation')}; a screen needs at least three.")
     others = predictor.others_than(set(genes))
     if others.sum() < MIN_GENES:
         genes_are = counted(int(others.sum()), "measured gene is", "measured genes are")

@@ -155,7 +155,7 @@ def transfer_labels(
     labelled = np.array([label is not None for label in labels])
     if n_lost := int((labelled & ~there).sum()):
         said = counted(n_lost, "labelled reference cell expresses", "labelled reference cells express")
-        warn(f"{said} no gene that is used and cannot vote.")
+        warn(f"{said} no gene that is used; these cells are left out.")
     voters = labelled & there
     names = labels[voters].astype(str)
     require_classes(names, labels_key)

@@ -84,7 +84,7 @@ def transport(
     if n_there:
         warn(
             f"{counted_of(n_there, table.n_obs, 'cell')} {model.target!r} already, by obs[{model.condition_key!r}]; "
-            f"the model carries cells from {model.source!r}."
+            f"the model maps cells from {model.source!r}."
         )
     options = InputOptions(layer=layer, gene_key=gene_key, hgnc=hgnc, min_known_genes=min_known_genes)
     given = read_given(model, table, options)

@@ -151,7 +151,7 @@ class Feed:
 
     def _check(self) -> None:
         if not len(self.train):
-            raise InputError("The corpus holds no training cells.")
+            raise InputError("The corpus contains no training cells.")
         largest = self.min_chunks
         if self.config.n_chunks < largest:
             raise InputError(

@@ -47,7 +47,7 @@ def read_log(run: str | Path) -> pd.DataFrame:
     """
     path = Path(run) / "log.csv"
     if not (Path(run) / "run.json").is_file():
-        raise InputError(f"{run} holds no training run; pass the folder given to cf.train.pretrain(out=).")
+        raise InputError(f"{run} contains no training run; pass the folder given to cf.train.pretrain(out=).")
     try:
         log = pd.read_csv(path, on_bad_lines="skip")  # the last line may be half-written
     except (FileNotFoundError, pd.errors.EmptyDataError):
@@ -91,7 +91,7 @@ class RunFolder:
         differing = sorted(name for name in _differing(before, facts) if not name.startswith("cellfm_version"))
         if differing:
             raise InputError(
-                f"{self.path} holds a run with another configuration; different: {', '.join(differing)}. Choose "
+                f"{self.path} contains a run with another configuration; different: {', '.join(differing)}. Choose "
                 "another folder, or start with the same configuration to continue."
             )
 
@@ -101,7 +101,7 @@ class RunFolder:
             return
         known = (WORKER_LOGS, LOCK, ".run.json-")  # the last is left by a process that was killed at its start
         if not self.path.is_dir() or not all(path.name.startswith(known) for path in self.path.iterdir()):
-            raise InputError(f"{self.path} holds something other than a training run; choose another folder.")
+            raise InputError(f"{self.path} contains something other than a training run; choose another folder.")
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint."""
@@ -131,7 +131,7 @@ class RunFolder:
             path = folder / "tensors.safetensors"
             tensors, state = parse_arrays(read_file(path), str(path)), read_json(folder / "state.json")
             if not isinstance(state, dict):
-                raise CheckpointError("state.json holds no entries")
+                raise CheckpointError("state.json contains no entries")
             return tensors, state
         except CheckpointError as error:
             raise CheckpointError(

@@ -63,7 +63,7 @@ def coexpression_start(corpus: Cells, config: ModelConfig, train: TrainConfig) -
     most = config.d_model - N_VALUE_DIMS - _n_leading(config)
     if train.profile_dims > most:
         raise InputError(
-            f"profile_dims must be {most} at most, what the leading heads leave, not {train.profile_dims}."
+            f"profile_dims must be at most {most}, which the leading heads leave free, not {train.profile_dims}."
         )
     random_state = train.random_state
     sources = _cells_by_source(corpus, random_state)

@@ -187,24 +187,24 @@ PUT_RIGHT = {
     "a table": lambda: with_slot("uns", "a", pd.DataFrame({"b": [1, 2], "c": ["x", "y"]})),
 }
 REFUSED = {
-    "adata.obs['a'] holds values of the types float, str": lambda: with_obs("a", ["a", 1.0, "b", 2.0]),
-    "adata.obs['a'] holds values of the types NoneType, bool": lambda: with_obs("a", [True, None, False, True]),
-    "adata.obs['a'] holds values of the type list": lambda: with_obs("a", [[1], [2], [3], [4]]),
-    "adata.obs['a'] holds values of the type set": lambda: with_obs("a", [{1}, {2}, {3}, {4}]),
-    "adata.obs['a'] holds values of the types int, str": lambda: with_obs("a", pd.Categorical([1, "b", 1, "b"])),
-    "adata.obs['a'] holds values of the type datetime64[ns]": lambda: with_obs(
+    "adata.obs['a'] contains values of the types float, str": lambda: with_obs("a", ["a", 1.0, "b", 2.0]),
+    "adata.obs['a'] contains values of the types NoneType, bool": lambda: with_obs("a", [True, None, False, True]),
+    "adata.obs['a'] contains values of the type list": lambda: with_obs("a", [[1], [2], [3], [4]]),
+    "adata.obs['a'] contains values of the type set": lambda: with_obs("a", [{1}, {2}, {3}, {4}]),
+    "adata.obs['a'] contains values of the types int, str": lambda: with_obs("a", pd.Categorical([1, "b", 1, "b"])),
+    "adata.obs['a'] contains values of the type datetime64[ns]": lambda: with_obs(
         "a", pd.date_range("2020", periods=4).as_unit("ns")
     ),
     "adata.obs[''] is empty": lambda: with_obs("", [1, 2, 3, 4]),
     "adata.layers['s/r'] has a slash": lambda: with_slot("layers", "s/r", table().X),
     "adata.obsm['s/r'] has a slash": lambda: with_slot("obsm", "s/r", np.ones((4, 2))),
-    "adata.uns['a'] holds a tuple": lambda: with_slot("uns", "a", (1, 2)),
-    "adata.uns['a'] holds a set": lambda: with_slot("uns", "a", {"b"}),
-    "adata.uns['a'] holds a Series": lambda: with_slot("uns", "a", pd.Series([1])),
-    "adata.uns['a']['b'] holds a object": lambda: with_slot("uns", "a", {"b": object()}),
+    "adata.uns['a'] contains a tuple": lambda: with_slot("uns", "a", (1, 2)),
+    "adata.uns['a'] contains a set": lambda: with_slot("uns", "a", {"b"}),
+    "adata.uns['a'] contains a Series": lambda: with_slot("uns", "a", pd.Series([1])),
+    "adata.uns['a']['b'] contains a object": lambda: with_slot("uns", "a", {"b": object()}),
     "adata.uns['a'][1] is int": lambda: with_slot("uns", "a", {1: 2}),
     "adata.uns['a/b'] has a slash": lambda: with_slot("uns", "a/b", 1),
-    "adata.raw.var['a'] holds values of the types int, str": lambda: with_raw(
+    "adata.raw.var['a'] contains values of the types int, str": lambda: with_raw(
         lambda var: var.insert(0, "a", [1, "b", 2])
     ),
 }
@@ -358,7 +358,7 @@ def test_what_reads_records_takes_foreign_ones_for_none(foreign: object):
     if foreign is not None:
         adata.uns["cellfm"] = foreign
     assert len(stored_modules(adata, "cellfm_module")[0]) == 3
-    with pytest.raises(InputError, match="does not say at which resolutions"):
+    with pytest.raises(InputError, match="does not record the resolutions"):
         stored_modules(adata, "cellfm_module", 10.0)
 
 

@@ -177,11 +177,11 @@ def test_damaged_files_raise_nothing_but_input_errors(tmp_path: Path, adata: Ann
         (b"gene\tdisease\nTP53\tcancer\n", r"text, perhaps a table, and begins with 'gene\\tdisease"),
         (b"<!DOCTYPE html><html>", "begins with '<!DOCTYPE html>"),
         ("gène\n".encode() * 2000, "it is text"),
-        (gzip.compress(b"x", mtime=0), "compressed by gzip, and inside is text"),
+        (gzip.compress(b"x", mtime=0), "compressed by gzip, and its content is text"),
         (b"PK\x03\x04rest", "a zip archive"),
         (b"%%MatrixMarket matrix coordinate integer general\n", "pass the folder"),
         (b"RDX3\nX\n\x00\x00", r"R data .*load\("),
-        (b"\xff\xfe\x00\x01" * 40, "binary data of an unknown kind"),
+        (b"\xff\xfe\x00\x01" * 40, "binary data of an unknown format"),
     ],
 )
 def test_other_files_are_named_for_what_they_seem(tmp_path: Path, content: bytes, found: str):
@@ -196,7 +196,7 @@ def test_other_hdf5_files_are_named_for_what_they_hold(tmp_path: Path):
     path = tmp_path / "cells.h5"
     with h5py.File(path, "w") as file:
         file["weights"] = np.ones(3)
-    with pytest.raises(InputError, match="HDF5 file of another kind, with 'weights' in it"):
+    with pytest.raises(InputError, match="HDF5 file with other contents: 'weights'"):
         read_cells(path)
     with h5py.File(path, "w") as file:
         for name in ("assays", "cell.names", "meta.data"):

@@ -158,7 +158,7 @@ def test_numbers_of_lines_that_do_not_fit_are_named(tmp_path: Path, cells: AnnDa
 
 def test_a_matrix_file_alone_is_told_of_its_folder(tmp_path: Path, cells: AnnData):
     folder = write_folder(tmp_path / "cells", cells, ends=("gz", "", ""))
-    with pytest.raises(InputError, match=r"Matrix Market .* pass the folder that holds it .*cells"):
+    with pytest.raises(InputError, match=r"Matrix Market .* pass the folder that contains it .*cells"):
         read_cells(folder / "matrix.mtx.gz")
 
 

@@ -151,7 +151,7 @@ def test_names_are_not_made_unique_and_mouse_tables_lie_the_right_way(tmp_path: 
         ("cell,x,y\n" + "".join(f"c{i},{i},2\n" for i in range(30)), "neither carries names of human genes"),
         ("gene,cell,count\n" + "".join(f"TP53,c{i},2\n" for i in range(30)), "a long table"),
         (",TP53,CD4\nc1,1,2\n" + "c2,1,2\n" * 60 + "c3,1,many\n", "not a table of numbers .*'many'"),
-        (",TP53,CD4\nc1,1,2\nc2,1,many\n" + "c3,1,2\n" * 60, "column 3 holds 'many' among numbers"),
+        (",TP53,CD4\nc1,1,2\nc2,1,many\n" + "c3,1,2\n" * 60, "column 3 contains 'many' among numbers"),
     ],
 )
 def test_other_tables_are_refused_with_what_they_have(tmp_path: Path, text: str, found: str):
@@ -257,7 +257,7 @@ def test_archives_and_other_formats_are_told_with_a_command(tmp_path: Path):
         archive.writestr("zarr.json", b"{}")
     for content, found in (
         (store.getvalue(), r"a zipped zarr: .*`unzip it.bin -d it.zarr`, and pass it.zarr"),
-        (buffer.getvalue(), r"a zip archive that holds 'cells.h5ad': extract it with `unzip it.bin`.* pass cells.h5ad"),
+        (buffer.getvalue(), r"a zip archive that contains 'cells.h5ad': extract it with `unzip it.bin`.* cells.h5ad"),
         (tar.getvalue(), r"a tar archive, which begins with 'sample/matrix.mtx': extract it with `tar -xf it.bin`"),
         (workbook.getvalue(), "an Excel workbook: save the sheet"),
         (b"\x28\xb5\x2f\xfd rest", "compressed by zstd: run `zstd -d it.bin`"),

@@ -197,7 +197,7 @@ def test_other_objects_are_refused(data: object, found: str):
 
 @pytest.mark.parametrize(("shape", "what"), [((0, 5), "cells"), ((5, 0), "genes")])
 def test_empty_tables_are_refused(shape: tuple[int, int], what: str):
-    with pytest.raises(InputError, match=f"hold no {what}"):
+    with pytest.raises(InputError, match=f"contain no {what}"):
         select(AnnData(np.zeros(shape, np.float32)))
 
 

@@ -76,7 +76,7 @@ def test_the_reference_has_a_genome_of_its_own(folder: Path, capsys: pytest.Capt
     options = ["-o", "out.h5ad", "--labels-key", "label", "--model", "model"]
     assert main(["annotate", "named.h5ad", "--reference", "both.h5ad", *options]) == 2
     error = capsys.readouterr().err
-    assert "cellfm: The reference: adata.var holds genes of several genomes (" in error
+    assert "cellfm: The reference: adata.var contains genes of several genomes (" in error
     assert "Choose one with --reference-genome" in error
     assert main(["annotate", "named.h5ad", "--reference", "both.h5ad", *options, "--reference-genome", "hg19"]) == 0
     capsys.readouterr()

@@ -52,7 +52,7 @@ def test_harmony_is_a_method(paths, capsys):
         (("--batch-key", "batch", "--plot", "out.txt"), ".png"),
         (
             ("--batch-key", "batch", "--method", "harmony", "--steps", "9"),
-            "--method harmony trains nothing and has no --steps",
+            "--method harmony trains nothing and does not use --steps",
         ),
         (("--batch-key", "batch", "--steps", "0"), "steps must be a whole number of 1 or more"),
     ],

@@ -190,7 +190,7 @@ def test_a_folder_with_something_else_is_left_alone(corpus: Path, tmp_path: Path
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     for workers in ([], ["--workers", 2]):
         assert run("pretrain", corpus, "-o", tmp_path / "run", *workers) == 2
-        assert "holds something other than a training run" in capsys.readouterr().err
+        assert "contains something other than a training run" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 

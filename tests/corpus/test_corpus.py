@@ -233,7 +233,7 @@ def test_no_corpus_and_a_damaged_manifest_are_told_apart(corpus, tmp_path):
         (json.dumps(whole | {"format": 99}), "has format 99.*reads format 1"),
         (json.dumps({k: v for k, v in whole.items() if k != "shards"}), "has no shards"),
         (json.dumps(whole | {"shards": [whole["shards"][0], *whole["shards"]]}), "it lists a shard twice"),
-        (json.dumps(whole | {"n_cells": 7}), "n_cells is 7, and the shards hold"),
+        (json.dumps(whole | {"n_cells": 7}), "n_cells is 7, and the shards contain"),
     ):
         manifest.write_text(content)
         with pytest.raises(CheckpointError, match=message):

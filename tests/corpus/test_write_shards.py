@@ -177,7 +177,7 @@ def test_a_matrix_needs_its_tables_and_a_whole_archive(tiny_adata, write, tmp_pa
         write(tmp_path / "cells")
     matrix.write_bytes(whole)
     (tmp_path / "cells" / "features.tsv.gz").unlink()
-    with pytest.raises(InputError, match="has no features.tsv or genes.tsv .* beside its matrix"):
+    with pytest.raises(InputError, match="has no features.tsv or genes.tsv .* next to its matrix"):
         write(tmp_path / "cells")
     with h5py.File(tmp_path / "broken.h5", "w") as file:
         file.create_group("matrix")["indptr"] = np.arange(3)
@@ -492,14 +492,14 @@ def test_folders_that_cannot_be_used_are_refused(tiny_adata, write, tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "thesis.doc").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=r"holds other files \(thesis.doc\)"):
+        with pytest.raises(InputError, match=r"contains other files \(thesis.doc\)"):
             write(tiny_adata, overwrite=overwrite)
     assert (tmp_path / "corpus" / "thesis.doc").read_text() == "mine"
 
 
 def test_shards_that_lost_their_manifest_are_not_removed_unasked(tiny_adata, write):
     (write(tiny_adata).path / "manifest.json").unlink()
-    with pytest.raises(InputError, match="holds 6 shards without a manifest"):
+    with pytest.raises(InputError, match="contains 6 shards without a manifest"):
         write(tiny_adata, cells_per_shard=30)
     assert len(write(tiny_adata, cells_per_shard=30, overwrite=True).shard_ends) == 2
 

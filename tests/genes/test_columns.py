@@ -129,7 +129,7 @@ def test_what_names_look_like_is_said(names: np.ndarray, said: str):
 
 def test_a_small_panel_is_told_from_wrong_names():
     found = match(SYMBOLS[:50])
-    assert problem(found).endswith("For a small panel pass min_known_genes=50, or a smaller number.")
+    assert problem(found).endswith("For a small panel pass min_known_genes=50 or a smaller number.")
     assert genes_problem(found, MINI, 50, "adata.var") is None
 
 

@@ -208,7 +208,7 @@ def test_a_genome_is_chosen_of_those_that_a_file_names(tmp_path: Path):
     cells.write_h5ad(tmp_path / "two.h5ad")
     assert list(read_cells(tmp_path / "two.h5ad", genome="GRCh38").var_names) == ["B", "C"]
     assert list(read_cells(tmp_path / "none.h5ad", genome="GRCh38").var_names) == ["A", "B", "C"]
-    with pytest.raises(InputError, match="holds no genome 'mm10'; available: GRCh38, hg19"):
+    with pytest.raises(InputError, match="contains no genome 'mm10'; available: GRCh38, hg19"):
         read_cells(tmp_path / "two.h5ad", genome="mm10")
 
 

@@ -133,7 +133,7 @@ def test_random_bytes_are_refused(tmp_path: Path):
     for size in (0, 1, 17, 100, 5000):
         for _ in range(20):
             path.write_bytes(generator.bytes(size))
-            with pytest.raises(CheckpointError, match="not a whole MindSpore checkpoint"):
+            with pytest.raises(CheckpointError, match="not a complete MindSpore checkpoint"):
                 read_ckpt(path, everything)
 
 
@@ -143,7 +143,7 @@ def test_random_bytes_are_refused(tmp_path: Path):
 def test_a_text_file_is_no_checkpoint(tmp_path: Path, text: str):
     path = tmp_path / "weights.ckpt"
     path.write_text(text)
-    with pytest.raises(CheckpointError, match="another kind of file"):
+    with pytest.raises(CheckpointError, match="another type of file"):
         read_ckpt(path, everything)
 
 
@@ -178,5 +178,5 @@ def test_two_different_tensors_of_one_name_are_refused(tmp_path: Path):
 
 def test_the_same_tensor_twice_is_refused(tmp_path: Path):
     path = write(tmp_path / "a.ckpt", *[entry("a", np.ones(3, np.float32))] * 2)
-    with pytest.raises(CheckpointError, match="needs 12 bytes but holds 24"):
+    with pytest.raises(CheckpointError, match="needs 12 bytes but has 24"):
         read_ckpt(path, everything)

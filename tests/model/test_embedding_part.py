@@ -137,7 +137,7 @@ def test_a_part_goes_on_from_its_pieces(
     [
         ([1, 3], "1 part is missing of 3: 2/3"),
         ([2], "2 parts are missing of 3: 1/3, 3/3"),
-        ([1, 2, 2, 3], "Part 2/3 is there twice: .*2.safetensors and .*2.safetensors"),
+        ([1, 2, 2, 3], "Part 2/3 was given twice: .*2.safetensors and .*2.safetensors"),
     ],
 )
 def test_a_part_that_is_missing_or_double_is_named(

@@ -203,9 +203,9 @@ def test_what_fails_in_the_download_is_told(monkeypatch: pytest.MonkeyPatch, err
         (None, "Not Found"),
         (b"", "not a table of genes|needs a column"),
         (b"<html>sign in</html>", "needs a column 'symbol'"),
-        (TABLE.replace(b"GENE7,lncRNA\n", b""), "holds 29 genes; the 80M model has 30"),
-        (TABLE.replace(b"GENE7,", b"GENE77,"), "lists other genes, or in another order"),
-        (b"\n".join([TABLE.split()[0], *TABLE.split()[:0:-1]]), "lists other genes, or in another order"),
+        (TABLE.replace(b"GENE7,lncRNA\n", b""), "contains 29 genes; the 80M model has 30"),
+        (TABLE.replace(b"GENE7,", b"GENE77,"), "lists other genes than the 80M model"),
+        (b"\n".join([TABLE.split()[0], *TABLE.split()[:0:-1]]), "lists other genes than the 80M model"),
         (TABLE + b"GENE0,lncRNA\n", "unique"),
     ],
 )
@@ -251,7 +251,7 @@ def test_half_downloaded_weights_become_no_model(hugging_face: list[str], monkey
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", cut)
-    with pytest.raises(DownloadError, match="not a whole MindSpore checkpoint"):
+    with pytest.raises(DownloadError, match="not a complete MindSpore checkpoint"):
         _hub.ensure_published("80M")
     assert not model_folder("80M").exists()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", whole)

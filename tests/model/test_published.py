@@ -142,7 +142,7 @@ def test_a_misshapen_parameter_is_named(
 
 def test_parameters_that_are_no_fractions_are_refused(write_tensors: WriteTensors, tensors: Weights):
     path = write_tensors(tensors | {"cls_token": np.ones((1, 1, 32), np.int32)})
-    with pytest.raises(CheckpointError, match="'cls_token' holds int32"):
+    with pytest.raises(CheckpointError, match="'cls_token' has the type int32"):
         read_published(path, vocabulary(), 4)
 
 

@@ -51,7 +51,7 @@ def test_a_line_that_is_half_written_is_left_out(run):
 
 
 def test_what_is_no_run_is_named(run, tmp_path):
-    with pytest.raises(InputError, match="holds no training run"):
+    with pytest.raises(InputError, match="contains no training run"):
         cf.pl.training(tmp_path, show=False)
     with pytest.raises(InputError, match="smooth"):
         cf.pl.training(run, smooth=0)

@@ -119,8 +119,8 @@ BAD = {
     "mouse symbols": (renamed(lambda names: names.str.capitalize()), "look like mouse genes"),
     "mouse ids": (renamed(lambda names: pd.Index([f"ENSMUSG{i:011}" for i in range(len(names))])), "mouse genes"),
     "numbers for names": (renamed(lambda names: pd.Index([str(i) for i in range(len(names))])), "pass gene_key="),
-    "no genes": (lambda adata: adata[:, []].copy(), "hold no genes"),
-    "no cells": (lambda adata: adata[[]].copy(), "hold no cells"),
+    "no genes": (lambda adata: adata[:, []].copy(), "contain no genes"),
+    "no cells": (lambda adata: adata[[]].copy(), "contain no cells"),
 }
 
 

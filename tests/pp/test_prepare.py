@@ -154,7 +154,7 @@ def test_wrong_arguments_are_named(poor: AnnData, tiny_vocab: Vocabulary, tmp_pa
         cf.pp.prepare(backed, model=tiny_vocab)
     backed.file.close()
     for shape in ((0, 5), (5, 0)):
-        with pytest.raises(InputError, match="hold no"):
+        with pytest.raises(InputError, match="contain no"):
             cf.pp.prepare(AnnData(np.zeros(shape, np.float32)), model=tiny_vocab)
 
 

@@ -204,7 +204,7 @@ def test_a_model_names_no_files(folder: Path, tmp_path: Path):
         model.save(tmp_path / "again", overwrite=True)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "model"]
     (folder / "config.json").write_text(json.dumps(facts | {"name": ["80M"]}))
-    with pytest.raises(CheckpointError, match="name should be text"):
+    with pytest.raises(CheckpointError, match="name must be text"):
         load_model(folder)
 
 

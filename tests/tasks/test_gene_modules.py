@@ -197,7 +197,7 @@ def test_gene_sets_come_from_files_and_dicts(tmp_path):
     [
         ("one\tx\tA\nbroken line\n", "line 2: expected term, description and genes"),
         ("one\tx\tA\none\tx\tB\n", "line 2: the term 'one' occurs twice"),
-        ("", "hold no genes"),
+        ("", "contain no genes"),
     ],
 )
 def test_broken_files_name_the_line(tmp_path, text, message):

@@ -62,7 +62,7 @@ def test_eleven_training_cells_are_enough():
 
 
 def test_what_has_no_batch_to_leave_out_is_refused():
-    with pytest.raises(InputError, match="at least two, found only 'x'"):
+    with pytest.raises(InputError, match="at least two batches, found only 'x'"):
         leave_one_out_folds(LABELS, np.full(len(LABELS), "x"))
     with pytest.raises(InputError, match="No batch can be left out"):
         leave_one_out_folds(np.repeat(["A", "B"], 30), np.repeat(["x", "y"], 30))  # a class a batch

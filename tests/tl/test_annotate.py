@@ -456,7 +456,7 @@ def no_genes(adata):
 BAD_REFERENCES = [
     (one_class, {}, InputError, "only one class"),
     (single_cell, {}, InputError, "single cell: 'lone'"),
-    (no_labels, {}, InputError, "holds no labels"),
+    (no_labels, {}, InputError, "contains no labels"),
     (unknown_class, {}, InputError, "'Unknown'"),
     (no_genes, {}, InputError, "known to the model"),
     (None, {"labels_key": "kind"}, MissingKeyError, "Columns: label, batch"),

@@ -207,13 +207,13 @@ def test_bad_input_is_refused_before_any_work(labelled, tiny_model, monkeypatch,
     refused(InputError, "duplicates", methods=["knn", "knn"])
     refused(InputError, "split must be 'random', 'leave-one-batch-out' or a column", split="by hand")
     refused(InputError, "needs batch_key=", split="leave-one-batch-out")
-    refused(InputError, "at least two, found only 'one'", split="leave-one-batch-out", batch_key="lone")
+    refused(InputError, "at least two batches, found only 'one'", split="leave-one-batch-out", batch_key="lone")
     labelled.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(InputError, match="to_memory"):
         evaluate(cf.cells.read_cells(tmp_path / "cells.h5ad", backed=True), tiny_model)
     with pytest.raises(InputError, match="No label 'D'.*A, B, C"):
         cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", left_out="D")
-    with pytest.raises(InputError, match="at least two, found only 'one'"):
+    with pytest.raises(InputError, match="at least two batches, found only 'one'"):
         cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", batch_key="lone")
     with pytest.raises(MissingKeyError, match="batch_key='donor' is not a column of obs"):
         cf.tl.evaluate_unknowns(labelled, tiny_model, labels_key="label", batch_key="donor")

@@ -147,7 +147,7 @@ def test_what_was_not_done_before_is_said(planted):
         cf.tl.gene_network(planted, ["GENE1", "GENE2"], embedding_keys=["other"])
     with pytest.raises(InputError, match=r"resolutions must be a number above 0, not 0"):
         cf.tl.compare_modules(planted, SETS, resolutions=[0])
-    with pytest.raises(InputError, match="embedding_keys names no embedding"):
+    with pytest.raises(InputError, match="embedding_keys is empty"):
         cf.tl.compare_modules(planted, SETS, embedding_keys=[])
 
 

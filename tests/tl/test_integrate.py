@@ -137,7 +137,7 @@ def test_a_warning_comes_before_the_work(tiny_adata, model, monkeypatch):
     ("options", "message"),
     [
         ({"method": "some"}, "method must be 'lora', 'full' or 'harmony', not 'some'"),
-        ({"theta": 1.0}, "theta= is for method='harmony', and method='lora' has none"),
+        ({"theta": 1.0}, "theta= is only for method='harmony', not for method='lora'"),
         ({"steps": 0}, "steps must be a whole number of 1 or more, not 0"),
         ({"adversary": -1.0}, "adversary must be a number of 0 or more"),
         ({"adversary": 0.0, "structure": 0.0, "masked": 0.0, "discrepancy": 0.0}, "one of them above 0"),
@@ -161,7 +161,7 @@ def test_batches_that_cannot_be_integrated_are_refused(tiny_adata, model, tmp_pa
     with pytest.raises(InputError, match="two batches or more, but has one: 'same'"):
         cf.tl.integrate(tiny_adata, model, batch_key="one")
     tiny_adata.obs["single"] = ["first", *["other"] * 20, *["third"] * 19]
-    with pytest.raises(InputError, match="1 of 3 batches has less than 2 cells.* first"):
+    with pytest.raises(InputError, match="1 of 3 batches has fewer than 2 cells.* first"):
         cf.tl.integrate(tiny_adata, model, batch_key="single")
     tiny_adata.obs["missing"] = tiny_adata.obs["batch"].where(np.arange(40) > 1)
     with pytest.raises(InputError, match="is missing for 2 of 40 cells"):
@@ -175,7 +175,7 @@ def test_batches_that_cannot_be_integrated_are_refused(tiny_adata, model, tmp_pa
     # A batch whose only cells are empty is found out by its counts.
     tiny_adata.obs["empty"] = ["a"] * 38 + ["b"] * 2
     emptied(tiny_adata, 38)
-    with pytest.raises(InputError, match="1 of 2 batches has less than 2 cells"):
+    with pytest.raises(InputError, match="1 of 2 batches has fewer than 2 cells"):
         cf.tl.integrate(tiny_adata, model, batch_key="empty")
 
 

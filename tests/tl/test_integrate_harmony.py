@@ -134,11 +134,11 @@ def no_work(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 10}, "method='harmony' trains nothing and has no steps=: leave out"),
-        ({"adversary": 0.0, "structure": 1.0}, "has no adversary=, structure=:"),
-        ({"lora_layers": None, "train_batch_size": 8}, "has no lora_layers=, train_batch_size=:"),
-        ({"save_model": "folder", "overwrite": True}, "has no save_model=, overwrite=:"),
-        ({"backend": "jax"}, "has no backend=:"),
+        ({"steps": 10}, "method='harmony' trains nothing and does not use steps=: leave out"),
+        ({"adversary": 0.0, "structure": 1.0}, "does not use adversary=, structure=:"),
+        ({"lora_layers": None, "train_batch_size": 8}, "does not use lora_layers=, train_batch_size=:"),
+        ({"save_model": "folder", "overwrite": True}, "does not use save_model=, overwrite=:"),
+        ({"backend": "jax"}, "does not use backend=:"),
         ({"theta": -1.0}, "theta must be a number of 0 or more, not -1"),
         ({"batch_key": "one"}, "two batches or more, but has one: 'same'"),
     ],

@@ -327,7 +327,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
 
 
 def test_equal_predictions_of_genes_that_were_never_perturbed_are_named(predictor: PerturbationPredictor):
-    with pytest.warns(DataWarning, match="'additive' predicts the same for GENE20, GENE30: it learned nothing"):
+    with pytest.warns(DataWarning, match="'additive' predicts the same change for GENE20, GENE30: it learned nothing"):
         found = cf.tl.perturb(predictor, ["GENE20", "GENE30", "ctrl"], method="additive")
     np.testing.assert_array_equal(found.X[0], found.X[1])
 
@@ -409,7 +409,7 @@ def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predict
     seen = "+".join(predictor.split.train[0])
     with pytest.raises(InputError, match="most must be a whole number of 1 or more, not 0"):
         cf.tl.evaluate_perturbation_ranking(predictor, most=0)
-    with pytest.raises(InputError, match="genes are left to compare; .* Name fewer candidates"):
+    with pytest.raises(InputError, match="genes are left to compare; .* Pass fewer candidates"):
         cf.tl.evaluate_perturbation_ranking(
             predictor, candidates=[*map("+".join, predictor.split.test), *map("GENE{}".format, range(55))]
         )
@@ -445,7 +445,7 @@ def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPred
         cf.tl.screen_perturbations(predictor, "GENE1")
     with pytest.raises(InputError, match="5 measured genes are not perturbed; .* are needed"):
         cf.tl.screen_perturbations(predictor, [f"GENE{i}" for i in range(55)], kind="singles")
-    with pytest.raises(InputError, match="needs three"):
+    with pytest.raises(InputError, match="needs at least three"):
         cf.tl.screen_perturbations(predictor, PERTURBED[:2])
     with pytest.raises(InputError, match="does not know NOSUCH"):
         cf.tl.screen_perturbations(predictor, [*PERTURBED, "NOSUCH"])

@@ -184,7 +184,7 @@ def test_another_model_and_damaged_files_are_refused(of_cellfm, tiny_model, tmp_
     other = CellFM(tiny_model.config, tiny_model.vocab, name="other", random_state=8)
     with pytest.raises(CheckpointError, match="fitted with a different model"):
         TransportModel.load(folder, other)
-    with pytest.raises(CheckpointError, match="pass model="):
+    with pytest.raises(CheckpointError, match="pass it as model="):
         TransportModel.load(folder)
     with pytest.raises(InputError, match="is not a transport model"):
         TransportModel.load(tmp_path)
@@ -247,8 +247,8 @@ def test_treated_cells_are_noticed(cells, fitted):
         ({"holdout": ("cell_type", "NK cells")}, "has no 'NK cells' in these conditions; available: B cells, T cells"),
         ({"n_components": 0}, "n_components must be a whole number of 1 or more"),
         ({"method": "latent_shift"}, "'latent_shift' balances its shift over groups of cells: pass groupby="),
-        ({"groupby": "cell_type"}, "groupby= is for 'latent_shift' and 'scgen'; method='mean_shift' reads no groups"),
-        ({"method": "scgen"}, "is scGen in its own latent space, and space='pca' is another"),
+        ({"groupby": "cell_type"}, "groupby= is for 'latent_shift' and 'scgen'; method='mean_shift' uses no groups"),
+        ({"method": "scgen"}, "works in scGen's own latent space, not in space='pca'"),
     ],
 )
 def test_bad_options_are_refused(cells, options, said):

@@ -163,7 +163,7 @@ def test_two_processes_train_as_one_and_are_refused_as_one(folder: Path):
     require_same(folder / "two", folder / "one" / "plain")
     (first, said), (second, other) = ended(start(folder, folder / "two", "coordinator", "train.learning_rate=0.5"))
     assert (first, second) == (2, 2)
-    assert "holds a run with another configuration; different: train.learning_rate (0.01, now 0.5)" in said
+    assert "contains a run with another configuration; different: train.learning_rate (0.01, now 0.5)" in said
     assert "Another process cannot start training" in other
     assert "Traceback" not in said + other
 

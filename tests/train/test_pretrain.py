@@ -268,7 +268,7 @@ def test_wrong_configuration_is_refused_before_anything_is_written(tmp_path, cor
 
 def test_a_folder_of_something_else_is_refused(tmp_path, corpus):
     (tmp_path / "thesis.docx").touch()
-    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path))} holds something other than a training run"):
+    with pytest.raises(InputError, match=f"{re.escape(str(tmp_path))} contains something other than a training run"):
         pretrain(corpus, config_of(), out=tmp_path)
 
 

@@ -120,7 +120,7 @@ def test_another_configuration_is_refused_with_what_differs(run, change, named):
 
 def test_other_folders_are_refused(tmp_path):
     (tmp_path / "thesis.docx").touch()
-    with pytest.raises(InputError, match="holds something other than a training run; choose another folder"):
+    with pytest.raises(InputError, match="contains something other than a training run; choose another folder"):
         RunFolder(tmp_path).start(FACTS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
 

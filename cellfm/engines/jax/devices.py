@@ -66,7 +66,7 @@ def join_processes() -> tuple[int, int]:
         jax.distributed.initialize(address, n_processes, rank, **options)
     except (RuntimeError, ValueError, KeyError) as error:
         raise InputError(
-            f"This is process {rank} of {n_processes} ({launcher}), and they cannot find each other ({error}). Set "
+            f"This is process {rank} of {n_processes} ({launcher}), and these cannot find each other ({error}). Set "
             "JAX_COORDINATOR_ADDRESS to the machine of process 0 and a free port of it, such as node1:12345, for all."
         ) from error
     if alone:  # otherwise JAX would use only the first device

@@ -189,8 +189,8 @@ class Annotator:
             )
         if len(shared) < FEW_SHARED * len(self.gene_ids):
             warn(
-                f"The query has {len(shared):,} of the {len(self.gene_ids):,} genes of the reference. Cells seen "
-                "through other genes lie elsewhere in the embedding; cf.tl.annotate(query, reference=...) fits the "
+                f"The query has {len(shared):,} of the {len(self.gene_ids):,} genes of the reference. Other "
+                "genes give other embeddings; cf.tl.annotate(query, reference=...) fits the "
                 "annotator to the shared genes."
             )
         if isinstance(self.head, CombinedHead):

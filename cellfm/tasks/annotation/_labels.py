@@ -24,7 +24,7 @@ def read_labels(reference: AnnData, key: str) -> np.ndarray:
     labels = read_column(reference, key, "labels_key")
     known = np.array([label is not None for label in labels])
     if not known.any():
-        raise InputError(f"obs[{key!r}] holds no labels: {tell_missing(reference.obs[key], key, 'label')}.")
+        raise InputError(f"obs[{key!r}] contains no labels: {tell_missing(reference.obs[key], key, 'label')}.")
     require_classes(labels[known].astype(str), key)
     if UNKNOWN in set(labels[known]):
         raise InputError(f"obs[{key!r}] has the label {UNKNOWN!r}, which cellfm gives to rejected cells; rename it.")

@@ -59,7 +59,7 @@ def require_methods(names: list[str]) -> None:
         raise InputError(
             f"No method {unknown[0]!r}; available: {known}, and 'lora-8' for adapters of another rank. "
             "The same heads on principal components and on variable genes ('frozen-pca', 'frozen-hvg') and "
-            f"{LOGISTIC_REGRESSION!r} are always added, and celltypist where it is installed."
+            f"{LOGISTIC_REGRESSION!r} are always added, and celltypist if it is installed."
         )
     if len(set(names)) < len(names):
         raise InputError(f"methods contains duplicates: {', '.join(map(repr, names))}.")

@@ -47,7 +47,7 @@ class Rejection:
         warn(
             f"More than half of the cells with these labels are rejected and become {UNKNOWN!r}: {shown}. They may be "
             "of a type that the reference lacks, or of a known type in another technology or study. In the second case "
-            "pass distance_threshold=numpy.inf, confidence_threshold=0 or values between, and look at the distance, "
+            "pass distance_threshold=numpy.inf, confidence_threshold=0 or values in between, and look at the distance, "
             "the confidence and the raw label of each cell."
         )
 

@@ -49,7 +49,7 @@ def random_folds(labels: np.ndarray, n_folds: int = 5, *, random_state: int = 0)
     ]
     if too_small:
         raise InputError(
-            f"Too few cells for {n_folds} random folds, which need {MIN_TRAIN} of each class left for training: "
+            f"Too few cells for {n_folds} random folds, which need {MIN_TRAIN} training cells of each class: "
             f"{', '.join(too_small)}. Remove these cells, merge the classes with others, or pass another n_folds=."
         )
     generator = np.random.default_rng(random_state)
@@ -79,7 +79,7 @@ def leave_one_out_folds(labels: np.ndarray, groups: np.ndarray, *, min_train: in
     """
     names = np.unique(groups)
     if len(names) < 2:
-        raise InputError(f"Leaving one batch out needs at least two, found only {str(names[0])!r}.")
+        raise InputError(f"Leaving one batch out needs at least two batches, found only {str(names[0])!r}.")
     folds, skipped = [], []
     for name in names:
         fold = _part(labels, groups != name, groups == name, str(name), min_train)

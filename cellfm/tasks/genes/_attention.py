@@ -83,8 +83,8 @@ def pick_layer(model: CellFM, layer: int | None) -> int:
     strength = model.attention_strengths[chosen]
     if strength < NEGLIGIBLE:
         warn(
-            f"The attention of layer {chosen} of {model.name!r} adds {strength:.1g} times what that of layer "
-            f"{model.attention_strengths.argmax()} adds: it hardly changes any token, and what it attends to may be "
+            f"The attention of layer {chosen} of {model.name!r} adds {strength:.1g} times as much as that of layer "
+            f"{model.attention_strengths.argmax()}: it hardly changes any token, and what it attends to may be "
             "noise."
         )
     return chosen

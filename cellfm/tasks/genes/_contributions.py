@@ -54,12 +54,14 @@ def contrasts(
         members = groups == names.index(name)
         others = (groups >= 0) & ~members if reference is None else groups == names.index(reference)
         if not members.any() or (direction is None and not others.any()):
-            raise InputError(f"{name!r}, or what it is compared with, has no cell with a gene that the model knows.")
+            raise InputError(f"{name!r}, or its reference, has no cell with a gene that the model knows.")
         along = direction
         if along is None:
             along = unit[members].mean(0, dtype=float) - unit[others].mean(0, dtype=float)
         if not (length := np.linalg.norm(along)):
-            raise InputError(f"The embeddings of {name!r} equal those of the others on average: there is no direction.")
+            raise InputError(
+                f"The embeddings of {name!r} equal those of the other cells on average, so there is no direction."
+            )
         found.append(Contrast(name, members, others, (along / length).astype(np.float32)))
     return found
 

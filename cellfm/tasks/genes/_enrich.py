@@ -38,7 +38,7 @@ def read_gene_sets(gene_sets: GeneSets) -> dict[str, list[str]]:
     else:
         sets = _fetch(str(gene_sets))
     if not any(sets.values()):
-        raise InputError("The gene sets hold no genes.")
+        raise InputError("The gene sets contain no genes.")
     return sets
 
 
@@ -58,7 +58,7 @@ def _read_gmt(path: Path) -> dict[str, list[str]]:
         genes = [gene.split(",")[0].strip() for gene in fields[1:]]
         if not name.strip() or not any(genes):
             raise InputError(
-                f"{path}, line {number}: expected term, description and genes with tabs between, found {line[:60]!r}."
+                f"{path}, line {number}: expected term, description and genes, separated by tabs, found {line[:60]!r}."
             )
         if name in sets:
             raise InputError(f"{path}, line {number}: the term {name!r} occurs twice.")
@@ -105,7 +105,7 @@ def match_sets(
         raise InputError(
             f"No gene of the gene sets is among the {len(background):,} genes of the graph. The sets have "
             f"{', '.join(theirs)} ..., the data {', '.join(background[:5])} ...{case}. Both "
-            "need the same names, symbols as a rule."
+            "need the same names, usually symbols."
         )
     sizes = [len(genes) for genes in found.values()]
     found = {term: genes for term, genes in found.items() if min_size <= len(genes) <= largest}

@@ -78,7 +78,7 @@ def _many_labels(
     if isinstance(labels, pd.DataFrame):
         return labels
     if isinstance(labels, pd.Series):
-        raise InputError("For many labels expected gene sets or a table genes x labels, found a Series.")
+        raise InputError("For many labels, expected gene sets or a table of genes x labels, found a Series.")
     sets = {term: [gene for gene in names if gene in genes] for term, names in read_gene_sets(labels).items()}
     largest = sorted(sets, key=lambda term: -len(sets[term]))[:n_terms]
     members = sorted({gene for term in largest for gene in sets[term]})

@@ -31,8 +31,8 @@ def stored_modules(adata: AnnData, key: str, resolution: float | None = None) ->
         resolutions = np.asarray(run_record(adata, key, "var").get(MODULES.resolutions, []))
         if len(resolutions) != adata.varm[at_all].shape[1]:
             raise MissingKeyError(
-                f"uns['cellfm'][{key!r}] does not say at which resolutions the modules were found: call "
-                "cf.tl.gene_modules(adata) again, or leave out resolution= for the first."
+                f"uns['cellfm'][{key!r}] does not record the resolutions of the modules: call "
+                "cf.tl.gene_modules(adata) again, or leave out resolution= to use the first."
             )
         column = int(np.abs(resolutions - resolution).argmin())
         if not np.isclose(resolutions[column], resolution):

@@ -24,7 +24,7 @@ def require_batches(batches: np.ndarray, key: str) -> None:
     small = names[counts < 2]
     if len(small):
         raise InputError(
-            f"{counted_of(len(small), len(names), 'batch', 'has', 'have')} less than 2 cells with known genes in "
+            f"{counted_of(len(small), len(names), 'batch', 'has', 'have')} fewer than 2 cells with known genes in "
             f"obs[{key!r}]: "
             f"{', '.join(map(str, small[:5]))}. Leave them out, or merge them with others."
         )

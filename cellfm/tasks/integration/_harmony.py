@@ -26,7 +26,7 @@ def require_harmonypy() -> ModuleType:
     except ImportError as error:
         raise MissingPackageError(
             f"Harmony needs harmonypy ({error}). Install it with pip install 'cellfm[harmony]', or use method='lora', "
-            "which needs nothing more."
+            "which needs no extra package."
         ) from None
     return harmonypy
 

@@ -178,8 +178,8 @@ def _judged(predictor: PerturbationPredictor) -> PerturbationPredictor:
         warn_of_collapse(changes[chosen], observed)
     rows = summary[(summary["subgroup"] == "all") & (summary["metric"] == "pearson_delta")].set_index("predictor")
     logger.info(
-        "on %s, changes by %r correlate %.3f with those observed, those by the network %.3f, %+.3f "
-        "beside the best baseline (%s).",
+        "on %s, changes predicted by %r correlate %.3f with the observed ones, those of the network %.3f (%+.3f "
+        "compared with the best baseline, %s).",
         counted(len(test), "test condition"),
         chosen,
         *rows["mean"][[chosen, NETWORK]],

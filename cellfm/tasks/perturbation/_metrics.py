@@ -116,8 +116,8 @@ def warn_of_collapse(predicted: np.ndarray, observed: np.ndarray) -> float:
     ratio = spread_ratio(predicted, observed) if len(predicted) > 1 else 1.0
     if ratio < COLLAPSED:
         warn(
-            f"Predictions hardly differ between the {len(predicted)} conditions: they vary {ratio:.1%} as much as what "
-            "is observed. Treat them as the mean change, and compare the baselines in predictor.evaluation."
+            f"Predictions hardly differ between the {len(predicted)} conditions: they vary {ratio:.1%} as much as the "
+            "observed changes. Treat them as the mean change, and compare the baselines in predictor.evaluation."
         )
     return ratio
 

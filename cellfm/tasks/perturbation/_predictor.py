@@ -126,7 +126,7 @@ class PerturbationPredictor:
             raise InputError(
                 f"The predictor does not know {', '.join(unknown[:20])}: neither measured nor perturbed in the data "
                 f"that it was fitted to. It knows {len(self.places):,} genes, such as "
-                f"{', '.join(self.perturbable[:5])}; name others with candidates= when fitting."
+                f"{', '.join(self.perturbable[:5])}; pass others as candidates= when fitting."
             )
 
     @property

@@ -79,8 +79,8 @@ def all_conditions(
     size = predict(some).nbytes / len(some)
     seconds = (time.perf_counter() - start) / len(some)
     raise InputError(
-        f"{len(genes):,} genes are {n:,} perturbations, more than {MAX_CANDIDATES:,}. By the time that {len(some)} of "
-        f"them have just taken, all would take {n * seconds / 60:,.1f} minutes, and {n * size / 1e9:,.1f} GB. Choose "
+        f"{len(genes):,} genes are {n:,} perturbations, more than {MAX_CANDIDATES:,}. Judging by {len(some)} of "
+        f"them, all would take {n * seconds / 60:,.1f} minutes, and {n * size / 1e9:,.1f} GB. Choose "
         "fewer genes."
     )
 

@@ -32,8 +32,8 @@ def require_ott() -> ModuleType:
             import ott.solvers.linear.sinkhorn
     except ImportError as error:
         raise MissingPackageError(
-            f"method='entropic' needs ott-jax ({error}). Install it with pip install 'cellfm[perturb]', or take "
-            "method='cellot', which needs nothing more."
+            f"method='entropic' needs ott-jax ({error}). Install it with pip install 'cellfm[perturb]', or use "
+            "method='cellot', which needs no extra package."
         ) from None
     return ott
 

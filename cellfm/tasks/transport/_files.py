@@ -85,8 +85,8 @@ def _model(folder: Path, facts: dict[str, str] | None, given: str | Path | CellF
         if given is not None:
             raise
         raise CheckpointError(
-            f"{folder} was fitted with the model {facts['model']!r}, which is not found by this name: pass model= with "
-            f"it ({error})"
+            f"{folder} was fitted with the model {facts['model']!r}, which was not found by this name: pass it as "
+            f"model= ({error})"
         ) from error
     require_same_model(folder, facts["model"], facts, model)
     return model

@@ -123,7 +123,7 @@ def _report(evaluation: pd.DataFrame, method: str) -> None:
     others = by["r2_top50"].drop(index=method)
     best = str(others.idxmax())
     logger.info(
-        "on %d test cells, %s tells %.3f of the 50 most changed genes' means (R2), the best baseline (%s) %.3f.",
+        "on %d test cells, R2 over the 50 most changed genes is, for %s, %.3f, and for the best baseline (%s) %.3f.",
         by["n_source"][method],
         method,
         by["r2_top50"][method],

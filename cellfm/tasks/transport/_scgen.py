@@ -44,8 +44,8 @@ def require_pertpy() -> tuple[ModuleType, ModuleType]:
     except (ImportError, AttributeError) as error:
         raise MissingPackageError(
             f"scGen needs pertpy, scvi-tools, flax and Lightning ({error}). Install them with pip install "
-            "'cellfm[scgen]', or use method='latent_shift' with space='cellfm' or 'pca', which needs nothing more: a "
-            "shift that is balanced over groups as that of scGen, in another latent space."
+            "'cellfm[scgen]', or use method='latent_shift' with space='cellfm' or 'pca', which needs no extra "
+            "package: a shift balanced over groups as in scGen, in another latent space."
         ) from None
     return pertpy, scvi
 
