@@ -60,8 +60,8 @@ def test_auto_takes_groups(files):
         (["--annotator", "model"], "is not an annotator"),
         (["--annotator", "model", "--method", "lora"], "--annotator model is already fitted, and --method is only for"),
         (["--annotator", "model", "--labels-key", "label"], "--labels-key is only for fitting to a --reference"),
-        (["--annotator", "model", "--all-genes"], "--all-genes is for fitting"),
-        (["--annotator", "model", "--groups-key", "batch"], "--groups-key is for fitting"),
+        (["--annotator", "model", "--all-genes"], "--all-genes is only for fitting"),
+        (["--annotator", "model", "--groups-key", "batch"], "--groups-key is only for fitting"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(files, options, message, capsys, monkeypatch):
