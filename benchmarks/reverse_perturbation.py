@@ -120,20 +120,21 @@ def run(data: Path, variant: str, seed: int) -> dict:
 
 def rows_of(runs: list[dict]) -> pd.DataFrame:
     """Hits of all runs, named by what predicts; what does not depend on the variant once."""
-    tables = []
+    tables: dict[str, list[pd.DataFrame]] = {"chosen": [], NETWORK: [], "": []}
     for run in runs:
-        table = pd.DataFrame(run["hits"]).assign(seed=run["seed"])
-        network = table["method"] == NETWORK
-        table["method"] = np.where(network, f"network, {run['variant']}", table["method"])
-        tables.append(table)
-    return pd.concat(tables).drop_duplicates(["method", "by", "k", "seed"])
+        hits = pd.DataFrame(run["hits"]).assign(seed=run["seed"])
+        tables["chosen"].append(hits[hits["method"] == run["chosen"]].assign(method=f"chosen, {run['variant']}"))
+        tables[NETWORK].append(hits[hits["method"] == NETWORK].assign(method=f"network, {run['variant']}"))
+        tables[""].append(hits[hits["method"].isin((GENE_EFFECTS, ADDITIVE, "chance"))])
+    joined = pd.concat([table for group in tables.values() for table in group])
+    return joined.drop_duplicates(["method", "by", "k", "seed"])
 
 
 def table(runs: list[dict]) -> str:
     """Hits at some k, mean and standard deviation over splits."""
     shown = [1, 3, 5, 10]
     rows = []
-    for (by, name), own in rows_of(runs).groupby(["by", "method"], sort=False):
+    for (name, by), own in rows_of(runs).groupby(["method", "by"], sort=False):
         hits = [spread(own.loc[own["k"] == k, kind]) for kind in ("correct", "relevant") for k in shown]
         first = pd.to_numeric(own.loc[own["k"] == 1, "first"])
         rows.append([name, RANKED_BY.get(by, ""), *hits, "" if first.isna().all() else spread(first, 2)])

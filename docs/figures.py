@@ -106,9 +106,9 @@ def draw_terms(ax: plt.Axes) -> None:
 def draw_perturbations(ax: plt.Axes) -> None:
     """Correlation of predicted and observed changes, compared with the baselines."""
     table = {row[0]: row[2] for row in rows("perturbation", "Forward")}
-    names = ["no change", "mean change", "bilinear, CellFM genes", "additive", "network, CellFM genes"]
+    names = ["no change", "mean change", "bilinear, CellFM genes", "additive", "gene effects", "network, CellFM genes"]
     mean, spread = zip(*((float(part) for part in table[name].split("±")) for name in names), strict=True)
-    colors = [COLORS["baseline"]] * 4 + [COLORS["mini"]]
+    colors = [COLORS["baseline"]] * 5 + [COLORS["mini"]]
     ax.barh(range(len(names)), mean, xerr=spread, color=colors, error_kw={"lw": 0.8})
     ax.set_yticks(range(len(names)), names)
     ax.set(title="Perturbations, Norman subset (seen)", xlabel="correlation of changes")
