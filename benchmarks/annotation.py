@@ -265,7 +265,13 @@ def verdict(results: dict) -> str:
             f"single simple method ({SIMPLE[(best := means[_simple(means)].dropna(axis=1).mean().idxmax())]}) "
             f"{100 * means[best].mean():.1f}."
         )
-    return "\n".join(lines)
+    means = _means(results, "accuracy")
+    means["simple"] = means[_simple(means)].max(axis=1)
+    by_kind = 100 * means.groupby(level="split", sort=False)[["auto", "frozen", "simple"]].mean()
+    kinds = "; ".join(
+        f"{kind} {row['auto']:.1f}, {row['frozen']:.1f}, {row['simple']:.1f}" for kind, row in by_kind.iterrows()
+    )
+    return "\n".join([*lines, f"- Accuracy of `auto`, `frozen` and the best simple method of each split: {kinds}."])
 
 
 def choices(results: dict) -> str:
@@ -291,7 +297,7 @@ def _simple(means: pd.DataFrame) -> list[str]:
 
 def _scores(results: dict, score: str) -> str:
     rows, means = pd.DataFrame(results["rows"]), _means(results, score)
-    spread = rows.pivot_table(index=["split", "set"], columns="method", values=score, aggfunc="std", sort=False)
+    spread = rows.groupby(["split", "set", "method"], sort=False)[score].std().unstack()  # NaN for a single fold
     seen = rows.groupby(["split", "set"], sort=False)["seen"].first()
     sizes = rows[rows["method"] == "auto"].groupby(["split", "set"], sort=False)["n_test"].agg(["size", "sum"])
     methods = [*_simple(means), *OURS]
@@ -303,7 +309,7 @@ def _scores(results: dict, score: str) -> str:
         cells = []
         for name in methods:
             text = "" if pd.isna(row[name]) else f"{100 * row[name]:.1f}"
-            with_spread = text if not text or pd.isna(s := spread.loc[which].get(name)) else f"{text} ± {100 * s:.1f}"
+            with_spread = text if not text or pd.isna(s := spread.loc[which, name]) else f"{text} ± {100 * s:.1f}"
             cells.append(f"**{with_spread}**" if row[name] == best else with_spread)
         gap = row["auto"] - row[_simple(means)].max()
         size = sizes.loc[which]
