@@ -45,7 +45,9 @@ def save_results(name: str, results: Results, path: Path | None = None) -> Path:
     """Write `benchmarks/results/NAME.json`, or another file."""
     path = path or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    text = json.dumps(results, indent=1)
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: re.sub(r"\n *", " ", found[0]), text)  # a list of values is a line
+    path.write_text(text + "\n")
     return path
 
 
