@@ -90,8 +90,8 @@ class Annotator:
         scores = self.selection.set_index("candidate")["mean_score"]
         chosen = str(self.selection["candidate"][self.selection["chosen"]].item())
         others = (scores[chosen] - scores.drop(chosen)).items()
-        differences = ", ".join(f"{difference:+.3f} to {name!r}" for name, difference in others)
-        return f"chosen: {chosen!r}, accuracy {scores[chosen]:.3f} in cross-validation ({differences})"
+        differences = ", ".join(f"{name!r} {difference:+.3f}" for name, difference in others)
+        return f"chosen: {chosen!r}, accuracy {scores[chosen]:.3f} in cross-validation; difference to {differences}"
 
     def facts(self) -> dict[str, Any]:
         """The facts about the fit for the record of a run, with the candidates and the choice of ``method="auto"``."""
