@@ -28,6 +28,7 @@ SUITE: dict[str, list[str]] = {
     "loading": ["benchmarks.loading"],
     "shards": ["benchmarks.shards"],
     "streaming": ["benchmarks.streaming"],
+    "gene tools": ["benchmarks.gene_tools"],
     "plan": ["benchmarks.plan"],
 }
 
