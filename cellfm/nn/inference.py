@@ -16,6 +16,7 @@ import numpy as np
 
 from cellfm.config import ModelConfig
 from cellfm.engines import Array, Operations, Weights
+from cellfm.engines.operations import RMS_FLOOR
 from cellfm.nn.attention import join_heads, split_heads
 from cellfm.nn.contributions import contributions
 from cellfm.nn.embedding import LEAKY_SLOPE
@@ -201,6 +202,9 @@ def cls_contributions(
     xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, directions: Array, n: int
 ) -> tuple[Array, Array]:
     """Contributions of CLS, (b, m), and of each token, (c, s, m), in layer `n` along directions (m, d)."""
+    if "learned_cls" in weights and n == 0:
+        found = contributions_to_learned_cls(xp, config, weights, values, layout, directions)
+        return cls_of(xp, found, layout), found
     x, p_layer, scale = tokens_and_layer(xp, config, weights, values, layout, n)
     query, gate = xp.split(xp.product(cls_of(xp, x, layout), p_layer["query_gate"]), 2)
     key, value = xp.split(xp.product(x, p_layer["key_value"]), 2)
@@ -295,18 +299,48 @@ def seen_by_cls(
 
 def read_by_learned_cls(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
     """``q K^T V`` of CLS, (b, h, 1, k), by the tables of `tables_of_learned_cls`."""
-    gene_ids, mask, _, _ = layout
-    of_key, of_value = weights["learned_cls"]["keys"], weights["learned_cls"]["values"]
-    is_cls = mask * (gene_ids == 0)
-    choice = xp.softmax(values[..., None] * weights["value"]) * is_gene(xp, layout)[..., None]  # (c, s, w)
-    key = exact_product(xp, choice, of_key["value"]) + is_cls[..., None] * of_key["cls"]
-    key = xp.relu(key + xp.take(of_key["gene"], gene_ids)) * (mask[..., None] * chunk_scale(xp, config, layout))
-    weight = exact_product(xp, key, weights["learned_cls"]["strength"])  # (c, s, h)
+    weight, choice, is_cls = weights_of_learned_cls(xp, config, weights, values, layout)
+    tables = weights["learned_cls"]["values"]
     chosen = sum_by_cell(xp, xp.matmul(weight, choice, transpose_a=True), layout)  # (b, h, w)
-    chosen = xp.matmul(chosen.swapaxes(0, 1), of_value["value"]).swapaxes(0, 1)
-    genes = xp.weighted_rows(of_value["gene"], gene_ids, weight)  # (c, h, k); row 0 is zero
-    of_cls = (weight * is_cls[..., None]).sum(1)[..., None] * of_value["cls"]
+    chosen = xp.matmul(chosen.swapaxes(0, 1), tables["value"]).swapaxes(0, 1)
+    genes = xp.weighted_rows(tables["gene"], layout[0], weight)  # (c, h, k); row 0 is zero
+    of_cls = (weight * is_cls[..., None]).sum(1)[..., None] * tables["cls"]
     return (chosen + sum_by_cell(xp, genes + of_cls, layout))[:, :, None]
+
+
+def weights_of_learned_cls(
+    xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout
+) -> tuple[Array, Array, Array]:
+    """``q . k`` of each token, (c, s, h), its choice among values, (c, s, w), and where CLS is, (c, s)."""
+    gene_ids, mask, _, _ = layout
+    keys, is_cls = weights["learned_cls"]["keys"], mask * (gene_ids == 0)
+    choice = xp.softmax(values[..., None] * weights["value"]) * is_gene(xp, layout)[..., None]
+    key = exact_product(xp, choice, keys["value"]) + is_cls[..., None] * keys["cls"] + xp.take(keys["gene"], gene_ids)
+    key = xp.relu(key) * (mask[..., None] * chunk_scale(xp, config, layout))
+    return exact_product(xp, key, weights["learned_cls"]["strength"]), choice, is_cls
+
+
+def contributions_to_learned_cls(
+    xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout, directions: Array
+) -> Array:
+    """`contributions`, (c, s, m), by the tables of `tables_of_learned_cls`: all cells share the gate of CLS."""
+    p_layer, tables = _layer_at(weights, 0, config.n_layers), weights["learned_cls"]["values"]
+    weight, choice, is_cls = weights_of_learned_cls(xp, config, weights, values, layout)
+    c, s, h = weight.shape
+    gate = xp.silu(xp.split(xp.product(weights["cls"][None], p_layer["query_gate"]), 2)[1])
+    along = (
+        (xp.linear(directions, p_layer["output"]) * gate).reshape((-1, h, config.d_head)).swapaxes(0, 1)
+    )  # (h, m, k)
+    along = along.swapaxes(1, 2)  # (h, k, m)
+    m = along.shape[2]
+    genes = xp.take(tables["gene"], layout[0]).reshape((c * s, h, config.d_head)).swapaxes(0, 1)
+    genes = xp.matmul(genes, along).swapaxes(0, 1).reshape((c, s, h, m))
+    chosen = exact_product(xp, choice, xp.matmul(tables["value"], along).swapaxes(0, 1).reshape((-1, h * m)))
+    of_cls = is_cls[..., None, None] * xp.matmul(tables["cls"][:, None], along)[:, 0]
+    read = read_by_learned_cls(xp, config, weights, values, layout)
+    inv_rms = xp.rsqrt(xp.maximum((read * read).sum(-1) / config.d_head, RMS_FLOOR**2))  # (b, h, 1)
+    weight = weight[..., None] * to_chunks(xp, inv_rms, layout)[:, None]
+    return (weight * (genes + chosen.reshape((c, s, h, m)) + of_cls)).sum(2)
 
 
 def exact_product(xp: Operations, x: Array, weight: Array) -> Array:

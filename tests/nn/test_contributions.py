@@ -13,7 +13,7 @@ from cellfm.nn.attention import attention
 from cellfm.nn.inference import has_short_form
 from cellfm.nn.layout import cls_of
 from cellfm.nn.network import attention_inputs, cls_contributions
-from cellfm.nn.parameters import merged_weights
+from cellfm.nn.parameters import GATES, merged_weights
 from cellfm.nn.weights import nest
 
 LENGTHS = (70, 4, 63, 1)
@@ -70,6 +70,24 @@ def test_engines_give_those_in_float64(engine, options):
         found = [np.asarray(array) for array in compiled.contributions(chunks, directions, layer)]
         np.testing.assert_allclose(found[0][:4], of_cls[:4], atol=1e-5, rtol=1e-4)
         np.testing.assert_allclose(found[1], of_tokens, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_tables_of_the_only_active_layer_give_those_in_float64(engine, n_layers):
+    """Layers above it are inactive, and its keys are few."""
+    config, weights, chunks, directions = case({"n_layers": n_layers})
+    key = "backbone.layers.0.attention.key.weight"
+    weights[key] = weights[key][np.arange(config.d_model) % 3]
+    for layer in range(1, n_layers):
+        for gate in GATES:
+            name = f"backbone.layers.{layer}.{gate}.weight"
+            weights[name] = np.zeros_like(weights[name])
+    compiled = CompiledNetwork(config, weights, engine)
+    assert "learned_cls" in compiled._weights
+    (of_cls, of_tokens), _ = exact(config, weights, chunks, directions, 0)
+    found = [np.asarray(array) for array in compiled.contributions(chunks, directions, 0)]
+    np.testing.assert_allclose(found[0][:4], of_cls[:4], atol=1e-5, rtol=1e-4)
+    np.testing.assert_allclose(found[1], of_tokens, atol=1e-5, rtol=1e-4)
 
 
 def test_order_batches_and_other_cells_change_nothing(tiny_vocab, tiny_model):
