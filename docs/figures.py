@@ -1,4 +1,4 @@
-"""Draw the figures of the documentation's pages: ``python docs/figures.py``.
+"""Draw the figures of the documentation's pages: ``python -m docs.figures``.
 
 The pictures of the landing page are taken from the notebooks, so run ``docs/execute.py`` before; the summary of the
 evaluation is drawn from the tables of ``benchmarks/*.md``.
@@ -14,6 +14,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
+
+from benchmarks.mini.learning_curve import RECIPE, as_table
 
 DOCS = Path(__file__).resolve().parent
 BENCHMARKS = DOCS.parent / "benchmarks"
@@ -114,6 +116,40 @@ def draw_perturbations(ax: plt.Axes) -> None:
     ax.set(title="Perturbations, Norman subset (seen)", xlabel="correlation of changes")
 
 
+def draw_learning(ax: plt.Axes) -> None:
+    """Both scores of the recipe with less and more of one thing, and of principal components, by multiples of the
+    recipe's value.
+    """
+    table = as_table(json.loads((BENCHMARKS / "results" / "learning_curve.json").read_text()))
+    for varied, color in zip(RECIPE, ("#4c72b0", "#55a868", "#dd8452", "#8172b3"), strict=True):
+        found = table[(table["varied"] == varied) & (table["value"] > 0)].groupby("value")[["knn", "avg_bio"]].mean()
+        multiple = found.index / RECIPE[varied]
+        ax.plot(multiple, found["knn"], "o-", ms=4, color=color, label=varied)
+        ax.plot(multiple, found["avg_bio"], "s--", ms=4, color=color)
+    runs = json.loads((BENCHMARKS / "results" / "leave_out.json").read_text())
+    sets = next(run for run in runs if run["way"] == "PCA")["folds"]["sets"].values()
+    for score, name in (("knn", "kNN"), ("avg_bio", "AvgBio")):
+        mean = np.mean([of_set[score] for of_set in sets])
+        ax.axhline(mean, color="#808080", lw=0.8)
+        ax.annotate(f"PCA of the set, {name}", (0.125, mean), (0, 2), textcoords="offset points", color="#808080")
+    ax.set_xscale("log", base=2)
+    ax.set(title="The recipe of mini with one change", xlabel="multiple of the recipe's value", ylim=(0.64, 0.93))
+    ax.set_ylabel("kNN (solid), AvgBio (dashed)")
+    ax.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.56))
+
+
+def draw_ablations(ax: plt.Axes) -> None:
+    """kNN by the loss of hidden genes: small networks trained from random weights."""
+    runs = [run for run in json.loads((BENCHMARKS / "results" / "ablations.json").read_text()) if "gene" in run]
+    names = [run["network"] for run in runs][::-1]
+    for score, marker, color in (("knn", "o", COLORS["mini"]), ("avg_bio", "s", COLORS["other score"])):
+        label = {"knn": "kNN", "avg_bio": "AvgBio"}[score]
+        ax.plot([run[score] for run in runs][::-1], range(len(runs)), marker, ms=5, color=color, label=label)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(title="Small networks from random weights", xlabel="score", xlim=(0, 1))
+    ax.legend(frameon=False)
+
+
 def main() -> None:
     """Draw all of them."""
     plt.rcParams |= {"font.size": 8, "svg.hashsalt": "cellfm", "axes.spines.top": False, "axes.spines.right": False}
@@ -121,6 +157,12 @@ def main() -> None:
     for ax, draw in zip(axes.flat, (draw_unseen, draw_labels, draw_terms, draw_perturbations), strict=True):
         draw(ax)
     figure.savefig(DOCS / "evaluation" / "summary.svg", metadata={"Date": None})
+    plt.close(figure)
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    draw_learning(axes[0])
+    draw_ablations(axes[1])
+    figure.savefig(BENCHMARKS / "learning_curve.svg", metadata={"Date": None})
     plt.close(figure)
 
     figure, ax = plt.subplots(figsize=(4.6, 2.8), layout="constrained")
