@@ -49,7 +49,8 @@ def _log_lines(folder: Path) -> Iterator[str]:
         log = read_log(folder)
     except InputError:  # no step has been logged yet
         return
-    for what, rows in {"log": log, "last validation": log.dropna(subset="validation_loss")}.items():
+    earlier = log.iloc[:-1].dropna(subset="validation_loss")
+    for what, rows in {"log": log, "last validation": earlier}.items():
         if len(rows):
             last = rows.iloc[-1].dropna().map("{:g}".format)
             yield f"  {what}: {_row({'step': f'{rows.index[-1]:,}', **last})}"
@@ -72,7 +73,8 @@ def fitted_lines(folder: Path, file: str) -> Iterator[str]:
 
 
 def version_of(facts: Mapping[str, Any]) -> str:
-    return f"cellfm {facts.get('cellfm_version', 'before 0.2.0')}"
+    """Files from before 0.2.0 do not say which version wrote them."""
+    return f"cellfm {facts.get('cellfm_version', '(version unknown)')}"
 
 
 def _row(values: Mapping[str, Any]) -> str:

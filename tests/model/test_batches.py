@@ -9,11 +9,12 @@ import scipy.sparse as sp
 
 import cellfm as cf
 from cellfm.cells.chunk import chunks_of
-from cellfm.cells.tokenize import tokenize
+from cellfm.cells.tokenize import TokenBatch, tokenize
 from cellfm.config import ModelConfig
 from cellfm.engines import DeviceMemoryError
 from cellfm.genes.vocabulary import Vocabulary
 from cellfm.model import CellFM
+from cellfm.model._encoder import n_slots_of
 from cellfm.nn.parameters import GATES, n_active_layers
 
 
@@ -52,6 +53,27 @@ def test_large_cells_of_any_size_share_shapes_that_hold_them(tiny_vocab):
         assert shape >= int(chunks_of(np.array(n_genes)))
         shapes.add(shape)
     assert len(shapes) < 6
+
+
+def test_slots_hold_the_cells_that_fit_on_average():
+    """At least as many, and at most four times as many; never none."""
+    for mean in (0.5, 1, 1.9, 2, 3.9, 4, 16, 40, 96):
+        slots = n_slots_of(96, np.full(3, mean))
+        assert min(96, 96 / mean) <= slots <= min(96, 4 * 96 / mean)
+    assert n_slots_of(1, np.array([50])) == n_slots_of(1, np.array([])) == 1
+
+
+def test_small_and_large_cells_of_a_batch_are_those_alone(tiny_vocab):
+    model, generator = model_with(tiny_vocab), np.random.default_rng(4)
+    lengths = [3] * 30 + [290] * 3 + [1] * 30
+    ids = np.concatenate([np.sort(generator.choice(300, n, replace=False)) + 1 for n in lengths]).astype(np.int32)
+    ends = np.cumsum(lengths)
+    values = generator.random(len(ids)).astype(np.float32)
+    together = model.encode(TokenBatch(np.concatenate(([0], ends)), ids, values, None)).cell
+    for cell in (0, 31, 40, 62):
+        part = slice(ends[cell] - lengths[cell], ends[cell])
+        alone = model.encode(TokenBatch(np.array([0, lengths[cell]]), ids[part], values[part], None)).cell
+        np.testing.assert_allclose(together[cell], alone[0], atol=1e-5, rtol=0)
 
 
 def test_mini_in_bfloat16_keeps_its_embeddings():
