@@ -1,8 +1,9 @@
 """Labels for cells of other donors, conditions, technologies, studies and folds: ours, `auto` and simple methods.
 
-    python -m benchmarks annotation --data FOLDER [--work FOLDER] [--sets kang hao ...] [-o results.json]
+    python -m benchmarks annotation --data FOLDER --work FOLDER [--sets kang hao ...] [-o results.json]
 
-Each set has at most `MOST_CELLS` cells. Rows are kept in the folder `--work` one by one, so that a run can go on.
+Each set has at most `MOST_CELLS` cells. Rows are kept in the folder `--work` one by one, so that a run with the
+same weights and code can go on.
 """
 
 import argparse
@@ -208,11 +209,28 @@ def methods_of(on: EvaluationSet) -> list[str]:
     return [name for name in (*SIMPLE, *OURS) if name != "celltypist" or usable]
 
 
-def measure(split: str, name: str, seen: str, on: EvaluationSet, fold: Fold, rows: Path) -> None:
-    """Measure what the file of rows lacks of a fold."""
-    done = {tuple(json.loads(line)["key"]) for line in rows.read_text().splitlines()}
+@dataclass(frozen=True)
+class Rows:
+    """Rows that a run keeps in a file, in which rows of other weights or of another commit do not count."""
+
+    file: Path
+    weights: str
+    commit: str
+
+    def read(self) -> list[dict]:
+        rows = [json.loads(line) for line in self.file.read_text().splitlines()] if self.file.exists() else []
+        return [row for row in rows if row["key"][:2] == [self.weights, self.commit]]
+
+    def add(self, row: dict) -> None:
+        with self.file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def measure(split: str, name: str, seen: str, on: EvaluationSet, fold: Fold, rows: Rows) -> None:
+    """Measure what the rows lack of a fold."""
+    done = [row["key"] for row in rows.read()]
     for method in methods_of(on):
-        key = (split, name, fold.name, method)
+        key = [rows.weights, rows.commit, split, name, fold.name, method]
         if key in done:
             continue
         start = time.perf_counter()
@@ -222,12 +240,11 @@ def measure(split: str, name: str, seen: str, on: EvaluationSet, fold: Fold, row
         row = {"key": key, "split": split, "set": name, "seen": seen, "fold": fold.name, "method": method}
         row |= {"n_train": len(fold.train), "n_test": len(fold.test), "choice": choice}
         row |= label_scores(on.labels[fold.test], labels) | {"seconds": time.perf_counter() - start}
-        with rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(*key, choice, f"{row['accuracy']:.3f} {row['macro_f1']:.3f} {row['seconds']:.1f} s", flush=True)
+        rows.add(row)
+        print(*key[2:], choice, f"{row['accuracy']:.3f} {row['macro_f1']:.3f} {row['seconds']:.1f} s", flush=True)
 
 
-def run(model: CellFM, data: Path, names: list[str], rows: Path) -> None:
+def run(model: CellFM, data: Path, names: list[str], rows: Rows) -> None:
     for name in names:
         if name in SETS:
             on, folds = of_set(model, data, name)
@@ -320,17 +337,16 @@ def _scores(results: dict, score: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with the .h5ad files")
-    parser.add_argument("--work", type=Path, default=Path("."), help="folder for the rows of a run that goes on")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the rows of a run that goes on")
     parser.add_argument("--sets", nargs="+", choices=(*SETS, *STUDIES), default=[*SETS, *STUDIES])
     parser.add_argument("--model", default="mini")
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     model = cf.load_model(args.model)
     known = facts(model) | {"most_cells": MOST_CELLS, "seed": 0, "files": {k: v.file for k, v in SETS.items()}}
-    rows = args.work / "annotation.jsonl"
-    rows.touch()
+    rows = Rows(args.work / "annotation.jsonl", known["weights_sha256"], known["commit"])
     run(model, args.data, args.sets, rows)
-    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    found = rows.read()
     for row in found:
         del row["key"]
     save_results("annotation", known | {"rows": found}, args.output)

@@ -78,7 +78,8 @@ def checked(tool: Callable[P, Result]) -> Callable[P, Result]:
         for name, value in bound.arguments.items():
             if name in checks:
                 bound.arguments[name] = checks[name](name, value)
-        token = _CALL.set((tool, bound, frozenset(bound.arguments)))
+        passed = frozenset(name for name, value in bound.arguments.items() if value is not None)
+        token = _CALL.set((tool, bound, passed))
         try:
             return tool(*bound.args, **bound.kwargs)
         finally:
@@ -88,7 +89,7 @@ def checked(tool: Callable[P, Result]) -> Callable[P, Result]:
 
 
 def passed_arguments() -> frozenset[str]:
-    """Names of the arguments that the caller of the running tool passed; the others have their defaults."""
+    """Names of the arguments that the caller of the running tool passed, other than as None."""
     call = _CALL.get()
     return frozenset() if call is None else call[2]
 

@@ -29,11 +29,10 @@ from cellfm.tasks.annotation._panel import read_query_and_reference
 from cellfm.tasks.annotation._train import check_options, train_annotator
 from cellfm.tasks.annotation._vote import find_clusters, vote
 
-_OF_FIT = (
-    *("labels_key", "model", "method", "head", "groups_key"),
-    *("reference_layer", "reference_gene_key", "shared_genes"),
-)
-"""Arguments by which an annotator is fitted to a reference."""
+_OF_FIT = ("labels_key", "model", "method", "head", "groups_key")
+"""Arguments by which an annotator is fitted to a reference, as in `cf.tl.fit_annotator`."""
+_OF_REFERENCE = ("reference_layer", "reference_gene_key", "shared_genes")
+"""Those of the same purpose that only `cf.tl.annotate` has."""
 
 
 @shared_docs
@@ -243,10 +242,11 @@ def _given(
 ) -> Annotator | str | Path | tuple[AnnData | MuData, str]:
     """Where labels come from: an annotator, or a reference and its column with the labels."""
     if annotator is not None and reference is None:
-        if refused := [name for name in _OF_FIT if name in passed_arguments()]:
+        if refused := [name for name in (*_OF_FIT, *_OF_REFERENCE) if name in passed_arguments()]:
+            elsewhere = "pass it to cf.tl.fit_annotator, or " if refused[0] in _OF_FIT else ""
             raise InputError(
-                f"{refused[0]}= belongs to fitting an annotator, and this one is fitted already. Leave it out, or pass "
-                "it to cf.tl.fit_annotator, or fit to a reference=."
+                f"{refused[0]}= belongs to fitting an annotator, and this one is fitted already. Leave it out, or "
+                f"{elsewhere}fit to a reference=."
             )
         return annotator
     if annotator is not None or reference is None:

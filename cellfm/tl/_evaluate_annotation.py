@@ -68,8 +68,8 @@ def evaluate_annotation(
     labels_key
         Column of `obs` with the labels, for every cell.
     batch_key
-        Column of `obs` with the batches, for ``split="leave-one-batch-out"``. ``"auto"`` chooses by the batches that
-        are left for training.
+        Column of `obs` with the batches, for ``split="leave-one-batch-out"`` and for the method ``"auto"``, which
+        chooses by the batches that are left for training. It is not read otherwise.
     split
         ``"random"``: `n_folds` stratified folds. ``"leave-one-batch-out"``: each batch in turn is the test set; a fold
         uses the classes with more than 10 training cells that also occur in the test set. A column of `obs`: one fold
@@ -130,6 +130,8 @@ def evaluate_annotation(
     labels = read_complete_column(adata, labels_key, "labels_key")
     require_classes(labels, labels_key)
     folds = _folds(adata, labels, split, batch_key, n_folds, random_state)
+    of_auto = batch_key if "auto" in names else None
+    groups = None if of_auto is None else read_complete_column(adata, of_auto, "batch_key")
     on = read_subjects(
         adata,
         resolve_model(model),
@@ -141,7 +143,7 @@ def evaluate_annotation(
         min_known_genes=min_known_genes,
         batch_size=batch_size,
         random_state=random_state,
-        groups=None if batch_key is None else read_complete_column(adata, batch_key, "batch_key"),
+        groups=groups,
     )
     names = with_baselines(names, on)
     rows: list[dict] = []

@@ -65,7 +65,7 @@ def fit_annotator(
     A part of each class is held out for validation, for the temperature that calibrates the confidence (Guo 2017), and
     for the thresholds beyond which a cell becomes ``"Unknown"``: they reject at most 5 % of the held-out cells, half by
     confidence and half by distance. The distance is the Mahalanobis distance to the nearest class in the embedding (Lee
-    2018).
+    2018). With ``"auto"``, the held-out cells also took part in the cross-validation by which the candidate was chosen.
 
     Parameters
     ----------
@@ -101,7 +101,8 @@ def fit_annotator(
     n_epochs
         Maximum number of passes over the cells: by default 5, or 10 for a frozen model with ``"query"``. For a frozen
         model with an MLP it is the number of updates on all cells at once (300); a head of one layer (logistic
-        regression) stops earlier if it has converged.
+        regression) stops earlier if it has converged. For ``"auto"`` it is that number for each head, in the
+        cross-validation and in the final fit.
     learning_rate
         Learning rate of ``"lora"`` (by default 1e-3), ``"full"`` (3e-4) and ``"query"`` (1e-3).
     patience

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from cellfm.errors import InputError
+from cellfm.errors import DataWarning, InputError
 from cellfm.tasks.annotation._choose import CANDIDATES, N_FOLDS, PREFERRED, TOLERANCE, Described, choose, folds
 from cellfm.tasks.annotation._features import MODEL, TARGET_SUM
 from cellfm.tasks.annotation._gene_space import GeneSpace, log_values
@@ -62,7 +62,25 @@ def test_no_group_is_in_both_parts_of_a_fold():
     assert len(parts) == N_FOLDS
     assert all(not set(groups[train]) & set(groups[test]) for train, test in parts)
     np.testing.assert_array_equal(np.sort(np.concatenate([test for _, test in parts])), np.arange(60))
-    assert len(folds(codes, np.where(codes > 9, "a", np.array(["a", "b"])[np.arange(60) // 30]))) == 2
+    two = folds(codes, np.where(np.arange(60) < 10, "a", "b"))
+    assert [len(test) for _, test in two] in ([10, 50], [50, 10])
+
+
+def test_cells_of_one_group_have_random_folds():
+    codes = np.arange(60) % 2
+    with pytest.warns(DataWarning, match="all cells that are compared are of one group"):
+        found = folds(codes, np.full(60, "a"))
+    for pair, same in zip(found, folds(codes, None), strict=True):
+        for rows, expected in zip(pair, same, strict=True):
+            np.testing.assert_array_equal(rows, expected)
+
+
+def test_a_group_that_the_sample_misses_is_no_group(monkeypatch):
+    monkeypatch.setattr("cellfm.tasks.annotation._choose.MAX_CELLS", 30)
+    rows = np.random.default_rng(0).permutation(60)[:30]
+    groups = np.where(np.isin(np.arange(60), rows), "a", "b")
+    with pytest.warns(DataWarning, match="all cells that are compared are of one group"):
+        assert len(folds(np.arange(60) % 2, groups)) == N_FOLDS
 
 
 def test_test_cells_have_a_class_that_training_has():

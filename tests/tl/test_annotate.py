@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+from inspect import signature
 
 import mudata as md
 import numpy as np
@@ -195,11 +196,11 @@ def test_auto_warns_of_missing_genes_and_takes_their_mean(query, reference, tiny
     for n_missing, warned in ((80, True), (70, False)):
         with pytest.warns(DataWarning) as caught:
             found = annotator.predict(query[:, n_missing:].copy())
-        of_head = [str(one.message) for one in caught if "the head reads" in str(one.message)]
-        assert bool(of_head) == warned
+        messages = [str(one.message) for one in caught if "genes" in str(one.message)]
+        assert len(messages) == 1  # of one cause
+        assert ("The query lacks 80 of the 300 genes that the head reads" in messages[0]) == warned
+        assert messages[0].startswith(f"The query has {300 - n_missing} of the 300 genes of the reference")
         assert (found["raw_label"] == expected["raw_label"]).mean() > 0.6
-        if warned:
-            assert of_head[0].startswith("The query lacks 80 of the 300 genes that the head reads")
 
 
 def test_auto_gives_cells_without_known_genes_no_label(query, reference, tiny_model, monkeypatch):
@@ -240,12 +241,21 @@ def test_options_of_auto_that_do_not_fit_are_refused_before_any_work(reference, 
         {"groups_key": "batch"},
         {"shared_genes": True},
         {"reference_layer": "counts"},
+        {"reference_gene_key": "symbol"},
     ],
 )
 def test_options_of_a_fit_are_refused_beside_a_fitted_annotator(query, annotator, option):
-    with pytest.raises(InputError, match=f"{next(iter(option))}= belongs to fitting an annotator"):
+    name = next(iter(option))
+    with pytest.raises(InputError, match=f"{name}= belongs to fitting an annotator") as error:
         cf.tl.annotate(query, annotator, **option)
+    assert ("cf.tl.fit_annotator" in str(error.value)) == (name in signature(cf.tl.fit_annotator).parameters)
     assert LABEL not in query.obs
+
+
+def test_none_beside_a_fitted_annotator_is_as_if_left_out(query, annotator):
+    expected = annotated(query, annotator)
+    none = dict.fromkeys(("reference", "labels_key", "groups_key", "reference_layer", "reference_gene_key"))
+    assert annotated(query, annotator, **none).obs[LABEL].equals(expected.obs[LABEL])
 
 
 def test_annotators_from_before_auto_are_still_read(query, annotator, tmp_path):

@@ -112,6 +112,17 @@ def test_auto_chooses_by_the_batches_that_are_left(labelled, tiny_model, monkeyp
     assert seen[3:] == [None, None]  # one batch is left
 
 
+def test_batches_are_read_before_the_model_and_only_where_a_method_or_the_split_needs_them(
+    labelled, tiny_model, monkeypatch
+):
+    table = evaluate(labelled, tiny_model, batch_key="donor")
+    pd.testing.assert_frame_equal(table.drop(columns="seconds"), evaluate(labelled, tiny_model).drop(columns="seconds"))
+    monkeypatch.setattr(cf.tl._evaluate_annotation, "resolve_model", None)
+    for options in ({"methods": ["knn", "auto"]}, {"split": "leave-one-batch-out"}):
+        with pytest.raises(MissingKeyError, match="batch_key='donor' is not a column of obs"):
+            evaluate(labelled, tiny_model, batch_key="donor", **options)
+
+
 def test_batches_in_turn(labelled, tiny_model):
     labelled.obs["label"] = np.where(np.arange(40) % 2, "A", "B")
     labelled.obs["batch"] = np.arange(40) // 14  # numbers are batches too

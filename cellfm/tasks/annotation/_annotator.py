@@ -187,8 +187,9 @@ class Annotator:
             raise InputError(
                 f"The query shares no gene with the reference, which has {len(self.gene_ids):,} genes of the model."
             )
+        told = []
         if len(shared) < FEW_SHARED * len(self.gene_ids):
-            warn(
+            told.append(
                 f"The query has {len(shared):,} of the {len(self.gene_ids):,} genes of the reference. Other "
                 "genes give other embeddings; cf.tl.annotate(query, reference=...) fits the "
                 "annotator to the shared genes."
@@ -196,10 +197,12 @@ class Annotator:
         if isinstance(self.head, CombinedHead):
             missing = self.head.genes.missing(cells)[self.head.read]
             if missing.mean() > MANY_MISSING:
-                warn(
+                told.append(
                     f"The query lacks {missing.sum():,} of the {len(missing):,} genes that the head reads; they are "
                     "given the mean of the reference."
                 )
+        if told:
+            warn(" ".join(told))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Save a folder with ``annotator.json``, ``head.safetensors`` and, unless its name identifies it, the model.

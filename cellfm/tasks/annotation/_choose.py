@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cellfm.errors import InputError
+from cellfm.io.messages import warn
 from cellfm.tasks.annotation._features import COMPONENTS, GENES, MODEL
 from cellfm.tasks.annotation._gene_space import ALL_GENES, INPUTS, GeneSpace
 from cellfm.tasks.annotation._head import CombinedHead, Head, MLPHead, mean_logits
@@ -25,12 +26,14 @@ CANDIDATES = {
 }
 """What the heads of a candidate read; their probabilities are averaged."""
 PREFERRED = "cellfm+pca+hvg"
-"""Chosen unless another candidate is better by more than `TOLERANCE`, which is noise."""
+"""Chosen unless the accuracy of another candidate is higher by more than `TOLERANCE`."""
 TOLERANCE = 0.01
+"""Differences of accuracy up to this are taken for noise of the cross-validation."""
 N_FOLDS = 3
 MAX_CELLS = 10_000
 """The choice is made on a sample of this many cells; the chosen candidate is fitted to all."""
 _GENES_PENALTY = 1.0
+"""L2 penalty of logistic regression on all genes: 1 / C, the default of scikit-learn."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def choose(of: Described, groups: np.ndarray | None) -> pd.DataFrame:
     Parameters
     ----------
     groups
-        (n_cells,) str: no group is in both parts of a fold. None for stratified folds.
+        (n_cells,) str: no group is in both parts of a fold. None for stratified folds. See `folds`.
 
     Returns
     -------
@@ -120,6 +123,8 @@ def folds(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Training and test cells of each fold, of at most `MAX_CELLS` cells; test cells are of classes that training has.
 
+    If all these cells are of one group, groups are ignored, with a warning.
+
     Raises
     ------
     InputError
@@ -127,8 +132,12 @@ def folds(
     """
     rows = np.sort(np.random.default_rng(random_state).permutation(len(codes))[:MAX_CELLS])
     n_folds = max(2, min(N_FOLDS, int(np.bincount(codes[rows]).max())))
+    n_groups = 0 if groups is None else len(np.unique(groups[rows]))
+    if n_groups == 1:
+        warn("groups_key: all cells that are compared are of one group, so the cross-validation has random folds.")
+        groups = None
     if groups is not None:
-        n_folds = min(n_folds, len(np.unique(groups[rows])))
+        n_folds = min(n_folds, n_groups)
     split = (StratifiedKFold if groups is None else StratifiedGroupKFold)(
         n_folds, shuffle=True, random_state=random_state
     )

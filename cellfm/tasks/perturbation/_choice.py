@@ -9,7 +9,7 @@ import scipy.stats
 from cellfm.tasks.perturbation._baselines import GENE_EFFECTS, NO_CHANGE
 
 SLACK = 1 + 1e-9
-"""Tolerance, so that a difference of exactly one standard error does not count."""
+"""Factor on thresholds, so that rounding does not carry a difference that equals the threshold beyond it."""
 CONFIDENCE = 0.95
 """With which a method must beat the effects of the genes, by a one-sided paired t-test."""
 
