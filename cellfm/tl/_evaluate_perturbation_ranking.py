@@ -11,7 +11,7 @@ import pandas as pd
 from cellfm.errors import InputError
 from cellfm.io.arguments import checked
 from cellfm.tasks._fitted import resolve_fitted
-from cellfm.tasks.perturbation._baselines import ADDITIVE
+from cellfm.tasks.perturbation._baselines import ADDITIVE, GENE_EFFECTS
 from cellfm.tasks.perturbation._predictor import NETWORK, PerturbationPredictor
 from cellfm.tasks.perturbation._reverse import (
     candidate_conditions,
@@ -35,8 +35,8 @@ def evaluate_perturbation_ranking(
 ) -> pd.DataFrame:
     """Search for each test condition among all candidates, by its measured mean profile (hit@k; Zeng 2025).
 
-    Measured profiles of the candidates are not used: all are predicted, by the network, by the additive model, and by
-    `predictor.chosen` if that is another method.
+    Measured profiles of the candidates are not used: all are predicted, by the network, by the additive model, by the
+    effects of the genes, and by `predictor.chosen` if that is another method.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def evaluate_perturbation_ranking(
 
     Returns
     -------
-    DataFrame, a row for each predictor (``network``, ``additive``, `predictor.chosen`, ``chance``) and ``k``:
-    ``correct``, the share of test conditions found among the first `k` candidates; ``relevant``, the share for which
-    one of the first `k` candidates has a gene in common; ``n_targets``, ``n_candidates``. Nothing is written.
+    DataFrame, a row for each predictor (``network``, ``additive``, ``gene effects``, `predictor.chosen`, ``chance``)
+    and ``k``: ``correct``, the share of test conditions found among the first `k` candidates; ``relevant``, the share
+    for which one of the first `k` candidates has a gene in common; ``n_targets``, ``n_candidates``. Nothing is written.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def evaluate_perturbation_ranking(
             "Pass fewer candidates."
         )
     observed = predictor.profiles.changes(tuple(targets))[:, used]
-    methods = dict.fromkeys((NETWORK, ADDITIVE, predictor.chosen))
+    methods = dict.fromkeys((NETWORK, ADDITIVE, GENE_EFFECTS, predictor.chosen))
     predicted = {method: predictor.changes(conditions, method) for method in methods}
     rows = []
     for name, changes in predicted.items():

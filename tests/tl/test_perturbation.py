@@ -1,6 +1,7 @@
 """Fitting and predicting perturbations: what is written, saved, judged and refused."""
 
 import copy
+import dataclasses
 import itertools
 import json
 import pickle
@@ -397,7 +398,7 @@ def test_targets_that_say_too_little_are_refused(predictor: PerturbationPredicto
 
 def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predictor: PerturbationPredictor):
     table = cf.tl.evaluate_perturbation_ranking(predictor, most=36)
-    shown = dict.fromkeys(["network", "additive", predictor.chosen, "chance"])
+    shown = dict.fromkeys(["network", "additive", "gene effects", predictor.chosen, "chance"])
     assert table["predictor"].unique().tolist() == list(shown)
     for _, own in table.groupby("predictor"):
         assert own["correct"].is_monotonic_increasing
@@ -415,6 +416,13 @@ def test_hits_grow_with_k_and_stand_beside_chance_and_the_additive_model(predict
         )
     with pytest.raises(InputError, match="No test condition is among the candidates"):
         cf.tl.evaluate_perturbation_ranking(predictor, candidates=[seen])
+
+
+@pytest.mark.parametrize("chosen", ["network", "additive", "gene effects", "mean change"])
+def test_hits_have_the_same_baselines_whatever_is_chosen(predictor: PerturbationPredictor, chosen: str):
+    table = cf.tl.evaluate_perturbation_ranking(dataclasses.replace(predictor, chosen=chosen), most=2)
+    shown = dict.fromkeys(["network", "additive", "gene effects", chosen, "chance"])
+    assert table["predictor"].unique().tolist() == list(shown)
 
 
 def test_a_screen_predicts_all_pairs_and_groups_them(predictor: PerturbationPredictor, tmp_path):
