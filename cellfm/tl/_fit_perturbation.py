@@ -27,7 +27,7 @@ from cellfm.tasks.perturbation._conditions import Conditions, condition_column, 
 from cellfm.tasks.perturbation._fit import Cells, fit_predictor, known_genes
 from cellfm.tasks.perturbation._labels import LabelRule, require_rule
 from cellfm.tasks.perturbation._predictor import PerturbationPredictor
-from cellfm.tasks.perturbation._recipe import Recipe
+from cellfm.tasks.perturbation._recipe import Recipe, Start
 from cellfm.tasks.perturbation._split import Split, given_split, simulation_split, single_split, whole_split
 
 SPLITS = {"simulation": simulation_split, "single": single_split, "all": whole_split}
@@ -46,7 +46,7 @@ def fit_perturbation(
     split: str = "simulation",
     genes: Literal["static", "contextual", "learned"] = "static",
     perturbation: Literal["cellfm", "learned"] = "cellfm",
-    start: Literal["effects", "additive", "mean", "none"] = Recipe.start,
+    start: Start = Recipe.start,
     candidates: Sequence[str] = (),
     uncertainty: bool = False,
     layer: str | None = None,

@@ -314,7 +314,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_fitted(
         cf.tl.fit_perturbation(adata, tiny_model, genes="random", **SMALL)
     with pytest.raises(InputError, match="perturbation must be 'cellfm' or 'learned', not 'random'"):
         cf.tl.fit_perturbation(adata, tiny_model, perturbation="random", **SMALL)
-    with pytest.raises(InputError, match="start must be 'effects', 'additive', 'mean' or 'none', not 'zero'"):
+    with pytest.raises(InputError, match="start must be one of 'effects', 'additive', 'mean', 'none', not 'zero'"):
         cf.tl.fit_perturbation(adata, tiny_model, start="zero", **SMALL)
     with pytest.raises(InputError, match="learning_rate must be a number above 0, not 0"):
         cf.tl.fit_perturbation(adata, tiny_model, learning_rate=0, **SMALL)

@@ -1,9 +1,11 @@
 """Configuration of the perturbation network and its training."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cellfm.errors import InputError
+
+Start = Literal["effects", "additive", "mean", "none"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Recipe:
     """Number of epochs without improvement after which training stops."""
     batch_size: int = 32
     """Number of conditions per step; all if there are fewer."""
-    start: Literal["effects", "additive", "mean", "none"] = "effects"
+    start: Start = "effects"
     """The prediction that the network corrects."""
     bag: int = 20
     """Number of cells that are averaged on either side of a pair."""
@@ -48,7 +50,7 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number above 0, not {value!r}.")
-        if self.start not in ("effects", "additive", "mean", "none"):
-            raise InputError(f"start must be 'effects', 'additive', 'mean' or 'none', not {self.start!r}.")
+        if self.start not in get_args(Start):
+            raise InputError(f"start must be one of {', '.join(map(repr, get_args(Start)))}, not {self.start!r}.")
         if not self.learning_rate > 0:
             raise InputError(f"learning_rate must be above 0, not {self.learning_rate!r}.")
