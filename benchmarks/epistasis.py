@@ -79,12 +79,13 @@ def judge(predictor: PerturbationPredictor, truth: pd.DataFrame) -> dict[str, fl
 
 
 def table(results: dict) -> str:
-    """Mean squared errors, mean and standard deviation over seeds."""
+    """Mean squared errors, mean and standard deviation over seeds; additive data have no departure to find."""
     shown = (MEAN, ADDITIVE, GENE_EFFECTS, NETWORK)
     rows = []
     for (data, variant), own in pd.DataFrame(results["rows"]).groupby(["data", "variant"], sort=False):
         counts = ", ".join(f"{name} {n}" for name, n in own["chosen"].value_counts().items())
-        numbers = [*(spread(own[name], 4) for name in shown), spread(own["departure"], 2), spread(own["epoch"], 1)]
+        departure = "" if data == "additive" else spread(own["departure"], 2)
+        numbers = [*(spread(own[name], 4) for name in shown), departure, spread(own["epoch"], 1)]
         rows.append([data, variant, *numbers, counts])
     return markdown(["data", "network with", *shown, "departure found", "epoch kept", "chosen how often"], rows)
 

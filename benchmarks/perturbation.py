@@ -99,8 +99,9 @@ def run(data: Path, variant: str, seed: int, *, inner: bool = False) -> dict:
 
 
 def spread(values: pd.Series, digits: int = 3) -> str:
-    """Mean and spread over splits."""
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=0):.{digits}f}"
+    """Mean and, if there is more than one value, standard deviation over splits."""
+    mean = f"{values.mean():.{digits}f}"
+    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

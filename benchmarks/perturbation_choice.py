@@ -1,4 +1,4 @@
-"""Rules that choose among the baselines for perturbations, judged on conditions that no test of `perturbation` uses.
+"""Rules that choose among the baselines for perturbations; test conditions of the same seed are left out.
 
     python -m benchmarks.perturbation_choice --data FOLDER
 
@@ -114,7 +114,7 @@ def table(results: dict) -> str:
     lines = []
     for rule, own in rows.groupby("rule", sort=False):
         beside = [wide[rule] - other for other in (wide[f"always {ADDITIVE}"], best)]
-        differences = [f"{values.mean():+.3f} ± {values.std(ddof=0):.3f}" for values in beside]
+        differences = [f"{values.mean():+.3f} ± {values.std(ddof=1):.3f}" for values in beside]
         counts = own["chosen"].value_counts()
         picks = "" if rule.startswith("always") else ", ".join(f"{name} {n}" for name, n in counts.items())
         lines.append(
