@@ -1,6 +1,6 @@
 """Write results to AnnData: check keys, write all or nothing, and keep records of runs in ``uns["cellfm"]``."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -108,9 +108,9 @@ class Output:
             for key, value in values.items():
                 getattr(self.adata, slot)[key] = value
 
-    def record(self, key: str, slot: str = "uns", /, **facts: Fact) -> None:
+    def record(self, key: str, slot: str = "uns", unused_options: Collection[str] = (), /, **facts: Fact) -> None:
         """Keep the facts of the run; see `record_run`."""
-        record_run(self.adata, key, slot, **facts)
+        record_run(self.adata, key, slot, unused_options, **facts)
 
 
 @contextmanager
@@ -121,7 +121,9 @@ def writing(data: AnnData | MuData, *, modality: str, copy: bool) -> Iterator[Ou
         yield Output(result, select(result, modality), result if copy else None)
 
 
-def record_run(adata: AnnData, key: str, slot: str = "uns", /, **facts: Fact) -> None:
+def record_run(
+    adata: AnnData, key: str, slot: str = "uns", unused_options: Collection[str] = (), /, **facts: Fact
+) -> None:
     """Keep the facts of a run in ``uns["cellfm"][key]``; None is left out, because h5ad cannot hold it.
 
     If that is the record of a result with the same key in another slot, the record goes to ``"<key> (<slot>)"``. An
@@ -131,6 +133,8 @@ def record_run(adata: AnnData, key: str, slot: str = "uns", /, **facts: Fact) ->
     ----------
     slot
         Where the result is: ``"obsm"``, ``"varm"`` and so on.
+    unused_options
+        Options of the tool that played no part in this run.
     """
     with defer_interrupt():
         runs = adata.uns.get(RUN, {})
@@ -144,7 +148,10 @@ def record_run(adata: AnnData, key: str, slot: str = "uns", /, **facts: Fact) ->
         number = 1 + max((int(record.get("run", 0)) for record in runs.values() if is_record(record)), default=0)
         kept = {name: _plain(fact) for name, fact in facts.items() if fact is not None}
         first = {"cellfm_version": version("cellfm"), "run": number, "slot": slot}
-        adata.uns[RUN] = dict(runs) | {key: first | current_call() | kept}
+        call = current_call()
+        for name in unused_options:
+            call.get("options", {}).pop(name, None)
+        adata.uns[RUN] = dict(runs) | {key: first | call | kept}
 
 
 def run_record(adata: AnnData, key: str, slot: str | None = None) -> Mapping[str, Any]:

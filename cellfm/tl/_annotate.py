@@ -228,6 +228,7 @@ def annotate(
         out.record(
             ANNOTATION.proba,
             "obsm",
+            () if isinstance(given, tuple) else (*_OF_FIT, *_OF_REFERENCE),
             **labelling.facts(),
             **fitted.facts(),
             labels_key=labels_key,

@@ -88,6 +88,12 @@ def test_test_cells_have_a_class_that_training_has():
     assert all(np.isin(codes[test], codes[train]).all() for train, test in folds(codes, None))
 
 
+def test_a_group_of_few_cells_is_told():
+    groups = np.where(np.arange(60) < 2, "a", "b")
+    with pytest.warns(DataWarning, match="has only 2 cells, because a group is small"):
+        folds(np.arange(60) % 2, groups)
+
+
 def test_groups_of_one_class_each_are_refused():
     codes = np.repeat([0, 1], 20)
     with pytest.raises(InputError, match="each group holds cells of its own classes alone"):

@@ -11,7 +11,7 @@ import cellfm as cf
 from cellfm.errors import DataWarning, InputError
 from cellfm.tasks.perturbation._conditions import name_of, parse_all, read_conditions
 from cellfm.tasks.perturbation._fit import known_genes
-from cellfm.tasks.perturbation._labels import is_control_word, read_label
+from cellfm.tasks.perturbation._labels import is_control_word, name_parts, read_label
 
 KNOWN = [
     "A", "B", "KLF1", "MAP2K6", "HLA-A", "HLA-B", "NKX2-1", "AC104667.3", "WT1", "NT5E", "SGK1", "AAAS", "NME1",
@@ -71,6 +71,13 @@ def test_two_genes_are_a_pair_with_guides_or_without(label):
 def test_names_that_hold_a_separator_or_look_like_a_word_are_whole(label, genes):
     found = read_label(label, KNOWN)
     assert (found.genes, found.unknown, found.guide) == (genes, (), False)
+
+
+def test_genes_that_look_like_guides_are_genes():
+    """Plasmids are pMJ145 with a small p; hardly any gene of the model reads as a guide or a control."""
+    assert {"SAMD1", "PTPN12", "GC"} <= set(name_parts(["SAMD1_PTPN12", "GC"]))
+    symbols = cf.load_model("mini").vocab.symbols
+    assert set(symbols) - set(name_parts(symbols)) <= {"CR1", "CR2", "REP15", "SI", "CTRL", "NTS"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import scanpy as sc
 import cellfm as cf
 from cellfm.cells.mudata import without_pulling
 from cellfm.config import ModelConfig
-from cellfm.errors import CheckpointError, DataWarning, InputError, MissingKeyError
+from cellfm.errors import CheckpointError, DataWarning, InputError, InputTypeError, MissingKeyError
 from cellfm.model import CellFM
 from cellfm.tasks.annotation._annotator import Annotator
 from cellfm.tasks.annotation._choose import CANDIDATES
@@ -141,7 +141,8 @@ def test_saved_is_loaded(reference, query, tiny_model, tmp_path, head):
 
 
 @pytest.fixture
-def auto(reference, tiny_model):
+def auto(reference, tiny_model, monkeypatch):
+    monkeypatch.setattr("cellfm.tasks.annotation._choose.MIN_CELLS", 1)
     return cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto", groups_key="batch")
 
 
@@ -228,6 +229,30 @@ def test_options_of_auto_that_do_not_fit_are_refused_before_any_work(reference, 
             cf.tl.fit_annotator(reference, tiny_model, labels_key="label", **{"method": "auto"} | options)
     with pytest.raises(MissingKeyError, match="groups_key='sample'"):
         cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto", groups_key="sample")
+    with pytest.raises(InputTypeError, match="groups_key must be the name of a column of obs, not list"):
+        cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto", groups_key=["batch"])
+
+
+def test_auto_refuses_values_that_are_no_logarithms(reference, tiny_model):
+    reference.layers["tpm"] = reference.X * 100
+    with pytest.raises(InputError, match="reads log-normalised values, and the values of the reference reach"):
+        cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto", values_layer="tpm")
+
+
+def test_groups_may_be_missing_where_labels_are(reference, tiny_model, monkeypatch):
+    monkeypatch.setattr("cellfm.tasks.annotation._choose.MIN_CELLS", 1)
+    reference.obs.loc[reference.obs_names[:3], ["label", "batch"]] = None
+    with pytest.warns(DataWarning, match="left out"):
+        auto = cf.tl.fit_annotator(reference, tiny_model, labels_key="label", method="auto", groups_key="batch")
+    assert auto.n_cells == 21
+
+
+def test_the_record_of_a_fitted_annotator_has_no_options_of_a_fit(query, auto):
+    cf.tl.annotate(query, auto)
+    options = query.uns["cellfm"]["cellfm_proba"]["options"]
+    assert "shared_genes" not in options
+    assert "method" not in options
+    assert "min_known_genes" in options
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from cellfm.errors import InputError
-from cellfm.io.messages import warn
+from cellfm.io.messages import counted, warn
 from cellfm.tasks.annotation._features import COMPONENTS, GENES, MODEL
 from cellfm.tasks.annotation._gene_space import ALL_GENES, INPUTS, GeneSpace
 from cellfm.tasks.annotation._head import CombinedHead, Head, MLPHead, mean_logits
@@ -32,6 +32,8 @@ TOLERANCE = 0.01
 N_FOLDS = 3
 MAX_CELLS = 10_000
 """The choice is made on a sample of this many cells; the chosen candidate is fitted to all."""
+MIN_CELLS = 10
+"""Cells of a part of a fold; with fewer, a warning says that groups are too uneven for a choice."""
 _GENES_PENALTY = 1.0
 """L2 penalty of logistic regression on all genes: 1 / C, the default of scikit-learn."""
 
@@ -152,6 +154,11 @@ def folds(
         raise InputError(
             "groups_key: each group holds cells of its own classes alone, so that no classifier can be tested on other "
             "groups. Pass a column whose groups share classes, or leave out groups_key=."
+        )
+    if groups is not None and (fewest := min(min(len(train), len(test)) for train, test in found)) < MIN_CELLS:
+        warn(
+            f"groups_key: a part of the cross-validation has only {counted(fewest, 'cell')}, because a group is small, "
+            f"so the choice may be chance. Merge groups of fewer than {MIN_CELLS} cells, or leave out groups_key=."
         )
     return found
 

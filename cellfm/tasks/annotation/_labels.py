@@ -4,7 +4,7 @@ import numpy as np
 from anndata import AnnData
 
 from cellfm.cells.obs import read_column, read_complete_column, tell_missing
-from cellfm.errors import InputError
+from cellfm.errors import InputError, InputTypeError
 from cellfm.io.messages import warn
 from cellfm.keys import UNKNOWN
 
@@ -34,14 +34,15 @@ def read_labels(reference: AnnData, key: str) -> np.ndarray:
 
 
 def read_groups(reference: AnnData, key: str | None, labels: np.ndarray, method: str) -> np.ndarray | None:
-    """Donors or batches of the cells for the cross-validation of ``method="auto"``, (n_obs,) str; None without a key.
+    """Donors or batches of the cells for the cross-validation of ``method="auto"``, (n_obs,) str, empty for cells
+    without a label; None without a key.
 
     Raises
     ------
     MissingKeyError
         There is no such column; the message lists the available ones.
     InputError
-        The method is another one, values are missing, or the labelled cells are of one group.
+        The method is another one, values of labelled cells are missing, or these cells are of one group.
     """
     if key is None:
         return None
@@ -49,14 +50,18 @@ def read_groups(reference: AnnData, key: str | None, labels: np.ndarray, method:
         raise InputError(
             f"groups_key={key!r} is for the cross-validation of method='auto'; with method={method!r} leave it out."
         )
-    groups = read_complete_column(reference, key, "groups_key")
-    known = np.unique(groups[[label is not None for label in labels]])
+    if not isinstance(key, str):
+        raise InputTypeError(f"groups_key must be the name of a column of obs, not {type(key).__name__}.")
+    labelled = np.array([label is not None for label in labels])
+    groups = np.full(len(labels), "", object)
+    groups[labelled] = read_complete_column(reference[labelled], key, "groups_key")
+    known = np.unique(groups[labelled].astype(str))
     if len(known) < 2:
         raise InputError(
             f"All labelled cells have the same value in obs[{key!r}] ({str(known[0])!r}); groups_key= needs two groups "
             "or more. Leave it out for random folds."
         )
-    return groups
+    return groups.astype(str)
 
 
 def require_classes(labels: np.ndarray, key: str) -> None:

@@ -25,6 +25,8 @@ from cellfm.tasks.annotation._labels import require_classes
 from cellfm.tasks.annotation._mlp import MLP, N_ITERATIONS, LabelledCells, fit_mlp
 from cellfm.tasks.annotation._reject import Reference
 
+MAX_LOG_VALUE = 30.0
+"""Logarithms of normalised counts, to any base in use, are smaller."""
 Method = Literal["frozen", "lora", "full", "auto"]
 RATES = {"lora": 1e-3, "full": 3e-4, "frozen": 1e-3}
 """Learning rates of training through the network."""
@@ -195,6 +197,11 @@ def _fit_auto(
     """The best of several heads on the embedding and on genes; see `cellfm.tasks.annotation._choose`."""
     ids = np.unique(cells.match.ids[cells.match.ids > 0])
     values = sp.vstack([block for _, block in log_values(cells, ids)], format="csr")[of.rows]
+    if (most := values.max()) > MAX_LOG_VALUE:
+        raise InputError(
+            f"method='auto' reads log-normalised values, and the values of the reference reach {most:,.0f}. Pass "
+            "counts, or the logarithm (log1p) of the values in values_layer=, or choose another method."
+        )
     options = start.n_layers, start.random_state, n_iterations
     described = Described(of.codes, of.weight, of.embedding, ids, values, *options)
     selection = choose(described, groups)

@@ -35,9 +35,9 @@ _PREFIX = re.compile(
 )
 _REST = re.compile(r"[\s_.:#(/-]")
 _TOKEN = re.compile(
-    r"\d+|[A-Za-z]|[ACGT]{12,}|[+-]|p[A-Z]{2,4}\d{2,5}|ENST\d+|(?:P\d)+"
+    r"\d+|[A-Za-z]|[ACGT]{12,}|[+-]|(?-i:p[A-Z]{2,4})\d{2,5}|ENST\d+|(?:P\d)+"
     r"|(?:sgRNA|gRNA|shRNA|siRNA|crRNA|sg|sh|si|cr|g|guide|gd|KO|KD|OE|KI|knockout|knockdown|overexpression|activation"
-    r"|CRISPR(?:i|a|n|ko)?|exon|ex|clone|cl|rep|v|only)\d*[a-d]?",
+    r"|CRISPR(?:i|a|n|ko)?|exon|ex|clone|cl|rep|v|only)(?:\d+[a-d]?)?",
     re.IGNORECASE,
 )
 
