@@ -34,11 +34,13 @@ def labels(rows: pd.DataFrame, of: tuple[str, ...]) -> str:
     The difference is over the folds that both were run on.
     """
     rows = _part(rows, "labels")
-    rows = rows[rows["set"].isin(of)] if len(rows) else rows
+    if rows.empty:
+        return ""
+    rows = rows[rows["set"].isin(of)]
     where = ["seed", "fold"]
     lines = []
     for name in of:
-        in_set = rows[rows["set"] == name] if len(rows) else rows
+        in_set = rows[rows["set"] == name]
         for method, group in in_set.groupby("method", sort=False):
             same = in_set[in_set["method"] == f"{method}-pca"].set_index(where)[list(SCORES)]
             gap = (group.set_index(where)[list(SCORES)] - same).dropna()
