@@ -158,7 +158,8 @@ def encode_cells(xp: Operations, config: ModelConfig, weights: Weights, values: 
     """CLS of each cell, (b, d): in the last layer it reads all tokens, but nothing else is computed."""
     last = weights["last"]
     if "learned_cls" in weights:
-        read = read_by_learned_cls(xp, config, weights, values, layout)
+        asked = weights_of_learned_cls(xp, config, weights, values, layout)
+        read = read_by_learned_cls(xp, weights, asked, layout)
         cls = xp.broadcast_to(weights["cls"], (read.shape[0], 1, config.d_model))
         gate = xp.split(xp.product(cls, last["query_gate"]), 2)[1]
     else:
@@ -297,9 +298,9 @@ def seen_by_cls(
     return sum_by_cell(xp, xp.matmul(weight, x, transpose_a=True), layout)
 
 
-def read_by_learned_cls(xp: Operations, config: ModelConfig, weights: Weights, values: Array, layout: Layout) -> Array:
-    """``q K^T V`` of CLS, (b, h, 1, k), by the tables of `tables_of_learned_cls`."""
-    weight, choice, is_cls = weights_of_learned_cls(xp, config, weights, values, layout)
+def read_by_learned_cls(xp: Operations, weights: Weights, asked: tuple[Array, Array, Array], layout: Layout) -> Array:
+    """``q K^T V`` of CLS, (b, h, 1, k), by the tables of `tables_of_learned_cls`, from `weights_of_learned_cls`."""
+    weight, choice, is_cls = asked
     tables = weights["learned_cls"]["values"]
     chosen = sum_by_cell(xp, xp.matmul(weight, choice, transpose_a=True), layout)  # (b, h, w)
     chosen = xp.matmul(chosen.swapaxes(0, 1), tables["value"]).swapaxes(0, 1)
@@ -325,7 +326,8 @@ def contributions_to_learned_cls(
 ) -> Array:
     """`contributions`, (c, s, m), by the tables of `tables_of_learned_cls`: all cells share the gate of CLS."""
     p_layer, tables = _layer_at(weights, 0, config.n_layers), weights["learned_cls"]["values"]
-    weight, choice, is_cls = weights_of_learned_cls(xp, config, weights, values, layout)
+    asked = weights_of_learned_cls(xp, config, weights, values, layout)
+    weight, choice, is_cls = asked
     c, s, h = weight.shape
     gate = xp.silu(xp.split(xp.product(weights["cls"][None], p_layer["query_gate"]), 2)[1])
     along = (
@@ -337,7 +339,7 @@ def contributions_to_learned_cls(
     genes = xp.matmul(genes, along).swapaxes(0, 1).reshape((c, s, h, m))
     chosen = exact_product(xp, choice, xp.matmul(tables["value"], along).swapaxes(0, 1).reshape((-1, h * m)))
     of_cls = is_cls[..., None, None] * xp.matmul(tables["cls"][:, None], along)[:, 0]
-    read = read_by_learned_cls(xp, config, weights, values, layout)
+    read = read_by_learned_cls(xp, weights, asked, layout)
     inv_rms = xp.rsqrt(xp.maximum((read * read).sum(-1) / config.d_head, RMS_FLOOR**2))  # (b, h, 1)
     weight = weight[..., None] * to_chunks(xp, inv_rms, layout)[:, None]
     return (weight * (genes + chosen.reshape((c, s, h, m)) + of_cls)).sum(2)

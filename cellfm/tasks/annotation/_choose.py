@@ -86,13 +86,6 @@ class Described:
         start = MLP.start(x, int(codes.max()) + 1, self.n_layers, self.random_state, width=width)
         return fit_mlp(start, LabelledCells(x, codes, weight), n_iterations=self.n_iterations)
 
-    def part_logits(self, head: CombinedHead, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Logits of each part of a head for the cells `rows`."""
-        return {
-            name: CombinedHead({name: part}, head.genes).logits(self.values[rows], self.embedding[rows])
-            for name, part in head.parts.items()
-        }
-
 
 def choose(of: Described, groups: np.ndarray | None) -> pd.DataFrame:
     """Score each candidate on folds of the cells, and choose one.
@@ -109,7 +102,7 @@ def choose(of: Described, groups: np.ndarray | None) -> pd.DataFrame:
     rows = []
     for train, test in folds(of.codes, groups, random_state=of.random_state):
         head, _ = of.fit(INPUTS, train)
-        logits, known = of.part_logits(head, test), np.unique(of.codes[train])
+        logits, known = head.part_logits(of.values[test], of.embedding[test]), np.unique(of.codes[train])
         for name, inputs in CANDIDATES.items():
             predicted = known[mean_logits([logits[part] for part in inputs]).argmax(1)]
             rows.append({"candidate": name, "score": float((predicted == of.codes[test]).mean())})

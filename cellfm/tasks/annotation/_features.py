@@ -32,9 +32,14 @@ def log_normalised(counts: Matrix) -> sp.csr_matrix:
     values = counts.rows(0, counts.n_cells).astype(np.float32)
     if counts.describe().kind == "log-normalised":
         return values
-    total = np.asarray(values.sum(1)).ravel()
-    scale = np.divide(TARGET_SUM, total, out=np.zeros_like(total), where=total > 0)
-    return sp.csr_matrix(sp.diags(scale) @ values).log1p()
+    return log_of_counts(values)
+
+
+def log_of_counts(counts: sp.csr_matrix, target_sum: float = TARGET_SUM) -> sp.csr_matrix:
+    """log1p of counts (n_cells, n_genes) per `target_sum` over these genes."""
+    total = np.asarray(counts.sum(1)).ravel()
+    scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
+    return sp.csr_matrix(sp.diags(scale) @ counts, dtype=np.float32).log1p()
 
 
 def gene_features(train: sp.csr_matrix, test: sp.csr_matrix) -> Features:

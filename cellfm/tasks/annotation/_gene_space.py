@@ -13,6 +13,7 @@ from cellfm.tasks.annotation._features import (
     MODEL,
     TARGET_SUM,
     fit_components,
+    log_of_counts,
     variable_genes,
 )
 
@@ -80,8 +81,4 @@ def log_values(
     to_genes = sp.csr_matrix((np.ones(len(known), np.float32), (known, place)), (len(cells.match.ids), len(ids)))
     for span, block in (cells.counts if cells.values is None else cells.values).blocks(BLOCK):
         genes = sp.csr_matrix(block.astype(np.float32) @ to_genes)
-        if cells.values is None:
-            total = np.asarray(genes.sum(1)).ravel()
-            scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
-            genes = sp.csr_matrix(sp.diags(scale) @ genes, dtype=np.float32).log1p()
-        yield span, genes
+        yield span, log_of_counts(genes, target_sum) if cells.values is None else genes

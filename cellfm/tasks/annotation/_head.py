@@ -147,11 +147,16 @@ class CombinedHead:
 
     def logits(self, genes: np.ndarray | sp.csr_matrix, embedding: np.ndarray) -> np.ndarray:
         """(n_cells, n_classes), from the genes (n_cells, n_genes) of the space and the embedding (n_cells, d)."""
+        return mean_logits(list(self.part_logits(genes, embedding).values()))
+
+    def part_logits(self, genes: np.ndarray | sp.csr_matrix, embedding: np.ndarray) -> Arrays:
+        """The logits of each part, as `logits`."""
         if not isinstance(genes, np.ndarray):
             spans = [slice(i, i + BLOCK) for i in range(0, max(len(embedding), 1), BLOCK)]
-            return np.vstack([self.logits(genes[span].toarray(), embedding[span]) for span in spans])
+            blocks = [self.part_logits(genes[span].toarray(), embedding[span]) for span in spans]
+            return {name: np.vstack([block[name] for block in blocks]) for name in self.parts}
         described = {name: embedding if name == MODEL else self.genes.describe(name, genes) for name in self.parts}
-        return mean_logits([head.mlp.logits(described[name]) for name, head in self.parts.items()])
+        return {name: head.mlp.logits(described[name]) for name, head in self.parts.items()}
 
     def judge(
         self,
